@@ -1,0 +1,182 @@
+//! Amazon Resource Names: the general form, and the ones ECS gives its own resources.
+
+use crate::ids::{
+    AccountId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, Region, Scope,
+    ServiceName, TaskDefinitionId, TaskId,
+};
+use std::fmt;
+use std::str::FromStr;
+
+/// Text that is not an ARN, or not one of the wanted kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Invalid arn : {text}")]
+pub struct InvalidArn {
+    pub text: String,
+}
+
+/// `arn:aws:SERVICE:REGION:ACCOUNT:RESOURCE`, taken apart but not yet understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arn {
+    pub service: String,
+    /// Empty in global services' ARNs.
+    pub region: String,
+    /// Empty in some services' ARNs.
+    pub account: String,
+    pub resource: String,
+}
+
+impl FromStr for Arn {
+    type Err = InvalidArn;
+
+    fn from_str(text: &str) -> Result<Self, InvalidArn> {
+        let mut parts = text.splitn(6, ':');
+        let mut next = || parts.next();
+        match (next(), next(), next(), next(), next(), next()) {
+            (Some("arn"), Some(partition), Some(service), Some(region), Some(account), Some(resource))
+                if partition.starts_with("aws") && !service.is_empty() && !resource.is_empty() =>
+            {
+                Ok(Arn {
+                    service: service.to_owned(),
+                    region: region.to_owned(),
+                    account: account.to_owned(),
+                    resource: resource.to_owned(),
+                })
+            }
+            _ => Err(InvalidArn { text: text.chars().take(256).collect() }),
+        }
+    }
+}
+
+impl fmt::Display for Arn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "arn:aws:{}:{}:{}:{}", self.service, self.region, self.account, self.resource)
+    }
+}
+
+/// A resource of ECS as its ARN names it, without account and region.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EcsResource {
+    Cluster(ClusterName),
+    Service(ClusterName, ServiceName),
+    /// `service/NAME`: the form before 2018, still taken as input.
+    ServiceShort(ServiceName),
+    Task(ClusterName, TaskId),
+    Container(ClusterName, TaskId, ContainerId),
+    ContainerInstance(ClusterName, ContainerInstanceId),
+    TaskDefinition(TaskDefinitionId),
+    CapacityProvider(CapacityProviderName),
+}
+
+impl fmt::Display for EcsResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EcsResource::Cluster(name) => write!(f, "cluster/{name}"),
+            EcsResource::Service(cluster, name) => write!(f, "service/{cluster}/{name}"),
+            EcsResource::ServiceShort(name) => write!(f, "service/{name}"),
+            EcsResource::Task(cluster, id) => write!(f, "task/{cluster}/{id}"),
+            EcsResource::Container(cluster, task, id) => write!(f, "container/{cluster}/{task}/{id}"),
+            EcsResource::ContainerInstance(cluster, id) => write!(f, "container-instance/{cluster}/{id}"),
+            EcsResource::TaskDefinition(id) => write!(f, "task-definition/{id}"),
+            EcsResource::CapacityProvider(name) => write!(f, "capacity-provider/{name}"),
+        }
+    }
+}
+
+impl FromStr for EcsResource {
+    type Err = InvalidArn;
+
+    fn from_str(text: &str) -> Result<Self, InvalidArn> {
+        fn parse(text: &str) -> Option<EcsResource> {
+            let (kind, rest) = text.split_once('/')?;
+            let parts: Vec<&str> = rest.split('/').collect();
+            Some(match (kind, parts.as_slice()) {
+                ("cluster", [name]) => EcsResource::Cluster(name.parse().ok()?),
+                ("service", [cluster, name]) => {
+                    EcsResource::Service(cluster.parse().ok()?, name.parse().ok()?)
+                }
+                ("service", [name]) => EcsResource::ServiceShort(name.parse().ok()?),
+                ("task", [cluster, id]) => EcsResource::Task(cluster.parse().ok()?, id.parse().ok()?),
+                ("container", [cluster, task, id]) => {
+                    EcsResource::Container(cluster.parse().ok()?, task.parse().ok()?, id.parse().ok()?)
+                }
+                ("container-instance", [cluster, id]) => {
+                    EcsResource::ContainerInstance(cluster.parse().ok()?, id.parse().ok()?)
+                }
+                ("task-definition", [id]) => EcsResource::TaskDefinition(id.parse().ok()?),
+                ("capacity-provider", [name]) => EcsResource::CapacityProvider(name.parse().ok()?),
+                _ => return None,
+            })
+        }
+        parse(text).ok_or_else(|| InvalidArn { text: text.chars().take(256).collect() })
+    }
+}
+
+/// A full ECS ARN.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EcsArn {
+    pub scope: Scope,
+    pub resource: EcsResource,
+}
+
+impl fmt::Display for EcsArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "arn:aws:ecs:{}:{}:{}", self.scope.region, self.scope.account, self.resource)
+    }
+}
+
+impl FromStr for EcsArn {
+    type Err = InvalidArn;
+
+    fn from_str(text: &str) -> Result<Self, InvalidArn> {
+        let error = || InvalidArn { text: text.chars().take(256).collect() };
+        let arn: Arn = text.parse()?;
+        let account: AccountId = arn.account.parse().map_err(|_| error())?;
+        let region: Region = arn.region.parse().map_err(|_| error())?;
+        if arn.service != "ecs" {
+            return Err(error());
+        }
+        let resource = arn.resource.parse().map_err(|_| error())?;
+        Ok(EcsArn { scope: Scope { account, region }, resource })
+    }
+}
+
+impl Scope {
+    /// The ARN of an ECS resource of this scope.
+    pub fn ecs(&self, resource: EcsResource) -> EcsArn {
+        EcsArn { scope: self.clone(), resource }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ecs_arns_read_back() {
+        for text in [
+            "arn:aws:ecs:eu-north-1:111122223333:cluster/workshop",
+            "arn:aws:ecs:eu-north-1:111122223333:service/workshop/web",
+            "arn:aws:ecs:eu-north-1:111122223333:service/web",
+            "arn:aws:ecs:eu-north-1:111122223333:task/workshop/0123456789abcdef0123456789abcdef",
+            "arn:aws:ecs:eu-north-1:111122223333:container-instance/workshop/0123456789abcdef0123456789abcdef",
+            "arn:aws:ecs:eu-north-1:111122223333:task-definition/web:7",
+        ] {
+            assert_eq!(text.parse::<EcsArn>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn other_text_is_refused() {
+        for text in [
+            "",
+            "arn",
+            "arn:aws:ecs:eu-north-1:1:cluster/x",
+            "arn:aws:s3:eu-north-1:111122223333:cluster/x",
+            "arn:aws:ecs:eu-north-1:111122223333:cluster/",
+            "arn:aws:ecs:eu-north-1:111122223333:task/a/b",
+        ] {
+            assert!(text.parse::<EcsArn>().is_err(), "{text}");
+        }
+    }
+}

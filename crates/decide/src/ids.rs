@@ -1,0 +1,424 @@
+//! One type per kind of identifier, parsed once at the edge and shown in the form AWS shows it.
+
+use crate::random::Random;
+use compact_str::CompactString;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
+use std::str::FromStr;
+
+/// Text that is not an identifier of the wanted kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not {expected}")]
+pub struct InvalidId {
+    pub text: String,
+    /// What would have been right, in words: "an account id (12 digits)".
+    pub expected: &'static str,
+}
+
+fn invalid(text: &str, expected: &'static str) -> InvalidId {
+    // Bounded: the text may be an attacker's megabyte.
+    InvalidId { text: text.chars().take(256).collect(), expected }
+}
+
+/// Serialises a type through its `Display` and `FromStr`.
+macro_rules! serde_as_text {
+    ($($name:ident)*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                CompactString::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    )*};
+}
+
+/// An AWS account: 12 decimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(u64);
+
+impl AccountId {
+    /// The account of a fresh installation, unless the operator names another.
+    pub const DEFAULT: AccountId = AccountId(123_456_789_012);
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:012}", self.0)
+    }
+}
+
+impl fmt::Debug for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let digits = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
+        match text.parse() {
+            Ok(number) if digits => Ok(AccountId(number)),
+            _ => Err(invalid(text, "an account id (12 digits)")),
+        }
+    }
+}
+
+/// Text restricted to a character class and a length, kept inline when short.
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident: $max:literal $allowed:expr, $expected:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(CompactString);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let allowed: fn(u8) -> bool = $allowed;
+                if !text.is_empty() && text.len() <= $max && text.bytes().all(allowed) {
+                    Ok($name(CompactString::new(text)))
+                } else {
+                    Err(invalid(text, $expected))
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.0.as_str(), f)
+            }
+        }
+
+        serde_as_text!($name);
+    )*};
+}
+
+/// Letters, digits, hyphen and underscore: what ECS allows in most names.
+fn word(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'-' || b == b'_'
+}
+
+names! {
+    /// An AWS region name such as `eu-north-1`. Any name in AWS's form is served.
+    Region: 64 |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-', "a region (lower-case letters, digits, hyphens)";
+    /// A cluster's short name.
+    ClusterName: 255 word, "a cluster name (1 to 255 letters, digits, hyphens, underscores)";
+    /// A service's short name, unique in its cluster.
+    ServiceName: 255 word, "a service name (1 to 255 letters, digits, hyphens, underscores)";
+    /// The family of a task definition.
+    Family: 255 word, "a family (1 to 255 letters, digits, hyphens, underscores)";
+    /// A container's name in its task definition.
+    ContainerName: 255 word, "a container name (1 to 255 letters, digits, hyphens, underscores)";
+    /// A capacity provider's name, `FARGATE` and `FARGATE_SPOT` included.
+    CapacityProviderName: 255 word, "a capacity provider name (1 to 255 letters, digits, hyphens, underscores)";
+}
+
+impl ClusterName {
+    /// The cluster meant when a request names none.
+    pub fn default_cluster() -> ClusterName {
+        ClusterName(CompactString::const_new("default"))
+    }
+}
+
+/// Whose state it is: every record belongs to one account in one region, and no request can reach across.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Scope {
+    pub account: AccountId,
+    pub region: Region,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.account, self.region)
+    }
+}
+
+/// A family and revision: `web:7`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskDefinitionId {
+    pub family: Family,
+    /// Counts from 1; never used twice in a family.
+    pub revision: u32,
+}
+
+impl fmt::Display for TaskDefinitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.family, self.revision)
+    }
+}
+
+impl fmt::Debug for TaskDefinitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for TaskDefinitionId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        const EXPECTED: &str = "a task definition (family:revision)";
+        let (family, revision) = text.split_once(':').ok_or_else(|| invalid(text, EXPECTED))?;
+        match (family.parse(), revision.parse()) {
+            (Ok(family), Ok(revision)) if revision > 0 => Ok(TaskDefinitionId { family, revision }),
+            _ => Err(invalid(text, EXPECTED)),
+        }
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    for byte in bytes {
+        let pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+        f.write_str(std::str::from_utf8(&pair).map_err(|_| fmt::Error)?)?;
+    }
+    Ok(())
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+fn parse_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+/// 128 random bits.
+macro_rules! random_ids {
+    ($($(#[$doc:meta])* $name:ident: $format:ident, $expected:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 16]);
+
+        impl $name {
+            pub fn random(random: &mut dyn Random) -> $name {
+                let mut bytes = [0; 16];
+                random.fill(&mut bytes);
+                $name(bytes)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                random_ids!(@write $format, f, self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                random_ids!(@parse $format, text).map($name).ok_or_else(|| invalid(text, $expected))
+            }
+        }
+
+        serde_as_text!($name);
+    )*};
+    (@write hex, $f:ident, $bytes:expr) => { write_hex($f, &$bytes) };
+    (@write uuid, $f:ident, $bytes:expr) => { write_uuid($f, &$bytes) };
+    (@parse hex, $text:ident) => { parse_hex($text.as_bytes()) };
+    (@parse uuid, $text:ident) => { parse_uuid($text) };
+}
+
+/// Where the dashes of a UUID's text stand, as byte ranges.
+const UUID_GROUPS: [(usize, usize); 5] = [(0, 4), (4, 6), (6, 8), (8, 10), (10, 16)];
+
+fn write_uuid(f: &mut fmt::Formatter<'_>, bytes: &[u8; 16]) -> fmt::Result {
+    for (index, (from, to)) in UUID_GROUPS.into_iter().enumerate() {
+        if index > 0 {
+            f.write_str("-")?;
+        }
+        write_hex(f, &bytes[from..to])?;
+    }
+    Ok(())
+}
+
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let dashes = text.bytes().enumerate().all(|(i, b)| (b == b'-') == matches!(i, 8 | 13 | 18 | 23));
+    if text.len() != 36 || !dashes {
+        return None;
+    }
+    let digits: Vec<u8> = text.bytes().filter(|b| *b != b'-').collect();
+    parse_hex(&digits)
+}
+
+random_ids! {
+    /// A task: 32 hexadecimal digits.
+    TaskId: hex, "a task id (32 hexadecimal digits)";
+    /// A container instance: 32 hexadecimal digits.
+    ContainerInstanceId: hex, "a container instance id (32 hexadecimal digits)";
+    /// A container of a task: a UUID, the last part of its ARN.
+    ContainerId: uuid, "a container id (a UUID)";
+    /// An attachment of a task, such as a network interface's.
+    AttachmentId: uuid, "an attachment id (a UUID)";
+    /// A set of role credentials of a task. Whoever knows it can fetch them: treat as a secret.
+    CredentialsId: uuid, "a credentials id (a UUID)";
+    /// One request; echoed in `x-amzn-RequestId`.
+    RequestId: uuid, "a request id (a UUID)";
+}
+
+/// A deployment of a service. AWS shows it as `ecs-svc/` and up to 19 digits; the tasks that it starts carry that
+/// text in `startedBy`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeploymentId(u64);
+
+impl DeploymentId {
+    /// Always 19 digits, as on AWS.
+    pub fn random(random: &mut dyn Random) -> DeploymentId {
+        const LOW: u64 = 1_000_000_000_000_000_000;
+        const HIGH: u64 = 9_223_372_036_854_775_807;
+        DeploymentId(LOW + random.next_u64() % (HIGH - LOW))
+    }
+
+    /// The digits alone, without the prefix.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for DeploymentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ecs-svc/{}", self.0)
+    }
+}
+
+impl fmt::Debug for DeploymentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for DeploymentId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let digits = text.strip_prefix("ecs-svc/").filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+        digits
+            .and_then(|d| d.parse().ok())
+            .map(DeploymentId)
+            .ok_or_else(|| invalid(text, "a deployment id (ecs-svc/ and digits)"))
+    }
+}
+
+/// A network interface: `eni-` and 17 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EniId(u128);
+
+impl EniId {
+    pub fn random(random: &mut dyn Random) -> EniId {
+        let mut bytes = [0; 16];
+        random.fill(&mut bytes);
+        // 17 hexadecimal digits are 68 bits.
+        EniId(u128::from_le_bytes(bytes) & ((1 << 68) - 1))
+    }
+}
+
+impl fmt::Display for EniId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "eni-{:017x}", self.0)
+    }
+}
+
+impl fmt::Debug for EniId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for EniId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let digits =
+            text.strip_prefix("eni-").filter(|d| d.len() == 17 && d.bytes().all(|b| hex_digit(b).is_some()));
+        digits
+            .and_then(|d| u128::from_str_radix(d, 16).ok())
+            .map(EniId)
+            .ok_or_else(|| invalid(text, "a network interface id (eni- and 17 hexadecimal digits)"))
+    }
+}
+
+serde_as_text!(AccountId TaskDefinitionId DeploymentId EniId);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::random::Seeded;
+
+    fn round_trip<T: FromStr<Err = InvalidId> + fmt::Display + PartialEq + fmt::Debug>(value: T) {
+        assert_eq!(value.to_string().parse::<T>().unwrap(), value);
+    }
+
+    #[test]
+    fn every_id_reads_back_what_it_shows() {
+        let random = &mut Seeded::new(1);
+        round_trip(TaskId::random(random));
+        round_trip(ContainerInstanceId::random(random));
+        round_trip(ContainerId::random(random));
+        round_trip(DeploymentId::random(random));
+        round_trip(EniId::random(random));
+        round_trip(AccountId::DEFAULT);
+        round_trip("web-front_2:7".parse::<TaskDefinitionId>().unwrap());
+    }
+
+    #[test]
+    fn ids_look_as_on_aws() {
+        let random = &mut Seeded::new(2);
+        assert_eq!(TaskId::random(random).to_string().len(), 32);
+        assert_eq!(ContainerId::random(random).to_string().len(), 36);
+        assert_eq!(EniId::random(random).to_string().len(), 21);
+        assert_eq!(DeploymentId::random(random).to_string().len(), "ecs-svc/".len() + 19);
+        assert_eq!("000000000042".parse::<AccountId>().unwrap().to_string(), "000000000042");
+    }
+
+    #[test]
+    fn wrong_text_is_refused() {
+        assert!("12345678901".parse::<AccountId>().is_err());
+        assert!("+12345678901".parse::<AccountId>().is_err());
+        assert!("".parse::<ClusterName>().is_err());
+        assert!("a b".parse::<ClusterName>().is_err());
+        assert!("web:0".parse::<TaskDefinitionId>().is_err());
+        assert!("web".parse::<TaskDefinitionId>().is_err());
+        assert!("ecs-svc/".parse::<DeploymentId>().is_err());
+        assert!("5E".repeat(16).parse::<TaskId>().is_err());
+        assert!("x".repeat(1 << 20).parse::<TaskId>().unwrap_err().to_string().len() < 400);
+    }
+}

@@ -1,0 +1,9 @@
+//! Every decision Gantry takes, as pure functions of (state, time, randomness), and the words they are made of.
+//!
+//! Nothing here reads a clock, opens a file, starts a thread or draws a random number of its own: what is needed is
+//! an argument. The same code runs in production and in the simulator.
+
+pub mod arn;
+pub mod ids;
+pub mod random;
+pub mod time;
