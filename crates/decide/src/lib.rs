@@ -6,4 +6,5 @@
 pub mod arn;
 pub mod ids;
 pub mod random;
+pub mod task;
 pub mod time;
