@@ -359,7 +359,7 @@ mod tests {
         refused(json!({"cpu": "lots"}), "Invalid 'cpu' setting for task.");
         refused(
             json!({"containerOverrides": [{"name": "app", "command": ["x".repeat(9000)]}]}),
-            "Overrides length 9062 exceeds the maximum of 8192 characters.",
+            "Overrides length 9054 exceeds the maximum of 8192 characters.",
         );
     }
 
