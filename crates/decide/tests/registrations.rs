@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 use gantry_decide::ids::AccountId;
-use gantry_decide::task::{TaskDefinition, validate};
+use gantry_decide::random::{Random, Seeded};
+use gantry_decide::task::{Compatibility, TaskDefinition, validate};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 const REGISTRATIONS: &str = include_str!("registrations.json");
 
@@ -134,4 +136,84 @@ fn what_was_shown_can_be_registered_again() {
         let again = validate(serde_json::to_value(&first).unwrap(), AccountId::DEFAULT);
         assert_eq!(again.unwrap(), first, "{}", case["title"]);
     }
+}
+
+/// Breaks a random place of a definition: removes it, or puts something else there.
+fn mutate(value: &mut Value, random: &mut Seeded) {
+    let junk = |random: &mut Seeded| {
+        let choices = [
+            json!(null),
+            json!(-1),
+            json!(0),
+            json!(65_536),
+            json!(u64::MAX),
+            json!(1.5),
+            json!(""),
+            json!("app"),
+            json!("a b"),
+            json!("é".repeat(300)),
+            json!(true),
+            json!([]),
+            json!([{}]),
+            json!({}),
+        ];
+        choices[random.below(choices.len())].clone()
+    };
+    match value {
+        Value::Object(object) if !object.is_empty() && random.below(25) > 0 => {
+            let key = object.keys().nth(random.below(object.len())).unwrap().clone();
+            if random.below(8) == 0 {
+                object.remove(&key);
+            } else {
+                mutate(object.get_mut(&key).unwrap(), random);
+            }
+        }
+        Value::Array(list) if !list.is_empty() && random.below(25) > 0 => {
+            let at = random.below(list.len());
+            if random.below(6) == 0 {
+                list.push(list[at].clone());
+            } else {
+                mutate(&mut list[at], random);
+            }
+        }
+        other => *other = junk(random),
+    }
+}
+
+/// Whatever is sent, registration answers; and what it accepts keeps the promises of the type.
+#[test]
+fn broken_definitions_are_refused_or_sound() {
+    let (cases, random) = (cases(), &mut Seeded::new(42));
+    let (mut accepted, mut refused) = (0, 0);
+    for _ in 0..20_000 {
+        let mut raw = cases[random.below(cases.len())]["definition"].clone();
+        for _ in 0..=random.below(2) {
+            mutate(&mut raw, random);
+        }
+        let definition = match validate(raw.clone(), AccountId::DEFAULT) {
+            Ok(definition) => definition,
+            Err(error) => {
+                assert!(
+                    error.to_string().len() < 2_000,
+                    "a refusal does not echo its input at length: {raw}"
+                );
+                refused += 1;
+                continue;
+            }
+        };
+        accepted += 1;
+        let containers = &definition.container_definitions;
+        assert!(containers.iter().any(|c| c.essential), "{raw}");
+        let names: BTreeSet<_> = containers.iter().map(|c| &c.name).collect();
+        assert_eq!(names.len(), containers.len(), "{raw}");
+        assert!(definition.is_compatible_with(Compatibility::Ec2), "{raw}");
+        assert!(definition.reserved_memory().0 > 0, "{raw}");
+        for mapping in containers.iter().flat_map(|c| &c.port_mappings) {
+            assert_ne!(mapping.container_port.is_some(), mapping.container_port_range.is_some(), "{raw}");
+            assert_eq!(mapping.container_port.is_some(), mapping.host_port.is_some(), "{raw}");
+        }
+        let again = validate(serde_json::to_value(&definition).unwrap(), AccountId::DEFAULT);
+        assert_eq!(again.unwrap(), definition, "{raw}");
+    }
+    assert!(accepted > 1_000 && refused > 1_000, "{accepted} accepted, {refused} refused");
 }
