@@ -1,1 +1,3 @@
-//! placeholder
+//! The half of Gantry that acts on a host.
+
+pub mod images;
