@@ -1,13 +1,17 @@
 //! Images: naming, fetching, unpacking, keeping and making them.
 //!
-//! The [`ImageStore`] answers with overlay lower directories and the image's configuration.
+//! [`Images`] is what an agent uses: it brings an image into the [`ImageStore`] as its pull behaviour asks, and answers
+//! with overlay lower directories and the image's configuration.
 
 mod archive;
 mod builder;
 mod config;
 mod confined;
 mod digest;
+mod policy;
+mod pull;
 mod reference;
+mod registry;
 mod store;
 mod tarstream;
 mod unpack;
@@ -16,6 +20,9 @@ pub use archive::{ArchiveError, load};
 pub use builder::{BuildError, FileContent, ImageBuilder};
 pub use config::ImageConfig;
 pub use digest::{Digest, Hasher, InvalidDigest};
+pub use policy::{Cached, OnFailure, PullBehavior, PullPlan, plan};
+pub use pull::{Images, Progress, ProgressSink, PullOptions};
 pub use reference::{InvalidPart, InvalidReference, Reference};
+pub use registry::{PullError, RegistryAuth};
 pub use store::{Collected, ImageRecord, ImageStore, Ingest, LayerRecord, LocalImage, Source, StoreError};
 pub use unpack::{LayerError, Limits, Unpacked};
