@@ -1,1 +1,3 @@
-//! placeholder
+//! The acting centre: everything of the control plane that touches sockets, disks, clocks and threads.
+
+pub mod backend;

@@ -88,6 +88,8 @@ mod tests {
     }
 
     proptest! {
+        // Each case moves hundreds of megabytes.
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn everything_comes_out_once_and_in_order(sizes in proptest::collection::vec((1..5usize, 0..3u8), 0..60)) {
             let mut journal = Journal::default();

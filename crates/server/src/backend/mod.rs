@@ -1,0 +1,3 @@
+//! Durable stores behind [`gantry_store::Backend`].
+
+pub mod sqlite;
