@@ -1,3 +1,5 @@
 //! The acting centre: everything of the control plane that touches sockets, disks, clocks and threads.
 
 pub mod backend;
+pub mod committer;
+pub mod keys;
