@@ -6,7 +6,7 @@ use super::config::{
 };
 use super::digest::Digest;
 use super::reference::Reference;
-use super::store::{ImageRecord, ImageStore, LayerRecord, LocalImage, Source, StoreError};
+use super::store::{ImageRecord, ImageStore, Ingest, LayerRecord, LocalImage, Source, StoreError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -174,24 +174,41 @@ impl ImageBuilder {
         source: Source,
     ) -> Result<Vec<LocalImage>, BuildError> {
         let ingest = store.ingest()?;
+        let layer = self.layer_into(store, &ingest)?;
+        self.build_on(layer, store, &ingest, names, source)
+    }
+
+    /// Makes the layer alone, for several images that differ in their configuration only.
+    pub fn layer_into(&self, store: &ImageStore, ingest: &Ingest) -> Result<BuiltLayer, BuildError> {
         let layer = self.spool_layer(store)?;
-        let diff_id = layer.digest;
-        let unpacked = store.add_layer(layer.content.reader()?, Some(&diff_id), &ingest)?;
-        let documents = self.documents(diff_id, layer.bytes)?;
-        store.add_blob(&documents.config_bytes, &ingest)?;
-        store.add_blob(&documents.manifest_bytes, &ingest)?;
+        let unpacked = store.add_layer(layer.content.reader()?, Some(&layer.digest), ingest)?;
+        Ok(BuiltLayer { diff_id: layer.digest, packed: layer.bytes, bytes: unpacked.bytes })
+    }
+
+    /// Like [`build_into`](Self::build_into), with this builder's configuration and a layer that is in the store.
+    pub fn build_on(
+        &self,
+        layer: BuiltLayer,
+        store: &ImageStore,
+        ingest: &Ingest,
+        names: &[Reference],
+        source: Source,
+    ) -> Result<Vec<LocalImage>, BuildError> {
+        let documents = self.documents(layer.diff_id, layer.packed)?;
+        let config_digest = store.add_blob(&documents.config_bytes, ingest)?;
+        let digest = store.add_blob(&documents.manifest_bytes, ingest)?;
         let mut images = Vec::new();
         for name in names {
             let record = ImageRecord {
                 name: name.clone(),
-                digest: Digest::of(&documents.manifest_bytes),
-                config_digest: Digest::of(&documents.config_bytes),
+                digest,
+                config_digest,
                 config: documents.config.clone().into(),
-                layers: vec![LayerRecord { diff_id, bytes: unpacked.bytes }],
+                layers: vec![LayerRecord { diff_id: layer.diff_id, bytes: layer.bytes }],
                 source,
                 stored_at: 0,
             };
-            store.commit(record, &ingest)?;
+            store.commit(record, ingest)?;
             images.extend(store.resolve(name)?);
         }
         Ok(images)
@@ -273,6 +290,16 @@ impl ImageBuilder {
         };
         Ok(Documents { manifest_bytes: json(&manifest)?, config, config_bytes })
     }
+}
+
+/// A layer that was made here and lies in the store.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltLayer {
+    diff_id: Digest,
+    /// Bytes of the tar stream.
+    packed: u64,
+    /// Bytes of file content.
+    bytes: u64,
 }
 
 struct SpooledLayer {

@@ -17,7 +17,7 @@ mod tarstream;
 mod unpack;
 
 pub use archive::{ArchiveError, load};
-pub use builder::{BuildError, FileContent, ImageBuilder};
+pub use builder::{BuildError, BuiltLayer, FileContent, ImageBuilder};
 pub use config::ImageConfig;
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use policy::{Cached, OnFailure, PullBehavior, PullPlan, plan};

@@ -1,0 +1,34 @@
+//! Sample images that Gantry carries, so that a first look needs no network.
+//!
+//! The images that tutorials name (a web server, an API with a cache, a batch job) stand for images made from Gantry's
+//! own binary: its hidden subcommand `sample` is a small HTTP server, a key-value server and a batch program.
+
+mod batch;
+mod image;
+mod kv;
+mod signals;
+mod web;
+
+pub use image::{register, withdraw};
+
+use std::process::ExitCode;
+
+/// Runs a sample program: what the sample images' entry points call. `arguments` are those after `sample`.
+pub fn main(arguments: &[String]) -> ExitCode {
+    let result = match arguments.first().map(String::as_str) {
+        Some("web") => web::main(&arguments[1..]),
+        Some("kv") => kv::main(),
+        Some("batch") => return batch::main(),
+        _ => {
+            eprintln!("usage: gantry sample web PORT | kv | batch");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
