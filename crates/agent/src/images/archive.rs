@@ -283,14 +283,14 @@ impl Found {
         if !config.architecture.is_empty() && config.architecture != host.architecture {
             return Err(ArchiveError::Platform(format!("{}/{}", host.os, host.architecture)));
         }
+        let known = store.layer_sizes()?;
         let mut layers = Vec::new();
         let mut descriptors = Vec::new();
         for (member, diff_id) in self.layers.iter().zip(diff_ids) {
             let (digest, size, content) = members.get(member)?;
-            let bytes = if store.has_layer(diff_id) {
-                *size
-            } else {
-                store.add_layer(content.reader()?, Some(diff_id), ingest)?.bytes
+            let bytes = match known.get(diff_id).filter(|_| store.has_layer(diff_id)) {
+                Some(bytes) => *bytes,
+                None => store.add_layer(content.reader()?, Some(diff_id), ingest)?.bytes,
             };
             layers.push(LayerRecord { diff_id: *diff_id, bytes });
             descriptors.push(descriptor(OCI_LAYER_TAR, *digest, *size));

@@ -10,7 +10,7 @@ use super::store::{
 };
 use futures_util::future::{BoxFuture, FutureExt, Shared, try_join_all};
 use rand::RngExt;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -219,8 +219,13 @@ impl Pull {
         if !config.architecture.is_empty() && !platform.runs_on(&self.inner.options.platform) {
             return Err(self.wrong_platform());
         }
+        let known = {
+            let store = store.clone();
+            blocking(move || store.layer_sizes()).await?
+        };
         let layers = manifest.layers.iter().zip(&config.rootfs.diff_ids);
-        let layers = try_join_all(layers.map(|(blob, diff_id)| self.layer(blob, *diff_id, &ingest))).await?;
+        let layers =
+            try_join_all(layers.map(|(blob, diff_id)| self.layer(blob, *diff_id, &known, &ingest))).await?;
         let record = ImageRecord {
             name: self.name.clone(),
             digest,
@@ -282,6 +287,7 @@ impl Pull {
         &self,
         blob: &Descriptor,
         diff_id: Digest,
+        known: &BTreeMap<Digest, u64>,
         ingest: &Arc<Ingest>,
     ) -> Result<LayerRecord, PullError> {
         let lock = {
@@ -292,7 +298,9 @@ impl Pull {
         let _guard = lock.lock().await;
         if self.inner.store.has_layer(&diff_id) {
             self.tell(Progress::LayerPresent { layer: blob.digest });
-            return Ok(LayerRecord { diff_id, bytes: blob.size });
+            // Another pull unpacked it a moment ago and has no record yet: the packed size is near enough for a list.
+            let bytes = known.get(&diff_id).copied().unwrap_or(blob.size);
+            return Ok(LayerRecord { diff_id, bytes });
         }
         if blob.size > MAX_LAYER {
             return Err(PullError::Protocol {

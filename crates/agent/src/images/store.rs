@@ -18,7 +18,7 @@ use super::reference::Reference;
 use super::unpack::{LayerError, Limits, Unpacked, unpack};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -303,6 +303,11 @@ impl ImageStore {
 
     pub fn has_layer(&self, diff_id: &Digest) -> bool {
         self.layer_path(diff_id).is_dir()
+    }
+
+    /// The sizes of all layers that records name, for layers that need no unpacking again.
+    pub fn layer_sizes(&self) -> Result<BTreeMap<Digest, u64>, StoreError> {
+        Ok(self.list()?.iter().flat_map(|r| r.layers.iter().map(|l| (l.diff_id, l.bytes))).collect())
     }
 
     /// Unpacks a layer archive (plain, gzip or zstd) and keeps it if its diff id is `expected`, or any if none is

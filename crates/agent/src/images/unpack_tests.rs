@@ -310,6 +310,55 @@ fn later_entries_replace_earlier_ones_of_another_kind() {
     assert!(matches!(place.unpack(Layer::default().file("x/below", "")), Err(LayerError::Write { .. })));
 }
 
+/// What a container sees of `layers`, the lowest first: every path in the merged tree. The mount is in a mount
+/// namespace of a thread of its own and goes with it.
+fn merged(layers: &[&Place]) -> Vec<String> {
+    let lower: Vec<_> = layers.iter().rev().map(|p| p.root.to_str().unwrap().to_owned()).collect();
+    let mount = tempfile::tempdir().unwrap();
+    let see = || {
+        use nix::mount::{MsFlags, mount as nix_mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        nix_mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .unwrap();
+        let options = format!("lowerdir={}", lower.join(":"));
+        let flags = MsFlags::MS_RDONLY;
+        nix_mount(Some("overlay"), mount.path(), Some("overlay"), flags, Some(options.as_str())).unwrap();
+        let mut seen = Vec::new();
+        let mut pending = vec![mount.path().to_owned()];
+        while let Some(directory) = pending.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                seen.push(path.strip_prefix(mount.path()).unwrap().to_str().unwrap().to_owned());
+                if path.is_dir() {
+                    pending.push(path);
+                }
+            }
+        }
+        seen.sort();
+        seen
+    };
+    std::thread::scope(|scope| scope.spawn(see).join().unwrap())
+}
+
+#[test]
+fn overlayfs_hides_what_upper_layers_remove() {
+    let (below, above) = (Place::new(), Place::new());
+    let files = ["a", "dir/old", "dir/gone", "swept/old", "swapped/old", "kept"];
+    below.unpack(files.iter().fold(Layer::default(), |layer, path| layer.file(path, "below"))).unwrap();
+    let layer = Layer::default()
+        .file(".wh.a", "")
+        .file("dir/.wh.gone", "")
+        .file("dir/new", "")
+        .file("swept/new", "")
+        .file("swept/.wh..wh..opq", "")
+        .file(".wh.swapped", "")
+        .dir("swapped")
+        .file("swapped/new", "");
+    above.unpack(layer).unwrap();
+    let expected = ["dir", "dir/new", "dir/old", "kept", "swapped", "swapped/new", "swept", "swept/new"];
+    assert_eq!(merged(&[&below, &above]), expected);
+}
+
 fn any_entry() -> impl Strategy<Value = (u8, String, String)> {
     let part =
         prop::sample::select(vec!["a", "b", "..", ".", ".wh.a", ".wh..wh..opq", "l", "secret", "root", ""]);
