@@ -3,3 +3,4 @@
 pub mod backend;
 pub mod committer;
 pub mod keys;
+pub mod transport;
