@@ -4,7 +4,9 @@
 //! with overlay lower directories and the image's configuration.
 
 mod archive;
+mod auth;
 mod builder;
+mod cleanup;
 mod config;
 mod confined;
 mod digest;
@@ -17,7 +19,9 @@ mod tarstream;
 mod unpack;
 
 pub use archive::{ArchiveError, load};
+pub use auth::{AuthError, EngineAuth};
 pub use builder::{BuildError, BuiltLayer, FileContent, ImageBuilder};
+pub use cleanup::{CleanupRules, select_for_cleanup};
 pub use config::ImageConfig;
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use policy::{Cached, OnFailure, PullBehavior, PullPlan, plan};
