@@ -315,6 +315,7 @@ impl Found {
             let record = ImageRecord {
                 name: name.clone(),
                 digest,
+                manifest_digest: digest,
                 config_digest,
                 config: config.clone().into(),
                 layers: layers.clone(),

@@ -202,6 +202,7 @@ impl ImageBuilder {
             let record = ImageRecord {
                 name: name.clone(),
                 digest,
+                manifest_digest: digest,
                 config_digest,
                 config: documents.config.clone().into(),
                 layers: vec![LayerRecord { diff_id: layer.diff_id, bytes: layer.bytes }],

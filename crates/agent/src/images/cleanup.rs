@@ -64,7 +64,16 @@ mod tests {
         let digest = Digest::of(name.as_bytes());
         let config = ImageConfig::default();
         let name = name.parse().unwrap();
-        ImageRecord { name, digest, config_digest: digest, config, layers: Vec::new(), source, stored_at }
+        ImageRecord {
+            name,
+            digest,
+            manifest_digest: digest,
+            config_digest: digest,
+            config,
+            layers: Vec::new(),
+            source,
+            stored_at,
+        }
     }
 
     fn names(names: &[&str]) -> BTreeSet<Reference> {

@@ -36,6 +36,8 @@ pub struct PullOptions {
     pub backoff: Duration,
     /// What images must run on.
     pub platform: Platform,
+    /// For a whole pull (`ECS_IMAGE_PULL_TIMEOUT`): a registry that trickles cannot hold it open for ever.
+    pub timeout: Duration,
 }
 
 impl Default for PullOptions {
@@ -45,6 +47,7 @@ impl Default for PullOptions {
             retries: 4,
             backoff: Duration::from_millis(250),
             platform: Platform::host(),
+            timeout: Duration::from_secs(2 * 3600),
         }
     }
 }
@@ -156,7 +159,12 @@ impl Images {
             let entry = RunningEntry { inner: inner.clone(), key };
             let (name, auth) = entry.key.clone();
             let session = Session::new(inner.transport.clone(), name.clone(), auth);
-            Pull { session, name, progress, inner }.run().await.map_err(Arc::new)
+            let limit = inner.options.timeout;
+            let pull = Pull { session, name, progress, inner };
+            match tokio::time::timeout(limit, pull.run()).await {
+                Ok(result) => result.map_err(Arc::new),
+                Err(_) => Err(Arc::new(PullError::TooSlow { limit })),
+            }
         });
         // A join fails only if the pull panicked or the runtime ends.
         async move { task.await.unwrap_or_else(|_| Err(Arc::new(PullError::Interrupted))) }.boxed().shared()
@@ -188,6 +196,13 @@ struct Pull {
     progress: Option<ProgressSink>,
 }
 
+/// What a name led to.
+struct Resolved {
+    /// The documents on the way, as they came: indexes, then this platform's manifest.
+    documents: Vec<Vec<u8>>,
+    manifest: Manifest,
+}
+
 impl Pull {
     async fn run(self) -> Result<LocalImage, PullError> {
         let store = self.inner.store.clone();
@@ -195,7 +210,13 @@ impl Pull {
             let store = store.clone();
             Arc::new(blocking(move || store.ingest()).await?)
         };
-        let (digest, bytes, manifest) = self.retry("pull image manifest", || self.resolve_manifest()).await?;
+        let Resolved { documents, manifest } =
+            self.retry("pull image manifest", || self.resolve_manifest()).await?;
+        let digests: Vec<Digest> = documents.iter().map(|bytes| Digest::of(bytes)).collect();
+        let (Some(digest), Some(manifest_digest)) = (digests.first().copied(), digests.last().copied())
+        else {
+            return Err(PullError::Interrupted);
+        };
         if manifest.layers.len() > MAX_LAYERS {
             return Err(PullError::Protocol {
                 what: "image manifest",
@@ -229,6 +250,7 @@ impl Pull {
         let record = ImageRecord {
             name: self.name.clone(),
             digest,
+            manifest_digest,
             config_digest: manifest.config.digest,
             config: config.into(),
             layers,
@@ -237,7 +259,9 @@ impl Pull {
         };
         let name = self.name.clone();
         let local = blocking(move || {
-            store.add_blob(&bytes, &ingest)?;
+            for document in &documents {
+                store.add_blob(document, &ingest)?;
+            }
             store.add_blob(&config_bytes, &ingest)?;
             store.commit(record, &ingest)?;
             store.resolve(&name)
@@ -245,9 +269,9 @@ impl Pull {
         local.await?.ok_or(PullError::Interrupted)
     }
 
-    /// The manifest for this platform: digest, bytes, document.
-    async fn resolve_manifest(&self) -> Result<(Digest, Vec<u8>, Manifest), PullError> {
+    async fn resolve_manifest(&self) -> Result<Resolved, PullError> {
         let mut selector = self.name.selector();
+        let mut documents = Vec::new();
         for _ in 0..MAX_INDEX_DEPTH {
             let bytes = self.session.manifest(&selector).await?;
             let document = serde_json::from_slice(&bytes).map_err(|_| PullError::Protocol {
@@ -255,11 +279,15 @@ impl Pull {
                 reason: "its schema is not supported",
             })?;
             match document {
-                ManifestDocument::Image(manifest) => return Ok((Digest::of(&bytes), bytes, manifest)),
+                ManifestDocument::Image(manifest) => {
+                    documents.push(bytes);
+                    return Ok(Resolved { documents, manifest });
+                }
                 ManifestDocument::Index(index) => {
                     let chosen =
                         index.select(&self.inner.options.platform).ok_or_else(|| self.wrong_platform())?;
                     selector = chosen.digest.to_string();
+                    documents.push(bytes);
                 }
             }
         }

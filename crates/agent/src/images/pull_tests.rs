@@ -164,7 +164,7 @@ impl Registry {
 }
 
 struct Made {
-    manifest: Digest,
+    index: Digest,
     layer: Digest,
 }
 
@@ -205,9 +205,10 @@ fn publish(registry: &Registry, architecture: &str) -> Made {
     let mut entry = descriptor(OCI_MANIFEST, &manifest);
     entry.platform = Some(Platform { architecture: architecture.to_owned(), ..Platform::host() });
     let index = Index { schema_version: 2, media_type: Some(OCI_INDEX.to_owned()), manifests: vec![entry] };
-    let made = Made { manifest: Digest::of(&manifest), layer: Digest::of(&layer) };
-    registry.put("team/app/manifests/1", serde_json::to_vec(&index).unwrap());
-    registry.put(&format!("team/app/manifests/{}", made.manifest), manifest);
+    let index = serde_json::to_vec(&index).unwrap();
+    let made = Made { index: Digest::of(&index), layer: Digest::of(&layer) };
+    registry.put("team/app/manifests/1", index);
+    registry.put(&format!("team/app/manifests/{}", Digest::of(&manifest)), manifest);
     registry.put(&format!("team/app/blobs/{}", Digest::of(&config)), config);
     registry.put(&format!("team/app/blobs/{}", made.layer), layer);
     made
@@ -236,7 +237,7 @@ fn host_architecture() -> String {
 }
 
 #[tokio::test]
-async fn an_image_is_pulled_and_known_by_its_manifest() {
+async fn an_image_is_pulled_and_known_by_what_its_name_means() {
     let (registry, host) = Registry::default().start().await;
     let made = publish(&registry, &host_architecture());
     let client = client(&host);
@@ -244,7 +245,7 @@ async fn an_image_is_pulled_and_known_by_its_manifest() {
     let log = seen.clone();
     let sink: ProgressSink = Arc::new(move |p| log.lock().unwrap().push(p));
     let local = client.images.pull(&client.name, None, Some(sink)).await.unwrap();
-    assert_eq!((local.digest, local.source), (made.manifest, Source::Pulled));
+    assert_eq!((local.digest, local.source), (made.index, Source::Pulled));
     assert_eq!(std::fs::metadata(local.layers[0].join("data")).unwrap().len(), 300_000);
     let seen = seen.lock().unwrap();
     assert!(matches!(seen.first(), Some(Progress::Resolved { layers: 1, .. })));
@@ -259,7 +260,7 @@ async fn who_asks_at_the_same_time_shares_one_download() {
     let client = client(&host);
     let pulls = (0..10).map(|_| client.images.pull(&client.name, None, None));
     for result in futures_util::future::join_all(pulls).await {
-        assert_eq!(result.unwrap().digest, made.manifest);
+        assert_eq!(result.unwrap().digest, made.index);
     }
     assert_eq!(registry.requests(&made.layer.to_string()), 1);
     // Later, the manifest is asked for again and the layer is not.
@@ -359,6 +360,19 @@ async fn content_that_is_not_what_was_promised_is_never_kept() {
 }
 
 #[tokio::test]
+async fn a_registry_that_never_ends_is_left() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path().join("images")).unwrap();
+    let options = PullOptions { timeout: Duration::from_millis(50), ..PullOptions::default() };
+    let images = Images::new(store, options).unwrap();
+    let name = format!("{host}/team/app:1").parse().unwrap();
+    let error = images.pull(&name, None, None).await.unwrap_err();
+    assert!(matches!(*error, PullError::TooSlow { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn images_for_other_machines_are_refused() {
     let (registry, host) = Registry::default().start().await;
     publish(&registry, "s390x");
@@ -375,7 +389,7 @@ async fn the_cached_image_serves_when_the_registry_does_not() {
     let ensure = |behavior| client.images.ensure(&client.name, behavior, None, None);
     ensure(PullBehavior::PreferCached).await.unwrap();
     registry.content.lock().unwrap().clear();
-    assert_eq!(ensure(PullBehavior::Default).await.unwrap().digest, made.manifest);
+    assert_eq!(ensure(PullBehavior::Default).await.unwrap().digest, made.index);
     let asked = registry.requests("manifests/1");
     assert_eq!(asked, 2);
     ensure(PullBehavior::Once).await.unwrap();

@@ -87,6 +87,8 @@ pub enum PullError {
     NoSpace(#[source] StoreError),
     #[error("failed to register layer: {0}")]
     Store(#[source] StoreError),
+    #[error("the image was not pulled within {} seconds", .limit.as_secs())]
+    TooSlow { limit: Duration },
     #[error("the pull was interrupted")]
     Interrupted,
 }

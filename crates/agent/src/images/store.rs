@@ -92,8 +92,10 @@ pub struct LayerRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageRecord {
     pub name: Reference,
-    /// Of the manifest; what a task's `imageDigest` shows.
+    /// What the name meant in its registry, an index's digest if it is one: a task's `imageDigest`.
     pub digest: Digest,
+    /// Of this platform's manifest.
+    pub manifest_digest: Digest,
     /// Of the configuration: Docker's image id.
     pub config_digest: Digest,
     pub config: ImageConfig,
@@ -123,6 +125,7 @@ struct Versioned<T> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LocalImage {
     pub name: Reference,
+    /// What a task's `imageDigest` shows.
     pub digest: Digest,
     pub config_digest: Digest,
     pub config: ImageConfig,
@@ -277,7 +280,9 @@ impl ImageStore {
         let records = self.list()?;
         let named: BTreeSet<String> = records
             .iter()
-            .flat_map(|r| r.layers.iter().map(|l| l.diff_id).chain([r.digest, r.config_digest]))
+            .flat_map(|r| {
+                r.layers.iter().map(|l| l.diff_id).chain([r.digest, r.manifest_digest, r.config_digest])
+            })
             .map(|digest| digest.hex())
             .collect();
         let mut collected = Collected::default();
