@@ -1,1 +1,22 @@
-//! placeholder
+//! The shapes and operation tables of the AWS APIs that Gantry speaks, generated from `models/` at build time, and the
+//! messages between the control plane and the container agents. Only data: behaviour is written elsewhere.
+
+pub use gantry_wire::ServiceModel;
+
+macro_rules! services {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        pub mod $name {
+            include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
+        }
+    )*};
+}
+
+services! {
+    /// Messages of the agent communication service: control plane and container agent, over a WebSocket.
+    acs
+    /// Amazon Elastic Container Service.
+    ecs
+    /// AWS Security Token Service.
+    sts
+}

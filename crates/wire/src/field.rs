@@ -1,0 +1,346 @@
+//! Values of members: how each type is read from a decoded body and written to any protocol's writer.
+
+use crate::shape::Structure;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A decoded body, whatever the protocol: forms become the same tree with texts at the leaves.
+pub type Value = serde_json::Value;
+
+/// Text that is none of an enum's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownValue;
+
+/// Why a body does not fit its shape. `path` leads to the member, as `containerDefinitions[0].name`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    #[error("{path} is missing")]
+    Missing { path: String },
+    #[error("{path} must be {expected}")]
+    Type { path: String, expected: &'static str },
+    #[error("{path} is '{value}', but must be one of: {allowed}")]
+    NotOneOf { path: String, value: String, allowed: String },
+}
+
+/// One part of the way to a member.
+enum Step {
+    Member(&'static str),
+    Item(usize),
+    Key(String),
+}
+
+/// Where in a body the reader is, and how that body spells its values.
+pub struct Reading {
+    path: Vec<Step>,
+    /// Forms carry numbers and booleans as text, and lists as numbered members.
+    pub textual: bool,
+}
+
+impl Reading {
+    pub fn json() -> Reading {
+        Reading { path: Vec::new(), textual: false }
+    }
+
+    pub fn form() -> Reading {
+        Reading { path: Vec::new(), textual: true }
+    }
+
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for step in &self.path {
+            match step {
+                Step::Member(name) if path.is_empty() => path.push_str(name),
+                Step::Member(name) => path.extend([".", name]),
+                Step::Item(index) => path.push_str(&format!("[{index}]")),
+                Step::Key(key) => path.push_str(&format!("[{key}]")),
+            }
+        }
+        path
+    }
+
+    fn wrong(&self, expected: &'static str) -> Violation {
+        Violation::Type { path: self.path(), expected }
+    }
+
+    /// The violation of an enum by `value`.
+    pub fn not_one_of(&self, value: &str, allowed: &[&str]) -> Violation {
+        let value = value.chars().take(100).collect();
+        Violation::NotOneOf { path: self.path(), value, allowed: allowed.join(", ") }
+    }
+
+    fn within<T>(
+        &mut self,
+        step: Step,
+        read: impl FnOnce(&mut Reading) -> Result<T, Violation>,
+    ) -> Result<T, Violation> {
+        self.path.push(step);
+        let result = read(self);
+        self.path.pop();
+        result
+    }
+}
+
+/// A type that a member may have.
+pub trait Field: fmt::Debug {
+    /// # Errors
+    /// When the value does not fit.
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation>;
+    fn write(&self, writer: &mut dyn Writer);
+
+    /// Whether there is nothing to write.
+    fn is_absent(&self) -> bool {
+        false
+    }
+}
+
+/// A protocol's writer.
+pub trait Writer {
+    fn text(&mut self, text: &str);
+    fn integer(&mut self, number: i64);
+    fn float(&mut self, number: f64);
+    fn boolean(&mut self, truth: bool);
+    fn timestamp(&mut self, at: EpochMillis);
+    fn blob(&mut self, bytes: &[u8]);
+    fn structure(&mut self, structure: &dyn Structure);
+    fn list(&mut self, items: &mut dyn Iterator<Item = &dyn Field>);
+    fn map(&mut self, entries: &mut dyn Iterator<Item = (&str, &dyn Field)>);
+}
+
+/// Reads a structure's members; unknown ones are ignored, as AWS does: clients may be newer than we are.
+///
+/// # Errors
+/// The first member that does not fit, or a required one that is missing.
+pub fn read_structure(
+    target: &mut dyn Structure,
+    value: Value,
+    reading: &mut Reading,
+) -> Result<(), Violation> {
+    let mut given = match value {
+        Value::Object(given) => given,
+        // An empty structure in a form is an empty text.
+        Value::String(text) if reading.textual && text.is_empty() => serde_json::Map::new(),
+        _ => return Err(reading.wrong("an object")),
+    };
+    for (index, member) in target.members().iter().enumerate() {
+        match given.remove(member.name).filter(|value| !value.is_null()) {
+            Some(value) => {
+                let field = target.field_mut(index);
+                reading.within(Step::Member(member.name), |reading| field.read(value, reading))?;
+            }
+            None if member.required => {
+                return reading
+                    .within(Step::Member(member.name), |r| Err(Violation::Missing { path: r.path() }));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// A text value.
+///
+/// # Errors
+/// For anything else.
+pub fn text(value: Value, reading: &Reading) -> Result<String, Violation> {
+    match value {
+        Value::String(text) => Ok(text),
+        _ => Err(reading.wrong("a string")),
+    }
+}
+
+impl Field for String {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        *self = text(value, reading)?;
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        writer.text(self);
+    }
+}
+
+fn integer(value: &Value, reading: &Reading) -> Result<i64, Violation> {
+    let number = match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) if reading.textual => text.parse().ok(),
+        _ => None,
+    };
+    number.ok_or_else(|| reading.wrong("an integer"))
+}
+
+impl Field for i64 {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        *self = integer(&value, reading)?;
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        writer.integer(*self);
+    }
+}
+
+impl Field for i32 {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        *self =
+            i32::try_from(integer(&value, reading)?).map_err(|_| reading.wrong("an integer of 32 bits"))?;
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        writer.integer(i64::from(*self));
+    }
+}
+
+fn float(value: &Value, reading: &Reading) -> Result<f64, Violation> {
+    let number = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) if reading.textual => text.parse().ok(),
+        _ => None,
+    };
+    number.filter(|number| number.is_finite()).ok_or_else(|| reading.wrong("a number"))
+}
+
+impl Field for f64 {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        *self = float(&value, reading)?;
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        writer.float(*self);
+    }
+}
+
+impl Field for bool {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        *self = match value {
+            Value::Bool(truth) => truth,
+            Value::String(text) if reading.textual && text == "true" => true,
+            Value::String(text) if reading.textual && text == "false" => false,
+            _ => return Err(reading.wrong("true or false")),
+        };
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        writer.boolean(*self);
+    }
+}
+
+/// An instant in milliseconds since the Unix epoch; on the wire seconds with a fraction, or ISO 8601.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EpochMillis(pub i64);
+
+impl Field for EpochMillis {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        let seconds = float(&value, reading)?;
+        // Beyond the year 9999 nobody means a time, and arithmetic stays far from overflow.
+        if !(-62_135_596_800.0..=253_402_300_800.0).contains(&seconds) {
+            return Err(reading.wrong("a time in seconds since 1970"));
+        }
+        self.0 = (seconds * 1000.0).round() as i64;
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        writer.timestamp(*self);
+    }
+}
+
+/// Text that must not be seen: `Debug` hides it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself; the one way to it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[hidden]")
+    }
+}
+
+impl Field for Secret {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        self.0.read(value, reading)
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        writer.text(&self.0);
+    }
+}
+
+impl<T: Field + Default> Field for Option<T> {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        let mut inner = T::default();
+        inner.read(value, reading)?;
+        *self = Some(inner);
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        if let Some(inner) = self {
+            inner.write(writer);
+        }
+    }
+
+    fn is_absent(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl<T: Field + Default> Field for Vec<T> {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        let items = match value {
+            Value::Array(items) => items,
+            Value::String(text) if reading.textual && text.is_empty() => Vec::new(),
+            Value::Object(numbered) if reading.textual => {
+                crate::query::list(numbered).ok_or_else(|| reading.wrong("a list numbered from 1"))?
+            }
+            _ => return Err(reading.wrong("a list")),
+        };
+        self.clear();
+        self.reserve(items.len().min(1024));
+        for (index, value) in items.into_iter().enumerate() {
+            let mut item = T::default();
+            reading.within(Step::Item(index), |reading| item.read(value, reading))?;
+            self.push(item);
+        }
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        writer.list(&mut self.iter().map(|item| item as &dyn Field));
+    }
+}
+
+impl<T: Field + Default> Field for BTreeMap<String, T> {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        let Value::Object(entries) = value else { return Err(reading.wrong("a map")) };
+        let entries = if reading.textual {
+            crate::query::map(entries).ok_or_else(|| reading.wrong("a map of numbered entries"))?
+        } else {
+            entries
+        };
+        self.clear();
+        for (key, value) in entries {
+            let mut item = T::default();
+            reading
+                .within(Step::Key(key.chars().take(100).collect()), |reading| item.read(value, reading))?;
+            self.insert(key, item);
+        }
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        writer.map(&mut self.iter().map(|(key, item)| (key.as_str(), item as &dyn Field)));
+    }
+}

@@ -1,0 +1,128 @@
+//! `cargo xtask models`: makes `models/*.json` from the public botocore package (PyPI, Apache-2.0).
+//!
+//! Only facts are taken: names, types, constraints, enums, errors and protocol traits; none of its prose. The output
+//! is deterministic, one line per shape, so that a new version of the package shows as a readable difference.
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+/// The one place that names the version of the API that Gantry speaks.
+pub const BOTOCORE: &str = "1.43.11";
+
+/// Services by botocore's name for them.
+const SERVICES: &[&str] = &["ecs", "sts"];
+
+pub fn run(root: &Path) -> Result<()> {
+    let python = crate::venv::python(root, &[&format!("botocore=={BOTOCORE}")])?;
+    std::fs::create_dir_all(root.join("models"))?;
+    for service in SERVICES {
+        let model = load(&python, service)?;
+        let path = root.join("models").join(format!("{service}.json"));
+        std::fs::write(&path, compact(service, &model)?)
+            .with_context(|| format!("writing {}", path.display()))?;
+        println!("models/{service}.json");
+    }
+    Ok(())
+}
+
+/// Lets botocore find and unpack its own data.
+fn load(python: &Path, service: &str) -> Result<Value> {
+    let script = "import sys, json, botocore.loaders as l; \
+                  json.dump(l.Loader().load_service_model(sys.argv[1], 'service-2'), sys.stdout)";
+    let output = Command::new(python).args(["-c", script, service]).output().context("running python")?;
+    if !output.status.success() {
+        bail!("botocore has no model of {service}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn compact(service: &str, model: &Value) -> Result<String> {
+    let metadata = &model["metadata"];
+    let mut out = String::from("{\n");
+    let head = json!({
+        "protocol": metadata["protocol"],
+        "jsonVersion": metadata["jsonVersion"],
+        "apiVersion": metadata["apiVersion"],
+        "targetPrefix": metadata["targetPrefix"],
+        "signingName": metadata["signingName"].as_str().unwrap_or(service),
+        "xmlNamespace": metadata["xmlNamespace"],
+    });
+    writeln!(out, "\"service\": {},", without_nulls(head))?;
+    let operations = model["operations"].as_object().context("a model has operations")?;
+    let shapes = model["shapes"].as_object().context("a model has shapes")?;
+    lines(&mut out, "operations", operations, |operation| {
+        let shape_of = |key: &str| operation[key]["shape"].clone();
+        let errors: Vec<&Value> =
+            operation["errors"].as_array().into_iter().flatten().map(|e| &e["shape"]).collect();
+        let wrapper = &operation["output"]["resultWrapper"];
+        json!({ "input": shape_of("input"), "output": shape_of("output"), "errors": errors, "resultWrapper": wrapper })
+    })?;
+    out.push_str(",\n");
+    lines(&mut out, "shapes", shapes, shape)?;
+    out.push_str("\n}\n");
+    Ok(out)
+}
+
+fn lines(
+    out: &mut String,
+    name: &str,
+    from: &Map<String, Value>,
+    facts: impl Fn(&Value) -> Value,
+) -> Result<()> {
+    writeln!(out, "\"{name}\": {{")?;
+    for (index, (key, value)) in from.iter().enumerate() {
+        let comma = if index + 1 < from.len() { "," } else { "" };
+        writeln!(out, "{}: {}{comma}", Value::from(key.as_str()), without_nulls(facts(value)))?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+/// Of a shape, what code can use.
+fn shape(shape: &Value) -> Value {
+    const FACTS: &[&str] = &[
+        "type",
+        "required",
+        "enum",
+        "min",
+        "max",
+        "pattern",
+        "sensitive",
+        "exception",
+        "fault",
+        "flattened",
+        "error",
+    ];
+    const MEMBER_FACTS: &[&str] = &["shape", "locationName", "location", "flattened", "idempotencyToken"];
+    let pick = |from: &Value, keys: &[&str]| {
+        let kept = keys
+            .iter()
+            .filter(|key| !from[**key].is_null())
+            .map(|key| ((*key).to_owned(), from[*key].clone()));
+        kept.collect::<Map<String, Value>>()
+    };
+    let mut kept = pick(shape, FACTS);
+    if let Some(members) = shape["members"].as_object() {
+        let members =
+            members.iter().map(|(name, member)| (name.clone(), Value::Object(pick(member, MEMBER_FACTS))));
+        kept.insert("members".to_owned(), Value::Object(members.collect()));
+    }
+    for part in ["member", "key", "value"] {
+        if shape[part].is_object() {
+            kept.insert(part.to_owned(), Value::Object(pick(&shape[part], MEMBER_FACTS)));
+        }
+    }
+    Value::Object(kept)
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect(),
+        ),
+        other => other,
+    }
+}
