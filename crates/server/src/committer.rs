@@ -24,10 +24,30 @@ pub enum Notice {
     Failed(BackendError),
 }
 
+/// How much waits for the disk. Cheap to clone, and keeps nothing else alive.
+#[derive(Clone, Debug, Default)]
+pub struct Backlog(Arc<AtomicUsize>);
+
+impl Backlog {
+    /// Whether so much waits for the disk that new calls should be refused. The queue itself takes everything, since
+    /// what was applied must not be dropped; this bounds it as long as its feeder asks.
+    pub fn is_full(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= journal::QUEUE_BYTES_HIGH
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// Handle to the thread. Dropping it finishes what is queued, then returns.
 pub struct Committer {
     batches: Option<Sender<Batch>>,
-    pending_bytes: Arc<AtomicUsize>,
+    backlog: Backlog,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -42,29 +62,28 @@ impl Committer {
         notify: impl FnMut(Notice) + Send + 'static,
     ) -> io::Result<Committer> {
         let (batches, queue) = mpsc::channel();
-        let pending_bytes = Arc::new(AtomicUsize::new(0));
-        let pending = Arc::clone(&pending_bytes);
+        let backlog = Backlog::default();
+        let shared = backlog.clone();
         let thread = std::thread::Builder::new()
             .name("commit".to_owned())
-            .spawn(move || run(backend, fence, &queue, &pending, notify))?;
-        Ok(Committer { batches: Some(batches), pending_bytes, thread: Some(thread) })
+            .spawn(move || run(backend, fence, &queue, &shared, notify))?;
+        Ok(Committer { batches: Some(batches), backlog, thread: Some(thread) })
     }
 
     /// Queues a batch. After a failure batches are dropped: nobody is told that they are durable.
     pub fn persist(&self, batch: Batch) {
         let bytes = batch.bytes();
         if let Some(batches) = &self.batches {
-            self.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.backlog.add(bytes);
             if batches.send(batch).is_err() {
-                self.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                self.backlog.subtract(bytes);
             }
         }
     }
 
-    /// Whether so much waits for the disk that new calls should be refused. The queue itself takes everything, since
-    /// what was applied must not be dropped; this bounds it as long as its feeder asks.
-    pub fn is_full(&self) -> bool {
-        self.pending_bytes.load(Ordering::Relaxed) >= journal::QUEUE_BYTES_HIGH
+    /// How much waits for the disk.
+    pub fn backlog(&self) -> Backlog {
+        self.backlog.clone()
     }
 }
 
@@ -83,7 +102,7 @@ fn run(
     mut backend: Box<dyn Backend>,
     fence: Fence,
     queue: &Receiver<Batch>,
-    pending: &AtomicUsize,
+    backlog: &Backlog,
     mut notify: impl FnMut(Notice),
 ) {
     let mut journal = Journal::default();
@@ -98,7 +117,7 @@ fn run(
                 notify(Notice::Failed(error));
                 return;
             }
-            pending.fetch_sub(group.iter().map(Batch::bytes).sum(), Ordering::Relaxed);
+            backlog.subtract(group.iter().map(Batch::bytes).sum());
             if let Some(seq) = journal.group_durable() {
                 notify(Notice::Durable(seq));
             }

@@ -3,4 +3,6 @@
 pub mod backend;
 pub mod committer;
 pub mod keys;
+pub mod sockets;
 pub mod transport;
+pub mod writer;
