@@ -5,6 +5,7 @@
 
 pub mod arn;
 pub mod ids;
+pub mod lifecycle;
 pub mod random;
 pub mod task;
 pub mod time;

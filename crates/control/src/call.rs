@@ -1,0 +1,121 @@
+//! Who asks, and what may be asked: the caller of a request and the demand it makes on authorisation.
+
+use gantry_decide::arn::Arn;
+use gantry_decide::ids::{RequestId, Scope};
+use gantry_wire::ApiError;
+
+/// Who signed a request. IAM users and roles join this enum with the IAM service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// The account itself: may do everything in its own account.
+    Root,
+    /// A container agent that the operator gave a key: may do what agents do, nothing else.
+    Agent,
+}
+
+/// The authenticated caller of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Account of the key, and the region named in the signature's credential scope.
+    pub scope: Scope,
+    pub principal: Principal,
+    pub access_key_id: String,
+}
+
+impl Caller {
+    /// The ARN that `GetCallerIdentity` and `registeredBy` show.
+    pub fn arn(&self) -> String {
+        let resource = match self.principal {
+            Principal::Root => "root".to_owned(),
+            Principal::Agent => "user/gantry-agent".to_owned(),
+        };
+        let account = self.scope.account.to_string();
+        Arn { service: "iam".to_owned(), region: String::new(), account, resource }.to_string()
+    }
+}
+
+/// One request as handlers see it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub caller: Caller,
+    pub request_id: RequestId,
+    /// The base URL under which the caller reached us, `http://host:port`: agents are sent back to it.
+    pub endpoint: String,
+}
+
+/// What an operation asks of IAM: one action on some resources. Condition keys join with the IAM service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// `service:Operation`.
+    pub action: &'static str,
+    /// ARNs, or `*` where the action knows no resource.
+    pub resources: Vec<String>,
+}
+
+impl Demand {
+    pub fn on_all(action: &'static str) -> Demand {
+        Demand { action, resources: vec!["*".to_owned()] }
+    }
+
+    pub fn on(action: &'static str, resource: impl ToString) -> Demand {
+        Demand { action, resources: vec![resource.to_string()] }
+    }
+}
+
+/// The actions that an agent's own key allows: those that the ECS agent calls, and reads of what it was given.
+const AGENT_ACTIONS: &[&str] = &[
+    "ecs:CreateCluster",
+    "ecs:DiscoverPollEndpoint",
+    "ecs:GetTaskProtection",
+    "ecs:ListTagsForResource",
+    "ecs:Poll",
+    "ecs:RegisterContainerInstance",
+    "ecs:StartTelemetrySession",
+    "ecs:SubmitAttachmentStateChanges",
+    "ecs:SubmitContainerStateChange",
+    "ecs:SubmitTaskStateChange",
+    "ecs:UpdateContainerInstancesState",
+    "ecs:UpdateTaskProtection",
+    "sts:GetCallerIdentity",
+];
+
+/// Decides whether `caller` may do what is demanded. Deny by default.
+///
+/// # Errors
+/// `AccessDeniedException` in the words AWS uses.
+pub fn permit(caller: &Caller, demand: &Demand) -> Result<(), ApiError> {
+    let allowed = match caller.principal {
+        Principal::Root => true,
+        Principal::Agent => AGENT_ACTIONS.contains(&demand.action),
+    };
+    if allowed {
+        return Ok(());
+    }
+    let resource = demand.resources.first().map_or("*", String::as_str);
+    Err(ApiError::new(
+        "AccessDeniedException",
+        format!(
+            "User: {} is not authorized to perform: {action} on resource: {resource} because no identity-based policy \
+             allows the {action} action",
+            caller.arn(),
+            action = demand.action,
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use gantry_decide::ids::AccountId;
+
+    #[test]
+    fn an_agent_may_report_but_not_run() {
+        let scope = Scope { account: AccountId::DEFAULT, region: "eu-north-1".parse().unwrap() };
+        let agent = Caller { scope, principal: Principal::Agent, access_key_id: "AKIA".to_owned() };
+        assert!(permit(&agent, &Demand::on_all("ecs:SubmitTaskStateChange")).is_ok());
+        let denied = permit(&agent, &Demand::on_all("ecs:RunTask")).unwrap_err();
+        assert_eq!(denied.code, "AccessDeniedException");
+        assert!(denied.message.contains("is not authorized to perform: ecs:RunTask"));
+    }
+}

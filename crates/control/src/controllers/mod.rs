@@ -1,0 +1,174 @@
+//! Controllers: level-triggered loops that compare what is wanted with what is, and take the next step.
+//!
+//! A controller works on one key at a time (a task definition, a service). It is told which keys may need a look, but is right
+//! even if every such hint is lost: all keys are looked at on start and again every [`RESYNC`]. Looking twice changes
+//! nothing the second time.
+
+use crate::state::{Change, State};
+use crate::tx::{Tx, View};
+use gantry_decide::ids::Scope;
+use gantry_decide::random::Random;
+use gantry_decide::time::Timestamp;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+mod task_definitions;
+
+/// How often one step lets controllers react to each other. Far above the longest chain of reactions.
+pub const ROUNDS_PER_STEP_MAX: usize = 8;
+
+/// How long a lost hint can go unnoticed.
+const RESYNC: Duration = Duration::from_secs(60);
+
+/// Everything that changed in a step.
+pub type Changes = Vec<(Scope, Change)>;
+
+/// One level-triggered loop.
+pub trait Controller {
+    const NAME: &'static str;
+    type Key: Ord + Clone + Send;
+    type Plan;
+
+    /// The keys that a change concerns.
+    fn watches(view: View<'_>, change: &Change, keys: &mut BTreeSet<Self::Key>);
+    /// Every key there is.
+    fn all(view: View<'_>) -> Vec<Self::Key>;
+    /// What to do next, decided from a snapshot alone; `None` when nothing is to be done.
+    fn plan(view: View<'_>, key: &Self::Key, random: &mut dyn Random) -> (Option<Self::Plan>, LookAgain);
+    /// Does it, after checking that what the plan relied on still holds.
+    fn apply(tx: &mut Tx<'_>, key: &Self::Key, plan: Self::Plan);
+}
+
+/// When a controller wants to see a key again although nothing changed.
+pub type LookAgain = Option<Timestamp>;
+
+/// A controller's last round, for `gantry status`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    pub name: &'static str,
+    pub last_round: Timestamp,
+    /// Plans applied since start.
+    pub applied: u64,
+    /// Keys that wait for a time.
+    pub waiting: usize,
+}
+
+/// A controller with its queue and timers.
+struct Driver<C: Controller> {
+    queue: BTreeSet<(Scope, C::Key)>,
+    timers: BTreeMap<(Scope, C::Key), Timestamp>,
+    status: Status,
+}
+
+impl<C: Controller> Default for Driver<C> {
+    fn default() -> Self {
+        let status = Status { name: C::NAME, ..Status::default() };
+        Driver { queue: BTreeSet::new(), timers: BTreeMap::new(), status }
+    }
+}
+
+impl<C: Controller> Driver<C> {
+    fn resync(&mut self, now: Timestamp, state: &State) {
+        for (scope, scope_state) in state.scopes() {
+            let view = View { scope, state: scope_state, now };
+            self.queue.extend(C::all(view).into_iter().map(|key| (scope.clone(), key)));
+        }
+    }
+
+    fn note(&mut self, now: Timestamp, state: &State, changes: &Changes) {
+        let mut keys = BTreeSet::new();
+        for (scope, change) in changes {
+            if let Some(scope_state) = state.get(scope) {
+                C::watches(View { scope, state: scope_state, now }, change, &mut keys);
+                self.queue.extend(std::mem::take(&mut keys).into_iter().map(|key| (scope.clone(), key)));
+            }
+        }
+    }
+
+    fn due(&mut self, now: Timestamp) {
+        let due: Vec<_> =
+            self.timers.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            self.timers.remove(&key);
+            self.queue.insert(key);
+        }
+    }
+
+    /// Works off the queue. True if anything was changed.
+    fn run(&mut self, now: Timestamp, state: &mut State, random: &mut dyn Random) -> bool {
+        let mut changed = false;
+        for (scope, key) in std::mem::take(&mut self.queue) {
+            let Some(scope_state) = state.get(&scope) else { continue };
+            let (plan, look_again) = C::plan(View { scope: &scope, state: scope_state, now }, &key, random);
+            if let Some(plan) = plan {
+                let mut copy = state.scope(&scope);
+                let mut tx = Tx { scope: &scope, state: &mut copy, now, random: &mut *random };
+                C::apply(&mut tx, &key, plan);
+                state.replace(&scope, copy);
+                self.status.applied += 1;
+                changed = true;
+            }
+            match look_again {
+                Some(at) => self.timers.insert((scope, key), at),
+                None => self.timers.remove(&(scope, key)),
+            };
+        }
+        self.status.last_round = now;
+        self.status.waiting = self.timers.len();
+        changed
+    }
+
+    fn wake_at(&self) -> Timestamp {
+        self.timers.values().copied().min().unwrap_or(Timestamp::NEVER)
+    }
+}
+
+/// All controllers, in the order in which they react within a round.
+#[derive(Default)]
+pub struct Controllers {
+    next_resync: Timestamp,
+    task_definitions: Driver<task_definitions::TaskDefinitions>,
+}
+
+/// Calls the same method on every controller.
+macro_rules! each {
+    ($self:ident, $driver:ident => $body:expr) => {{
+        let $driver = &mut $self.task_definitions;
+        $body;
+    }};
+}
+
+impl Controllers {
+    pub fn tick(&mut self, now: Timestamp) {
+        each!(self, driver => driver.due(now));
+    }
+
+    /// One round on what changed. True if anything was changed by it.
+    pub fn run(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        random: &mut dyn Random,
+        changes: &Changes,
+    ) -> bool {
+        if now >= self.next_resync {
+            self.next_resync = now + RESYNC;
+            each!(self, driver => driver.resync(now, state));
+        }
+        let mut changed = false;
+        each!(self, driver => {
+            driver.note(now, state, changes);
+            changed |= driver.run(now, state, random);
+        });
+        changed
+    }
+
+    pub fn wake_at(&self) -> Timestamp {
+        self.next_resync.min(self.task_definitions.wake_at())
+    }
+
+    pub fn status(&self) -> Vec<Status> {
+        vec![self.task_definitions.status.clone()]
+    }
+}

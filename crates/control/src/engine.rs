@@ -1,0 +1,156 @@
+//! The one writer: applies calls and controllers' plans to the state, and says what to do about it.
+//!
+//! Sans-IO: [`Engine::step`] takes the time and a group of inputs and returns effects. Whatever tells anyone anything
+//! (a reply, a published snapshot) is held back until the batch that it rests on is durable;
+//! only then does [`Input::Durable`] release it. So nothing that was acknowledged can be lost, and nothing that was
+//! lost was ever seen. The writer never waits for the disk: batches queue while it syncs.
+
+use crate::controllers::{self, Controllers};
+use crate::service::Reply;
+use crate::state::State;
+use crate::tx::Tx;
+use gantry_decide::ids::Scope;
+use gantry_decide::random::Random;
+use gantry_decide::time::Timestamp;
+use gantry_store::Batch;
+use std::collections::VecDeque;
+
+/// Names a call whose answer somebody waits for; chosen by the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// A write bound to its request; see [`crate::service::Prepared::Write`].
+pub type Write = Box<dyn FnOnce(&mut Tx<'_>) -> Reply + Send>;
+
+/// Everything that can wake the engine.
+pub enum Input {
+    /// A decoded, authorised write.
+    Call { id: CallId, scope: Scope, write: Write },
+    /// The batch of this number, and all before it, are on disk.
+    Durable(u64),
+    /// Time has passed; see [`Effect::WakeAt`].
+    Tick,
+}
+
+/// What the driver must do. In order.
+pub enum Effect {
+    /// Append to the store; answer with [`Input::Durable`] when it is there.
+    Persist(Batch),
+    /// Readers may see this state from now on.
+    Publish(State),
+    Reply {
+        id: CallId,
+        reply: Reply,
+    },
+    /// Call [`Engine::step`] with [`Input::Tick`] at this time at the latest. Replaces earlier wishes.
+    WakeAt(Timestamp),
+}
+
+/// Effects that wait for a batch to be durable.
+struct Held {
+    seq: u64,
+    effects: Vec<Effect>,
+}
+
+/// The control plane of one cell.
+pub struct Engine {
+    /// All that was applied, durable or not: what the next transaction sees.
+    head: State,
+    last_seq: u64,
+    durable_seq: u64,
+    held: VecDeque<Held>,
+    controllers: Controllers,
+    random: Box<dyn Random + Send>,
+}
+
+impl Engine {
+    /// An engine on loaded state. `last_seq` is the number of the last batch in the store, 0 for an empty one.
+    pub fn new(state: State, last_seq: u64, random: Box<dyn Random + Send>) -> Engine {
+        Engine {
+            head: state,
+            last_seq,
+            durable_seq: last_seq,
+            held: VecDeque::new(),
+            controllers: Controllers::default(),
+            random,
+        }
+    }
+
+    /// The state with everything applied, durable or not. For the driver's first publication and for tests.
+    pub fn head(&self) -> &State {
+        &self.head
+    }
+
+    /// Applies `inputs` in order as one group: one batch is made of all that they and the controllers changed.
+    pub fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
+        let mut visible = Vec::new();
+        let mut released = Vec::new();
+        for input in inputs {
+            match input {
+                Input::Call { id, scope, write } => {
+                    let reply = self.transact(now, &scope, write);
+                    visible.push(Effect::Reply { id, reply });
+                }
+                Input::Durable(seq) => self.durable(seq, &mut released),
+                Input::Tick => self.controllers.tick(now),
+            }
+        }
+
+        let mut writes = Vec::new();
+        let mut changes = self.head.drain_writes(&mut writes);
+        // Controllers react to what changed, and to each other's changes, until nothing moves. The bound is far above
+        // what any chain of reactions needs; whatever is left then is looked at again in the next step.
+        for _ in 0..controllers::ROUNDS_PER_STEP_MAX {
+            if !self.controllers.run(now, &mut self.head, self.random.as_mut(), &changes) {
+                break;
+            }
+            let further = self.head.drain_writes(&mut writes);
+            changes.extend(further);
+        }
+
+        let mut effects = released;
+        if !writes.is_empty() {
+            self.last_seq += 1;
+            // The same key may have been written in several rounds; the last one counts.
+            effects.push(Effect::Persist(Batch::coalesced(self.last_seq, writes)));
+            visible.insert(0, Effect::Publish(self.head.clone()));
+        }
+        // An answer that changed nothing may still rest on what others changed a moment ago, so it waits for that too.
+        if self.durable_seq == self.last_seq {
+            effects.append(&mut visible);
+        } else if !visible.is_empty() {
+            match self.held.back_mut() {
+                Some(held) if held.seq == self.last_seq => held.effects.append(&mut visible),
+                _ => self.held.push_back(Held { seq: self.last_seq, effects: visible }),
+            }
+        }
+        let wake = self.controllers.wake_at();
+        if wake < Timestamp::NEVER {
+            effects.push(Effect::WakeAt(wake));
+        }
+        effects
+    }
+
+    /// Runs a write on a private copy of the scope's state; keeps the copy only if the write succeeded.
+    fn transact(&mut self, now: Timestamp, scope: &Scope, write: Write) -> Reply {
+        let mut state = self.head.scope(scope);
+        let mut tx = Tx { scope, state: &mut state, now, random: self.random.as_mut() };
+        let reply = write(&mut tx)?;
+        self.head.replace(scope, state);
+        Ok(reply)
+    }
+
+    fn durable(&mut self, seq: u64, released: &mut Vec<Effect>) {
+        assert!(
+            seq <= self.last_seq,
+            "the store confirmed batch {seq}, but only {} were written",
+            self.last_seq
+        );
+        self.durable_seq = self.durable_seq.max(seq);
+        while self.held.front().is_some_and(|held| held.seq <= self.durable_seq) {
+            if let Some(held) = self.held.pop_front() {
+                released.extend(held.effects);
+            }
+        }
+    }
+}

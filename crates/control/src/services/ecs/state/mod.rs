@@ -1,0 +1,213 @@
+//! ECS's tables, their secondary indexes, and what must always hold between them.
+
+mod account_setting;
+mod cluster;
+mod container_instance;
+mod idempotency;
+mod service;
+mod task;
+mod task_definition;
+
+pub use account_setting::*;
+pub use cluster::*;
+pub use container_instance::*;
+pub use idempotency::*;
+pub use service::*;
+pub use task::*;
+pub use task_definition::*;
+
+use gantry_decide::ids::{ClusterName, TaskDefinitionId};
+use gantry_store::{Index, LoadError, Record, Table, Write};
+
+/// One record that changed, by key: a hint to controllers and sessions.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    Cluster(ClusterName),
+    TaskDefinition(TaskDefinitionId),
+    Task(TaskKey),
+    Service(ServiceKey),
+    ContainerInstance(ContainerInstanceKey),
+}
+
+/// All of ECS in one scope.
+#[derive(Clone, Default)]
+pub struct EcsState {
+    pub clusters: Table<Cluster>,
+    pub task_definitions: Table<TaskDefinitionRecord>,
+    pub families: Table<FamilyRecord>,
+    pub account_settings: Table<AccountSetting>,
+    tasks: Table<Task>,
+    services: Table<Service>,
+    container_instances: Table<ContainerInstance>,
+    idempotency: Table<IdempotencyRecord>,
+    /// Tasks not yet STOPPED, by the instance that holds them.
+    tasks_by_instance: Index<ContainerInstanceKey, TaskKey>,
+    /// Tasks not yet STOPPED, by service.
+    tasks_by_service: Index<ServiceKey, TaskKey>,
+}
+
+impl EcsState {
+    pub fn tasks(&self) -> &Table<Task> {
+        &self.tasks
+    }
+
+    pub fn task(&self, key: &TaskKey) -> Option<&Task> {
+        self.tasks.get(key).map(AsRef::as_ref)
+    }
+
+    /// Writes a task and keeps the indexes true.
+    pub fn put_task(&mut self, task: Task) {
+        let key = task.key();
+        let (instance, service, live) = (task.instance.clone(), task.service_key(), task.is_live());
+        let previous = self.tasks.put(task);
+        if let Some(old) = previous.filter(|old| old.is_live()) {
+            if let Some(instance) = &old.instance {
+                self.tasks_by_instance.remove(instance, &key);
+            }
+            if let Some(service) = &old.service_key() {
+                self.tasks_by_service.remove(service, &key);
+            }
+        }
+        if live {
+            if let Some(instance) = instance {
+                self.tasks_by_instance.insert(instance, key.clone());
+            }
+            if let Some(service) = service {
+                self.tasks_by_service.insert(service, key);
+            }
+        }
+    }
+
+    /// Forgets a task that is STOPPED and past its retention.
+    pub fn remove_task(&mut self, key: &TaskKey) {
+        let removed = self.tasks.remove(key);
+        debug_assert!(removed.is_none_or(|task| !task.is_live()), "only stopped tasks are forgotten");
+    }
+
+    /// The tasks on an instance that are not yet STOPPED.
+    pub fn tasks_on(&self, instance: &ContainerInstanceKey) -> impl Iterator<Item = &Task> {
+        self.tasks_by_instance.get(instance).filter_map(|key| self.task(key))
+    }
+
+    /// The tasks of a service that are not yet STOPPED.
+    pub fn tasks_of(&self, service: &ServiceKey) -> impl Iterator<Item = &Task> {
+        self.tasks_by_service.get(service).filter_map(|key| self.task(key))
+    }
+
+    pub fn services(&self) -> &Table<Service> {
+        &self.services
+    }
+
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.services.get(key).map(AsRef::as_ref)
+    }
+
+    pub fn put_service(&mut self, service: Service) {
+        self.services.put(service);
+    }
+
+    pub fn remove_service(&mut self, key: &ServiceKey) {
+        self.services.remove(key);
+    }
+
+    pub fn container_instances(&self) -> &Table<ContainerInstance> {
+        &self.container_instances
+    }
+
+    pub fn container_instance(&self, key: &ContainerInstanceKey) -> Option<&ContainerInstance> {
+        self.container_instances.get(key).map(AsRef::as_ref)
+    }
+
+    pub fn put_container_instance(&mut self, instance: ContainerInstance) {
+        self.container_instances.put(instance);
+    }
+
+    pub fn remove_container_instance(&mut self, key: &ContainerInstanceKey) {
+        self.container_instances.remove(key);
+    }
+
+    pub fn idempotency(&self) -> &Table<IdempotencyRecord> {
+        &self.idempotency
+    }
+
+    pub fn put_idempotency(&mut self, record: IdempotencyRecord) {
+        self.idempotency.put(record);
+    }
+
+    pub fn remove_idempotency(&mut self, key: &IdempotencyKey) {
+        self.idempotency.remove(key);
+    }
+
+    /// See [`crate::state::State::drain_writes`].
+    pub(crate) fn drain_writes(&mut self, prefix: &str, out: &mut Vec<Write>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.families.drain_writes(prefix, out);
+        self.account_settings.drain_writes(prefix, out);
+        self.idempotency.drain_writes(prefix, out);
+        changes.extend(self.clusters.drain_writes(prefix, out).into_iter().map(Change::Cluster));
+        changes
+            .extend(self.task_definitions.drain_writes(prefix, out).into_iter().map(Change::TaskDefinition));
+        changes.extend(self.tasks.drain_writes(prefix, out).into_iter().map(Change::Task));
+        changes.extend(self.services.drain_writes(prefix, out).into_iter().map(Change::Service));
+        changes.extend(
+            self.container_instances.drain_writes(prefix, out).into_iter().map(Change::ContainerInstance),
+        );
+        changes
+    }
+
+    /// Takes one stored record; false if no table is named so.
+    pub(crate) fn load(&mut self, table: &str, value: &[u8]) -> Result<bool, LoadError> {
+        fn is<R: Record>(table: &str) -> bool {
+            R::KIND.strip_prefix("ecs/") == Some(table)
+        }
+        if is::<Task>(table) {
+            self.put_task(gantry_store::decode::<Task>(value)?);
+            self.tasks.forget_dirty();
+        } else if is::<Cluster>(table) {
+            self.clusters.load(value)?;
+        } else if is::<TaskDefinitionRecord>(table) {
+            self.task_definitions.load(value)?;
+        } else if is::<FamilyRecord>(table) {
+            self.families.load(value)?;
+        } else if is::<AccountSetting>(table) {
+            self.account_settings.load(value)?;
+        } else if is::<Service>(table) {
+            self.services.load(value)?;
+        } else if is::<ContainerInstance>(table) {
+            self.container_instances.load(value)?;
+        } else if is::<IdempotencyRecord>(table) {
+            self.idempotency.load(value)?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Panics where the tables contradict each other. Called by tests and by the simulator after every step.
+    pub fn check_invariants(&self) {
+        for (key, task) in self.tasks.iter() {
+            assert_eq!(key, &task.key(), "a task stands under another's key");
+            if let Some(instance) = task.instance.as_ref().filter(|_| task.is_live()) {
+                assert!(
+                    self.tasks_by_instance.get(instance).any(|k| k == key),
+                    "{key:?} is missing from its instance"
+                );
+            }
+            if let Some(service) = task.service_key().filter(|_| task.is_live()) {
+                assert!(
+                    self.tasks_by_service.get(&service).any(|k| k == key),
+                    "{key:?} is missing from its service"
+                );
+            }
+            assert_eq!(
+                task.stopped_at.is_some(),
+                task.last_status.is_stopped(),
+                "{key:?}: stoppedAt is set exactly when a task is STOPPED"
+            );
+        }
+        for (instance, task) in self.tasks_by_instance.iter() {
+            let live = self.task(task).is_some_and(|t| t.is_live() && t.instance.as_ref() == Some(instance));
+            assert!(live, "{instance:?} lists {task:?}, which it does not hold");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Tasks: what was asked for, where it runs, and what its agent reported.
+
+use super::{ContainerInstanceKey, ServiceKey, Tags};
+use gantry_decide::arn::{EcsArn, EcsResource};
+use gantry_decide::ids::{
+    AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerName, EniId, Scope,
+    TaskDefinitionId, TaskId,
+};
+use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus, StopCode};
+use gantry_decide::task::definition::TaskDefinition;
+use gantry_decide::task::overrides::TaskOverride;
+use gantry_decide::time::Timestamp;
+use gantry_store::Record;
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskKey {
+    pub cluster: ClusterName,
+    pub id: TaskId,
+}
+
+impl TaskKey {
+    pub fn arn(&self, scope: &Scope) -> EcsArn {
+        scope.ecs(EcsResource::Task(self.cluster.clone(), self.id))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum LaunchType {
+    Ec2,
+    Fargate,
+    External,
+}
+
+impl LaunchType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LaunchType::Ec2 => "EC2",
+            LaunchType::Fargate => "FARGATE",
+            LaunchType::External => "EXTERNAL",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PropagateTags {
+    TaskDefinition,
+    Service,
+    #[default]
+    None,
+}
+
+/// `awsvpcConfiguration`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfiguration {
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
+    pub assign_public_ip: bool,
+}
+
+/// A placement constraint as given; parsed when it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PlacementConstraint {
+    DistinctInstance,
+    MemberOf(String),
+}
+
+/// A placement strategy as given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PlacementStrategy {
+    Random,
+    Spread(String),
+    Binpack(String),
+}
+
+/// A published port, as the agent reported it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkBinding {
+    pub bind_ip: String,
+    pub container_port: u16,
+    pub host_port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    pub id: ContainerId,
+    pub name: ContainerName,
+    pub image: String,
+    pub last_status: ContainerStatus,
+    pub image_digest: Option<String>,
+    pub runtime_id: Option<String>,
+    pub exit_code: Option<i32>,
+    pub reason: Option<String>,
+    pub network_bindings: Vec<NetworkBinding>,
+    pub health_status: HealthStatus,
+}
+
+/// The network interface of an awsvpc task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Eni {
+    pub attachment: AttachmentId,
+    pub id: EniId,
+    pub subnet: String,
+    pub security_groups: Vec<String>,
+    pub mac: String,
+    pub address: Ipv4Addr,
+    pub gateway: Ipv4Addr,
+    /// Bits of the subnet's prefix.
+    pub prefix_length: u8,
+    pub private_dns_name: String,
+    /// False once the task is past DEPROVISIONING and the address is free again.
+    pub attached: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    pub cluster: ClusterName,
+    pub id: TaskId,
+    pub definition_id: TaskDefinitionId,
+    /// What runs: the definition with the overrides applied. Kept with the task because a definition may be deleted.
+    pub definition: Arc<TaskDefinition>,
+    pub overrides: TaskOverride,
+    pub last_status: LastStatus,
+    pub desired_status: DesiredStatus,
+    pub containers: Vec<Container>,
+    pub eni: Option<Eni>,
+    pub instance: Option<ContainerInstanceKey>,
+    pub launch_type: LaunchType,
+    pub capacity_provider: Option<CapacityProviderName>,
+    pub platform_version: Option<String>,
+    pub availability_zone: Option<String>,
+    pub group: String,
+    pub started_by: Option<String>,
+    pub tags: Tags,
+    pub enable_execute_command: bool,
+    /// Grows by one with each change that an event would tell.
+    pub version: u64,
+    pub created_at: Timestamp,
+    pub connectivity_at: Option<Timestamp>,
+    pub pull_started_at: Option<Timestamp>,
+    pub pull_stopped_at: Option<Timestamp>,
+    pub started_at: Option<Timestamp>,
+    pub stopping_at: Option<Timestamp>,
+    pub execution_stopped_at: Option<Timestamp>,
+    pub stopped_at: Option<Timestamp>,
+    pub stop_code: Option<StopCode>,
+    pub stopped_reason: Option<String>,
+}
+
+impl Task {
+    pub fn arn(&self, scope: &Scope) -> EcsArn {
+        self.key().arn(scope)
+    }
+
+    /// Not yet STOPPED: it holds resources, or will.
+    pub fn is_live(&self) -> bool {
+        !self.last_status.is_stopped()
+    }
+
+    /// The service it belongs to: its group says so, and only services may set such a group.
+    pub fn service_key(&self) -> Option<ServiceKey> {
+        let name = self.group.strip_prefix("service:")?.parse().ok()?;
+        Some(ServiceKey { cluster: self.cluster.clone(), name })
+    }
+
+    pub fn container(&mut self, name: &str) -> Option<&mut Container> {
+        self.containers.iter_mut().find(|c| c.name.as_str() == name)
+    }
+}
+
+impl Record for Task {
+    const KIND: &'static str = "ecs/task";
+    const VERSION: u32 = 1;
+    type Key = TaskKey;
+
+    fn key(&self) -> TaskKey {
+        TaskKey { cluster: self.cluster.clone(), id: self.id }
+    }
+
+    fn path(key: &TaskKey) -> String {
+        format!("{}/{}", key.cluster, key.id)
+    }
+}

@@ -1,0 +1,8 @@
+//! The AWS services, one folder each, all of the same inner shape: who has read one has read all.
+
+pub mod ecs;
+
+use crate::service::Service;
+
+/// Every service that the endpoint serves.
+pub static SERVICES: &[&Service] = &[&ecs::SERVICE];
