@@ -16,6 +16,7 @@ mod reference;
 mod registry;
 mod store;
 mod tarstream;
+mod transport;
 mod unpack;
 
 pub use archive::{ArchiveError, load};

@@ -4,17 +4,18 @@ use super::config::{ConfigDocument, Descriptor, MAX_LAYERS, Manifest, ManifestDo
 use super::digest::Digest;
 use super::policy::{Cached, OnFailure, PullBehavior, PullPlan, plan};
 use super::reference::Reference;
-use super::registry::{PullError, RegistryAuth, Session, Transport};
+use super::registry::{PullError, RegistryAuth, Session};
 use super::store::{
     ImageRecord, ImageStore, Ingest, LayerRecord, LocalImage, Scratch, Source, Spooled, StoreError,
 };
+use super::transport::Transport;
 use futures_util::future::{BoxFuture, FutureExt, Shared, try_join_all};
 use rand::RngExt;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 /// Configurations are a few KiB; Docker bounds them at 4 MiB.
 const MAX_CONFIG: u64 = 8 << 20;
@@ -79,7 +80,8 @@ pub struct Images {
 
 struct Inner {
     store: ImageStore,
-    transport: Transport,
+    /// Made with the first pull.
+    transport: OnceCell<Transport>,
     options: PullOptions,
     slots: Semaphore,
     /// Pulls under way. Callers with other credentials start their own: nobody gets an image by another's rights.
@@ -89,18 +91,17 @@ struct Inner {
 }
 
 impl Images {
-    /// # Errors
-    /// If no TLS configuration can be made.
-    pub fn new(store: ImageStore, options: PullOptions) -> Result<Images, rustls::Error> {
+    /// Touches neither disk nor network: an agent that runs what it has never reads a certificate.
+    pub fn new(store: ImageStore, options: PullOptions) -> Images {
         let inner = Inner {
             store,
-            transport: Transport::new()?,
+            transport: OnceCell::new(),
             slots: Semaphore::new(options.parallel_layers.max(1)),
             options,
             pulls: Mutex::default(),
             layers: Mutex::default(),
         };
-        Ok(Images { inner: Arc::new(inner) })
+        Images { inner: Arc::new(inner) }
     }
 
     pub fn store(&self) -> &ImageStore {
@@ -158,8 +159,10 @@ impl Images {
         let task = tokio::spawn(async move {
             let entry = RunningEntry { inner: inner.clone(), key };
             let (name, auth) = entry.key.clone();
-            let session = Session::new(inner.transport.clone(), name.clone(), auth);
             let limit = inner.options.timeout;
+            let transport = inner.transport.get_or_try_init(async || Transport::new()).await;
+            let transport = transport.map_err(|error| Arc::new(PullError::Tls(error)))?.clone();
+            let session = Session::new(transport, name.clone(), auth);
             let pull = Pull { session, name, progress, inner };
             match tokio::time::timeout(limit, pull.run()).await {
                 Ok(result) => result.map_err(Arc::new),

@@ -224,7 +224,7 @@ fn client(host: &str) -> Client {
     let dir = tempfile::tempdir().unwrap();
     let store = ImageStore::open(dir.path().join("images")).unwrap();
     let options = PullOptions { backoff: Duration::from_millis(1), ..PullOptions::default() };
-    let images = Images::new(store, options).unwrap();
+    let images = Images::new(store, options);
     Client { images, name: format!("{host}/team/app:1").parse().unwrap(), _dir: dir }
 }
 
@@ -366,7 +366,7 @@ async fn a_registry_that_never_ends_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let store = ImageStore::open(dir.path().join("images")).unwrap();
     let options = PullOptions { timeout: Duration::from_millis(50), ..PullOptions::default() };
-    let images = Images::new(store, options).unwrap();
+    let images = Images::new(store, options);
     let name = format!("{host}/team/app:1").parse().unwrap();
     let error = images.pull(&name, None, None).await.unwrap_err();
     assert!(matches!(*error, PullError::TooSlow { .. }), "{error}");

@@ -3,6 +3,7 @@
 use super::digest::Digest;
 use super::reference::{DOCKER_HUB, Reference};
 use super::store::StoreError;
+use super::transport::Transport;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
@@ -12,19 +13,13 @@ use http::header::{
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Blob stores sit one or two redirects behind the registry.
 const MAX_REDIRECTS: usize = 5;
-/// Until a connection stands, TLS included by the answer timeout.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Until an answer's head is here.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two pieces of a body: a stalled download is begun again from where it stands.
@@ -89,6 +84,8 @@ pub enum PullError {
     Store(#[source] StoreError),
     #[error("the image was not pulled within {} seconds", .limit.as_secs())]
     TooSlow { limit: Duration },
+    #[error("failed to set up TLS: {0}")]
+    Tls(#[source] rustls::Error),
     #[error("the pull was interrupted")]
     Interrupted,
 }
@@ -117,33 +114,6 @@ impl PullError {
 impl From<StoreError> for PullError {
     fn from(error: StoreError) -> Self {
         if error.is_no_space() { PullError::NoSpace(error) } else { PullError::Store(error) }
-    }
-}
-
-type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
-
-/// Connections to registries, shared by all pulls.
-#[derive(Clone)]
-pub struct Transport(HttpClient);
-
-impl Transport {
-    /// Trusts the authorities that browsers trust.
-    pub fn new() -> Result<Transport, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_webpki_roots()
-            .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        tcp.set_nodelay(true);
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        Ok(Transport(Client::builder(TokioExecutor::new()).build(https)))
     }
 }
 
@@ -306,7 +276,7 @@ impl Session {
             .header(USER_AGENT, concat!("gantry/", env!("CARGO_PKG_VERSION")))
             .body(Empty::new())
             .map_err(|_| PullError::Protocol { what, reason: "the request cannot be written" })?;
-        match tokio::time::timeout(ANSWER_TIMEOUT, self.transport.0.request(request)).await {
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.transport.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 Err(PullError::Connection { what, url: show_url(url), reason: root_cause(&error) })

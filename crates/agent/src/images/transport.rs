@@ -1,0 +1,97 @@
+//! Connections to registries, and whom they trust.
+
+use http::{Request, Response};
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::TokioExecutor;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Until a TCP connection stands.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where distributions keep the authorities that the operator trusts, their own registries' included.
+const SYSTEM_AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
+
+/// Connections to registries, shared by all pulls.
+#[derive(Clone)]
+pub struct Transport(Client<HttpsConnector<HttpConnector>, Empty<Bytes>>);
+
+impl Transport {
+    /// Trusts the authorities that browsers trust and those of the host: `SSL_CERT_FILE` or the distribution's bundle.
+    pub fn new() -> Result<Transport, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+        let files = named.map_or_else(|| SYSTEM_AUTHORITIES.map(PathBuf::from).to_vec(), |file| vec![file]);
+        for file in &files {
+            trust(&mut roots, file);
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        tcp.set_nodelay(true);
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        Ok(Transport(Client::builder(TokioExecutor::new()).build(https)))
+    }
+
+    /// Sends the request; the answer's body is still to be read.
+    pub async fn request(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Error> {
+        self.0.request(request).await
+    }
+}
+
+/// Adds the authorities in a PEM file. A file that is not there adds none; one certificate that cannot be read does not
+/// spoil the others.
+fn trust(roots: &mut RootCertStore, file: &Path) {
+    let Ok(certificates) = CertificateDer::pem_file_iter(file) else { return };
+    let (added, ignored) = roots.add_parsable_certificates(certificates.flatten());
+    tracing::debug!(file = %file.display(), added, ignored, "read certificate authorities");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBmDCCAT2gAwIBAgIUWpYhul4S79RhgziPG0HLBZ4uZGAwCgYIKoZIzj0EAwIw\n\
+        IDEeMBwGA1UEAwwVR2FudHJ5IHRlc3QgYXV0aG9yaXR5MCAXDTI2MTEyMTAwMzYy\n\
+        NFoYDzIxMjYxMDI4MDAzNjI0WjAgMR4wHAYDVQQDDBVHYW50cnkgdGVzdCBhdXRo\n\
+        b3JpdHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARyNr5lflmqJSE6Sn0bZ0R2\n\
+        iVGno8OYtUqzSImdJCZ2yRI8GU+RTDoLE5fAbQI64U5BnyLd6Oi+AMFpjLKdfBKt\n\
+        o1MwUTAdBgNVHQ4EFgQUQHRYHQqJ/gSIRNBExxKSd3kg/xgwHwYDVR0jBBgwFoAU\n\
+        QHRYHQqJ/gSIRNBExxKSd3kg/xgwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQD\n\
+        AgNJADBGAiEA+5Lk48uBLX+j4sIas9xhVJ3eI92P++i0vtcGDR3O8bICIQDo3xC3\n\
+        M+NkLb3K/JnhbdGj09NMYg+7Z2CCm4q7L+i9mA==\n\
+        -----END CERTIFICATE-----\n";
+
+    #[test]
+    fn authorities_are_read_and_nonsense_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("bundle.pem");
+        let mut roots = RootCertStore::empty();
+        trust(&mut roots, &file);
+        assert!(roots.is_empty());
+        let nonsense = "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n";
+        std::fs::write(&file, format!("words\n{nonsense}{AUTHORITY}")).unwrap();
+        trust(&mut roots, &file);
+        assert_eq!(roots.len(), 1);
+    }
+}
