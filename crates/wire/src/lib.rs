@@ -6,7 +6,6 @@
 pub mod error;
 pub mod field;
 pub mod json;
-pub mod origin;
 pub mod query;
 pub mod route;
 pub mod shape;
