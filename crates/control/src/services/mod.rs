@@ -1,8 +1,9 @@
 //! The AWS services, one folder each, all of the same inner shape: who has read one has read all.
 
 pub mod ecs;
+pub mod sts;
 
 use crate::service::Service;
 
 /// Every service that the endpoint serves.
-pub static SERVICES: &[&Service] = &[&ecs::SERVICE];
+pub static SERVICES: &[&Service] = &[&ecs::SERVICE, &sts::SERVICE];

@@ -9,7 +9,7 @@ use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{ClusterName, Family, TaskDefinitionId};
 
 /// Reads an ARN and checks that it is of the caller's account and region.
-fn own_arn(view: View<'_>, text: &str) -> Result<EcsResource, EcsError> {
+pub fn own_arn(view: View<'_>, text: &str) -> Result<EcsResource, EcsError> {
     let arn: EcsArn = text.parse()?;
     if arn.scope.account != view.scope.account {
         let (theirs, yours) = (arn.scope.account, view.scope.account);
@@ -133,6 +133,14 @@ pub fn container_instance(
 pub fn task_definition<'a>(view: View<'a>, text: &str) -> Result<Option<&'a TaskDefinitionRecord>, EcsError> {
     let table = &view.state.ecs.task_definitions;
     let by_id = |id: &TaskDefinitionId| table.get(id).map(AsRef::as_ref);
+    // `…:task-definition/FAMILY`, without a revision, means what the family alone means.
+    let text = match text.split_once(":task-definition/") {
+        Some((_, name)) if is_arn(text) && !name.contains(':') && name.parse::<Family>().is_ok() => {
+            own_arn(view, &format!("{text}:1"))?;
+            name
+        }
+        _ => text,
+    };
     if is_arn(text) {
         return match own_arn(view, text)? {
             EcsResource::TaskDefinition(id) => Ok(by_id(&id)),

@@ -1,13 +1,103 @@
 //! Amazon Elastic Container Service: clusters, task definitions, container instances and what belongs to them.
 //!
-//! The heart of Gantry. Records and indexes are in `state`, what a request may name in `check`, the words of every
+//! The heart of Gantry. Handlers are in `ops`, what they ask of IAM in `authorize`, response shapes in `views`. Records and indexes are in `state`, what a request may name in `check`, the words of every
 //! refusal in `errors`.
 
+mod authorize;
+mod bridge;
 pub mod check;
 pub mod errors;
+mod ops;
 pub mod state;
+pub mod tags;
+#[cfg(test)]
+mod tests;
+mod views;
 
 use crate::service::Service;
 use gantry_api::ecs;
 
-pub static SERVICE: Service = Service { model: ecs::SERVICE, operations: &[], later: &[] };
+pub static SERVICE: Service = Service {
+    model: ecs::SERVICE,
+    operations: crate::operations! { ecs;
+        write CreateCluster => authorize::resources::create_cluster, ops::cluster::create_cluster;
+        read DescribeClusters => authorize::resources::describe_clusters, ops::cluster::describe_clusters;
+        read ListClusters => authorize::resources::list_clusters, ops::cluster::list_clusters;
+        write DeleteCluster => authorize::resources::delete_cluster, ops::cluster::delete_cluster;
+        write UpdateCluster => authorize::resources::update_cluster, ops::cluster::update_cluster;
+        write UpdateClusterSettings => authorize::resources::update_cluster_settings, ops::cluster::update_cluster_settings;
+        write PutClusterCapacityProviders => authorize::resources::put_cluster_capacity_providers, ops::cluster::put_cluster_capacity_providers;
+        read DescribeCapacityProviders => authorize::resources::describe_capacity_providers, ops::cluster::describe_capacity_providers;
+        write RegisterTaskDefinition => authorize::resources::register_task_definition, ops::task_definition::register_task_definition;
+        write DeregisterTaskDefinition => authorize::resources::deregister_task_definition, ops::task_definition::deregister_task_definition;
+        read DescribeTaskDefinition => authorize::resources::describe_task_definition, ops::task_definition::describe_task_definition;
+        write DeleteTaskDefinitions => authorize::resources::delete_task_definitions, ops::task_definition::delete_task_definitions;
+        read ListTaskDefinitions => authorize::resources::list_task_definitions, ops::task_definition::list_task_definitions;
+        read ListTaskDefinitionFamilies => authorize::resources::list_task_definition_families, ops::task_definition::list_task_definition_families;
+        write RegisterContainerInstance => authorize::resources::register_container_instance, ops::container_instance::register_container_instance;
+        write DeregisterContainerInstance => authorize::resources::deregister_container_instance, ops::container_instance::deregister_container_instance;
+        read DescribeContainerInstances => authorize::resources::describe_container_instances, ops::container_instance::describe_container_instances;
+        read ListContainerInstances => authorize::resources::list_container_instances, ops::container_instance::list_container_instances;
+        write UpdateContainerInstancesState => authorize::resources::update_container_instances_state, ops::container_instance::update_container_instances_state;
+        write UpdateContainerAgent => authorize::resources::update_container_agent, ops::container_instance::update_container_agent;
+        write PutAttributes => authorize::resources::put_attributes, ops::attribute::put_attributes;
+        write DeleteAttributes => authorize::resources::delete_attributes, ops::attribute::delete_attributes;
+        read ListAttributes => authorize::resources::list_attributes, ops::attribute::list_attributes;
+        write TagResource => authorize::resources::tag_resource, ops::tag::tag_resource;
+        write UntagResource => authorize::resources::untag_resource, ops::tag::untag_resource;
+        read ListTagsForResource => authorize::resources::list_tags_for_resource, ops::tag::list_tags_for_resource;
+        write PutAccountSetting => authorize::resources::put_account_setting, ops::account_setting::put_account_setting;
+        write PutAccountSettingDefault => authorize::resources::put_account_setting_default, ops::account_setting::put_account_setting_default;
+        write DeleteAccountSetting => authorize::resources::delete_account_setting, ops::account_setting::delete_account_setting;
+        read ListAccountSettings => authorize::resources::list_account_settings, ops::account_setting::list_account_settings;
+    },
+    later: &[
+        "ContinueServiceDeployment",
+        "CreateCapacityProvider",
+        "CreateDaemon",
+        "CreateExpressGatewayService",
+        "CreateService",
+        "CreateTaskSet",
+        "DeleteCapacityProvider",
+        "DeleteDaemon",
+        "DeleteDaemonTaskDefinition",
+        "DeleteExpressGatewayService",
+        "DeleteService",
+        "DeleteTaskSet",
+        "DescribeDaemon",
+        "DescribeDaemonDeployments",
+        "DescribeDaemonRevisions",
+        "DescribeDaemonTaskDefinition",
+        "DescribeExpressGatewayService",
+        "DescribeServiceDeployments",
+        "DescribeServiceRevisions",
+        "DescribeServices",
+        "DescribeTaskSets",
+        "DescribeTasks",
+        "DiscoverPollEndpoint",
+        "ExecuteCommand",
+        "GetTaskProtection",
+        "ListDaemonDeployments",
+        "ListDaemonTaskDefinitions",
+        "ListDaemons",
+        "ListServiceDeployments",
+        "ListServices",
+        "ListServicesByNamespace",
+        "ListTasks",
+        "RegisterDaemonTaskDefinition",
+        "RunTask",
+        "StartTask",
+        "StopServiceDeployment",
+        "StopTask",
+        "SubmitAttachmentStateChanges",
+        "SubmitContainerStateChange",
+        "SubmitTaskStateChange",
+        "UpdateCapacityProvider",
+        "UpdateDaemon",
+        "UpdateExpressGatewayService",
+        "UpdateService",
+        "UpdateServicePrimaryTaskSet",
+        "UpdateTaskProtection",
+        "UpdateTaskSet",
+    ],
+};

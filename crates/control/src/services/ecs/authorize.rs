@@ -1,0 +1,3 @@
+//! Operation to IAM action and resource ARNs.
+
+pub mod resources;

@@ -1,0 +1,347 @@
+//! Clusters and the capacity providers that they use.
+
+use crate::call::Call;
+use crate::services::ecs::errors::EcsError;
+use crate::services::ecs::ops::account_setting::effective;
+use crate::services::ecs::ops::page::{LIST_MAX, Page, SHORT_MAX};
+use crate::services::ecs::state::{
+    Cluster, ClusterStatus, Compute, ContainerInstanceStatus, Deployment, ServiceStatus, StrategyItem,
+};
+use crate::services::ecs::views::cluster::{Include, cluster as show};
+use crate::services::ecs::{bridge, check, tags};
+use crate::tx::{Tx, View};
+use gantry_api::ecs;
+use gantry_decide::arn::EcsResource;
+use gantry_decide::ids::{CapacityProviderName, ClusterName};
+use std::collections::BTreeMap;
+
+/// Clusters that one DescribeClusters takes: ECS's limit.
+const DESCRIBE_MAX: usize = 100;
+/// Capacity providers of a cluster, and entries of a strategy: ECS's limit.
+const PROVIDERS_MAX: usize = 20;
+const WEIGHT_MAX: i32 = 1000;
+const BASE_MAX: i32 = 100_000;
+/// The providers that every account has.
+const BUILT_IN: [&str; 2] = ["FARGATE", "FARGATE_SPOT"];
+const CONTAINER_INSIGHTS: &str = "containerInsights";
+
+pub fn create_cluster(
+    tx: &mut Tx<'_>,
+    call: &Call,
+    request: ecs::CreateClusterRequest,
+) -> Result<ecs::CreateClusterResponse, EcsError> {
+    let name = match request.cluster_name.as_deref() {
+        None | Some("") => ClusterName::default_cluster(),
+        Some(text) => text.parse().map_err(|_| EcsError::invalid("Invalid cluster name."))?,
+    };
+    let mut cluster = Cluster::new(name, tx.now);
+    if cluster.is_fargate_pool() {
+        return Err(EcsError::invalid("Invalid cluster name."));
+    }
+    cluster.tags = tags::read(request.tags.as_deref())?;
+    let insights = effective(tx.view(), &call.caller.arn(), CONTAINER_INSIGHTS);
+    cluster.settings.insert(CONTAINER_INSIGHTS.to_owned(), insights);
+    cluster.settings.extend(settings(request.settings.as_deref())?);
+    cluster.configuration = request.configuration.as_ref().map(bridge::value_of).transpose()?;
+    cluster.service_connect_namespace = namespace(request.service_connect_defaults);
+    cluster.capacity_providers = providers(request.capacity_providers.as_deref().unwrap_or_default())?;
+    let strategy = request.default_capacity_provider_strategy.as_deref().unwrap_or_default();
+    cluster.default_strategy = read_strategy(strategy, &cluster.capacity_providers)?;
+
+    // A name in use gives the cluster that has it, as it is.
+    let existing = tx.state.ecs.clusters.get(&cluster.name).filter(|existing| existing.is_active()).cloned();
+    let cluster = match existing {
+        Some(existing) => existing.as_ref().clone(),
+        None => {
+            tx.state.ecs.clusters.put(cluster.clone());
+            cluster
+        }
+    };
+    Ok(ecs::CreateClusterResponse { cluster: Some(show(tx.view(), &cluster, Include::WRITTEN)?) })
+}
+
+/// The values that a cluster's settings may have.
+fn settings(given: Option<&[ecs::ClusterSetting]>) -> Result<BTreeMap<String, String>, EcsError> {
+    let mut read = BTreeMap::new();
+    for setting in given.unwrap_or_default() {
+        let name = setting
+            .name
+            .map(|name| name.as_str())
+            .ok_or_else(|| EcsError::invalid("Setting name is missing."))?;
+        let value = setting.value.as_deref().unwrap_or_default();
+        if !["enabled", "disabled", "enhanced"].contains(&value) {
+            return Err(EcsError::invalid(format!("Invalid value for the setting {name}.")));
+        }
+        read.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(read)
+}
+
+/// An empty name takes the default away.
+fn namespace(given: Option<ecs::ClusterServiceConnectDefaultsRequest>) -> Option<String> {
+    given.map(|defaults| defaults.namespace).filter(|namespace| !namespace.is_empty())
+}
+
+/// Names of providers that exist, each once.
+fn providers(names: &[String]) -> Result<Vec<CapacityProviderName>, EcsError> {
+    if names.len() > PROVIDERS_MAX {
+        return Err(EcsError::invalid(format!("At most {PROVIDERS_MAX} capacity providers are allowed.")));
+    }
+    let mut read: Vec<CapacityProviderName> = Vec::with_capacity(names.len());
+    for text in names {
+        let known = text.parse().ok().filter(|_| BUILT_IN.contains(&text.as_str()));
+        let name: CapacityProviderName = known.ok_or_else(|| not_found(text))?;
+        if !read.contains(&name) {
+            read.push(name);
+        }
+    }
+    Ok(read)
+}
+
+fn not_found(text: &str) -> EcsError {
+    let text: String = text.chars().take(255).collect();
+    EcsError::invalid(format!("The specified capacity provider '{text}' was not found."))
+}
+
+/// A capacity provider strategy, all of whose providers are among `associated`.
+///
+/// # Errors
+/// `InvalidParameterException` for what the rules of strategies forbid.
+pub fn read_strategy(
+    items: &[ecs::CapacityProviderStrategyItem],
+    associated: &[CapacityProviderName],
+) -> Result<Vec<StrategyItem>, EcsError> {
+    if items.len() > PROVIDERS_MAX {
+        return Err(EcsError::invalid(format!(
+            "A strategy can have at most {PROVIDERS_MAX} capacity providers."
+        )));
+    }
+    let mut read: Vec<StrategyItem> = Vec::with_capacity(items.len());
+    for item in items {
+        let text = &item.capacity_provider;
+        let found = associated.iter().find(|name| name.as_str() == text);
+        let name = found.ok_or_else(|| not_found(text))?.clone();
+        if read.iter().any(|other| other.capacity_provider == name) {
+            return Err(EcsError::invalid(format!("The capacity provider {name} is in the strategy twice.")));
+        }
+        let (weight, base) = (item.weight.unwrap_or(0), item.base.unwrap_or(0));
+        if !(0..=WEIGHT_MAX).contains(&weight) || !(0..=BASE_MAX).contains(&base) {
+            return Err(EcsError::invalid(format!(
+                "A weight is between 0 and {WEIGHT_MAX}, a base between 0 and {BASE_MAX}."
+            )));
+        }
+        if base > 0 && read.iter().any(|other| other.base > 0) {
+            return Err(EcsError::invalid("Only one capacity provider of a strategy can have a base."));
+        }
+        read.push(StrategyItem {
+            capacity_provider: name,
+            weight: weight.unsigned_abs(),
+            base: base.unsigned_abs(),
+        });
+    }
+    if read.len() > 1 && read.iter().all(|item| item.weight == 0) {
+        return Err(EcsError::invalid(
+            "At least one capacity provider of a strategy needs a weight above 0.",
+        ));
+    }
+    Ok(read)
+}
+
+pub fn describe_clusters(
+    view: View<'_>,
+    _call: &Call,
+    request: ecs::DescribeClustersRequest,
+) -> Result<ecs::DescribeClustersResponse, EcsError> {
+    let mut names = request.clusters.unwrap_or_default();
+    if names.is_empty() {
+        names.push(ClusterName::default_cluster().to_string());
+    }
+    if names.len() > DESCRIBE_MAX {
+        return Err(EcsError::invalid(format!(
+            "At most {DESCRIBE_MAX} clusters can be described in one call."
+        )));
+    }
+    let include = Include::of(request.include.as_deref());
+    let (mut clusters, mut failures) = (Vec::new(), Vec::new());
+    for text in &names {
+        let name = check::cluster_name(view, Some(text))?;
+        match view.state.ecs.clusters.get(&name).filter(|cluster| !cluster.is_fargate_pool()) {
+            Some(cluster) => clusters.push(show(view, cluster, include)?),
+            None => failures.push(missing(view.scope.ecs(EcsResource::Cluster(name)).to_string())),
+        }
+    }
+    Ok(ecs::DescribeClustersResponse { clusters: Some(clusters), failures: Some(failures) })
+}
+
+fn missing(arn: String) -> ecs::Failure {
+    ecs::Failure { arn: Some(arn), reason: Some("MISSING".to_owned()), detail: None }
+}
+
+pub fn list_clusters(
+    view: View<'_>,
+    _call: &Call,
+    request: ecs::ListClustersRequest,
+) -> Result<ecs::ListClustersResponse, EcsError> {
+    let page = Page::read(request.next_token.as_deref(), request.max_results, LIST_MAX, LIST_MAX)?;
+    let clusters = view.state.ecs.clusters.iter().map(|(_, cluster)| cluster);
+    let (cluster_arns, next_token) = page.cut(
+        clusters.filter(|cluster| cluster.is_active() && !cluster.is_fargate_pool()),
+        |cluster| cluster.name.to_string(),
+        |cluster| cluster.arn(view.scope).to_string(),
+    );
+    Ok(ecs::ListClustersResponse { cluster_arns: Some(cluster_arns), next_token })
+}
+
+pub fn delete_cluster(
+    tx: &mut Tx<'_>,
+    _call: &Call,
+    request: ecs::DeleteClusterRequest,
+) -> Result<ecs::DeleteClusterResponse, EcsError> {
+    let mut cluster = check::cluster(tx.view(), Some(&request.cluster))?.clone();
+    check_empty(tx.view(), &cluster.name)?;
+    cluster.status = ClusterStatus::Inactive;
+    cluster.deleted_at = Some(tx.now);
+    tx.state.ecs.clusters.put(cluster.clone());
+    Ok(ecs::DeleteClusterResponse { cluster: Some(show(tx.view(), &cluster, Include::WRITTEN)?) })
+}
+
+/// A cluster can only go when nothing is in it.
+fn check_empty(view: View<'_>, name: &ClusterName) -> Result<(), EcsError> {
+    let ecs = &view.state.ecs;
+    let mut instances = ecs.container_instances().iter();
+    if instances.any(|(key, i)| &key.cluster == name && i.status != ContainerInstanceStatus::Inactive) {
+        return Err(EcsError::ClusterContainsContainerInstances);
+    }
+    let mut services = ecs.services().iter();
+    if services.any(|(key, s)| &key.cluster == name && s.status != ServiceStatus::Inactive) {
+        return Err(EcsError::ClusterContainsServices);
+    }
+    let mut tasks = ecs.tasks().iter();
+    if tasks.any(|(key, task)| &key.cluster == name && task.is_live()) {
+        return Err(EcsError::ClusterContainsTasks);
+    }
+    Ok(())
+}
+
+pub fn update_cluster(
+    tx: &mut Tx<'_>,
+    _call: &Call,
+    request: ecs::UpdateClusterRequest,
+) -> Result<ecs::UpdateClusterResponse, EcsError> {
+    let mut cluster = check::cluster(tx.view(), Some(&request.cluster))?.clone();
+    cluster.settings.extend(settings(request.settings.as_deref())?);
+    if let Some(configuration) = &request.configuration {
+        cluster.configuration = Some(bridge::value_of(configuration)?);
+    }
+    if request.service_connect_defaults.is_some() {
+        cluster.service_connect_namespace = namespace(request.service_connect_defaults);
+    }
+    tx.state.ecs.clusters.put(cluster.clone());
+    Ok(ecs::UpdateClusterResponse { cluster: Some(show(tx.view(), &cluster, Include::WRITTEN)?) })
+}
+
+pub fn update_cluster_settings(
+    tx: &mut Tx<'_>,
+    _call: &Call,
+    request: ecs::UpdateClusterSettingsRequest,
+) -> Result<ecs::UpdateClusterSettingsResponse, EcsError> {
+    let mut cluster = check::cluster(tx.view(), Some(&request.cluster))?.clone();
+    if request.settings.is_empty() {
+        return Err(EcsError::invalid("Settings cannot be empty."));
+    }
+    cluster.settings.extend(settings(Some(&request.settings))?);
+    tx.state.ecs.clusters.put(cluster.clone());
+    Ok(ecs::UpdateClusterSettingsResponse { cluster: Some(show(tx.view(), &cluster, Include::WRITTEN)?) })
+}
+
+pub fn put_cluster_capacity_providers(
+    tx: &mut Tx<'_>,
+    _call: &Call,
+    request: ecs::PutClusterCapacityProvidersRequest,
+) -> Result<ecs::PutClusterCapacityProvidersResponse, EcsError> {
+    let mut cluster = check::cluster(tx.view(), Some(&request.cluster))?.clone();
+    let wanted = providers(&request.capacity_providers)?;
+    let strategy = read_strategy(&request.default_capacity_provider_strategy, &wanted)?;
+    let mut dropped = cluster.capacity_providers.iter().filter(|name| !wanted.contains(name));
+    if dropped.any(|name| is_in_use(tx.view(), &cluster.name, name)) {
+        let message = "The specified capacity provider is in use and cannot be removed.";
+        return Err(EcsError::ResourceInUse(message.to_owned()));
+    }
+    cluster.capacity_providers = wanted;
+    cluster.default_strategy = strategy;
+    tx.state.ecs.clusters.put(cluster.clone());
+    Ok(ecs::PutClusterCapacityProvidersResponse {
+        cluster: Some(show(tx.view(), &cluster, Include::WRITTEN)?),
+    })
+}
+
+/// Whether a task or a service of the cluster counts on the provider.
+fn is_in_use(view: View<'_>, cluster: &ClusterName, provider: &CapacityProviderName) -> bool {
+    let ecs = &view.state.ecs;
+    let by_task = ecs.tasks().iter().any(|(key, task)| {
+        &key.cluster == cluster && task.is_live() && task.capacity_provider.as_ref() == Some(provider)
+    });
+    by_task
+        || ecs.services().iter().any(|(key, service)| {
+            let in_strategy = |deployment: &Deployment| match &deployment.compute {
+                Compute::Strategy(items) => items.iter().any(|item| &item.capacity_provider == provider),
+                Compute::LaunchType(_) => false,
+            };
+            &key.cluster == cluster
+                && service.status != ServiceStatus::Inactive
+                && service.deployments.iter().any(in_strategy)
+        })
+}
+
+pub fn describe_capacity_providers(
+    view: View<'_>,
+    _call: &Call,
+    request: ecs::DescribeCapacityProvidersRequest,
+) -> Result<ecs::DescribeCapacityProvidersResponse, EcsError> {
+    if let Some(cluster) = &request.cluster {
+        check::cluster(view, Some(cluster))?;
+    }
+    let arn = |name: CapacityProviderName| view.scope.ecs(EcsResource::CapacityProvider(name)).to_string();
+    let asked = request.capacity_providers.unwrap_or_default();
+    let mut failures = Vec::new();
+    let mut found: Vec<CapacityProviderName> = Vec::new();
+    let all = BUILT_IN.map(str::to_owned);
+    for text in if asked.is_empty() { &all[..] } else { &asked } {
+        let name = if text.starts_with("arn:") {
+            match check::own_arn(view, text)? {
+                EcsResource::CapacityProvider(name) => Ok(name),
+                _ => return Err(EcsError::invalid(format!("Invalid identifier: {text}"))),
+            }
+        } else {
+            text.parse::<CapacityProviderName>()
+        };
+        match name {
+            Ok(name) if BUILT_IN.contains(&name.as_str()) => {
+                if !found.contains(&name) {
+                    found.push(name);
+                }
+            }
+            Ok(name) => failures.push(missing(arn(name))),
+            Err(_) => return Err(not_found(text)),
+        }
+    }
+    found.sort();
+    let page = Page::read(request.next_token.as_deref(), request.max_results, SHORT_MAX, SHORT_MAX)?;
+    let (capacity_providers, next_token) = page.cut(
+        found.into_iter(),
+        |name| name.to_string(),
+        |name| ecs::CapacityProvider {
+            name: Some(name.to_string()),
+            status: "ACTIVE".parse().ok(),
+            type_: name.as_str().parse().ok(),
+            tags: Some(Vec::new()),
+            capacity_provider_arn: Some(arn(name)),
+            ..Default::default()
+        },
+    );
+    Ok(ecs::DescribeCapacityProvidersResponse {
+        capacity_providers: Some(capacity_providers),
+        failures: Some(failures),
+        next_token,
+    })
+}

@@ -1,0 +1,9 @@
+//! Handlers by resource.
+
+pub mod account_setting;
+pub mod attribute;
+pub mod cluster;
+pub mod container_instance;
+pub mod page;
+pub mod tag;
+pub mod task_definition;

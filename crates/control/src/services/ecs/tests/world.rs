@@ -1,0 +1,175 @@
+//! A world of one scope in which scripts run: calls in, replies and table changes out.
+#![allow(clippy::unwrap_used)]
+
+use crate::call::{Call, Caller, Principal};
+use crate::services::ecs::errors::EcsError;
+use crate::services::ecs::ops::{cluster, container_instance, task_definition};
+use crate::services::ecs::state::{ContainerInstanceKey, LaunchType, Tags, Task, TaskKey};
+use crate::state::ScopeState;
+use crate::tx::{Tx, View};
+use gantry_decide::arn::{EcsArn, EcsResource};
+use gantry_decide::ids::{AccountId, RequestId, Scope, TaskId};
+use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_decide::random::Seeded;
+use gantry_decide::task::TaskOverride;
+use gantry_decide::time::Timestamp;
+use gantry_wire::{ApiError, Structure, json};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// One scope, its clock and its randomness. Requests and replies are JSON in ECS's spelling.
+pub struct World {
+    pub scope: Scope,
+    pub state: ScopeState,
+    pub now: Timestamp,
+    pub random: Seeded,
+}
+
+pub type Write<Q, R> = fn(&mut Tx<'_>, &Call, Q) -> Result<R, EcsError>;
+pub type Read<Q, R> = fn(View<'_>, &Call, Q) -> Result<R, EcsError>;
+
+impl World {
+    pub fn new() -> World {
+        let scope = Scope { account: AccountId::DEFAULT, region: "eu-north-1".parse().unwrap() };
+        World {
+            scope,
+            state: ScopeState::default(),
+            now: Timestamp::from_millis(1_000_000),
+            random: Seeded::new(7),
+        }
+    }
+
+    fn call(&mut self) -> Call {
+        let caller = Caller {
+            scope: self.scope.clone(),
+            principal: Principal::Root,
+            access_key_id: "AKIAEXAMPLE".to_owned(),
+        };
+        self.now = self.now + Duration::from_secs(1);
+        Call { caller, request_id: RequestId::random(&mut self.random), endpoint: String::new() }
+    }
+
+    /// Runs a write as the engine does: kept when it succeeds, dropped whole when it fails.
+    pub fn write<Q, R>(&mut self, operation: Write<Q, R>, request: Value) -> Result<Value, ApiError>
+    where
+        Q: Structure + Default,
+        R: Structure,
+    {
+        let call = self.call();
+        let request: Q = shape(request);
+        let mut state = self.state.clone();
+        let mut tx = Tx { scope: &self.scope, state: &mut state, now: self.now, random: &mut self.random };
+        let reply = operation(&mut tx, &call, request)?;
+        state.ecs.check_invariants();
+        self.state = state;
+        Ok(value(&reply))
+    }
+
+    pub fn read<Q, R>(&mut self, operation: Read<Q, R>, request: Value) -> Result<Value, ApiError>
+    where
+        Q: Structure + Default,
+        R: Structure,
+    {
+        let call = self.call();
+        let view = View { scope: &self.scope, state: &self.state, now: self.now };
+        Ok(value(&operation(view, &call, shape(request))?))
+    }
+
+    pub fn register(&mut self, family: &str) -> Value {
+        let request = json!({
+            "family": family,
+            "containerDefinitions": [{"name": "app", "image": "app:1", "memory": 128, "cpu": 64}],
+        });
+        self.write(task_definition::register_task_definition, request).unwrap()["taskDefinition"].take()
+    }
+
+    pub fn create(&mut self, name: &str) -> Value {
+        self.write(cluster::create_cluster, json!({ "clusterName": name })).unwrap()["cluster"].take()
+    }
+
+    /// Puts a RUNNING task of a registered definition on an instance, as placement and its agent would have.
+    pub fn run(&mut self, definition: &str, instance_arn: &str) -> TaskKey {
+        let EcsResource::ContainerInstance(cluster, id) = instance_arn.parse::<EcsArn>().unwrap().resource
+        else {
+            panic!("{instance_arn} is no instance's");
+        };
+        let record = self.state.ecs.task_definitions.get(&definition.parse().unwrap()).unwrap().clone();
+        let task = Task {
+            cluster: cluster.clone(),
+            id: TaskId::random(&mut self.random),
+            definition_id: record.id.clone(),
+            definition: record.definition.clone(),
+            overrides: TaskOverride::default(),
+            last_status: LastStatus::Running,
+            desired_status: DesiredStatus::Running,
+            containers: Vec::new(),
+            eni: None,
+            instance: Some(ContainerInstanceKey { cluster, id }),
+            launch_type: LaunchType::Ec2,
+            capacity_provider: None,
+            platform_version: None,
+            availability_zone: None,
+            group: format!("family:{}", record.id.family),
+            started_by: None,
+            tags: Tags::new(),
+            enable_execute_command: false,
+            version: 1,
+            created_at: self.now,
+            connectivity_at: None,
+            pull_started_at: None,
+            pull_stopped_at: None,
+            started_at: Some(self.now),
+            stopping_at: None,
+            execution_stopped_at: None,
+            stopped_at: None,
+            stop_code: None,
+            stopped_reason: None,
+        };
+        let key = TaskKey { cluster: task.cluster.clone(), id: task.id };
+        self.state.ecs.put_task(task);
+        key
+    }
+
+    /// Registers an instance and returns its ARN.
+    pub fn join(&mut self, cluster: &str) -> String {
+        let reply =
+            self.write(container_instance::register_container_instance, registration(cluster)).unwrap();
+        reply["containerInstance"]["containerInstanceArn"].as_str().unwrap().to_owned()
+    }
+}
+
+fn shape<T: Structure + Default>(value: Value) -> T {
+    json::from_slice(value.to_string().as_bytes()).unwrap()
+}
+
+fn value(shape: &impl Structure) -> Value {
+    serde_json::from_slice(&json::to_vec(shape)).unwrap()
+}
+
+/// What the stock agent sends.
+pub fn registration(cluster: &str) -> Value {
+    json!({
+        "cluster": cluster,
+        "attributes": [
+            {"name": "rack", "value": "b7"},
+            {"name": "ecs.capability.container-ordering"},
+            {"name": "ecs.os-type", "value": "linux"},
+        ],
+        "totalResources": [
+            {"name": "CPU", "type": "INTEGER", "integerValue": 4096},
+            {"name": "MEMORY", "type": "INTEGER", "integerValue": 7800},
+            {"name": "PORTS", "type": "STRINGSET", "stringSetValue": ["22", "51678"]},
+            {"name": "PORTS_UDP", "type": "STRINGSET", "stringSetValue": []},
+        ],
+        "instanceIdentityDocument": "", "instanceIdentityDocumentSignature": "",
+    })
+}
+
+#[track_caller]
+pub fn fails(reply: Result<Value, ApiError>, code: &str, message: &str) {
+    let error = reply.unwrap_err();
+    assert_eq!((error.code.as_ref(), error.message.as_str()), (code, message));
+}
+
+pub const INVALID: &str = "InvalidParameterException";
+pub const CLIENT: &str = "ClientException";

@@ -1,0 +1,5 @@
+//! Records to response shapes.
+
+pub mod cluster;
+pub mod container_instance;
+pub mod task_definition;

@@ -1,0 +1,3 @@
+//! Handlers by resource.
+
+pub mod identity;
