@@ -2,7 +2,9 @@
 
 pub mod backend;
 pub mod committer;
+pub mod endpoint;
 pub mod keys;
+pub mod os;
 pub mod sockets;
 pub mod transport;
 pub mod writer;

@@ -4,6 +4,7 @@
 //! The loop knows no services: it drives any [`Machine`], in production the control engine.
 
 use crate::committer::{Backlog, Committer, Notice};
+use crate::os::now;
 use gantry_decide::time::Timestamp;
 use gantry_store::{Backend, BackendError, Batch, Fence};
 use std::any::Any;
@@ -12,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 /// Inputs that may wait. A step takes some microseconds an input, so the last of so many waits a few tens of
@@ -240,12 +241,6 @@ fn run<M: Machine>(
 
 fn sleep(now: Timestamp, wake: Timestamp) -> Duration {
     wake.since(now).min(SLEEP_MAX)
-}
-
-fn now() -> Timestamp {
-    // A clock before 1970 reads as 1970.
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::EPOCH + elapsed
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

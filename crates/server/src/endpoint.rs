@@ -1,0 +1,241 @@
+//! The AWS endpoint: one port for all services. Route, authenticate, hand the body's reader to [`Services`], encode
+//! what comes back; every refusal in the shape of the protocol that the request speaks.
+
+use crate::keys::{Auth, Holder, Keys, open_account};
+use crate::os::{self, OsRandom};
+use crate::transport::{Handler, Refusal, Request, Response};
+use gantry_decide::ids::{RequestId, Scope};
+use gantry_decide::time::Timestamp;
+use gantry_wire::route::{self, Target};
+use gantry_wire::sigv4::{Claim, SignedRequest};
+use gantry_wire::{ApiError, EpochMillis, Protocol, Secret, ServiceModel, Structure, json, query, xml};
+use http::header::{CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use hyper::body::Bytes;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// Says only that the server answers; needs no signature.
+const HEALTH_PATH: &str = "/_gantry/health";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+/// Where awsQuery errors belong to when the service is not known.
+const NO_NAMESPACE: &str = "https://webservices.amazon.com/";
+
+/// Who signed a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Account of the key, and the region that the signature names.
+    pub scope: Scope,
+    pub holder: Holder,
+    pub access_key_id: String,
+}
+
+/// An authenticated request for one operation.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub caller: Caller,
+    pub target: Target,
+    pub request_id: RequestId,
+    /// The base URL under which the caller reached us, `http://host:port`: agents are sent back to it.
+    pub base_url: String,
+}
+
+/// A response not yet encoded, or the error that answers instead.
+pub type Reply = Result<Box<dyn Structure + Send>, ApiError>;
+/// Fills a request structure from the body, in the protocol's own way.
+pub type ReadRequest<'a> = dyn FnMut(&mut dyn Structure) -> Result<(), ApiError> + 'a;
+
+/// The operations behind the endpoint.
+pub trait Services: Send + Sync + 'static {
+    /// The services served, for routing.
+    fn models(&self) -> &[&'static ServiceModel];
+
+    /// Reads the request, authorises it and begins it; the future is its answer.
+    fn call(&self, call: Call, read: &mut ReadRequest<'_>) -> Pin<Box<dyn Future<Output = Reply> + Send>>;
+}
+
+/// The endpoint over some services.
+pub struct Endpoint<S> {
+    pub services: S,
+    pub keys: Arc<Keys>,
+    pub auth: Auth,
+}
+
+impl<S: Services> Endpoint<S> {
+    async fn api(&self, request: &Request, request_id: RequestId) -> Response {
+        let Request { parts, body, .. } = request;
+        let form = has_form(parts).then_some(body.as_ref());
+        let header = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+        let query_string = parts.uri.query().unwrap_or_default();
+        let target = match route::target(self.services.models(), header, query_string, form) {
+            Ok(target) => target,
+            Err((protocol, error)) => return encode_error(protocol, NO_NAMESPACE, &error, request_id),
+        };
+        let service = target.service;
+        let reply = match self.authenticate(parts, body, service, os::now()) {
+            Ok(caller) => {
+                let call = Call { caller, target: target.clone(), request_id, base_url: base_url(parts) };
+                // An awsQuery request may stand in the query string, the body or both.
+                let mut read = |structure: &mut dyn Structure| match service.protocol {
+                    Protocol::AwsJson(_) => json::read(structure, body),
+                    Protocol::AwsQuery => query::read(structure, &joined(query_string, form)),
+                };
+                self.services.call(call, &mut read).await
+            }
+            Err(error) => Err(error),
+        };
+        match reply {
+            Ok(response) => encode(&target, response.as_ref(), request_id),
+            Err(error) => encode_error(service.protocol, service.xml_namespace, &error, request_id),
+        }
+    }
+
+    /// Finds out who signed a request for `service`. Also for requests that are no operations, such as an agent's
+    /// WebSocket upgrade.
+    ///
+    /// # Errors
+    /// AWS's error for what is wrong with the signature or the key.
+    pub fn authenticate(
+        &self,
+        parts: &Parts,
+        body: &[u8],
+        service: &ServiceModel,
+        now: Timestamp,
+    ) -> Result<Caller, ApiError> {
+        // A value that is not text cannot have been signed; leaving it out makes the signature fail if it was named.
+        let headers: Vec<(&str, &str)> =
+            parts.headers.iter().filter_map(|(n, v)| Some((n.as_str(), v.to_str().ok()?))).collect();
+        let signed = SignedRequest {
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+            query: parts.uri.query().unwrap_or_default(),
+            headers: &headers,
+            body,
+        };
+        let claim = Claim::read(&signed)?;
+        let (account, holder) = match self.auth {
+            Auth::Open => (open_account(&claim.access_key_id, self.keys.account), Holder::Root),
+            Auth::Strict => {
+                let unknown = || {
+                    let message = "The security token included in the request is invalid.";
+                    ApiError::new("UnrecognizedClientException", message)
+                };
+                let (pair, holder) = self.keys.find(&claim.access_key_id).ok_or_else(unknown)?;
+                // Keys of this installation are permanent: a token with one is not ours.
+                if claim.session_token.is_some() {
+                    return Err(unknown());
+                }
+                claim.verify(&signed, &Secret::new(&pair.secret_access_key), EpochMillis(now.as_millis()))?;
+                if claim.service != service.signing_name {
+                    let message = format!(
+                        "Credential should be scoped to correct service: '{}'.",
+                        service.signing_name
+                    );
+                    return Err(ApiError::new("InvalidSignatureException", message));
+                }
+                (self.keys.account, holder)
+            }
+        };
+        let region = claim.region.parse().map_err(|_| {
+            ApiError::new("InvalidSignatureException", "Credential should be scoped to a valid region.")
+        })?;
+        Ok(Caller { scope: Scope { account, region }, holder, access_key_id: claim.access_key_id })
+    }
+}
+
+impl<S: Services> Handler for Endpoint<S> {
+    async fn handle(&self, request: Request) -> Response {
+        let request_id = RequestId::random(&mut OsRandom);
+        if request.parts.method == Method::GET && request.parts.uri.path() == HEALTH_PATH {
+            return respond(StatusCode::OK, "application/json", br#"{"status":"ok"}"#.to_vec(), request_id);
+        }
+        self.api(&request, request_id).await
+    }
+
+    fn refuse(&self, parts: &Parts, refusal: Refusal) -> Response {
+        let (code, message) = match refusal {
+            Refusal::BodyTooLarge => ("RequestEntityTooLargeException", "The request is too large."),
+            Refusal::BodyIncomplete => {
+                ("RequestTimeoutException", "The request's body did not arrive in time.")
+            }
+            Refusal::Overloaded => ("ThrottlingException", "Rate exceeded"),
+            Refusal::ForeignHost => {
+                ("AccessDeniedException", "The Host header names another server. See the option --host-name.")
+            }
+            Refusal::ForeignOrigin => {
+                ("AccessDeniedException", "A page of another site may not call this server.")
+            }
+            Refusal::Panicked => {
+                ("ServerException", "An internal error occurred. It is in the server's log.")
+            }
+        };
+        let error = ApiError::new(code, message).with_status(refusal.status().as_u16());
+        let protocol = if has_form(parts) { Protocol::AwsQuery } else { Protocol::AwsJson("1.1") };
+        encode_error(protocol, NO_NAMESPACE, &error, RequestId::random(&mut OsRandom))
+    }
+}
+
+fn has_form(parts: &Parts) -> bool {
+    let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.starts_with("application/x-www-form-urlencoded")
+}
+
+fn joined(query_string: &str, form: Option<&[u8]>) -> Vec<u8> {
+    let mut all = query_string.as_bytes().to_vec();
+    if let Some(form) = form.filter(|form| !form.is_empty()) {
+        if !all.is_empty() {
+            all.push(b'&');
+        }
+        all.extend_from_slice(form);
+    }
+    all
+}
+
+/// The transport has seen to it that there is a host.
+fn base_url(parts: &Parts) -> String {
+    let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    format!("http://{host}")
+}
+
+fn content_type(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::AwsJson("1.0") => "application/x-amz-json-1.0",
+        Protocol::AwsJson(_) => "application/x-amz-json-1.1",
+        Protocol::AwsQuery => "text/xml",
+    }
+}
+
+fn encode(target: &Target, response: &dyn Structure, request_id: RequestId) -> Response {
+    let service = target.service;
+    let body = match (service.protocol, service.operation(&target.operation)) {
+        (Protocol::AwsQuery, Some(operation)) => {
+            xml::response(service, operation, response, &request_id.to_string())
+        }
+        _ => json::to_vec(response),
+    };
+    respond(StatusCode::OK, content_type(service.protocol), body, request_id)
+}
+
+fn encode_error(protocol: Protocol, namespace: &str, error: &ApiError, request_id: RequestId) -> Response {
+    let body = match protocol {
+        Protocol::AwsJson(_) => json::error(error),
+        Protocol::AwsQuery => xml::error(namespace, error, &request_id.to_string()),
+    };
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    respond(status, content_type(protocol), body, request_id)
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>, request_id: RequestId) -> Response {
+    let mut response = Response::new(Bytes::from(body).into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Ok(request_id) = HeaderValue::from_str(&request_id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, request_id);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! The endpoint over real sockets, with our own signer as the client.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::transport::{Options, Transport};
+use gantry_api::{ecs, sts};
+use gantry_decide::ids::AccountId;
+use gantry_wire::sigv4::{Credentials, sign};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Names the caller, and says back what page token a listing was asked for.
+struct Parrot;
+
+impl Services for Parrot {
+    fn models(&self) -> &[&'static ServiceModel] {
+        static MODELS: [&ServiceModel; 2] = [ecs::SERVICE, sts::SERVICE];
+        &MODELS
+    }
+
+    fn call(&self, call: Call, read: &mut ReadRequest<'_>) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
+        let reply: Reply = match call.target.operation.as_str() {
+            "ListClusters" => {
+                let mut request = ecs::ListClustersRequest::default();
+                read(&mut request).map(|()| {
+                    let arns = Some(vec![format!("{} {:?}", call.caller.scope, call.caller.holder)]);
+                    let response =
+                        ecs::ListClustersResponse { cluster_arns: arns, next_token: request.next_token };
+                    Box::new(response) as Box<dyn Structure + Send>
+                })
+            }
+            "GetCallerIdentity" => {
+                let account = Some(call.caller.scope.account.to_string());
+                Ok(Box::new(sts::GetCallerIdentityResponse { account, ..Default::default() }))
+            }
+            other => panic!("nobody serves {other}"),
+        };
+        Box::pin(std::future::ready(reply))
+    }
+}
+
+struct World {
+    server: Transport,
+    keys: Arc<Keys>,
+    _directory: tempfile::TempDir,
+}
+
+async fn world(auth: Auth) -> World {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = Arc::new(Keys::open_or_create(directory.path(), AccountId::DEFAULT).unwrap());
+    let endpoint = Arc::new(Endpoint { services: Parrot, keys: Arc::clone(&keys), auth });
+    let server =
+        Transport::start("127.0.0.1:0".parse().unwrap(), endpoint, Options::default()).await.unwrap();
+    World { server, keys, _directory: directory }
+}
+
+/// A request that can be spoilt before or after it is signed.
+#[derive(Clone)]
+struct Draft {
+    headers: Vec<(&'static str, String)>,
+    body: String,
+    key: (String, String),
+    service: &'static str,
+    /// Milliseconds that the client's clock is off.
+    skew: i64,
+}
+
+impl World {
+    fn ecs(&self, operation: &str, body: &str) -> Draft {
+        let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
+        self.draft("ecs", vec![("x-amz-target", target)], "application/x-amz-json-1.1", body)
+    }
+
+    fn sts(&self, body: &str) -> Draft {
+        self.draft("sts", vec![], "application/x-www-form-urlencoded; charset=utf-8", body)
+    }
+
+    fn draft(
+        &self,
+        service: &'static str,
+        mut headers: Vec<(&'static str, String)>,
+        kind: &str,
+        body: &str,
+    ) -> Draft {
+        headers.push(("host", self.server.address().to_string()));
+        headers.push(("content-type", kind.to_owned()));
+        let key = (self.keys.root.access_key_id.clone(), self.keys.root.secret_access_key.clone());
+        Draft { headers, body: body.to_owned(), key, service, skew: 0 }
+    }
+
+    async fn send(&self, draft: &Draft) -> String {
+        let mut text = "POST / HTTP/1.1\r\nconnection: close\r\n".to_owned();
+        for (name, value) in &draft.headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        text += &format!("content-length: {}\r\n\r\n{}", draft.body.len(), draft.body);
+        let mut stream = TcpStream::connect(self.server.address()).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
+        answer
+    }
+}
+
+impl Draft {
+    fn signed(mut self) -> Draft {
+        let headers: Vec<(&str, &str)> = self.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        let request = SignedRequest {
+            method: "POST",
+            path: "/",
+            query: "",
+            headers: &headers,
+            body: self.body.as_bytes(),
+        };
+        let credentials = Credentials {
+            access_key_id: self.key.0.clone(),
+            secret_access_key: Secret::new(&self.key.1),
+            session_token: None,
+        };
+        let now = EpochMillis(os::now().as_millis() + self.skew);
+        let added = sign(&request, &credentials, "eu-north-1", self.service, now);
+        self.headers.extend(added);
+        self
+    }
+}
+
+fn is(answer: &str, status: u16, text: &str) {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(text), "{answer}");
+    assert!(answer.contains("x-amzn-requestid: "), "{answer}");
+}
+
+#[tokio::test]
+async fn signed_requests_are_answered_in_their_protocol() {
+    let world = world(Auth::Strict).await;
+    let answer = world.send(&world.ecs("ListClusters", r#"{"nextToken":"abc"}"#).signed()).await;
+    is(&answer, 200, r#"{"clusterArns":["123456789012/eu-north-1 Root"],"nextToken":"abc"}"#);
+    assert!(answer.contains("content-type: application/x-amz-json-1.1"), "{answer}");
+
+    let answer = world.send(&world.sts("Action=GetCallerIdentity&Version=2011-06-15").signed()).await;
+    is(&answer, 200, "<Account>123456789012</Account>");
+    assert!(answer.contains("content-type: text/xml"), "{answer}");
+
+    let mut agent = world.ecs("ListClusters", "{}");
+    agent.key = (world.keys.agent.access_key_id.clone(), world.keys.agent.secret_access_key.clone());
+    is(&world.send(&agent.signed()).await, 200, "Agent");
+}
+
+#[tokio::test]
+async fn unproven_callers_get_awss_errors() {
+    let world = world(Auth::Strict).await;
+    let plain = world.ecs("ListClusters", "{}");
+    is(&world.send(&plain).await, 400, "MissingAuthenticationTokenException");
+
+    let mut forged = plain.clone();
+    forged.key.1 = "0".repeat(40);
+    is(&world.send(&forged.signed()).await, 400, "InvalidSignatureException");
+
+    let mut unknown = plain.clone();
+    unknown.key.0 = "AKIAIOSFODNN7EXAMPLE".to_owned();
+    is(&world.send(&unknown.signed()).await, 400, "UnrecognizedClientException");
+
+    let mut late = plain.clone();
+    late.skew = -16 * 60 * 1000;
+    is(&world.send(&late.signed()).await, 400, "Signature expired");
+
+    let mut other = plain.clone();
+    other.service = "sts";
+    is(&world.send(&other.signed()).await, 400, "Credential should be scoped to correct service: 'ecs'");
+
+    let mut token = plain.clone().signed();
+    token.headers.push(("x-amz-security-token", "stolen".to_owned()));
+    is(&world.send(&token).await, 400, "UnrecognizedClientException");
+
+    let mut altered = plain.clone().signed();
+    altered.body = "{ }".to_owned();
+    is(&world.send(&altered).await, 400, "InvalidSignatureException");
+
+    is(&world.send(&world.sts("Action=GetCallerIdentity&Version=2011-06-15")).await, 400, "<Code>");
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_a_4xx() {
+    let world = world(Auth::Strict).await;
+    let unknown = world.ecs("LaunchRocket", "{}").signed();
+    is(&world.send(&unknown).await, 400, "UnknownOperationException");
+    for body in ["{", "[]", r#"{"nextToken":7}"#, r#"{"maxResults":"many"}"#, "\u{0}"] {
+        let answer = world.send(&world.ecs("ListClusters", body).signed()).await;
+        is(&answer, 400, "__type");
+    }
+    is(&world.send(&world.draft("ecs", vec![], "text/plain", "hello").signed()).await, 400, "MissingAction");
+    is(&world.send(&world.sts("Action=LaunchRocket").signed()).await, 400, "<Code>InvalidAction</Code>");
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_and_nothing_else_breaks() {
+    let world = world(Auth::Strict).await;
+    is(&world.send(&world.ecs("RunTask", "{}").signed()).await, 500, "ServerException");
+    is(&world.send(&world.ecs("ListClusters", "{}").signed()).await, 200, "clusterArns");
+}
+
+#[tokio::test]
+async fn open_takes_any_key_and_reads_accounts_from_it() {
+    let world = world(Auth::Open).await;
+    for (key, account) in [("000000000042", "000000000042"), ("test", "123456789012")] {
+        let mut draft = world.ecs("ListClusters", "{}");
+        draft.key = (key.to_owned(), "whatever".to_owned());
+        is(&world.send(&draft.signed()).await, 200, &format!("{account}/eu-north-1 Root"));
+    }
+}
+
+#[tokio::test]
+async fn health_needs_no_signature() {
+    let world = world(Auth::Strict).await;
+    let mut stream = TcpStream::connect(world.server.address()).await.unwrap();
+    let request = "GET /_gantry/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    is(&answer, 200, r#"{"status":"ok"}"#);
+}
