@@ -1,10 +1,13 @@
 //! Tells API clients from browser pages that were tricked, or trick their user, into calling a server on localhost.
-//! The rule is `gantry_wire`'s; here the headers are picked, and the operator's own host names let through.
+//!
+//! A page of another site shows itself by `Origin`. A page whose name was made to resolve to our address (DNS
+//! rebinding) shows itself by `Host`: it must use its own name there, never an address.
 
 use super::Refusal;
-use gantry_wire::origin::is_hostile;
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
+use http::uri::Authority;
+use std::net::IpAddr;
 
 /// Checks `Host` and `Origin`.
 ///
@@ -14,10 +17,11 @@ pub(super) fn check(parts: &Parts, host_names: &[String]) -> Result<(), Refusal>
     let mut hosts = parts.headers.get_all(HOST).iter();
     // HTTP/1.1 demands exactly one.
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Refusal::ForeignHost) };
-    let host = host.to_str().ok().filter(|host| !host.is_empty()).ok_or(Refusal::ForeignHost)?;
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let host = host.to_str().map_err(|_| Refusal::ForeignHost)?;
+    let authority: Authority = host.parse().map_err(|_| Refusal::ForeignHost)?;
+    let name = authority.host();
     let configured = host_names.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(name));
-    if !configured && is_hostile(Some(host), None) {
+    if !configured && !is_local(name) {
         return Err(Refusal::ForeignHost);
     }
     for origin in parts.headers.get_all(ORIGIN) {
@@ -28,6 +32,17 @@ pub(super) fn check(parts: &Parts, host_names: &[String]) -> Result<(), Refusal>
         }
     }
     Ok(())
+}
+
+/// Addresses, and names that no stranger's DNS can point here: `localhost` and below it, and names without a dot or
+/// under `.internal`, as container networks give.
+fn is_local(name: &str) -> bool {
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let lower = name.to_ascii_lowercase();
+    bare.parse::<IpAddr>().is_ok()
+        || !lower.is_empty() && !lower.contains(['.', ':'])
+        || lower.ends_with(".localhost")
+        || lower.ends_with(".internal")
 }
 
 #[cfg(test)]
