@@ -1,10 +1,12 @@
 //! The acting centre: everything of the control plane that touches sockets, disks, clocks and threads.
 
 pub mod backend;
+pub mod cell;
 pub mod committer;
 pub mod endpoint;
 pub mod keys;
 pub mod os;
+pub mod server;
 pub mod sockets;
 pub mod transport;
 pub mod writer;

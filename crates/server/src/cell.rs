@@ -1,0 +1,159 @@
+//! The control engine behind the endpoint: reads run on the published snapshot, on the caller's own task and without
+//! a lock; writes go to the writer loop and are answered once durable.
+
+use crate::endpoint::{self, ReadRequest, Services};
+use crate::keys::Holder;
+use crate::os;
+use crate::writer::{Inbox, Machine, Rejected, Step};
+use arc_swap::ArcSwap;
+use gantry_control::call::{Call, Caller, Principal};
+use gantry_control::engine::{CallId, Effect, Engine, Input, Write};
+use gantry_control::service::{Prepared, Reply};
+use gantry_control::services::SERVICES;
+use gantry_control::state::State;
+use gantry_control::tx::View;
+use gantry_decide::ids::Scope;
+use gantry_decide::time::Timestamp;
+use gantry_wire::{ApiError, ServiceModel};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::oneshot;
+
+impl Machine for Engine {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn step(&mut self, now: Timestamp, inputs: Vec<Input>) -> Vec<Step<Effect>> {
+        let effects = Engine::step(self, now, inputs).into_iter();
+        effects
+            .map(|effect| match effect {
+                Effect::Persist(batch) => Step::Persist(batch),
+                Effect::WakeAt(at) => Step::WakeAt(at),
+                other => Step::Perform(other),
+            })
+            .collect()
+    }
+
+    fn durable(seq: u64) -> Input {
+        Input::Durable(seq)
+    }
+
+    fn tick() -> Input {
+        Input::Tick
+    }
+}
+
+/// What callers and the writer's thread share.
+pub struct Shared {
+    snapshot: ArcSwap<State>,
+    /// Callers that wait. Bounded by the writer's inbox.
+    waiting: Mutex<HashMap<CallId, oneshot::Sender<Reply>>>,
+}
+
+impl Shared {
+    pub fn new(state: State) -> Arc<Shared> {
+        Arc::new(Shared { snapshot: ArcSwap::from_pointee(state), waiting: Mutex::default() })
+    }
+
+    /// Performs the engine's effects, on the writer's thread.
+    pub fn perform(&self, effect: Effect) {
+        match effect {
+            Effect::Publish(state) => self.snapshot.store(Arc::new(state)),
+            Effect::Reply { id, reply } => {
+                if let Some(caller) = self.waiting.lock().remove(&id) {
+                    // The caller may have hung up.
+                    let _ = caller.send(reply);
+                }
+            }
+            Effect::Persist(_) | Effect::WakeAt(_) => unreachable!("the writer loop keeps these"),
+        }
+    }
+
+    /// Nothing more will be answered: callers that wait are told so.
+    pub fn abandon(&self) {
+        self.waiting.lock().clear();
+    }
+}
+
+/// The services of one cell.
+pub struct Cell {
+    shared: Arc<Shared>,
+    inbox: Inbox<Input>,
+    next_call: AtomicU64,
+    models: Vec<&'static ServiceModel>,
+}
+
+impl Cell {
+    pub fn new(shared: Arc<Shared>, inbox: Inbox<Input>) -> Cell {
+        let models = SERVICES.iter().map(|service| service.model).collect();
+        Cell { shared, inbox, next_call: AtomicU64::new(1), models }
+    }
+
+    fn prepare(&self, call: endpoint::Call, read: &mut ReadRequest<'_>) -> Result<Prepared, ApiError> {
+        let service = SERVICES.iter().find(|service| std::ptr::eq(service.model, call.target.service));
+        let service = service.expect("the router was given the models of these services");
+        let operation = service.operation(&call.target.operation)?;
+        let principal = match call.caller.holder {
+            Holder::Root => Principal::Root,
+            Holder::Agent => Principal::Agent,
+        };
+        let caller = Caller { scope: call.caller.scope, principal, access_key_id: call.caller.access_key_id };
+        (operation.prepare)(Call { caller, request_id: call.request_id, endpoint: call.base_url }, read)
+    }
+
+    fn write(&self, scope: Scope, write: Write) -> Result<oneshot::Receiver<Reply>, ApiError> {
+        // A panic in one handler loses its transaction, not the writer.
+        let write: Write = Box::new(move |tx| {
+            catch_unwind(AssertUnwindSafe(|| write(tx))).unwrap_or_else(|_| {
+                let message = "An internal error occurred. It is in the server's log.";
+                Err(ApiError::new("ServerException", message).with_status(500))
+            })
+        });
+        let id = CallId(self.next_call.fetch_add(1, Ordering::Relaxed));
+        let (caller, reply) = oneshot::channel();
+        self.shared.waiting.lock().insert(id, caller);
+        self.inbox.offer(Input::Call { id, scope, write }).map_err(|rejected| {
+            self.shared.waiting.lock().remove(&id);
+            match rejected {
+                Rejected::Full => ApiError::new("ThrottlingException", "Rate exceeded"),
+                Rejected::Stopped => stopping(),
+            }
+        })?;
+        Ok(reply)
+    }
+}
+
+fn stopping() -> ApiError {
+    ApiError::new("ServiceUnavailableException", "The server is stopping.").with_status(503)
+}
+
+impl Services for Cell {
+    fn models(&self) -> &[&'static ServiceModel] {
+        &self.models
+    }
+
+    fn call(
+        &self,
+        call: endpoint::Call,
+        read: &mut ReadRequest<'_>,
+    ) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
+        let scope = call.caller.scope.clone();
+        let ready = |reply| Box::pin(std::future::ready(reply));
+        match self.prepare(call, read) {
+            Err(error) => ready(Err(error)),
+            Ok(Prepared::Read(handler)) => {
+                let state = self.shared.snapshot.load().snapshot(&scope);
+                ready(handler(View { scope: &scope, state: &state, now: os::now() }))
+            }
+            Ok(Prepared::Write(handler)) => match self.write(scope, handler) {
+                Err(error) => ready(Err(error)),
+                Ok(reply) => Box::pin(async { reply.await.unwrap_or_else(|_| Err(stopping())) }),
+            },
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The server as a whole: store, keys, engine, writer and endpoint, started and stopped together.
+
+use crate::backend::sqlite::{OpenError, SqliteBackend};
+use crate::cell::{Cell, Shared};
+use crate::endpoint::Endpoint;
+use crate::keys::{Auth, Keys, KeysError};
+use crate::os::OsRandom;
+use crate::transport::{Options, Transport};
+use crate::writer::{Fatal, Writer};
+use gantry_control::engine::{Engine, Input};
+use gantry_control::state::{State, StateError};
+use gantry_decide::ids::AccountId;
+use gantry_store::{Backend, BackendError, Fence};
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// How to run a server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// The account of the keys made on first start.
+    pub account: AccountId,
+    pub auth: Auth,
+    pub transport: Options,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the store cannot be loaded")]
+    Load(#[from] BackendError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the writer cannot be started")]
+    Writer(#[source] io::Error),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A running server.
+pub struct Server {
+    transport: Transport,
+    writer: Writer<Input>,
+    keys: Arc<Keys>,
+    fatal: oneshot::Receiver<String>,
+}
+
+impl Server {
+    /// Opens the data and serves. Call within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the data, the keys or the address cannot be used. Nothing is left running then.
+    pub async fn start(config: Config) -> Result<Server, StartError> {
+        config.auth.allowed_on(config.address)?;
+        let mut backend = SqliteBackend::open(&config.data_dir)?;
+        let keys = Arc::new(Keys::open_or_create(&config.data_dir, config.account)?);
+        let (state, last_seq) = load(&mut backend)?;
+        let shared = Shared::new(state.clone());
+        let engine = Engine::new(state, last_seq, Box::new(OsRandom));
+        let (report, fatal) = oneshot::channel();
+        let (performing, failing) = (Arc::clone(&shared), Arc::clone(&shared));
+        let perform = move |effect| performing.perform(effect);
+        let on_fatal = move |fatal: &Fatal| {
+            failing.abandon();
+            // Nobody listens any more when the server is being dropped.
+            let _ = report.send(fatal.to_string());
+        };
+        // One process alone: the data directory's lock is the fence.
+        let writer = Writer::start(engine, Box::new(backend), Fence(0), perform, on_fatal)
+            .map_err(StartError::Writer)?;
+        let services = Cell::new(shared, writer.inbox());
+        let endpoint = Arc::new(Endpoint { services, keys: Arc::clone(&keys), auth: config.auth });
+        let address = config.address;
+        let transport = Transport::start(address, endpoint, config.transport)
+            .await
+            .map_err(|source| StartError::Listen { address, source })?;
+        Ok(Server { transport, writer, keys, fatal })
+    }
+
+    /// The address listened on.
+    pub fn address(&self) -> SocketAddr {
+        self.transport.address()
+    }
+
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Waits until the server fails for good, and says why. The process must end then.
+    pub async fn failed(&mut self) -> String {
+        match (&mut self.fatal).await {
+            Ok(reason) => reason,
+            // Dropped unused: the writer ended as it was told to.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Finishes what was begun, makes it durable, and lets go of the data.
+    ///
+    /// # Errors
+    /// When the server had failed before.
+    pub async fn shutdown(self) -> Result<(), Fatal> {
+        self.transport.shutdown().await;
+        self.writer.stop()
+    }
+}
+
+fn load(backend: &mut SqliteBackend) -> Result<(State, u64), StartError> {
+    let mut state = State::default();
+    let mut bad = None;
+    let last_seq = backend.load(&mut |key, value| match state.load(key, value) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            bad = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    match bad {
+        Some(error) => Err(error.into()),
+        None => Ok((state, last_seq)),
+    }
+}
