@@ -121,7 +121,7 @@ pub struct Options {
     pub host_names: Vec<String>,
 }
 
-/// A listening server. Dropping it stops at once; [`Transport::shutdown`] is polite.
+/// A listening server. Dropping it begins to stop it; [`Transport::shutdown`] also waits for requests in progress.
 pub struct Transport {
     address: SocketAddr,
     stop: watch::Sender<bool>,
