@@ -1,14 +1,16 @@
 //! The `gantry` binary: command line and composition.
 
-mod cli_image;
+mod cli;
+mod config;
 mod sample;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::io::{IsTerminal, stderr, stdout};
 use std::process::ExitCode;
 
 /// Amazon ECS that you run yourself
 #[derive(Debug, Parser)]
-#[command(name = "gantry", version)]
+#[command(name = "gantry", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -16,7 +18,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Image(cli_image::ImageArgs),
+    Server(cli::server::ServerArgs),
+    Env(cli::env::EnvArgs),
+    Image(cli::image::ImageArgs),
+    Completions(cli::manual::CompletionsArgs),
+    Man(cli::manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -25,8 +31,17 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|a| a == "sample") {
         return sample::main(&arguments[2..]);
     }
-    let result = match Cli::parse().command {
-        Command::Image(arguments) => cli_image::run(&arguments, &mut std::io::stdout()),
+    let command = Cli::parse().command;
+    log_to_stderr();
+    let result = match command {
+        Command::Server(arguments) => cli::server::run(arguments),
+        Command::Env(arguments) => cli::env::run(&arguments, &mut stdout()),
+        Command::Image(arguments) => cli::image::run(&arguments, &mut stdout()),
+        Command::Completions(arguments) => {
+            cli::manual::completions(&arguments, Cli::command(), &mut stdout());
+            Ok(())
+        }
+        Command::Man(_) => cli::manual::man(Cli::command(), &mut stdout()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -34,5 +49,28 @@ fn main() -> ExitCode {
             eprintln!("gantry: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Logs go to standard error; `GANTRY_LOG` takes the usual filters (`info`, `gantry_server=debug`), and JSON lines
+/// come where nobody reads along.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GANTRY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    if stderr().is_terminal() {
+        subscriber.init();
+    } else {
+        subscriber.json().init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

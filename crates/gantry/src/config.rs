@@ -1,0 +1,123 @@
+//! Settings: flags, environment variables and a TOML file feed one typed configuration, read once at start.
+//!
+//! A flag wins over its environment variable, which wins over the file, which wins over the default.
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use gantry_decide::ids::AccountId;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Where state lives unless told otherwise.
+pub const DATA_DIR: &str = "/var/lib/gantry";
+/// Loopback only: nothing listens further unless told to.
+const LISTEN: &str = "127.0.0.1:4580";
+
+/// How requests are authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// Every signature is verified
+    Strict,
+    /// Any credentials are accepted, on loopback only; a 12-digit access key id names the account
+    Open,
+}
+
+/// What the command line and the environment say.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServerFlags {
+    /// Directory for all state
+    #[arg(long, value_name = "DIR", env = "GANTRY_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the API
+    #[arg(long, value_name = "ADDRESS:PORT", env = "GANTRY_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// How requests are authenticated
+    #[arg(long, value_enum, env = "GANTRY_AUTH")]
+    pub auth: Option<Auth>,
+    /// The 12-digit account that a fresh installation gets
+    #[arg(long, value_name = "ID", env = "GANTRY_ACCOUNT")]
+    pub account: Option<AccountId>,
+    /// A host name, beside addresses and localhost, under which clients reach the API; may be repeated
+    #[arg(long = "host-name", value_name = "NAME", env = "GANTRY_HOST_NAMES", value_delimiter = ',')]
+    pub host_names: Vec<String>,
+    /// A TOML file with the same settings
+    #[arg(long, value_name = "FILE", env = "GANTRY_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// What the file says. A name that is not known is an error, not a surprise.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct File {
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    auth: Option<Auth>,
+    account: Option<AccountId>,
+    #[serde(default)]
+    host_names: Vec<String>,
+}
+
+impl File {
+    fn read(path: &Path) -> Result<File> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is not a configuration of Gantry", path.display()))
+    }
+}
+
+/// The settings of a server, complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub auth: Auth,
+    pub account: AccountId,
+    pub host_names: Vec<String>,
+}
+
+impl ServerSettings {
+    /// Reads the file that the flags name, and puts everything together.
+    ///
+    /// # Errors
+    /// When the file cannot be read or says something unknown.
+    pub fn read(flags: ServerFlags) -> Result<ServerSettings> {
+        let file = flags.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        Ok(ServerSettings::combine(flags, file))
+    }
+
+    fn combine(flags: ServerFlags, file: File) -> ServerSettings {
+        let listen = LISTEN.parse().expect("the default address is one");
+        ServerSettings {
+            data_dir: flags.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from(DATA_DIR)),
+            listen: flags.listen.or(file.listen).unwrap_or(listen),
+            auth: flags.auth.or(file.auth).unwrap_or(Auth::Strict),
+            account: flags.account.or(file.account).unwrap_or(AccountId::DEFAULT),
+            host_names: if flags.host_names.is_empty() { file.host_names } else { flags.host_names },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file: File =
+            toml::from_str("data-dir = '/srv/g'\nauth = 'open'\nlisten = '127.0.0.1:1'").unwrap();
+        let flags = ServerFlags { listen: Some("127.0.0.1:2".parse().unwrap()), ..ServerFlags::default() };
+        let settings = ServerSettings::combine(flags, file);
+        assert_eq!(settings.data_dir, Path::new("/srv/g"));
+        assert_eq!(settings.listen, "127.0.0.1:2".parse().unwrap());
+        assert_eq!((settings.auth, settings.account), (Auth::Open, AccountId::DEFAULT));
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        assert!(toml::from_str::<File>("lissen = '127.0.0.1:1'").is_err());
+        assert!(toml::from_str::<File>("account = '12'").is_err());
+    }
+}

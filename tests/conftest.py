@@ -1,0 +1,94 @@
+"""A Gantry of its own for the tests: the built binary, a scratch data directory, a free port, real AWS clients."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import boto3
+import botocore.config
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+START_SECONDS_MAX = 20
+
+
+def binary():
+    return os.environ.get("GANTRY", str(ROOT / "target/debug/gantry"))
+
+
+class Gantry:
+    """One server process on one data directory; may be stopped, killed and started again."""
+
+    def __init__(self, directory, *flags):
+        self.directory = pathlib.Path(directory)
+        self.flags = flags
+        self.process = None
+        self.log = self.directory.with_suffix(".log")
+
+    def start(self):
+        endpoint = self.directory / "endpoint"
+        endpoint.unlink(missing_ok=True)
+        command = [binary(), "server", "--data-dir", self.directory, "--listen", "127.0.0.1:0", *self.flags]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not endpoint.exists() or not endpoint.read_text().strip():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"gantry server did not start:\n{self.log.read_text()}")
+            time.sleep(0.005)
+        self.environment = self._environment()
+        self.url = self.environment["AWS_ENDPOINT_URL"]
+        return self
+
+    def _environment(self):
+        lines = subprocess.run(
+            [binary(), "env", "--data-dir", self.directory, "--region", "eu-north-1"],
+            check=True, capture_output=True, text=True).stdout
+        exported = dict(re.findall(r"^export (\w+)=(\S+)$", lines, re.M))
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+        return {**clean, **exported, "AWS_PAGER": "", "AWS_EC2_METADATA_DISABLED": "true"}
+
+    def end(self, how=signal.SIGTERM):
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(how)
+            self.process.wait(timeout=20)
+        return self.process.returncode if self.process else None
+
+    def client(self, service, **options):
+        environment = {**self.environment, **options.pop("environment", {})}
+        config = botocore.config.Config(retries={"total_max_attempts": 1}, **options)
+        return boto3.client(
+            service, endpoint_url=self.url, region_name=environment["AWS_DEFAULT_REGION"],
+            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"], config=config)
+
+    def aws(self, *arguments, check=True):
+        """The real AWS CLI."""
+        aws = pathlib.Path(sys.executable).parent / "aws"
+        done = subprocess.run([sys.executable, aws, *arguments], env=self.environment, capture_output=True, text=True,
+                              timeout=60)
+        if check and done.returncode != 0:
+            raise AssertionError(f"aws {' '.join(arguments)}: {done.stderr}")
+        return done
+
+    def health(self):
+        with urllib.request.urlopen(self.url + "/_gantry/health", timeout=5) as answer:
+            return answer.status
+
+
+@pytest.fixture
+def gantry(tmp_path):
+    """A fresh installation; ended with the test, whatever happens."""
+    server = Gantry(tmp_path / "gantry").start()
+    yield server
+    server.end(signal.SIGKILL)
+
+
+@pytest.fixture
+def ecs(gantry):
+    return gantry.client("ecs")

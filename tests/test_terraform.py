@@ -1,0 +1,96 @@
+"""Terraform with its AWS provider: apply, an empty second plan, a clean destroy. Where it is installed."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+# Where a machine without the public registry may keep providers.
+MIRRORS = [os.environ.get("TERRAFORM_PLUGINS"), "/opt/tf-plugins", "/usr/local/share/terraform/plugins"]
+
+MAIN = """
+terraform {
+  required_providers {
+    aws = { source = "hashicorp/aws" }
+  }
+}
+
+variable "url" {}
+
+provider "aws" {
+  region                      = "eu-north-1"
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_region_validation      = true
+  endpoints {
+    ecs = var.url
+    sts = var.url
+  }
+}
+
+resource "aws_ecs_cluster" "this" {
+  name = "tf"
+  setting {
+    name  = "containerInsights"
+    value = "enabled"
+  }
+  tags = { team = "blue" }
+}
+
+resource "aws_ecs_cluster_capacity_providers" "this" {
+  cluster_name       = aws_ecs_cluster.this.name
+  capacity_providers = ["FARGATE", "FARGATE_SPOT"]
+  default_capacity_provider_strategy {
+    capacity_provider = "FARGATE"
+    weight            = 1
+    base              = 1
+  }
+}
+
+resource "aws_ecs_task_definition" "web" {
+  family                   = "web"
+  network_mode             = "awsvpc"
+  requires_compatibilities = ["FARGATE"]
+  cpu                      = 256
+  memory                   = 512
+  container_definitions = jsonencode([{
+    name         = "web"
+    image        = "nginx:latest"
+    essential    = true
+    portMappings = [{ containerPort = 80 }]
+    environment  = [{ name = "MODE", value = "blue" }]
+  }])
+  tags = { team = "blue" }
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
+def test_terraform_applies_and_destroys(gantry, tmp_path):
+    directory = tmp_path / "terraform"
+    directory.mkdir()
+    (directory / "main.tf").write_text(MAIN)
+    environment = {**gantry.environment, "TF_CLI_CONFIG_FILE": os.devnull, "TF_VAR_url": gantry.url, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+
+    def terraform(*arguments, wanted=(0,)):
+        done = subprocess.run(["terraform", *arguments], cwd=directory, env=environment, capture_output=True, text=True,
+                              timeout=240)
+        assert done.returncode in wanted, done.stdout + done.stderr
+        return done
+
+    mirror = next((mirror for mirror in MIRRORS if mirror and pathlib.Path(mirror).is_dir()), None)
+    found = terraform("init", "-input=false", *([f"-plugin-dir={mirror}"] if mirror else []), wanted=(0, 1))
+    if found.returncode:
+        pytest.skip("the AWS provider cannot be had here")
+    terraform("apply", "-auto-approve", "-input=false")
+    ecs = gantry.client("ecs")
+    assert ecs.describe_clusters(clusters=["tf"])["clusters"][0]["status"] == "ACTIVE"
+    # Exit code 2 would mean that the provider sees something else than it wrote.
+    terraform("plan", "-detailed-exitcode", "-input=false")
+    terraform("destroy", "-auto-approve", "-input=false")
+    assert ecs.describe_clusters(clusters=["tf"])["clusters"][0]["status"] == "INACTIVE"
+    assert ecs.list_task_definitions()["taskDefinitionArns"] == []
+    assert json.loads((directory / "terraform.tfstate").read_text())["resources"] == []
