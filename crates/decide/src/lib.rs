@@ -9,4 +9,5 @@ pub mod lifecycle;
 pub mod query;
 pub mod random;
 pub mod task;
+pub mod task_engine;
 pub mod time;
