@@ -6,6 +6,7 @@
 pub mod arn;
 pub mod ids;
 pub mod lifecycle;
+pub mod placement;
 pub mod query;
 pub mod random;
 pub mod task;

@@ -1,0 +1,202 @@
+//! Placement on small clusters whose right answer is known, and what must hold on any.
+#![allow(clippy::unwrap_used)]
+
+use super::{Constraint, Host, Pool, Protocol, Refusal, Request, ServiceTask, Strategy, scale_in};
+use crate::query::Query;
+use crate::random::Seeded;
+use crate::time::Timestamp;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn host(zone: &str, cpu: i64, memory: i64) -> Host {
+    Host {
+        active: true,
+        connected: true,
+        free_cpu: cpu,
+        free_memory: memory,
+        used_ports: BTreeSet::from([(Protocol::Tcp, 22)]),
+        attributes: BTreeMap::from([("ecs.availability-zone".to_owned(), Some(zone.to_owned()))]),
+        groups: BTreeMap::new(),
+        agent_version: "1.86.3".to_owned(),
+        ec2_instance_id: None,
+        registered_at: Timestamp::EPOCH,
+    }
+}
+
+/// Instances 0 to 3, two in each of two zones, with 1024 units and 1024 MiB.
+fn four() -> Pool<u32> {
+    let mut pool = Pool::default();
+    for key in 0..4 {
+        pool.put(key, host(if key < 2 { "a" } else { "b" }, 1_024, 1_024));
+    }
+    pool
+}
+
+fn request() -> Request {
+    Request { cpu: 256, memory: 256, group: "service:web".to_owned(), ..Request::default() }
+}
+
+fn member_of(text: &str) -> Constraint {
+    Constraint::MemberOf(Query::parse(text).unwrap())
+}
+
+#[test]
+fn services_spread_over_zones_then_instances() {
+    let mut pool = four();
+    let request = Request { strategies: Strategy::service_default(), ..request() };
+    let placed = pool.place(&request, 8, &mut Seeded::new(1));
+    for pair in placed.on.chunks(2) {
+        assert_eq!(pair.iter().filter(|key| **key < 2).count(), 1, "{:?}", placed.on);
+    }
+    for key in 0..4 {
+        assert_eq!(placed.on.iter().filter(|on| **on == key).count(), 2);
+    }
+}
+
+#[test]
+fn binpack_fills_the_fullest_that_suffices() {
+    let mut pool = four();
+    pool.put(4, host("a", 300, 4_096));
+    let request = Request { strategies: vec![Strategy::BinpackCpu], ..request() };
+    let placed = pool.place(&request, 5, &mut Seeded::new(1));
+    assert_eq!(placed.on[0], 4);
+    assert!(placed.on[1..].iter().all(|key| *key == placed.on[1]), "{:?}", placed.on);
+}
+
+#[test]
+fn each_check_refuses_and_the_closest_is_told() {
+    let mut pool = Pool::default();
+    let refused = |pool: &mut Pool<u32>, request: &Request| {
+        let placed = pool.place(request, 1, &mut Seeded::new(1));
+        assert!(placed.on.is_empty());
+        placed.refusals.unwrap()
+    };
+    let web = request();
+    assert_eq!(
+        refused(&mut pool, &web).service_event("web", |key| key.to_string()),
+        "(service web) was unable to place a task because no container instance met all of its requirements. \
+         Reason: No Container Instances were found in your cluster. For more information, see the Troubleshooting \
+         section of the Amazon ECS Developer Guide."
+    );
+    pool.put(0, Host { active: false, ..host("a", 1_024, 1_024) });
+    assert_eq!(refused(&mut pool, &web).closest, Some((0, Refusal::Inactive)));
+    pool.put(1, Host { connected: false, ..host("a", 1_024, 1_024) });
+    assert_eq!(refused(&mut pool, &web).closest, Some((1, Refusal::Agent)));
+    pool.put(2, host("a", 255, 1_024));
+    let refusals = refused(&mut pool, &web);
+    assert_eq!(refusals.closest, Some((2, Refusal::Cpu)));
+    assert!(refusals.service_event("web", |key| key.to_string()).contains(
+        "The closest matching (container-instance 2) has insufficient CPU units available. For more"
+    ));
+    pool.put(3, host("b", 256, 255));
+    let refusals = refused(&mut pool, &web);
+    assert_eq!(refusals.closest, Some((3, Refusal::Memory)));
+    assert_eq!(refusals.counts.values().sum::<u32>(), 4);
+
+    let mut pool = four();
+    let ssh = Request { ports: BTreeSet::from([(Protocol::Tcp, 22)]), ..request() };
+    assert_eq!(refused(&mut pool, &ssh).counts, BTreeMap::from([(Refusal::Ports, 4)]));
+    let gpu = Request { attributes: BTreeMap::from([("gpu".to_owned(), None)]), ..request() };
+    assert_eq!(refused(&mut pool, &gpu).counts, BTreeMap::from([(Refusal::Attribute, 4)]));
+    let elsewhere =
+        Request { constraints: vec![member_of("attribute:ecs.availability-zone == c")], ..request() };
+    assert_eq!(refused(&mut pool, &elsewhere).counts, BTreeMap::from([(Refusal::MemberOf, 4)]));
+    assert_eq!(Refusal::MemberOf.reason(), "MemberOf placement constraint unsatisfied.");
+}
+
+#[test]
+fn constraints_see_the_tasks_placed_before() {
+    let mut pool = four();
+    let distinct = Request { constraints: vec![Constraint::DistinctInstance], ..request() };
+    let placed = pool.place(&distinct, 5, &mut Seeded::new(1));
+    assert_eq!(placed.on.iter().collect::<BTreeSet<_>>().len(), 4);
+    assert_eq!(placed.refusals.unwrap().counts, BTreeMap::from([(Refusal::DistinctInstance, 4)]));
+
+    let mut pool = four();
+    let apart = Request { constraints: vec![member_of("runningTasksCount < 2")], ..request() };
+    assert_eq!(pool.place(&apart, 20, &mut Seeded::new(1)).on.len(), 8);
+}
+
+#[test]
+fn ports_are_held_per_protocol_and_given_back() {
+    let mut pool = four();
+    let tcp = Request { ports: BTreeSet::from([(Protocol::Tcp, 80)]), ..request() };
+    let udp = Request { ports: BTreeSet::from([(Protocol::Udp, 80)]), ..request() };
+    assert_eq!(pool.place(&tcp, 9, &mut Seeded::new(1)).on.len(), 4);
+    assert_eq!(pool.place(&udp, 9, &mut Seeded::new(1)).on.len(), 4);
+    pool.release(&2, &tcp);
+    assert_eq!(pool.place(&tcp, 9, &mut Seeded::new(1)).on, vec![2]);
+}
+
+#[test]
+fn scale_in_takes_pending_then_the_crowded_and_never_the_protected() {
+    let pool = four();
+    let task = |id: u32, host: u32| ServiceTask {
+        id,
+        host: Some(host),
+        pending: false,
+        protected: false,
+        cpu: 256,
+        memory: 256,
+    };
+    let tasks = [
+        task(0, 0),
+        task(1, 1),
+        ServiceTask { protected: true, ..task(2, 1) },
+        task(3, 2),
+        ServiceTask { pending: true, ..task(4, 3) },
+    ];
+    let chosen = scale_in(&pool, &tasks, &Strategy::service_default(), 9, &mut Seeded::new(1));
+    assert_eq!(chosen[..2], [4, 1]);
+    assert_eq!(chosen.len(), 4);
+    assert!(!chosen.contains(&2));
+}
+
+fn strategies() -> impl proptest::strategy::Strategy<Value = Vec<Strategy>> {
+    prop::collection::vec(
+        prop::sample::select(vec![
+            Strategy::SpreadInstance,
+            Strategy::SpreadAttribute("ecs.availability-zone".to_owned()),
+            Strategy::BinpackCpu,
+            Strategy::BinpackMemory,
+            Strategy::Random,
+        ]),
+        0..4,
+    )
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_overcommitted_nothing_that_fits_is_refused_and_release_undoes(
+        hosts in prop::collection::vec((0i64..2_048, 0i64..2_048, any::<bool>()), 0..12),
+        cpu in 1u32..600, memory in 1u32..600, count in 0usize..40, port in any::<bool>(),
+        strategies in strategies(), seed in any::<u64>(),
+    ) {
+        let mut pool = Pool::default();
+        for (key, (cpu, memory, connected)) in hosts.iter().enumerate() {
+            pool.put(key, Host { connected: *connected, ..host(["a", "b", "c"][key % 3], *cpu, *memory) });
+        }
+        let before = pool.clone();
+        let ports = if port { BTreeSet::from([(Protocol::Tcp, 80)]) } else { BTreeSet::new() };
+        let request = Request { cpu, memory, ports, strategies, ..request() };
+        let room = |(free_cpu, free_memory, connected): &(i64, i64, bool)| {
+            let most = if port { 1 } else { i64::MAX };
+            if *connected { (free_cpu / i64::from(cpu)).min(free_memory / i64::from(memory)).min(most) } else { 0 }
+        };
+        let room = hosts.iter().map(room).sum::<i64>() as usize;
+        let placed = pool.place(&request, count, &mut Seeded::new(seed));
+        prop_assert_eq!(placed.on.len(), room.min(count));
+        prop_assert_eq!(placed.refusals.is_some(), room < count);
+        if let Some(refusals) = &placed.refusals {
+            prop_assert_eq!(refusals.counts.values().sum::<u32>() as usize, hosts.len());
+        }
+        for key in 0..hosts.len() {
+            let host = pool.host(&key).unwrap();
+            prop_assert!(host.free_cpu >= 0 && host.free_memory >= 0);
+        }
+        for key in &placed.on {
+            pool.release(key, &request);
+        }
+        prop_assert_eq!(pool, before);
+    }
+}
