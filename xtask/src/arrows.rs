@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gantry-decide", &[]),
     ("gantry-wire", &[]),
     ("gantry-store", &[]),
-    ("gantry-sim", &["gantry-control", "gantry-decide", "gantry-store", "gantry-api"]),
+    ("gantry-sim", &["gantry-control", "gantry-decide", "gantry-store", "gantry-api", "gantry-wire"]),
     ("xtask", &[]),
 ];
 
