@@ -1,0 +1,45 @@
+//! How a service treats tasks that keep failing to start: patience that grows, and the circuit breaker's limit.
+
+use std::time::Duration;
+
+/// Failures in a row that cost nothing.
+const FREE_FAILURES: u32 = 2;
+
+/// Minutes to wait after the third, fourth, … failure in a row. ECS documents that the delay grows up to 27 minutes;
+/// the steps are ours.
+const MINUTES: [u64; 6] = [1, 2, 4, 8, 16, 27];
+
+/// How long to wait before the next launch, after so many tasks in a row that never reached RUNNING. A new
+/// deployment starts counting from zero.
+pub fn delay(failures: u32) -> Option<Duration> {
+    let step = failures.checked_sub(FREE_FAILURES + 1)?;
+    let minutes =
+        MINUTES[usize::try_from(step).map_or(MINUTES.len() - 1, |step| step.min(MINUTES.len() - 1))];
+    Some(Duration::from_secs(minutes * 60))
+}
+
+/// Failed tasks at which the circuit breaker fails a deployment: half of the desired count, from 3 to 200.
+pub fn circuit_breaker_threshold(desired: u32) -> u32 {
+    desired.div_ceil(2).clamp(3, 200)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_27_minutes_from_the_third_failure() {
+        let minutes = |failures| delay(failures).map(|delay| delay.as_secs() / 60);
+        let told: Vec<_> = (0..=9).map(minutes).collect();
+        let grown = [1, 2, 4, 8, 16, 27, 27].map(Some);
+        assert_eq!(told[..3], [None, None, None]);
+        assert_eq!(told[3..], grown);
+        assert_eq!(minutes(u32::MAX), Some(27));
+    }
+
+    #[test]
+    fn the_circuit_breaker_takes_half_within_bounds() {
+        let told = [0, 1, 6, 7, 25, 400, 1_000].map(circuit_breaker_threshold);
+        assert_eq!(told, [3, 3, 3, 4, 13, 200, 200]);
+    }
+}

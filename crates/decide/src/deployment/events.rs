@@ -1,0 +1,89 @@
+//! What services tell in their events and rollout reasons, in ECS's words: consoles and scripts look for them.
+
+use crate::ids::{DeploymentId, TaskId};
+use std::fmt::Write;
+
+fn list(tasks: &[TaskId]) -> String {
+    let mut text = String::new();
+    for task in tasks {
+        let space = if text.is_empty() { "" } else { " " };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{space}(task {task})");
+    }
+    text
+}
+
+pub fn started(service: &str, tasks: &[TaskId]) -> String {
+    format!("(service {service}) has started {} tasks: {}.", tasks.len(), list(tasks))
+}
+
+pub fn stopped(service: &str, tasks: &[TaskId]) -> String {
+    format!("(service {service}) has stopped {} running tasks: {}.", tasks.len(), list(tasks))
+}
+
+pub fn steady_state(service: &str) -> String {
+    format!("(service {service}) has reached a steady state.")
+}
+
+pub fn deployment_completed(service: &str, deployment: DeploymentId) -> String {
+    format!("(service {service}) (deployment {deployment}) deployment completed.")
+}
+
+pub fn deployment_failed(service: &str, deployment: DeploymentId) -> String {
+    format!("(service {service}) (deployment {deployment}) deployment failed: tasks failed to start.")
+}
+
+pub fn rolling_back(service: &str, deployment: DeploymentId) -> String {
+    format!("(service {service}) rolling back to deployment {deployment}.")
+}
+
+/// Tasks keep stopping before they reach RUNNING.
+pub fn cannot_start_consistently(service: &str) -> String {
+    format!(
+        "(service {service}) is unable to consistently start tasks successfully. For more information, see the \
+         Troubleshooting section of the Amazon ECS Developer Guide."
+    )
+}
+
+/// The percentages leave no room to start first nor to stop first.
+pub fn blocked(service: &str) -> String {
+    format!(
+        "(service {service}) was unable to stop or start tasks during a deployment because of the service \
+         deployment configuration. Update the minimumHealthyPercent or maximumPercent value and try again."
+    )
+}
+
+/// `rolloutStateReason` while a deployment goes on.
+pub fn in_progress_reason(deployment: DeploymentId) -> String {
+    format!("ECS deployment {deployment} in progress.")
+}
+
+/// `rolloutStateReason` of a deployment that arrived.
+pub fn completed_reason(deployment: DeploymentId) -> String {
+    format!("ECS deployment {deployment} completed.")
+}
+
+/// `rolloutStateReason` of a deployment that the circuit breaker failed.
+pub const CIRCUIT_BREAKER_REASON: &str = "ECS deployment circuit breaker: tasks failed to start.";
+
+/// `rolloutStateReason` of the deployment that a rollback starts.
+pub fn rolling_back_reason(deployment: DeploymentId) -> String {
+    format!("ECS deployment circuit breaker: rolling back to deploymentId {deployment}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Seeded;
+
+    #[test]
+    fn several_tasks_are_listed_as_ecs_lists_them() {
+        let random = &mut Seeded::new(3);
+        let (a, b) = (TaskId::random(random), TaskId::random(random));
+        assert_eq!(started("web", &[a]), format!("(service web) has started 1 tasks: (task {a})."));
+        assert_eq!(
+            stopped("web", &[a, b]),
+            format!("(service web) has stopped 2 running tasks: (task {a}) (task {b}).")
+        );
+    }
+}

@@ -1,0 +1,5 @@
+//! How a service gets from the tasks it has to the tasks it should have.
+
+pub mod back_off;
+pub mod events;
+pub mod rolling;
