@@ -1,3 +1,4 @@
 //! The half of Gantry that acts on a host.
 
 pub mod images;
+pub mod protocol;
