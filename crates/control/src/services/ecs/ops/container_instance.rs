@@ -3,6 +3,7 @@
 use crate::call::Call;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::attribute::{check_attribute, is_reserved};
+use crate::services::ecs::ops::candidate::InstanceCandidate;
 use crate::services::ecs::ops::page::{LIST_MAX, Page};
 use crate::services::ecs::state::{
     AgentVersion, Cluster, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, FARGATE_POOL,
@@ -16,6 +17,7 @@ use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::ids::{ClusterName, ContainerInstanceId};
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, LastStatus, StopCode};
+use gantry_decide::query::Query;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -295,11 +297,10 @@ pub fn list_container_instances(
     request: ecs::ListContainerInstancesRequest,
 ) -> Result<ecs::ListContainerInstancesResponse, EcsError> {
     let cluster = &check::cluster(view, request.cluster.as_deref())?.name;
-    if request.filter.as_ref().is_some_and(|filter| !filter.trim().is_empty()) {
-        return Err(EcsError::UnsupportedFeature(
-            "Gantry does not filter container instances by query yet.".to_owned(),
-        ));
-    }
+    let filter = match request.filter.as_deref().map(str::trim) {
+        None | Some("") => None,
+        Some(text) => Some(Query::parse(text).map_err(|error| EcsError::invalid(error.to_string()))?),
+    };
     let page = Page::read(request.next_token.as_deref(), request.max_results, LIST_MAX, LIST_MAX)?;
     let wanted = |instance: &ContainerInstance| match request.status {
         // A status that no instance of ours can have finds nothing.
@@ -308,6 +309,14 @@ pub fn list_container_instances(
     };
     let instances = view.state.ecs.container_instances().iter();
     let instances = instances.filter(|(key, instance)| &key.cluster == cluster && wanted(instance));
+    let meant = |key: &ContainerInstanceKey, instance: &ContainerInstance| match &filter {
+        Some(filter) => {
+            let tasks = view.state.ecs.tasks_on(key).collect();
+            filter.matches(&InstanceCandidate { instance, tasks })
+        }
+        None => true,
+    };
+    let instances = instances.filter(|(key, instance)| meant(key, instance));
     let (container_instance_arns, next_token) = page.cut(
         instances.map(|(_, instance)| instance),
         |instance| instance.id.to_string(),

@@ -2,6 +2,7 @@
 
 pub mod account_setting;
 pub mod attribute;
+pub mod candidate;
 pub mod cluster;
 pub mod container_instance;
 pub mod page;

@@ -138,6 +138,35 @@ fn instances_are_drained_described_and_listed() {
 }
 
 #[test]
+fn instances_are_listed_by_query() {
+    let mut world = World::new();
+    world.create("default");
+    let (one, two) = (world.join("default"), world.join("default"));
+    world.register("web");
+    world.run("web:1", &one);
+    let put = json!({"attributes": [{"name": "stack", "value": "blue", "targetId": two}]});
+    world.write(attribute::put_attributes, put).unwrap();
+    let list = |world: &mut World, filter: &str| {
+        let request = json!({ "filter": filter });
+        world.read(container_instance::list_container_instances, request).unwrap()["containerInstanceArns"]
+            .take()
+    };
+    assert_eq!(list(&mut world, "attribute:stack == blue"), json!([two]));
+    assert_eq!(list(&mut world, "runningTasksCount > 0"), json!([one]));
+    assert_eq!(list(&mut world, "not(task:group == family:web) and agentConnected == false"), json!([two]));
+    assert_eq!(
+        list(&mut world, "attribute:rack == b7 and attribute:stack exists or task:group =~ none"),
+        json!([two])
+    );
+    assert_eq!(list(&mut world, " ").as_array().unwrap().len(), 2);
+    fails(
+        world.read(container_instance::list_container_instances, json!({"filter": "colour == red"})),
+        INVALID,
+        "Invalid expression: unknown subject 'colour' at character 1",
+    );
+}
+
+#[test]
 fn attributes_are_put_listed_and_deleted() {
     let world = &mut World::new();
     let arn = world.join("default");
