@@ -212,16 +212,20 @@ impl<K: Ord + Clone> Pool<K> {
                 None => candidates.push((index, key, host)),
             }
         }
+        // A task changes only the instance that it lands on: all others keep their answer and their rank, but for
+        // the buckets that they share.
+        let judge = |measures: &[Measure], index: usize, host: &Host| {
+            host.refuses_now(request).is_none().then(|| rank(measures, index, host, request))
+        };
+        let mut ranks: Vec<Option<Rank>> =
+            candidates.iter().map(|(index, _, host)| judge(&measures, *index, host)).collect();
         let mut on = Vec::new();
         let mut equals = Vec::new();
         while on.len() < count {
             let mut best: Option<Rank> = None;
             equals.clear();
-            for (position, (index, _, host)) in candidates.iter().enumerate() {
-                if host.refuses_now(request).is_some() {
-                    continue;
-                }
-                let rank = rank(&measures, *index, host, request);
+            for (position, rank) in ranks.iter().enumerate() {
+                let Some(rank) = *rank else { continue };
                 if best.is_none_or(|best| rank < best) {
                     best = Some(rank);
                     equals.clear();
@@ -238,14 +242,21 @@ impl<K: Ord + Clone> Pool<K> {
                 }
                 return Placed { on, refusals: Some(refusals) };
             }
-            let (index, key, host) = &mut candidates[equals[random.below(equals.len())]];
+            let chosen = equals[random.below(equals.len())];
+            let (index, key, host) = &mut candidates[chosen];
             host.take(request);
-            for measure in &mut measures {
-                if let Measure::Bucket { of, counts } = measure {
-                    counts[of[*index]] += 1;
+            on.push((*key).clone());
+            let index = *index;
+            for (slot, measure) in measures.iter_mut().enumerate() {
+                let Measure::Bucket { of, counts } = measure else { continue };
+                counts[of[index]] += 1;
+                for ((other, _, _), rank) in candidates.iter().zip(&mut ranks) {
+                    if let Some(rank) = rank.as_mut().filter(|_| of[*other] == of[index]) {
+                        rank[slot] += 1;
+                    }
                 }
             }
-            on.push((*key).clone());
+            ranks[chosen] = judge(&measures, index, candidates[chosen].2);
         }
         Placed { on, refusals: None }
     }
