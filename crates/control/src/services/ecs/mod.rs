@@ -1,7 +1,7 @@
 //! Amazon Elastic Container Service: clusters, task definitions, container instances and what belongs to them.
 //!
-//! The heart of Gantry. Handlers are in `ops`, what they ask of IAM in `authorize`, response shapes in `views`. Records and indexes are in `state`, what a request may name in `check`, the words of every
-//! refusal in `errors`.
+//! The heart of Gantry. Handlers are in `ops`, what they ask of IAM in `authorize`, response shapes in `views`. Records
+//! and indexes are in `state`, what a request may name in `check`, the words of every refusal in `errors`.
 
 mod authorize;
 mod bridge;
