@@ -52,7 +52,8 @@ pub fn run(root: &Path) -> Result<()> {
         counted(counts, &mut cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]))
     });
     runner(&mut counts, "end to end", |counts| {
-        venv::run(&mut cargo(&["build", "--locked", "--package", "gantry"]))?;
+        // The whole workspace, as the step before: with other features everything would be built once more.
+        venv::run(&mut cargo(&["build", "--locked", "--workspace", "--bins"]))?;
         let mut command = Command::new(venv::python(root, PYTHON_PACKAGES)?);
         command.args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests"]).current_dir(root);
         command.env("GANTRY", target(root)?.join("debug/gantry"));
