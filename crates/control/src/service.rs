@@ -47,7 +47,7 @@ impl Service {
         }
         if self.later.contains(&name) {
             let message =
-                format!("Gantry does not serve {name} yet. See `gantry --help` for what it serves.");
+                format!("Gantry does not serve {name} yet. CHANGELOG.md says which operations it serves.");
             return Err(ApiError::new("UnsupportedFeatureException", message));
         }
         Err(ApiError::new("UnknownOperationException", format!("The operation {name} does not exist.")))
