@@ -8,8 +8,14 @@ import subprocess
 
 import pytest
 
-# Where a machine without the public registry may keep providers.
-MIRRORS = [os.environ.get("TERRAFORM_PLUGINS"), "/opt/tf-plugins", "/usr/local/share/terraform/plugins"]
+
+def mirror():
+    """Where a machine without the public registry may keep providers: a folder with HOST/hashicorp/aws in it."""
+    named = os.environ.get("TERRAFORM_PLUGINS")
+    likely = [pathlib.Path(named)] if named else []
+    likely += [*pathlib.Path("/opt").glob("*"), pathlib.Path("/usr/local/share/terraform/plugins")]
+    return next((folder for folder in likely if any(folder.glob("*/hashicorp/aws"))), None)
+
 
 MAIN = """
 terraform {
@@ -81,8 +87,8 @@ def test_terraform_applies_and_destroys(gantry, tmp_path):
         assert done.returncode in wanted, done.stdout + done.stderr
         return done
 
-    mirror = next((mirror for mirror in MIRRORS if mirror and pathlib.Path(mirror).is_dir()), None)
-    found = terraform("init", "-input=false", *([f"-plugin-dir={mirror}"] if mirror else []), wanted=(0, 1))
+    folder = mirror()
+    found = terraform("init", "-input=false", *([f"-plugin-dir={folder}"] if folder else []), wanted=(0, 1))
     if found.returncode:
         pytest.skip("the AWS provider cannot be had here")
     terraform("apply", "-auto-approve", "-input=false")
