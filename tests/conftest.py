@@ -22,24 +22,25 @@ def binary():
 
 
 class Gantry:
-    """One server process on one data directory; may be stopped, killed and started again."""
+    """One process on one data directory, `gantry server` or `gantry up`; may be stopped, killed and started again."""
 
-    def __init__(self, directory, *flags):
+    def __init__(self, directory, *flags, command="server"):
         self.directory = pathlib.Path(directory)
         self.flags = flags
+        self.command = command
         self.process = None
         self.log = self.directory.with_suffix(".log")
 
     def start(self):
         endpoint = self.directory / "endpoint"
         endpoint.unlink(missing_ok=True)
-        command = [binary(), "server", "--data-dir", self.directory, "--listen", "127.0.0.1:0", *self.flags]
+        command = [binary(), self.command, "--data-dir", self.directory, "--listen", "127.0.0.1:0", *self.flags]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS_MAX
         while not endpoint.exists() or not endpoint.read_text().strip():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"gantry server did not start:\n{self.log.read_text()}")
+                raise AssertionError(f"gantry {self.command} did not start:\n{self.log.read_text()}")
             time.sleep(0.005)
         self.environment = self._environment()
         self.url = self.environment["AWS_ENDPOINT_URL"]
@@ -92,3 +93,67 @@ def gantry(tmp_path):
 @pytest.fixture
 def ecs(gantry):
     return gantry.client("ecs")
+
+
+# What the tests of running containers share.
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
+
+NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"], "securityGroups": ["sg-0123456789abcdef0"]}}
+
+
+class Platform(Gantry):
+    """`gantry up` with the sample images: a server, Fargate capacity and a container instance, on this machine."""
+
+    def __init__(self, directory, *flags):
+        super().__init__(directory, *flags, command="up")
+        subprocess.run([binary(), "image", "samples", "--data-dir", self.directory], check=True)
+
+    def sweep(self):
+        """Ends it for good, however it is, and takes every container and network of it off the host."""
+        self.end(signal.SIGKILL)
+        subprocess.run([binary(), "sweep", "--data-dir", self.directory], check=True, timeout=60)
+
+
+def leftovers(directory):
+    """Whatever on this host still belongs to the installation in `directory`: processes, mounts, namespaces, links."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(directory) in command:
+            found.append(f"process {process.name}: {command}")
+    found += [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if str(directory) in line]
+    names = subprocess.run([binary(), "sweep", "--data-dir", directory, "--list"], check=True, capture_output=True,
+                           text=True).stdout.split("\n")
+    return found + [name for name in names if name]
+
+
+@pytest.fixture
+def platform(tmp_path):
+    installation = Platform(tmp_path / "gantry").start()
+    try:
+        yield installation
+    finally:
+        installation.sweep()
+    assert leftovers(installation.directory) == []
+
+
+def page(url, seconds=10):
+    """The page at `url`, tried until it answers."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return answer.read().decode()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def wait(ecs, waiter, **arguments):
+    """A waiter of boto3's own, asking often."""
+    ecs.get_waiter(waiter).wait(**arguments, WaiterConfig={"Delay": 1, "MaxAttempts": 60})

@@ -97,15 +97,14 @@ impl Engine {
         }
 
         let mut writes = Vec::new();
-        let mut changes = self.head.drain_writes(&mut writes);
+        let mut news = self.head.drain_writes(&mut writes);
         // Controllers react to what changed, and to each other's changes, until nothing moves. The bound is far above
         // what any chain of reactions needs; whatever is left then is looked at again in the next step.
         for _ in 0..controllers::ROUNDS_PER_STEP_MAX {
-            if !self.controllers.run(now, &mut self.head, self.random.as_mut(), &changes) {
+            if !self.controllers.run(now, &mut self.head, self.random.as_mut(), &news) {
                 break;
             }
-            let further = self.head.drain_writes(&mut writes);
-            changes.extend(further);
+            news = self.head.drain_writes(&mut writes);
         }
 
         let mut effects = released;

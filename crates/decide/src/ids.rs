@@ -222,6 +222,10 @@ macro_rules! random_ids {
         pub struct $name([u8; 16]);
 
         impl $name {
+            /// The ends of the order, for ranges over all ids.
+            pub const MIN: $name = $name([0; 16]);
+            pub const MAX: $name = $name([0xff; 16]);
+
             pub fn random(random: &mut dyn Random) -> $name {
                 let mut bytes = [0; 16];
                 random.fill(&mut bytes);

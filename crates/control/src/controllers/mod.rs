@@ -13,13 +13,20 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+mod client_tokens;
 mod task_definitions;
+pub(crate) mod tasks;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// How often one step lets controllers react to each other. Far above the longest chain of reactions.
 pub const ROUNDS_PER_STEP_MAX: usize = 8;
 
 /// How long a lost hint can go unnoticed.
 const RESYNC: Duration = Duration::from_secs(60);
+
+/// The least pause before a key is looked at again.
+const SOONEST: Duration = Duration::from_millis(1);
 
 /// Everything that changed in a step.
 pub type Changes = Vec<(Scope, Change)>;
@@ -57,14 +64,53 @@ pub struct Status {
 /// A controller with its queue and timers.
 struct Driver<C: Controller> {
     queue: BTreeSet<(Scope, C::Key)>,
-    timers: BTreeMap<(Scope, C::Key), Timestamp>,
+    timers: Timers<(Scope, C::Key)>,
     status: Status,
+}
+
+/// When which key wants to be looked at again; each key at most once.
+struct Timers<K> {
+    at: BTreeMap<K, Timestamp>,
+    order: BTreeSet<(Timestamp, K)>,
+}
+
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Timers { at: BTreeMap::new(), order: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Clone> Timers<K> {
+    fn set(&mut self, key: K, at: Option<Timestamp>) {
+        if let Some(old) = self.at.remove(&key) {
+            self.order.remove(&(old, key.clone()));
+        }
+        if let Some(at) = at {
+            self.at.insert(key.clone(), at);
+            self.order.insert((at, key));
+        }
+    }
+
+    /// Takes a key whose time has come.
+    fn due(&mut self, now: Timestamp) -> Option<K> {
+        let (at, _) = self.order.first()?;
+        if *at > now {
+            return None;
+        }
+        let (_, key) = self.order.pop_first()?;
+        self.at.remove(&key);
+        Some(key)
+    }
+
+    fn next(&self) -> Timestamp {
+        self.order.first().map_or(Timestamp::NEVER, |(at, _)| *at)
+    }
 }
 
 impl<C: Controller> Default for Driver<C> {
     fn default() -> Self {
         let status = Status { name: C::NAME, ..Status::default() };
-        Driver { queue: BTreeSet::new(), timers: BTreeMap::new(), status }
+        Driver { queue: BTreeSet::new(), timers: Timers::default(), status }
     }
 }
 
@@ -87,10 +133,7 @@ impl<C: Controller> Driver<C> {
     }
 
     fn due(&mut self, now: Timestamp) {
-        let due: Vec<_> =
-            self.timers.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
-        for key in due {
-            self.timers.remove(&key);
+        while let Some(key) = self.timers.due(now) {
             self.queue.insert(key);
         }
     }
@@ -109,18 +152,17 @@ impl<C: Controller> Driver<C> {
                 self.status.applied += 1;
                 changed = true;
             }
-            match look_again {
-                Some(at) => self.timers.insert((scope, key), at),
-                None => self.timers.remove(&(scope, key)),
-            };
+            // A time that is past would wake the engine at once and forever.
+            let look_again = look_again.map(|at| at.max(now + SOONEST));
+            self.timers.set((scope, key), look_again);
         }
         self.status.last_round = now;
-        self.status.waiting = self.timers.len();
+        self.status.waiting = self.timers.at.len();
         changed
     }
 
     fn wake_at(&self) -> Timestamp {
-        self.timers.values().copied().min().unwrap_or(Timestamp::NEVER)
+        self.timers.next()
     }
 }
 
@@ -128,13 +170,19 @@ impl<C: Controller> Driver<C> {
 #[derive(Default)]
 pub struct Controllers {
     next_resync: Timestamp,
+    client_tokens: Driver<client_tokens::ClientTokens>,
     task_definitions: Driver<task_definitions::TaskDefinitions>,
+    tasks: Driver<tasks::Tasks>,
 }
 
 /// Calls the same method on every controller.
 macro_rules! each {
     ($self:ident, $driver:ident => $body:expr) => {{
+        let $driver = &mut $self.client_tokens;
+        $body;
         let $driver = &mut $self.task_definitions;
+        $body;
+        let $driver = &mut $self.tasks;
         $body;
     }};
 }
@@ -165,10 +213,15 @@ impl Controllers {
     }
 
     pub fn wake_at(&self) -> Timestamp {
-        self.next_resync.min(self.task_definitions.wake_at())
+        let wishes = [self.client_tokens.wake_at(), self.task_definitions.wake_at(), self.tasks.wake_at()];
+        wishes.into_iter().fold(self.next_resync, Timestamp::min)
     }
 
     pub fn status(&self) -> Vec<Status> {
-        vec![self.task_definitions.status.clone()]
+        vec![
+            self.client_tokens.status.clone(),
+            self.task_definitions.status.clone(),
+            self.tasks.status.clone(),
+        ]
     }
 }

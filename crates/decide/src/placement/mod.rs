@@ -92,6 +92,8 @@ pub enum Refusal {
     Cpu,
     Memory,
     Ports,
+    /// No address is left for a network interface of the task's own.
+    Eni,
 }
 
 impl Refusal {
@@ -106,6 +108,7 @@ impl Refusal {
             Refusal::Cpu => "RESOURCE:CPU",
             Refusal::Memory => "RESOURCE:MEMORY",
             Refusal::Ports => "RESOURCE:PORTS",
+            Refusal::Eni => "RESOURCE:ENI",
         }
     }
 
@@ -115,6 +118,7 @@ impl Refusal {
             Refusal::Cpu => "has insufficient CPU units available.".to_owned(),
             Refusal::Memory => "has insufficient memory available.".to_owned(),
             Refusal::Ports => "is already using a port required by your task.".to_owned(),
+            Refusal::Eni => "has no network interface left for your task.".to_owned(),
             Refusal::Attribute => "is missing an attribute required by your task.".to_owned(),
             Refusal::Inactive | Refusal::Agent | Refusal::MemberOf | Refusal::DistinctInstance => {
                 format!("encountered error \"{}\".", self.reason().trim_end_matches('.'))
@@ -139,7 +143,8 @@ impl<K> Default for Refusals<K> {
 }
 
 impl<K> Refusals<K> {
-    fn add(&mut self, key: &K, refusal: Refusal)
+    /// Counts an instance that was ruled out.
+    pub fn add(&mut self, key: &K, refusal: Refusal)
     where
         K: Clone,
     {

@@ -4,7 +4,9 @@ use super::{Constraint, HostPort, Refusal, Refusals, Request, Strategy};
 use crate::query::Candidate;
 use crate::random::Random;
 use crate::time::Timestamp;
+use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A container instance as placement sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +20,7 @@ pub struct Host {
     pub free_memory: i64,
     /// Reserved at registration or held by tasks.
     pub used_ports: BTreeSet<HostPort>,
-    pub attributes: BTreeMap<String, Option<String>>,
+    pub attributes: Arc<BTreeMap<String, Option<String>>>,
     /// How many tasks of each group are here; no entry is zero.
     pub groups: BTreeMap<String, u32>,
     pub agent_version: String,
@@ -142,16 +144,15 @@ pub struct Placed<K> {
     pub refusals: Option<Refusals<K>>,
 }
 
-/// The instances of one cluster. Placing changes it, [`Pool::release`] undoes that exactly: who drops a transaction
-/// releases what it placed.
+/// The instances of one cluster. A clone shares what does not change, so that transactions can work on their own.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pool<K> {
-    hosts: BTreeMap<K, Host>,
+pub struct Pool<K: Ord + Clone> {
+    hosts: OrdMap<K, Host>,
 }
 
-impl<K> Default for Pool<K> {
+impl<K: Ord + Clone> Default for Pool<K> {
     fn default() -> Self {
-        Pool { hosts: BTreeMap::new() }
+        Pool { hosts: OrdMap::new() }
     }
 }
 
@@ -171,6 +172,22 @@ enum Measure {
     },
     Cpu,
     Memory,
+}
+
+/// An instance in the running for a request.
+struct Candidacy<'a, K> {
+    /// Its place among all instances.
+    index: usize,
+    key: &'a K,
+    host: &'a Host,
+    /// With the tasks that this request has put there.
+    changed: Option<Host>,
+}
+
+impl<K> Candidacy<'_, K> {
+    fn now(&self) -> &Host {
+        self.changed.as_ref().unwrap_or(self.host)
+    }
 }
 
 impl<K: Ord + Clone> Pool<K> {
@@ -205,11 +222,11 @@ impl<K: Ord + Clone> Pool<K> {
     pub fn place(&mut self, request: &Request, count: usize, random: &mut dyn Random) -> Placed<K> {
         let mut refusals = Refusals::default();
         let mut measures = self.measures(request);
-        let mut candidates = Vec::new();
-        for (index, (key, host)) in self.hosts.iter_mut().enumerate() {
+        let mut candidates: Vec<Candidacy<'_, K>> = Vec::new();
+        for (index, (key, host)) in self.hosts.iter().enumerate() {
             match host.refuses_for_good(request) {
                 Some(refusal) => refusals.add(key, refusal),
-                None => candidates.push((index, key, host)),
+                None => candidates.push(Candidacy { index, key, host, changed: None }),
             }
         }
         // A task changes only the instance that it lands on: all others keep their answer and their rank, but for
@@ -218,7 +235,7 @@ impl<K: Ord + Clone> Pool<K> {
             host.refuses_now(request).is_none().then(|| rank(measures, index, host, request))
         };
         let mut ranks: Vec<Option<Rank>> =
-            candidates.iter().map(|(index, _, host)| judge(&measures, *index, host)).collect();
+            candidates.iter().map(|candidate| judge(&measures, candidate.index, candidate.host)).collect();
         let mut on = Vec::new();
         let mut equals = Vec::new();
         while on.len() < count {
@@ -235,30 +252,36 @@ impl<K: Ord + Clone> Pool<K> {
                 }
             }
             if equals.is_empty() {
-                for (_, key, host) in &candidates {
-                    if let Some(refusal) = host.refuses_now(request) {
-                        refusals.add(*key, refusal);
+                for candidate in &candidates {
+                    if let Some(refusal) = candidate.now().refuses_now(request) {
+                        refusals.add(candidate.key, refusal);
                     }
                 }
-                return Placed { on, refusals: Some(refusals) };
+                break;
             }
             let chosen = equals[random.below(equals.len())];
-            let (index, key, host) = &mut candidates[chosen];
-            host.take(request);
-            on.push((*key).clone());
-            let index = *index;
+            let candidate = &mut candidates[chosen];
+            candidate.changed.get_or_insert_with(|| candidate.host.clone()).take(request);
+            on.push(candidate.key.clone());
+            let index = candidate.index;
             for (slot, measure) in measures.iter_mut().enumerate() {
                 let Measure::Bucket { of, counts } = measure else { continue };
                 counts[of[index]] += 1;
-                for ((other, _, _), rank) in candidates.iter().zip(&mut ranks) {
-                    if let Some(rank) = rank.as_mut().filter(|_| of[*other] == of[index]) {
+                for (other, rank) in candidates.iter().zip(&mut ranks) {
+                    if let Some(rank) = rank.as_mut().filter(|_| of[other.index] == of[index]) {
                         rank[slot] += 1;
                     }
                 }
             }
-            ranks[chosen] = judge(&measures, index, candidates[chosen].2);
+            ranks[chosen] = judge(&measures, index, candidates[chosen].now());
         }
-        Placed { on, refusals: None }
+        let changed: Vec<(K, Host)> = candidates
+            .into_iter()
+            .filter_map(|candidate| Some((candidate.key.clone(), candidate.changed?)))
+            .collect();
+        self.hosts.extend(changed);
+        let refusals = (on.len() < count).then_some(refusals);
+        Placed { on, refusals }
     }
 
     /// Nothing after a random strategy has a say: random leaves no equals.

@@ -15,7 +15,7 @@ fn host(zone: &str, cpu: i64, memory: i64) -> Host {
         free_cpu: cpu,
         free_memory: memory,
         used_ports: BTreeSet::from([(Protocol::Tcp, 22)]),
-        attributes: BTreeMap::from([("ecs.availability-zone".to_owned(), Some(zone.to_owned()))]),
+        attributes: BTreeMap::from([("ecs.availability-zone".to_owned(), Some(zone.to_owned()))]).into(),
         groups: BTreeMap::new(),
         agent_version: "1.86.3".to_owned(),
         ec2_instance_id: None,

@@ -6,12 +6,17 @@
 mod authorize;
 mod bridge;
 pub mod check;
+mod compute;
+mod convert;
 pub mod errors;
+pub mod launch;
 mod ops;
+pub mod placement;
 pub mod state;
+pub mod stop;
 pub mod tags;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod views;
 
 use crate::service::Service;
@@ -40,6 +45,14 @@ pub static SERVICE: Service = Service {
         read ListContainerInstances => authorize::resources::list_container_instances, ops::container_instance::list_container_instances;
         write UpdateContainerInstancesState => authorize::resources::update_container_instances_state, ops::container_instance::update_container_instances_state;
         write UpdateContainerAgent => authorize::resources::update_container_agent, ops::container_instance::update_container_agent;
+        write RunTask => authorize::tasks::run_task, ops::task::run_task;
+        write StartTask => authorize::tasks::start_task, ops::task::start_task;
+        write StopTask => authorize::tasks::stop_task, ops::task::stop_task;
+        read DescribeTasks => authorize::tasks::describe_tasks, ops::task::describe_tasks;
+        read ListTasks => authorize::tasks::list_tasks, ops::task::list_tasks;
+        write SubmitTaskStateChange => authorize::tasks::submit_task_state_change, ops::submit::submit_task_state_change;
+        write SubmitContainerStateChange => authorize::tasks::submit_container_state_change, ops::submit::submit_container_state_change;
+        write SubmitAttachmentStateChanges => authorize::tasks::submit_attachment_state_changes, ops::submit::submit_attachment_state_changes;
         write PutAttributes => authorize::resources::put_attributes, ops::attribute::put_attributes;
         write DeleteAttributes => authorize::resources::delete_attributes, ops::attribute::delete_attributes;
         read ListAttributes => authorize::resources::list_attributes, ops::attribute::list_attributes;
@@ -73,7 +86,6 @@ pub static SERVICE: Service = Service {
         "DescribeServiceRevisions",
         "DescribeServices",
         "DescribeTaskSets",
-        "DescribeTasks",
         "DiscoverPollEndpoint",
         "ExecuteCommand",
         "GetTaskProtection",
@@ -83,15 +95,8 @@ pub static SERVICE: Service = Service {
         "ListServiceDeployments",
         "ListServices",
         "ListServicesByNamespace",
-        "ListTasks",
         "RegisterDaemonTaskDefinition",
-        "RunTask",
-        "StartTask",
         "StopServiceDeployment",
-        "StopTask",
-        "SubmitAttachmentStateChanges",
-        "SubmitContainerStateChange",
-        "SubmitTaskStateChange",
         "UpdateCapacityProvider",
         "UpdateDaemon",
         "UpdateExpressGatewayService",

@@ -3,8 +3,9 @@
 mod cluster;
 mod container_instance;
 mod tag;
+mod task;
 mod task_definition;
-mod world;
+pub(crate) mod world;
 
 use super::SERVICE;
 

@@ -7,32 +7,32 @@ use gantry_decide::ids::{ClusterName, Scope};
 
 /// The ARN of what `text` names: itself, or made of a short name as `resource` says, or `*` for text that can name
 /// nothing (the handler will refuse it).
-fn arn_of(scope: &Scope, text: &str, resource: impl Fn(&str) -> Option<EcsResource>) -> String {
+pub(super) fn arn_of(scope: &Scope, text: &str, resource: impl Fn(&str) -> Option<EcsResource>) -> String {
     if text.starts_with("arn:") {
         return text.to_owned();
     }
     resource(text).map_or_else(|| "*".to_owned(), |resource| scope.ecs(resource).to_string())
 }
 
-fn cluster_arn(scope: &Scope, text: Option<&str>) -> String {
+pub(super) fn cluster_arn(scope: &Scope, text: Option<&str>) -> String {
     let name = text
         .filter(|text| !text.is_empty())
         .map_or_else(|| ClusterName::default_cluster().to_string(), str::to_owned);
     arn_of(scope, &name, |name| name.parse().ok().map(EcsResource::Cluster))
 }
 
-fn cluster_name(text: Option<&str>) -> Option<ClusterName> {
+pub(super) fn cluster_name(text: Option<&str>) -> Option<ClusterName> {
     match text {
         None | Some("") => Some(ClusterName::default_cluster()),
         Some(text) => text.rsplit('/').next().unwrap_or(text).parse().ok(),
     }
 }
 
-fn instance_arn(scope: &Scope, cluster: Option<&str>, text: &str) -> String {
+pub(super) fn instance_arn(scope: &Scope, cluster: Option<&str>, text: &str) -> String {
     arn_of(scope, text, |id| Some(EcsResource::ContainerInstance(cluster_name(cluster)?, id.parse().ok()?)))
 }
 
-fn definition_arn(scope: &Scope, text: &str) -> String {
+pub(super) fn definition_arn(scope: &Scope, text: &str) -> String {
     arn_of(scope, text, |id| id.parse().ok().map(EcsResource::TaskDefinition))
 }
 

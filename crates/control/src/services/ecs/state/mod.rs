@@ -16,8 +16,10 @@ pub use service::*;
 pub use task::*;
 pub use task_definition::*;
 
+use crate::services::ecs::placement::{self, InstancePool};
 use gantry_decide::ids::{ClusterName, TaskDefinitionId};
 use gantry_store::{Index, LoadError, Record, Table, Write};
+use imbl::OrdMap;
 
 /// One record that changed, by key: a hint to controllers and sessions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +46,8 @@ pub struct EcsState {
     tasks_by_instance: Index<ContainerInstanceKey, TaskKey>,
     /// Tasks not yet STOPPED, by service.
     tasks_by_service: Index<ServiceKey, TaskKey>,
+    /// What is free on the instances, by their cluster: follows from tasks and instances alone.
+    pools: OrdMap<ClusterName, InstancePool>,
 }
 
 impl EcsState {
@@ -59,17 +63,24 @@ impl EcsState {
     pub fn put_task(&mut self, task: Task) {
         let key = task.key();
         let (instance, service, live) = (task.instance.clone(), task.service_key(), task.is_live());
+        let held = (live && instance.is_some()).then(|| placement::held_by(&task));
         let previous = self.tasks.put(task);
         if let Some(old) = previous.filter(|old| old.is_live()) {
             if let Some(instance) = &old.instance {
                 self.tasks_by_instance.remove(instance, &key);
+                if let Some(pool) = self.pools.get_mut(&instance.cluster) {
+                    pool.release(instance, &placement::held_by(&old));
+                }
             }
             if let Some(service) = &old.service_key() {
                 self.tasks_by_service.remove(service, &key);
             }
         }
         if live {
-            if let Some(instance) = instance {
+            if let (Some(instance), Some(held)) = (instance, held) {
+                if let Some(pool) = self.pools.get_mut(&instance.cluster) {
+                    pool.take(&instance, &held);
+                }
                 self.tasks_by_instance.insert(instance, key.clone());
             }
             if let Some(service) = service {
@@ -118,12 +129,24 @@ impl EcsState {
         self.container_instances.get(key).map(AsRef::as_ref)
     }
 
+    /// Writes an instance and keeps its cluster's pool true.
     pub fn put_container_instance(&mut self, instance: ContainerInstance) {
+        let key = instance.key();
+        let host = placement::host(&instance, self.tasks_on(&key));
+        self.pools.entry(key.cluster.clone()).or_default().put(key, host);
         self.container_instances.put(instance);
     }
 
     pub fn remove_container_instance(&mut self, key: &ContainerInstanceKey) {
+        if let Some(pool) = self.pools.get_mut(&key.cluster) {
+            pool.remove(key);
+        }
         self.container_instances.remove(key);
+    }
+
+    /// The instances of a cluster with what is free on them: a copy to place on, cheap to make.
+    pub fn pool(&self, cluster: &ClusterName) -> InstancePool {
+        self.pools.get(cluster).cloned().unwrap_or_default()
     }
 
     pub fn idempotency(&self) -> &Table<IdempotencyRecord> {
@@ -174,7 +197,8 @@ impl EcsState {
         } else if is::<Service>(table) {
             self.services.load(value)?;
         } else if is::<ContainerInstance>(table) {
-            self.container_instances.load(value)?;
+            self.put_container_instance(gantry_store::decode::<ContainerInstance>(value)?);
+            self.container_instances.forget_dirty();
         } else if is::<IdempotencyRecord>(table) {
             self.idempotency.load(value)?;
         } else {
@@ -204,6 +228,11 @@ impl EcsState {
                 task.last_status.is_stopped(),
                 "{key:?}: stoppedAt is set exactly when a task is STOPPED"
             );
+        }
+        for (key, instance) in self.container_instances.iter() {
+            let pooled = self.pools.get(&key.cluster).and_then(|pool| pool.host(key));
+            let rebuilt = placement::host(instance, self.tasks_on(key));
+            assert_eq!(pooled, Some(&rebuilt), "{key:?}: the pool contradicts the tables");
         }
         for (instance, task) in self.tasks_by_instance.iter() {
             let live = self.task(task).is_some_and(|t| t.is_live() && t.instance.as_ref() == Some(instance));

@@ -141,6 +141,9 @@ pub struct Task {
     pub started_by: Option<String>,
     pub tags: Tags,
     pub enable_execute_command: bool,
+    /// Whether an agent was ever told of it. One that was not can stop without an agent's word.
+    #[serde(default)]
+    pub sent: bool,
     /// Grows by one with each change that an event would tell.
     pub version: u64,
     pub created_at: Timestamp,

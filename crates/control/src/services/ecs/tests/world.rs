@@ -113,6 +113,7 @@ impl World {
             started_by: None,
             tags: Tags::new(),
             enable_execute_command: false,
+            sent: true,
             version: 1,
             created_at: self.now,
             connectivity_at: None,

@@ -1,0 +1,121 @@
+//! Tasks: the steps between what users ask for and what agents report. What needs no agent is done here; what has
+//! ended is forgotten after an hour.
+
+use super::{Controller, LookAgain};
+use crate::services::ecs::state::{ContainerInstanceStatus, Task, TaskKey};
+use crate::state::Change;
+use crate::tx::{Tx, View};
+use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, LastStatus, StopCode};
+use gantry_decide::random::Random;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long a stopped task stays describable: ECS's least.
+const RETENTION: Duration = Duration::from_secs(3600);
+
+/// See the module.
+pub struct Tasks;
+
+/// The next step of one task.
+pub enum Step {
+    /// Its network interface is there: the agent may have it.
+    HandOver,
+    /// Nothing has to be drained any more.
+    Signal,
+    /// Nothing of it is left on any host.
+    End,
+    /// Its instance is gone, and nobody will hear of it again.
+    Abandon,
+    Forget,
+}
+
+impl Controller for Tasks {
+    const NAME: &'static str = "tasks";
+    type Key = TaskKey;
+    type Plan = Step;
+
+    fn watches(view: View<'_>, change: &Change, keys: &mut BTreeSet<TaskKey>) {
+        match change {
+            Change::Task(key) => {
+                keys.insert(key.clone());
+            }
+            Change::ContainerInstance(key) => {
+                let gone = view
+                    .state
+                    .ecs
+                    .container_instance(key)
+                    .is_none_or(|instance| instance.status == ContainerInstanceStatus::Inactive);
+                if gone {
+                    keys.extend(view.state.ecs.tasks_on(key).map(TaskKey::from));
+                }
+            }
+            Change::Cluster(_) | Change::TaskDefinition(_) | Change::Service(_) => {}
+        }
+    }
+
+    fn all(view: View<'_>) -> Vec<TaskKey> {
+        view.state.ecs.tasks().iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    fn plan(view: View<'_>, key: &TaskKey, _random: &mut dyn Random) -> (Option<Step>, LookAgain) {
+        let Some(task) = view.state.ecs.task(key) else { return (None, None) };
+        let step = next(view, task);
+        let look_again = match task.stopped_at {
+            Some(at) if step.is_none() => Some(at + RETENTION),
+            _ => None,
+        };
+        (step, look_again)
+    }
+
+    fn apply(tx: &mut Tx<'_>, key: &TaskKey, step: Step) {
+        let Some(mut task) = tx.state.ecs.task(key).cloned() else { return };
+        task.version += 1;
+        match step {
+            Step::HandOver => {
+                task.last_status = LastStatus::Pending;
+                task.connectivity_at = Some(tx.now);
+            }
+            Step::Signal => task.last_status = LastStatus::Stopping,
+            Step::End => end(&mut task, tx),
+            Step::Abandon => {
+                task.request_stop(
+                    StopCode::UserInitiated,
+                    "Container instance deregistration forced by user",
+                    tx.now,
+                );
+                end(&mut task, tx);
+            }
+            Step::Forget => return tx.state.ecs.remove_task(key),
+        }
+        tx.state.ecs.put_task(task);
+    }
+}
+
+fn next(view: View<'_>, task: &Task) -> Option<Step> {
+    if task.last_status == LastStatus::Stopped {
+        let forgotten = task.stopped_at.is_some_and(|at| at + RETENTION <= view.now);
+        return forgotten.then_some(Step::Forget);
+    }
+    let instance = task.instance.as_ref().and_then(|key| view.state.ecs.container_instance(key));
+    if instance.is_none_or(|instance| instance.status == ContainerInstanceStatus::Inactive) {
+        return Some(Step::Abandon);
+    }
+    match (task.desired_status, task.last_status) {
+        (_, LastStatus::Deprovisioning) => Some(Step::End),
+        (DesiredStatus::Stopped, _) if !task.sent => Some(Step::End),
+        (DesiredStatus::Running, LastStatus::Provisioning) => Some(Step::HandOver),
+        (DesiredStatus::Stopped, LastStatus::Deactivating) => Some(Step::Signal),
+        _ => None,
+    }
+}
+
+fn end(task: &mut Task, tx: &Tx<'_>) {
+    task.last_status = LastStatus::Stopped;
+    task.stopped_at = Some(tx.now);
+    for container in &mut task.containers {
+        container.last_status = ContainerStatus::Stopped;
+    }
+    if let Some(eni) = &mut task.eni {
+        eni.attached = false;
+    }
+}

@@ -1,0 +1,32 @@
+//! Controllers in the scripts of a service's tests: run on a world until nothing moves.
+#![allow(clippy::unwrap_used)]
+
+use super::Controller;
+use crate::services::ecs::tests::world::World;
+use crate::tx::{Tx, View};
+
+/// More rounds than any chain of reactions needs.
+const ROUNDS_MAX: usize = 50;
+
+/// Looks at every key again and again until a whole round changes nothing.
+pub fn settle<C: Controller>(world: &mut World) {
+    for _ in 0..ROUNDS_MAX {
+        let mut changed = false;
+        let keys = C::all(View { scope: &world.scope, state: &world.state, now: world.now });
+        for key in keys {
+            let view = View { scope: &world.scope, state: &world.state, now: world.now };
+            if let (Some(plan), _) = C::plan(view, &key, &mut world.random) {
+                let mut state = world.state.clone();
+                let mut tx =
+                    Tx { scope: &world.scope, state: &mut state, now: world.now, random: &mut world.random };
+                C::apply(&mut tx, &key, plan);
+                world.state = state;
+                changed = true;
+            }
+        }
+        if !changed {
+            return;
+        }
+    }
+    panic!("{} does not come to rest", C::NAME);
+}

@@ -1,0 +1,137 @@
+//! Placement between the tables and the judge in `decide`: what a task asks of an instance, and what an instance has.
+
+use super::state::{
+    ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, FARGATE_POOL, LaunchType,
+    PlacementConstraint, PlacementStrategy, Task,
+};
+use gantry_decide::ids::ClusterName;
+use gantry_decide::placement::{Constraint, Host, HostPort, Pool, Protocol, Request, Strategy};
+use gantry_decide::query::Query;
+use gantry_decide::task::definition::TaskDefinition;
+use gantry_decide::task::{NetworkMode, TransportProtocol};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
+
+/// The instances of a cluster, or of the Fargate pool, with what is free on them.
+pub type InstancePool = Pool<ContainerInstanceKey>;
+
+/// In what an agent of ours tells that it makes network interfaces by itself, from addresses of this CIDR block. awsvpc
+/// tasks go nowhere else: there is no VPC around us whose interfaces could be attached.
+pub const ADDRESS_BLOCK_ATTRIBUTE: &str = "gantry.awsvpc-cidr";
+/// Machines of the user's own, in ECS's sense of launch type EXTERNAL.
+const EXTERNAL_ATTRIBUTE: &str = "ecs.capability.external";
+
+/// The cluster whose instances tasks of a launch type are placed on.
+pub fn pool_name(cluster: &ClusterName, launch_type: LaunchType) -> ClusterName {
+    match launch_type {
+        LaunchType::Fargate => FARGATE_POOL.parse().expect("the pool's name is a cluster name"),
+        LaunchType::Ec2 | LaunchType::External => cluster.clone(),
+    }
+}
+
+/// The instance as placement sees it, with the tasks that are on it.
+pub fn host<'a>(instance: &ContainerInstance, tasks: impl Iterator<Item = &'a Task>) -> Host {
+    let port = |protocol| move |port: &u16| (protocol, *port);
+    let registered = &instance.registered;
+    let mut used_ports: BTreeSet<HostPort> = BTreeSet::new();
+    used_ports.extend(registered.reserved_ports_tcp.iter().map(port(Protocol::Tcp)));
+    used_ports.extend(registered.reserved_ports_udp.iter().map(port(Protocol::Udp)));
+    let mut free_cpu = i64::from(registered.cpu);
+    let mut free_memory = i64::from(registered.memory);
+    let mut groups = BTreeMap::new();
+    for task in tasks {
+        let held = held_by(task);
+        free_cpu -= i64::from(held.cpu);
+        free_memory -= i64::from(held.memory);
+        used_ports.extend(held.ports);
+        *groups.entry(held.group).or_default() += 1;
+    }
+    Host {
+        active: instance.status == ContainerInstanceStatus::Active,
+        connected: instance.agent_connected,
+        free_cpu,
+        free_memory,
+        used_ports,
+        attributes: Arc::new(instance.attributes.clone()),
+        groups,
+        agent_version: instance.agent.version.clone(),
+        ec2_instance_id: instance.ec2_instance_id.clone(),
+        registered_at: instance.registered_at,
+    }
+}
+
+/// What a task holds on its instance until it is STOPPED.
+pub fn held_by(task: &Task) -> Request {
+    resources(&task.definition, &task.group)
+}
+
+fn resources(definition: &TaskDefinition, group: &str) -> Request {
+    let mut ports = BTreeSet::new();
+    if definition.effective_network_mode() != NetworkMode::Awsvpc {
+        for mapping in definition.container_definitions.iter().flat_map(|c| &c.port_mappings) {
+            if let Some(port) = mapping.host_port.filter(|port| *port != 0) {
+                let protocol = match mapping.protocol {
+                    TransportProtocol::Tcp => Protocol::Tcp,
+                    TransportProtocol::Udp => Protocol::Udp,
+                };
+                ports.insert((protocol, port));
+            }
+        }
+    }
+    Request {
+        cpu: definition.reserved_cpu().0,
+        memory: definition.reserved_memory().0,
+        ports,
+        group: group.to_owned(),
+        ..Request::default()
+    }
+}
+
+/// What a task to be placed asks of an instance.
+///
+/// Constraints and strategies were read before: text that is neither counts as none.
+pub fn request(
+    definition: &TaskDefinition,
+    launch_type: LaunchType,
+    group: &str,
+    constraints: &[PlacementConstraint],
+    strategies: &[PlacementStrategy],
+) -> Request {
+    let mut request = resources(definition, group);
+    if definition.effective_network_mode() == NetworkMode::Awsvpc {
+        request.attributes.insert(ADDRESS_BLOCK_ATTRIBUTE.to_owned(), None);
+    }
+    if launch_type == LaunchType::Fargate {
+        // Whoever offers the pool offers all that Fargate has; only the processor must be the right one.
+        let architecture = definition.runtime_platform.as_ref().and_then(|p| p.cpu_architecture);
+        if let Some(architecture) = architecture {
+            let name = architecture.as_str().to_ascii_lowercase();
+            request.attributes.insert("ecs.cpu-architecture".to_owned(), Some(name));
+        }
+        return request;
+    }
+    for required in definition.requires_attributes.iter() {
+        request.attributes.insert(required.name.clone(), required.value.clone());
+    }
+    if launch_type == LaunchType::External {
+        request.attributes.insert(EXTERNAL_ATTRIBUTE.to_owned(), None);
+    } else {
+        request.constraints.push(Constraint::MemberOf(NOT_EXTERNAL.clone()));
+    }
+    let own = definition.placement_constraints.iter().map(|c| Query::parse(&c.expression));
+    request.constraints.extend(own.filter_map(Result::ok).map(Constraint::MemberOf));
+    request.constraints.extend(constraints.iter().filter_map(|constraint| match constraint {
+        PlacementConstraint::DistinctInstance => Some(Constraint::DistinctInstance),
+        PlacementConstraint::MemberOf(expression) => Query::parse(expression).ok().map(Constraint::MemberOf),
+    }));
+    request.strategies.extend(strategies.iter().filter_map(|strategy| match strategy {
+        PlacementStrategy::Random => Some(Strategy::Random),
+        PlacementStrategy::Spread(field) => Strategy::spread(field),
+        PlacementStrategy::Binpack(field) => Strategy::binpack(field),
+    }));
+    request
+}
+
+static NOT_EXTERNAL: LazyLock<Query> = LazyLock::new(|| {
+    Query::parse("attribute:ecs.capability.external !exists").expect("a test places with it")
+});
