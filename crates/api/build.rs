@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::path::Path;
 
-const MODELS: &[&str] = &["acs", "ecs", "sts"];
+const MODELS: &[&str] = &["acs", "ecs", "sts", "tcs"];
 
 fn main() {
     let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");

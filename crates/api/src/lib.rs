@@ -19,4 +19,6 @@ services! {
     ecs
     /// AWS Security Token Service.
     sts
+    /// Messages of the telemetry service: health and metrics of an agent's tasks, over a WebSocket.
+    tcs
 }

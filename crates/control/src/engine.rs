@@ -7,6 +7,7 @@
 
 use crate::controllers::{self, Controllers};
 use crate::service::Reply;
+use crate::sessions::{SessionId, SessionInput, SessionOutput, Sessions};
 use crate::state::State;
 use crate::tx::Tx;
 use gantry_decide::ids::Scope;
@@ -26,6 +27,8 @@ pub type Write = Box<dyn FnOnce(&mut Tx<'_>) -> Reply + Send>;
 pub enum Input {
     /// A decoded, authorised write.
     Call { id: CallId, scope: Scope, write: Write },
+    /// Something happened on an agent's connection.
+    Session { id: SessionId, input: SessionInput },
     /// The batch of this number, and all before it, are on disk.
     Durable(u64),
     /// Time has passed; see [`Effect::WakeAt`].
@@ -41,6 +44,11 @@ pub enum Effect {
     Reply {
         id: CallId,
         reply: Reply,
+    },
+    /// Say something on an agent's connection.
+    Session {
+        id: SessionId,
+        output: SessionOutput,
     },
     /// Call [`Engine::step`] with [`Input::Tick`] at this time at the latest. Replaces earlier wishes.
     WakeAt(Timestamp),
@@ -60,6 +68,7 @@ pub struct Engine {
     durable_seq: u64,
     held: VecDeque<Held>,
     controllers: Controllers,
+    sessions: Sessions,
     random: Box<dyn Random + Send>,
 }
 
@@ -72,6 +81,7 @@ impl Engine {
             durable_seq: last_seq,
             held: VecDeque::new(),
             controllers: Controllers::default(),
+            sessions: Sessions::default(),
             random,
         }
     }
@@ -91,6 +101,7 @@ impl Engine {
                     let reply = self.transact(now, &scope, write);
                     visible.push(Effect::Reply { id, reply });
                 }
+                Input::Session { id, input } => self.sessions.handle(now, id, input, &mut self.head),
                 Input::Durable(seq) => self.durable(seq, &mut released),
                 Input::Tick => self.controllers.tick(now),
             }
@@ -98,6 +109,7 @@ impl Engine {
 
         let mut writes = Vec::new();
         let mut news = self.head.drain_writes(&mut writes);
+        let mut changes = news.clone();
         // Controllers react to what changed, and to each other's changes, until nothing moves. The bound is far above
         // what any chain of reactions needs; whatever is left then is looked at again in the next step.
         for _ in 0..controllers::ROUNDS_PER_STEP_MAX {
@@ -105,7 +117,13 @@ impl Engine {
                 break;
             }
             news = self.head.drain_writes(&mut writes);
+            changes.extend(news.iter().cloned());
         }
+        // Agents are told last, of what all of this came to.
+        self.sessions.deliver(now, &mut self.head, &changes, self.random.as_mut());
+        self.head.drain_writes(&mut writes);
+        let told = self.sessions.take_outputs().into_iter();
+        visible.extend(told.map(|(id, output)| Effect::Session { id, output }));
 
         let mut effects = released;
         if !writes.is_empty() {
@@ -123,7 +141,7 @@ impl Engine {
                 _ => self.held.push_back(Held { seq: self.last_seq, effects: visible }),
             }
         }
-        let wake = self.controllers.wake_at();
+        let wake = self.controllers.wake_at().min(self.sessions.wake_at());
         if wake < Timestamp::NEVER {
             effects.push(Effect::WakeAt(wake));
         }

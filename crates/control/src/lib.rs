@@ -7,5 +7,6 @@ pub mod controllers;
 pub mod engine;
 pub mod service;
 pub mod services;
+pub mod sessions;
 pub mod state;
 pub mod tx;

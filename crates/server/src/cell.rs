@@ -1,9 +1,11 @@
 //! The control engine behind the endpoint: reads run on the published snapshot, on the caller's own task and without
 //! a lock; writes go to the writer loop and are answered once durable.
 
+use crate::agents::{self, Agents};
 use crate::endpoint::{self, ReadRequest, Services};
 use crate::keys::Holder;
 use crate::os;
+use crate::transport::Response;
 use crate::writer::{Inbox, Machine, Rejected, Step};
 use arc_swap::ArcSwap;
 use gantry_control::call::{Call, Caller, Principal};
@@ -15,6 +17,8 @@ use gantry_control::tx::View;
 use gantry_decide::ids::Scope;
 use gantry_decide::time::Timestamp;
 use gantry_wire::{ApiError, ServiceModel};
+use http::request::Parts;
+use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::future::Future;
@@ -53,11 +57,17 @@ pub struct Shared {
     snapshot: ArcSwap<State>,
     /// Callers that wait. Bounded by the writer's inbox.
     waiting: Mutex<HashMap<CallId, oneshot::Sender<Reply>>>,
+    agents: Arc<Agents>,
 }
 
 impl Shared {
     pub fn new(state: State) -> Arc<Shared> {
-        Arc::new(Shared { snapshot: ArcSwap::from_pointee(state), waiting: Mutex::default() })
+        let snapshot = ArcSwap::from_pointee(state);
+        Arc::new(Shared { snapshot, waiting: Mutex::default(), agents: Arc::default() })
+    }
+
+    pub fn agents(&self) -> &Agents {
+        &self.agents
     }
 
     /// Performs the engine's effects, on the writer's thread.
@@ -70,13 +80,15 @@ impl Shared {
                     let _ = caller.send(reply);
                 }
             }
+            Effect::Session { id, output } => self.agents.perform(id, output),
             Effect::Persist(_) | Effect::WakeAt(_) => unreachable!("the writer loop keeps these"),
         }
     }
 
-    /// Nothing more will be answered: callers that wait are told so.
+    /// Nothing more will be answered: callers that wait, and agents, are told so.
     pub fn abandon(&self) {
         self.waiting.lock().clear();
+        self.agents.close_all();
     }
 }
 
@@ -135,6 +147,20 @@ fn stopping() -> ApiError {
 impl Services for Cell {
     fn models(&self) -> &[&'static ServiceModel] {
         &self.models
+    }
+
+    fn upgrade(
+        &self,
+        caller: endpoint::Caller,
+        parts: &Parts,
+        upgrade: OnUpgrade,
+    ) -> Result<Response, ApiError> {
+        let channel = agents::channel(parts.uri.path()).ok_or_else(|| {
+            ApiError::new("UnknownOperationException", "No connection is served at this path.")
+        })?;
+        let state = self.shared.snapshot.load().snapshot(&caller.scope);
+        let view = View { scope: &caller.scope, state: &state, now: os::now() };
+        self.shared.agents.accept(view, &self.inbox, &caller, channel, parts, upgrade)
     }
 
     fn call(

@@ -1,9 +1,11 @@
 //! The AWS endpoint: one port for all services. Route, authenticate, hand the body's reader to [`Services`], encode
 //! what comes back; every refusal in the shape of the protocol that the request speaks.
 
+use crate::agents;
 use crate::keys::{Auth, Holder, Keys, open_account};
 use crate::os::{self, OsRandom};
 use crate::transport::{Handler, Refusal, Request, Response};
+use gantry_api::ecs;
 use gantry_decide::ids::{RequestId, Scope};
 use gantry_decide::time::Timestamp;
 use gantry_wire::route::{self, Target};
@@ -13,6 +15,7 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use hyper::body::Bytes;
+use hyper::upgrade::OnUpgrade;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -52,6 +55,12 @@ pub trait Services: Send + Sync + 'static {
     /// The services served, for routing.
     fn models(&self) -> &[&'static ServiceModel];
 
+    /// Answers a request to change to another protocol.
+    ///
+    /// # Errors
+    /// The refusal, in the form that agents read.
+    fn upgrade(&self, caller: Caller, parts: &Parts, upgrade: OnUpgrade) -> Result<Response, ApiError>;
+
     /// Reads the request, authorises it and begins it; the future is its answer.
     fn call(&self, call: Call, read: &mut ReadRequest<'_>) -> Pin<Box<dyn Future<Output = Reply> + Send>>;
 }
@@ -89,6 +98,19 @@ impl<S: Services> Endpoint<S> {
         match reply {
             Ok(response) => encode(&target, response.as_ref(), request_id),
             Err(error) => encode_error(service.protocol, service.xml_namespace, &error, request_id),
+        }
+    }
+
+    /// Lets an agent open its connection, or tells it why not: as an object of the exception's name and its text.
+    fn connect(&self, parts: &Parts, upgrade: OnUpgrade, request_id: RequestId) -> Response {
+        let caller = self.authenticate(parts, &[], ecs::SERVICE, os::now());
+        match caller.and_then(|caller| self.services.upgrade(caller, parts, upgrade)) {
+            Ok(response) => response,
+            Err(error) => {
+                let body = serde_json::json!({ error.code.as_ref(): error.message }).to_string();
+                let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+                respond(status, "application/json", body.into_bytes(), request_id)
+            }
         }
     }
 
@@ -151,7 +173,12 @@ impl<S: Services> Handler for Endpoint<S> {
         if request.parts.method == Method::GET && request.parts.uri.path() == HEALTH_PATH {
             return respond(StatusCode::OK, "application/json", br#"{"status":"ok"}"#.to_vec(), request_id);
         }
-        self.api(&request, request_id).await
+        match request {
+            Request { parts, upgrade: Some(upgrade), .. } if agents::channel(parts.uri.path()).is_some() => {
+                self.connect(&parts, upgrade, request_id)
+            }
+            request => self.api(&request, request_id).await,
+        }
     }
 
     fn refuse(&self, parts: &Parts, refusal: Refusal) -> Response {

@@ -1,5 +1,6 @@
 //! The acting centre: everything of the control plane that touches sockets, disks, clocks and threads.
 
+mod agents;
 pub mod backend;
 pub mod cell;
 pub mod committer;

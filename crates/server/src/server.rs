@@ -54,6 +54,7 @@ pub enum StartError {
 /// A running server.
 pub struct Server {
     transport: Transport,
+    shared: Arc<Shared>,
     writer: Writer<Input>,
     keys: Arc<Keys>,
     fatal: oneshot::Receiver<String>,
@@ -82,13 +83,13 @@ impl Server {
         // One process alone: the data directory's lock is the fence.
         let writer = Writer::start(engine, Box::new(backend), Fence(0), perform, on_fatal)
             .map_err(StartError::Writer)?;
-        let services = Cell::new(shared, writer.inbox());
+        let services = Cell::new(Arc::clone(&shared), writer.inbox());
         let endpoint = Arc::new(Endpoint { services, keys: Arc::clone(&keys), auth: config.auth });
         let address = config.address;
         let transport = Transport::start(address, endpoint, config.transport)
             .await
             .map_err(|source| StartError::Listen { address, source })?;
-        Ok(Server { transport, writer, keys, fatal })
+        Ok(Server { transport, shared, writer, keys, fatal })
     }
 
     /// The address listened on.
@@ -114,6 +115,7 @@ impl Server {
     /// # Errors
     /// When the server had failed before.
     pub async fn shutdown(self) -> Result<(), Fatal> {
+        self.shared.agents().close_all();
         self.transport.shutdown().await;
         self.writer.stop()
     }

@@ -123,7 +123,8 @@ impl World {
                 }
                 Effect::Publish(state) => self.published = state,
                 Effect::Reply { id, reply } => self.answer(id, reply),
-                Effect::WakeAt(_) => {}
+                // No agents live in this world.
+                Effect::Session { .. } | Effect::WakeAt(_) => {}
             }
         }
     }

@@ -14,6 +14,10 @@ use tokio::net::TcpStream;
 struct Parrot;
 
 impl Services for Parrot {
+    fn upgrade(&self, _: Caller, _: &Parts, _: OnUpgrade) -> Result<Response, ApiError> {
+        Err(ApiError::new("InactiveInstanceException", "not here"))
+    }
+
     fn models(&self) -> &[&'static ServiceModel] {
         static MODELS: [&ServiceModel; 2] = [ecs::SERVICE, sts::SERVICE];
         &MODELS

@@ -22,6 +22,8 @@ mod views;
 use crate::service::Service;
 use gantry_api::ecs;
 
+pub use ops::container_instance::{ACS_PATH, TCS_PATH};
+
 pub static SERVICE: Service = Service {
     model: ecs::SERVICE,
     operations: crate::operations! { ecs;
@@ -43,6 +45,7 @@ pub static SERVICE: Service = Service {
         write DeregisterContainerInstance => authorize::resources::deregister_container_instance, ops::container_instance::deregister_container_instance;
         read DescribeContainerInstances => authorize::resources::describe_container_instances, ops::container_instance::describe_container_instances;
         read ListContainerInstances => authorize::resources::list_container_instances, ops::container_instance::list_container_instances;
+        read DiscoverPollEndpoint => authorize::resources::discover_poll_endpoint, ops::container_instance::discover_poll_endpoint;
         write UpdateContainerInstancesState => authorize::resources::update_container_instances_state, ops::container_instance::update_container_instances_state;
         write UpdateContainerAgent => authorize::resources::update_container_agent, ops::container_instance::update_container_agent;
         write RunTask => authorize::tasks::run_task, ops::task::run_task;
@@ -86,7 +89,6 @@ pub static SERVICE: Service = Service {
         "DescribeServiceRevisions",
         "DescribeServices",
         "DescribeTaskSets",
-        "DiscoverPollEndpoint",
         "ExecuteCommand",
         "GetTaskProtection",
         "ListDaemonDeployments",

@@ -74,6 +74,7 @@ on_cluster! {
     deregister_container_instance: DeregisterContainerInstance cluster;
     list_container_instances: ListContainerInstances cluster;
     list_attributes: ListAttributes cluster;
+    discover_poll_endpoint: DiscoverPollEndpoint cluster;
 }
 
 /// An authoriser for an operation on the cluster in a member that must be there.

@@ -30,6 +30,10 @@ const RESERVED_PORTS_MAX: usize = 100;
 /// Attributes in one registration: several times what the stock agent announces.
 const ATTRIBUTES_MAX: usize = 500;
 
+/// Where agents open their connections; they append `/ws`.
+pub const ACS_PATH: &str = "/acs";
+pub const TCS_PATH: &str = "/tcs";
+
 const ZONE: &str = "ecs.availability-zone";
 const EXTERNAL: &str = "ecs.capability.external";
 
@@ -284,6 +288,21 @@ pub fn describe_container_instances(
     Ok(ecs::DescribeContainerInstancesResponse {
         container_instances: Some(instances),
         failures: Some(failures),
+    })
+}
+
+/// Sends an agent back to where it came in: control plane and telemetry have the same address.
+pub fn discover_poll_endpoint(
+    _view: View<'_>,
+    call: &Call,
+    _request: ecs::DiscoverPollEndpointRequest,
+) -> Result<ecs::DiscoverPollEndpointResponse, EcsError> {
+    let endpoint = |path: &str| Some(format!("{}{path}", call.endpoint));
+    Ok(ecs::DiscoverPollEndpointResponse {
+        endpoint: endpoint(ACS_PATH),
+        telemetry_endpoint: endpoint(TCS_PATH),
+        service_connect_endpoint: None,
+        ..Default::default()
     })
 }
 

@@ -1,0 +1,278 @@
+//! One agent's ACS session: which tasks it was told of, which messages it has not acknowledged, its heartbeats.
+//!
+//! Level-triggered like a controller: the session compares the tables with what it told the agent and sends the
+//! difference. A payload that is not acknowledged is sent again a bounded number of times; a repetition is harmless,
+//! because agents never start a task twice.
+
+use super::tcs::task_key;
+use super::{Owner, SessionOutput, payload};
+use crate::services::ecs::state::{
+    ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, SEQUENCE_PER_SESSION, Task, TaskKey,
+};
+use crate::state::{ScopeState, State};
+use gantry_api::acs;
+use gantry_decide::arn::EcsResource;
+use gantry_decide::ids::{ClusterName, RequestId, Scope};
+use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_decide::random::Random;
+use gantry_decide::time::Timestamp;
+use gantry_store::Record;
+use gantry_wire::envelope::{Frame, seal};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Between heartbeats. Agents drop a connection that is silent for 60 to 120 s.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(30);
+/// An agent answers a heartbeat at once. Two periods without an answer mean that nobody is there.
+const HEARTBEAT_ANSWER_MAX: Duration = Duration::from_secs(60);
+/// An agent acknowledges a payload once it has saved it; on a busy disk that takes seconds.
+const REDELIVER_AFTER: Duration = Duration::from_secs(15);
+/// A payload with a task that an agent cannot read is never acknowledged, so repetition must end. The task's own
+/// STOPPED report is the answer then.
+const DELIVERIES_MAX: u32 = 4;
+/// Tasks in one payload: bounds the frame to about a megabyte.
+const TASKS_PER_PAYLOAD_MAX: usize = 50;
+
+type Out<'a> = dyn FnMut(SessionOutput) + 'a;
+
+/// A message that waits for its acknowledgment.
+struct Unacknowledged {
+    frame: String,
+    again_at: Timestamp,
+    deliveries: u32,
+}
+
+pub struct AcsSession {
+    scope: Scope,
+    instance: ContainerInstanceKey,
+    /// Number of the last message; see [`SEQUENCE_PER_SESSION`].
+    sequence: i64,
+    /// What the agent was last told each task should be.
+    told: BTreeMap<TaskKey, DesiredStatus>,
+    /// Tasks that changed since the last delivery.
+    dirty: BTreeSet<TaskKey>,
+    manifest_due: bool,
+    /// The manifest whose stop candidates may still come.
+    manifest_id: Option<String>,
+    unacknowledged: BTreeMap<String, Unacknowledged>,
+    next_heartbeat: Timestamp,
+    heartbeat_unanswered_since: Option<Timestamp>,
+}
+
+impl AcsSession {
+    /// A session of an instance whose `sessions` counter was just raised.
+    pub fn open(now: Timestamp, scope: Scope, instance: &ContainerInstance) -> AcsSession {
+        let sessions = i64::try_from(instance.sessions).unwrap_or(i64::MAX);
+        AcsSession {
+            scope,
+            instance: instance.key(),
+            sequence: sessions.saturating_mul(SEQUENCE_PER_SESSION),
+            told: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            manifest_due: true,
+            manifest_id: None,
+            unacknowledged: BTreeMap::new(),
+            next_heartbeat: now + HEARTBEAT_EVERY,
+            heartbeat_unanswered_since: None,
+        }
+    }
+
+    pub fn owner(&self) -> Owner {
+        (self.scope.clone(), self.instance.clone())
+    }
+
+    /// A task of this instance changed.
+    pub fn note(&mut self, task: TaskKey) {
+        self.dirty.insert(task);
+    }
+
+    /// When something is due by itself. Everything else is delivered in the step in which it came up.
+    pub fn wake_at(&self) -> Timestamp {
+        let again = self.unacknowledged.values().map(|waiting| waiting.again_at).min();
+        again.map_or(self.next_heartbeat, |again| again.min(self.next_heartbeat))
+    }
+
+    /// Handles one frame of the agent. What does not read is ignored: an agent of another version may say more.
+    pub fn receive(&mut self, text: &str, state: &State, out: &mut Out<'_>) {
+        let Some(frame) = Frame::open(text) else { return };
+        match frame.kind.as_ref() {
+            "HeartbeatAckRequest" => self.heartbeat_unanswered_since = None,
+            "AckRequest" => {
+                if let Ok(ack) = frame.message::<acs::AckRequest>() {
+                    self.unacknowledged.remove(ack.message_id.as_deref().unwrap_or_default());
+                }
+            }
+            "TaskStopVerificationMessage" => {
+                if let Ok(message) = frame.message() {
+                    self.verify_stops(message, state, out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The agent runs tasks that the manifest did not list as running: confirms those that should indeed stop.
+    fn verify_stops(&mut self, message: acs::TaskStopVerificationMessage, state: &State, out: &mut Out<'_>) {
+        if self.manifest_id.is_none() || message.message_id != self.manifest_id {
+            return;
+        }
+        let scope_state = state.snapshot(&self.scope);
+        let should_run = |candidate: &acs::TaskIdentifier| {
+            let key = task_key(&self.scope, candidate.task_arn.as_deref()?)?;
+            let task = scope_state.ecs.task(&key)?;
+            let here = task.instance.as_ref() == Some(&self.instance);
+            Some(here && task.is_live() && task.desired_status == DesiredStatus::Running)
+        };
+        let mut stop = message.stop_candidates.unwrap_or_default();
+        stop.retain(|candidate| should_run(candidate) != Some(true));
+        let ack = acs::TaskStopVerificationAck {
+            message_id: self.manifest_id.take(),
+            generated_at: None,
+            stop_tasks: Some(stop),
+        };
+        out(SessionOutput::Send(seal("TaskStopVerificationAck", &ack)));
+    }
+
+    /// Sends what is due, and notes in the tables which tasks went out for the first time.
+    pub fn deliver(&mut self, now: Timestamp, state: &mut State, random: &mut dyn Random, out: &mut Out<'_>) {
+        if self.heartbeat_unanswered_since.is_some_and(|since| since + HEARTBEAT_ANSWER_MAX <= now) {
+            self.heartbeat_unanswered_since = None;
+            self.next_heartbeat = now + HEARTBEAT_EVERY;
+            out(SessionOutput::Close(1001, "heartbeats are not answered"));
+            return;
+        }
+        let mut scope_state = state.scope(&self.scope);
+        let instance = scope_state.ecs.container_instance(&self.instance);
+        if instance.is_none_or(|instance| instance.status == ContainerInstanceStatus::Inactive) {
+            self.dismiss(now, &scope_state, random, out);
+            return;
+        }
+        if std::mem::take(&mut self.manifest_due) {
+            self.send_manifest(now, &scope_state, random, out);
+        }
+        if self.send_changes(now, &mut scope_state, random, out) {
+            state.replace(&self.scope, scope_state);
+        }
+        for waiting in self.unacknowledged.values_mut().filter(|waiting| waiting.again_at <= now) {
+            waiting.deliveries += 1;
+            waiting.again_at = now + REDELIVER_AFTER * waiting.deliveries;
+            if waiting.deliveries <= DELIVERIES_MAX {
+                out(SessionOutput::Send(waiting.frame.clone()));
+            }
+        }
+        self.unacknowledged.retain(|_, waiting| waiting.deliveries <= DELIVERIES_MAX);
+        if self.next_heartbeat <= now {
+            self.next_heartbeat = now + HEARTBEAT_EVERY;
+            self.heartbeat_unanswered_since.get_or_insert(now);
+            let message_id = Some(RequestId::random(random).to_string());
+            let heartbeat = acs::HeartbeatMessage { message_id, healthy: Some(true) };
+            out(SessionOutput::Send(seal("HeartbeatMessage", &heartbeat)));
+        }
+    }
+
+    /// The instance was deregistered: its agent is told to stop what it still runs, and sent away.
+    fn dismiss(&mut self, now: Timestamp, state: &ScopeState, random: &mut dyn Random, out: &mut Out<'_>) {
+        let left: Vec<TaskKey> = std::mem::take(&mut self.told)
+            .into_iter()
+            .filter(|(_, told)| *told == DesiredStatus::Running)
+            .map(|(key, _)| key)
+            .collect();
+        let tasks = left.iter().filter_map(|key| state.ecs.task(key));
+        let tasks = tasks.map(|task| payload::compile(&self.scope, task)).collect();
+        self.send_payloads(now, tasks, random, out);
+        out(SessionOutput::Close(1000, "the container instance is deregistered"));
+    }
+
+    /// Lists the tasks that the agent should have, and marks all of them for delivery: the agent may have lost some.
+    fn send_manifest(
+        &mut self,
+        now: Timestamp,
+        state: &ScopeState,
+        random: &mut dyn Random,
+        out: &mut Out<'_>,
+    ) {
+        self.sequence += 1;
+        let message_id = RequestId::random(random).to_string();
+        let identify = |task: &Task| acs::TaskIdentifier {
+            task_arn: Some(task.arn(&self.scope).to_string()),
+            desired_status: Some(task.desired_status.as_str().to_owned()),
+            task_cluster_arn: Some(self.cluster_arn(&task.cluster)),
+        };
+        let manifest = acs::TaskManifestMessage {
+            message_id: Some(message_id.clone()),
+            cluster_arn: Some(self.cluster_arn(&self.instance.cluster)),
+            container_instance_arn: Some(self.instance.arn(&self.scope).to_string()),
+            timeline: Some(self.sequence),
+            generated_at: Some(now.as_millis()),
+            tasks: Some(state.ecs.tasks_on(&self.instance).map(identify).collect()),
+        };
+        self.dirty.extend(state.ecs.tasks_on(&self.instance).map(TaskKey::from));
+        out(SessionOutput::Send(seal("TaskManifestMessage", &manifest)));
+        self.manifest_id = Some(message_id);
+    }
+
+    /// Payloads for the tasks that changed. True if a task was noted as sent.
+    fn send_changes(
+        &mut self,
+        now: Timestamp,
+        state: &mut ScopeState,
+        random: &mut dyn Random,
+        out: &mut Out<'_>,
+    ) -> bool {
+        let mut tasks = Vec::new();
+        let mut noted = false;
+        for key in std::mem::take(&mut self.dirty) {
+            let here = state.ecs.task(&key).filter(|task| task.instance.as_ref() == Some(&self.instance));
+            let Some(task) = here.filter(|task| task.is_live()) else {
+                self.told.remove(&key);
+                continue;
+            };
+            // Before, there is nothing for the agent to do; after, it has done all.
+            let with_agent = (LastStatus::Pending..=LastStatus::Stopping).contains(&task.last_status);
+            if !with_agent || self.told.get(&key) == Some(&task.desired_status) {
+                continue;
+            }
+            self.told.insert(key, task.desired_status);
+            tasks.push(payload::compile(&self.scope, task));
+            if !task.sent {
+                let task = Task { sent: true, ..task.clone() };
+                state.ecs.put_task(task);
+                noted = true;
+            }
+        }
+        self.send_payloads(now, tasks, random, out);
+        noted
+    }
+
+    fn send_payloads(
+        &mut self,
+        now: Timestamp,
+        mut tasks: Vec<acs::Task>,
+        random: &mut dyn Random,
+        out: &mut Out<'_>,
+    ) {
+        while !tasks.is_empty() {
+            let rest = tasks.split_off(tasks.len().min(TASKS_PER_PAYLOAD_MAX));
+            self.sequence += 1;
+            let message_id = RequestId::random(random).to_string();
+            let message = acs::PayloadMessage {
+                message_id: message_id.clone(),
+                cluster_arn: self.cluster_arn(&self.instance.cluster),
+                container_instance_arn: self.instance.arn(&self.scope).to_string(),
+                seq_num: Some(self.sequence),
+                timeline: Some(self.sequence),
+                generated_at: Some(now.as_millis()),
+                tasks: Some(tasks),
+            };
+            let frame = seal("PayloadMessage", &message);
+            out(SessionOutput::Send(frame.clone()));
+            let waiting = Unacknowledged { frame, again_at: now + REDELIVER_AFTER, deliveries: 1 };
+            self.unacknowledged.insert(message_id, waiting);
+            tasks = rest;
+        }
+    }
+
+    fn cluster_arn(&self, cluster: &ClusterName) -> String {
+        self.scope.ecs(EcsResource::Cluster(cluster.clone())).to_string()
+    }
+}

@@ -1,0 +1,260 @@
+//! The agents' connections: one ACS session per container instance (tasks, manifests, heartbeats) and one TCS session
+//! (health and metrics). What a session remembers is volatile: everything that must survive is in the tables, and a
+//! new session starts from them with a manifest.
+
+mod acs;
+mod payload;
+mod tcs;
+
+use crate::controllers::Changes;
+use crate::services::ecs::state::{AgentVersion, Change, ContainerInstanceKey, ContainerInstanceStatus};
+use crate::state::State;
+use crate::tx::View;
+use acs::AcsSession;
+use gantry_decide::arn::{EcsArn, EcsResource};
+use gantry_decide::ids::Scope;
+use gantry_decide::random::Random;
+use gantry_decide::time::Timestamp;
+use gantry_wire::ApiError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tcs::TcsSession;
+
+/// How long agents have after a start of the server to come back before they count as disconnected. They try at once,
+/// and on after pauses of up to two minutes when the server was away for long.
+const RETURN_MAX: Duration = Duration::from_secs(130);
+
+/// Names an agent's connection; chosen by the driver, never twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Which of the two connections it is, and whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    pub scope: Scope,
+    pub instance: ContainerInstanceKey,
+    pub channel: Channel,
+    pub agent: AgentVersion,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Agent communication.
+    Acs,
+    /// Telemetry.
+    Tcs,
+}
+
+/// What happened on a connection.
+#[derive(Clone, Debug)]
+pub enum SessionInput {
+    /// Upgraded after [`admit`] let it in.
+    Opened(Opening),
+    /// One text frame.
+    Text(String),
+    Closed,
+}
+
+/// What to do on a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionOutput {
+    /// Send one text frame.
+    Send(String),
+    /// Close it with this WebSocket code and text.
+    Close(u16, &'static str),
+}
+
+/// Checks that a connection's instance is known and active, by the ARN that the agent gives.
+///
+/// # Errors
+/// The exceptions that agents look for. A deregistered one waits for an hour on `InactiveInstanceException`.
+pub fn admit(view: View<'_>, instance_arn: &str) -> Result<ContainerInstanceKey, ApiError> {
+    let unknown = || {
+        ApiError::new("InvalidInstanceException", "There is no such container instance. Register it first.")
+    };
+    let arn: EcsArn = instance_arn.parse().map_err(|_| unknown())?;
+    let EcsResource::ContainerInstance(cluster, id) = arn.resource else { return Err(unknown()) };
+    let key = ContainerInstanceKey { cluster, id };
+    let known = view.state.ecs.container_instance(&key).filter(|_| &arn.scope == view.scope);
+    match known.ok_or_else(unknown)?.status {
+        ContainerInstanceStatus::Inactive => {
+            Err(ApiError::new("InactiveInstanceException", "The container instance is deregistered."))
+        }
+        ContainerInstanceStatus::Active | ContainerInstanceStatus::Draining => Ok(key),
+    }
+}
+
+type Owner = (Scope, ContainerInstanceKey);
+
+/// All connections of this process.
+#[derive(Default)]
+pub struct Sessions {
+    acs: BTreeMap<SessionId, AcsSession>,
+    tcs: BTreeMap<SessionId, TcsSession>,
+    /// The newest ACS session of each instance; an older one is closed when a newer opens.
+    by_instance: BTreeMap<Owner, SessionId>,
+    /// When each session wants to be looked at.
+    timers: BTreeSet<(Timestamp, SessionId)>,
+    wakes: BTreeMap<SessionId, Timestamp>,
+    /// Sessions that something happened to since the last delivery.
+    touched: BTreeSet<SessionId>,
+    /// Set on the first step: then instances that have not come back count as disconnected.
+    all_back_by: Option<Timestamp>,
+    outputs: Vec<(SessionId, SessionOutput)>,
+}
+
+impl Sessions {
+    pub fn handle(&mut self, now: Timestamp, id: SessionId, input: SessionInput, state: &mut State) {
+        self.touched.insert(id);
+        match input {
+            SessionInput::Opened(opening) => self.open(now, id, opening, state),
+            SessionInput::Text(text) => {
+                let outputs = &mut self.outputs;
+                let mut out = |output| outputs.push((id, output));
+                if let Some(session) = self.acs.get_mut(&id) {
+                    session.receive(&text, state, &mut out);
+                } else if let Some(session) = self.tcs.get_mut(&id) {
+                    session.receive(&text, state, &mut out);
+                }
+            }
+            SessionInput::Closed => self.close(now, id, state),
+        }
+    }
+
+    fn open(&mut self, now: Timestamp, id: SessionId, opening: Opening, state: &mut State) {
+        let Opening { scope, instance: key, channel, agent } = opening;
+        let mut scope_state = state.scope(&scope);
+        let known = scope_state.ecs.container_instance(&key);
+        let Some(mut instance) =
+            known.filter(|instance| instance.status != ContainerInstanceStatus::Inactive).cloned()
+        else {
+            self.outputs.push((id, SessionOutput::Close(1008, "the container instance is not registered")));
+            return;
+        };
+        if channel == Channel::Tcs {
+            self.tcs.insert(id, TcsSession::new(now, scope, key));
+            return;
+        }
+        instance.sessions += 1;
+        instance.version += 1;
+        instance.agent_connected = true;
+        instance.disconnected_at = None;
+        instance.agent = agent;
+        let session = AcsSession::open(now, scope.clone(), &instance);
+        scope_state.ecs.put_container_instance(instance);
+        state.replace(&scope, scope_state);
+        if let Some(older) = self.by_instance.insert((scope, key), id) {
+            self.forget(older);
+            self.outputs.push((older, SessionOutput::Close(1000, "a newer connection took over")));
+        }
+        self.acs.insert(id, session);
+    }
+
+    fn close(&mut self, now: Timestamp, id: SessionId, state: &mut State) {
+        let owner = self.acs.get(&id).map(AcsSession::owner);
+        self.forget(id);
+        let Some(owner) = owner.filter(|owner| self.by_instance.get(owner) == Some(&id)) else { return };
+        self.by_instance.remove(&owner);
+        disconnected(now, &owner, state);
+    }
+
+    fn forget(&mut self, id: SessionId) {
+        self.acs.remove(&id);
+        self.tcs.remove(&id);
+        self.touched.remove(&id);
+        self.wake(id, None);
+    }
+
+    fn wake(&mut self, id: SessionId, at: Option<Timestamp>) {
+        if let Some(old) = self.wakes.remove(&id) {
+            self.timers.remove(&(old, id));
+        }
+        if let Some(at) = at {
+            self.wakes.insert(id, at);
+            self.timers.insert((at, id));
+        }
+    }
+
+    /// Sends each agent what it has not been told yet: a manifest after a connect, payloads for changed tasks,
+    /// repetitions of what was not acknowledged, heartbeats.
+    pub fn deliver(&mut self, now: Timestamp, state: &mut State, changes: &Changes, random: &mut dyn Random) {
+        self.count_the_missing(now, state);
+        for (scope, change) in changes {
+            let Some(ecs) = state.get(scope).map(|state| &state.ecs) else { continue };
+            let instance = match change {
+                Change::Task(key) => ecs.task(key).and_then(|task| task.instance.clone()),
+                Change::ContainerInstance(key) => Some(key.clone()),
+                Change::Cluster(_) | Change::TaskDefinition(_) | Change::Service(_) => None,
+            };
+            let Some(instance) = instance else { continue };
+            let Some(id) = self.by_instance.get(&(scope.clone(), instance)) else { continue };
+            if let (Some(session), Change::Task(key)) = (self.acs.get_mut(id), change) {
+                session.note(key.clone());
+            }
+            self.touched.insert(*id);
+        }
+        while let Some((at, id)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.wake(id, None);
+            self.touched.insert(id);
+        }
+        for id in std::mem::take(&mut self.touched) {
+            let outputs = &mut self.outputs;
+            let mut out = |output| outputs.push((id, output));
+            let wake = if let Some(session) = self.acs.get_mut(&id) {
+                session.deliver(now, state, random, &mut out);
+                Some(session.wake_at())
+            } else {
+                self.tcs.get_mut(&id).map(|session| {
+                    session.deliver(now, state, &mut out);
+                    session.wake_at()
+                })
+            };
+            self.wake(id, wake);
+        }
+    }
+
+    /// Marks instances as disconnected whose agents did not come back after the server's start.
+    fn count_the_missing(&mut self, now: Timestamp, state: &mut State) {
+        let by = *self.all_back_by.get_or_insert(now + RETURN_MAX);
+        if by > now {
+            return;
+        }
+        self.all_back_by = Some(Timestamp::NEVER);
+        let mut missing = Vec::new();
+        for (scope, scope_state) in state.scopes() {
+            for (key, instance) in scope_state.ecs.container_instances().iter() {
+                let owner = (scope.clone(), key.clone());
+                if instance.agent_connected && !self.by_instance.contains_key(&owner) {
+                    missing.push(owner);
+                }
+            }
+        }
+        for owner in missing {
+            disconnected(now, &owner, state);
+        }
+    }
+
+    pub fn take_outputs(&mut self) -> Vec<(SessionId, SessionOutput)> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    pub fn wake_at(&self) -> Timestamp {
+        let next = self.timers.first().map_or(Timestamp::NEVER, |(at, _)| *at);
+        self.all_back_by.map_or(next, |by| by.min(next))
+    }
+}
+
+/// The tasks of an instance without its agent run on.
+fn disconnected(now: Timestamp, (scope, key): &Owner, state: &mut State) {
+    let mut scope_state = state.scope(scope);
+    if let Some(mut instance) = scope_state.ecs.container_instance(key).filter(|i| i.agent_connected).cloned()
+    {
+        instance.agent_connected = false;
+        instance.disconnected_at = Some(now);
+        instance.version += 1;
+        scope_state.ecs.put_container_instance(instance);
+        state.replace(scope, scope_state);
+    }
+}
