@@ -2,4 +2,6 @@
 
 pub mod images;
 pub mod protocol;
+pub mod runtime;
+pub mod shim;
 pub mod state;

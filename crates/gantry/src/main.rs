@@ -28,8 +28,11 @@ enum Command {
 fn main() -> ExitCode {
     // The programs in the sample images: before anything else, so that they start at once.
     let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
-    if arguments.get(1).is_some_and(|a| a == "sample") {
-        return sample::main(&arguments[2..]);
+    match arguments.get(1).map(String::as_str) {
+        Some("sample") => return sample::main(&arguments[2..]),
+        // The agent's own, one for each container: before any thread exists.
+        Some("shim") => return gantry_agent::shim::main(&arguments[2..]),
+        _ => {}
     }
     let command = Cli::parse().command;
     log_to_stderr();

@@ -1,0 +1,228 @@
+//! Containers on this host: what one is made of, and who runs it.
+//!
+//! A container is configured completely before it is made: images are resolved to layers, names to values. Runtimes
+//! know no tasks and no network: they are given a namespace to join.
+
+pub mod capabilities;
+pub mod logs;
+pub mod native;
+pub mod seccomp;
+pub mod spec;
+
+use gantry_decide::task_engine::Exit;
+use gantry_decide::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+
+/// A container's name on this host, chosen by who makes it: 1 to 64 of letters, digits, `-` and `_`. It names a
+/// directory, and comes from us alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerId(String);
+
+/// Text that cannot name a container.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no container id: 1 to 64 letters, digits, hyphens and underscores")]
+pub struct InvalidContainerId(String);
+
+impl ContainerId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ContainerId {
+    type Error = InvalidContainerId;
+
+    fn try_from(text: String) -> Result<Self, InvalidContainerId> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(ContainerId(text))
+        } else {
+            Err(InvalidContainerId(text.chars().take(100).collect()))
+        }
+    }
+}
+
+impl From<ContainerId> for String {
+    fn from(id: ContainerId) -> String {
+        id.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The network that a container is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkNamespace {
+    /// The host's own.
+    Host,
+    /// One that was made and pinned here.
+    Path(PathBuf),
+    /// A new one with loopback only.
+    Isolated,
+}
+
+/// A directory or file of the host in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    pub source: PathBuf,
+    /// Absolute, in the container.
+    pub target: String,
+    pub read_only: bool,
+}
+
+/// A file system in memory in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpfsMount {
+    pub target: String,
+    /// As mount(8) takes them.
+    pub options: Vec<String>,
+}
+
+/// A limit of setrlimit(2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// `RLIMIT_NOFILE` and the like.
+    pub name: String,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// A device of the host in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMapping {
+    pub host_path: PathBuf,
+    pub container_path: String,
+    /// Of `r`, `w` and `m`.
+    pub access: String,
+}
+
+/// Where a container's output goes: see [`logs`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFile {
+    pub path: PathBuf,
+    /// Bytes of one file before it is rotated.
+    pub max_bytes: u64,
+    /// Files kept, the current one included.
+    pub max_files: u32,
+}
+
+/// Everything that a container is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    pub id: ContainerId,
+    /// Unpacked image layers, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Program and arguments; never empty.
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    pub cwd: String,
+    /// `user[:group]`, names of the image's own files or numbers. Empty: root.
+    pub user: String,
+    pub hostname: String,
+    /// Contents of the files in `/etc`.
+    pub hosts_file: String,
+    pub resolv_conf: String,
+    pub read_only_root: bool,
+    /// All capabilities and devices, and no filter of system calls.
+    pub privileged: bool,
+    pub capabilities: capabilities::Capabilities,
+    /// A program cannot gain rights by executing another.
+    pub no_new_privileges: bool,
+    /// Relative share of CPU time; 1024 is one core's worth.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of CPU time in each period of 100 ms.
+    pub cpu_quota: Option<i64>,
+    /// Bytes. Beyond it the kernel kills.
+    pub memory_limit: Option<i64>,
+    /// Bytes.
+    pub memory_reservation: Option<i64>,
+    /// Bytes of memory and swap together.
+    pub memory_swap: Option<i64>,
+    pub memory_swappiness: Option<u64>,
+    pub rlimits: Vec<Rlimit>,
+    pub sysctls: Vec<(String, String)>,
+    pub mounts: Vec<BindMount>,
+    pub tmpfs: Vec<TmpfsMount>,
+    pub devices: Vec<DeviceMapping>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: u64,
+    pub network: NetworkNamespace,
+    /// Absolute path of the control group that the container's own is made in.
+    pub cgroup_parent: String,
+    pub log: LogFile,
+}
+
+/// A container that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    pub pid: i32,
+    pub at: Timestamp,
+}
+
+/// A container that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Running(Started),
+    Exited(Exit),
+}
+
+/// Which step failed: what users see differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Its file system, groups and namespaces.
+    Create,
+    /// Its program.
+    Start,
+}
+
+/// Why a container cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("{text}")]
+    Failed { step: Step, text: String },
+    #[error("{doing}")]
+    Io {
+        doing: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the container did not start within {seconds} s")]
+    Timeout { seconds: u64 },
+    #[error("there is no container {0}")]
+    Unknown(ContainerId),
+}
+
+impl RuntimeError {
+    pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> RuntimeError {
+        let doing = doing.into();
+        move |source| RuntimeError::Io { doing, source }
+    }
+}
+
+/// Runs containers. Cheap to clone.
+pub trait Runtime: Clone + Send + Sync + 'static {
+    /// Makes a container and starts its program. On an error nothing is left of it.
+    fn run(&self, config: ContainerConfig) -> impl Future<Output = Result<Started, RuntimeError>> + Send;
+
+    /// Signals the container's first process. One that is gone is no error.
+    fn signal(&self, id: &ContainerId, signal: i32) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Waits for the end of a container that was run, by this process or an earlier one.
+    fn wait(&self, id: &ContainerId) -> impl Future<Output = Result<Exit, RuntimeError>> + Send;
+
+    /// Kills it if it runs, and removes all that it left. One that is gone is no error.
+    fn remove(&self, id: &ContainerId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// All containers that are there.
+    fn list(&self) -> impl Future<Output = Result<Vec<(ContainerId, State)>, RuntimeError>> + Send;
+}
