@@ -1,0 +1,369 @@
+//! The networks of tasks on one host.
+//!
+//! One bridge for an agent. A task in awsvpc mode has a namespace of its own, with the address that the control plane
+//! chose on `eth0`; a container in bridge mode has one too, with an address that is chosen here and ports of the host that
+//! lead to it. Everything carries the agent's name, so that a later run finds and removes what an earlier one left.
+//!
+//! All calls block for some milliseconds at most: they belong on a blocking thread.
+
+mod block;
+mod namespace;
+mod netlink;
+mod nft;
+mod ports;
+mod route;
+
+pub use block::{InvalidBlock, Ipv4Block};
+pub use nft::Published;
+pub use ports::PortRequest;
+
+use netlink::Socket;
+use nft::Table;
+use parking_lot::Mutex;
+use ports::Ports;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a network is for.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// Of the agent: 1 to 8 lower-case letters and digits.
+    pub name: String,
+    /// Addresses of tasks in awsvpc mode.
+    pub task_block: Ipv4Block,
+    /// Addresses of containers in bridge mode.
+    pub bridge_block: Ipv4Block,
+}
+
+/// The interface of a task in awsvpc mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskInterface {
+    pub address: Ipv4Addr,
+    pub prefix_length: u8,
+    pub gateway: Ipv4Addr,
+    pub mac: [u8; 6],
+}
+
+/// A container in bridge mode, as must be remembered to find it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridged {
+    pub address: Ipv4Addr,
+    pub ports: Vec<Published>,
+}
+
+/// Why a network cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("{doing}")]
+    Io {
+        doing: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("no address is left in {0}")]
+    NoAddress(Ipv4Block),
+    #[error("port {0} is already allocated")]
+    PortTaken(u16),
+    #[error("no dynamic port is left")]
+    NoPort,
+    #[error("the address {address} is not one of {block}, which this host routes")]
+    ForeignAddress { address: Ipv4Addr, block: Ipv4Block },
+}
+
+fn io(doing: &'static str) -> impl FnOnce(io::Error) -> NetworkError {
+    move |source| NetworkError::Io { doing, source }
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Network(Arc<Inner>);
+
+struct Inner {
+    config: NetworkConfig,
+    table: Table,
+    bridge: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    bridged: BTreeMap<String, Bridged>,
+    addresses: BTreeSet<Ipv4Addr>,
+    ports: Ports,
+    /// Where the search for the next address and port begins: just behind the last.
+    next: u64,
+}
+
+fn bridge_name(agent: &str) -> String {
+    format!("gb-{agent}")
+}
+
+fn table(agent: &str) -> Table {
+    Table { name: format!("gantry-{agent}") }
+}
+
+fn namespace_prefix(agent: &str) -> String {
+    format!("gantry-{agent}-")
+}
+
+/// A name for a link: short, as the kernel wants it, and the same for the same namespace.
+fn link_name(namespace: &str) -> String {
+    let hash = namespace
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("gv{hash:08x}")
+}
+
+impl Network {
+    /// Makes what all tasks share, or takes it over, with the containers that run. Namespaces of others of this agent
+    /// are removed: nobody is in them.
+    ///
+    /// # Errors
+    /// When the kernel refuses; rights to administer the network are needed.
+    pub fn open(
+        config: NetworkConfig,
+        bridged: BTreeMap<String, Bridged>,
+        tasks: &BTreeSet<String>,
+    ) -> Result<Network, NetworkError> {
+        let mut socket = Socket::route().map_err(io("opening a netlink socket"))?;
+        let name = bridge_name(&config.name);
+        let bridge = route::bridge(&mut socket, &name).map_err(io("making the bridge"))?;
+        for block in [config.task_block, config.bridge_block] {
+            route::add_address(&mut socket, bridge, block.gateway(), block.prefix_length())
+                .map_err(io("giving the bridge its address"))?;
+        }
+        forward(&name).map_err(io("switching on forwarding"))?;
+        let mut state = State { next: u64::from(std::process::id()), ..State::default() };
+        let mut published = Vec::new();
+        for container in bridged.values() {
+            state.addresses.insert(container.address);
+            for port in &container.ports {
+                state.ports.hold(port.protocol, port.host_port);
+                published.push(*port);
+            }
+        }
+        let table = table(&config.name);
+        table
+            .install(&name, &[config.task_block, config.bridge_block], &published)
+            .map_err(io("installing the firewall rules"))?;
+        let prefix = namespace_prefix(&config.name);
+        for namespace in namespace::list(&prefix) {
+            let key = namespace.strip_prefix(&prefix).unwrap_or_default();
+            if !tasks.contains(key) && !bridged.contains_key(key) {
+                remove_namespace(&mut socket, &namespace).map_err(io("removing an old namespace"))?;
+            }
+        }
+        state.bridged = bridged;
+        Ok(Network(Arc::new(Inner { config, table, bridge, state: Mutex::new(state) })))
+    }
+
+    fn namespace(&self, key: &str) -> String {
+        format!("{}{key}", namespace_prefix(&self.0.config.name))
+    }
+
+    /// Makes the namespace of a task in awsvpc mode. One that is there already is taken as it is.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the address is not this host's. Nothing is left then.
+    pub fn attach_task(&self, key: &str, interface: TaskInterface) -> Result<PathBuf, NetworkError> {
+        let block = self.0.config.task_block;
+        if !block.contains(interface.address) {
+            return Err(NetworkError::ForeignAddress { address: interface.address, block });
+        }
+        self.attach(key, interface)
+    }
+
+    /// Makes the namespace of a container in bridge mode, and publishes its ports.
+    ///
+    /// # Errors
+    /// When a port or address cannot be had, or the kernel refuses. Nothing is left then.
+    pub fn attach_bridged(
+        &self,
+        key: &str,
+        ports: &[PortRequest],
+    ) -> Result<(PathBuf, Bridged), NetworkError> {
+        let bridged = self.reserve(ports)?;
+        let block = self.0.config.bridge_block;
+        let octets = bridged.address.octets();
+        let interface = TaskInterface {
+            address: bridged.address,
+            prefix_length: block.prefix_length(),
+            gateway: block.gateway(),
+            // Locally administered, as Docker's, and as unique as the address.
+            mac: [0x02, 0x42, octets[0], octets[1], octets[2], octets[3]],
+        };
+        let made = self.attach(key, interface).and_then(|path| {
+            if !bridged.ports.is_empty() {
+                self.0.table.publish(&bridged.ports).map_err(io("publishing ports"))?;
+            }
+            Ok(path)
+        });
+        match made {
+            Ok(path) => {
+                self.0.state.lock().bridged.insert(key.to_owned(), bridged.clone());
+                Ok((path, bridged))
+            }
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = self.remove(key);
+                self.free(&bridged);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a network away. One that is not there is no error.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what could be removed is gone.
+    pub fn detach(&self, key: &str) -> Result<(), NetworkError> {
+        let bridged = self.0.state.lock().bridged.remove(key);
+        let withdrawn = match &bridged {
+            Some(bridged) if !bridged.ports.is_empty() => self.0.table.withdraw(&bridged.ports),
+            _ => Ok(()),
+        };
+        let removed = self.remove(key);
+        if let Some(bridged) = &bridged {
+            self.free(bridged);
+        }
+        withdrawn.map_err(io("withdrawing ports"))?;
+        removed.map_err(io("removing a namespace"))
+    }
+
+    fn remove(&self, key: &str) -> io::Result<()> {
+        remove_namespace(&mut Socket::route()?, &self.namespace(key))
+    }
+
+    fn attach(&self, key: &str, interface: TaskInterface) -> Result<PathBuf, NetworkError> {
+        let name = self.namespace(key);
+        let link = link_name(&name);
+        let bridge = self.0.bridge;
+        let made = namespace::create(&name, Socket::route, |mut host, namespace| {
+            route::veth(&mut host, &link, bridge, interface.mac, &namespace)?;
+            let mut inside = Socket::route()?;
+            route::set_up(&mut inside, route::index("lo")?)?;
+            let eth0 = route::index("eth0")?;
+            route::add_address(&mut inside, eth0, interface.address, interface.prefix_length)?;
+            route::set_up(&mut inside, eth0)?;
+            route::add_default_route(&mut inside, eth0, interface.gateway)
+        });
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(NetworkError::Io { doing: "making a network namespace", source: error })
+            }
+            _ => Ok(namespace::path(&name)),
+        }
+    }
+
+    fn reserve(&self, requests: &[PortRequest]) -> Result<Bridged, NetworkError> {
+        const RESERVED_FIRST: u32 = 2;
+        let block = self.0.config.bridge_block;
+        let mut state = self.0.state.lock();
+        let state = &mut *state;
+        let usable = u64::from(block.size() - RESERVED_FIRST - 1);
+        let address = (0..usable)
+            .map(|step| RESERVED_FIRST + ((state.next + step) % usable) as u32)
+            .filter_map(|offset| block.address(offset))
+            .find(|address| !state.addresses.contains(address))
+            .ok_or(NetworkError::NoAddress(block))?;
+        let mut ports: Vec<Published> = Vec::new();
+        for request in requests {
+            state.next = state.next.wrapping_add(1);
+            let Some(host_port) = state.ports.take(*request, state.next) else {
+                for port in &ports {
+                    state.ports.release(port.protocol, port.host_port);
+                }
+                return Err(match request.host_port {
+                    0 => NetworkError::NoPort,
+                    port => NetworkError::PortTaken(port),
+                });
+            };
+            let PortRequest { container_port, protocol, .. } = *request;
+            ports.push(Published { protocol, host_port, address, container_port });
+        }
+        state.addresses.insert(address);
+        state.next = state.next.wrapping_add(1);
+        Ok(Bridged { address, ports })
+    }
+
+    fn free(&self, bridged: &Bridged) {
+        let mut state = self.0.state.lock();
+        state.addresses.remove(&bridged.address);
+        for port in &bridged.ports {
+            state.ports.release(port.protocol, port.host_port);
+        }
+    }
+}
+
+fn remove_namespace(socket: &mut Socket, namespace: &str) -> io::Result<()> {
+    // The pair goes at once with its end here, even while processes keep the namespace.
+    let deleted = route::delete(socket, &link_name(namespace));
+    namespace::remove(namespace)?;
+    deleted
+}
+
+/// Everything on this host that carries the agent's name.
+pub fn leftovers(agent: &str) -> Vec<String> {
+    let mut found: Vec<String> = namespace::list(&namespace_prefix(agent))
+        .into_iter()
+        .map(|name| format!("network namespace {name}"))
+        .collect();
+    let bridge = bridge_name(agent);
+    if route::index(&bridge).is_ok() {
+        found.push(format!("link {bridge}"));
+    }
+    found
+}
+
+/// Removes everything on this host that carries the agent's name. Nothing there is no error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn remove_all(agent: &str) -> Result<(), NetworkError> {
+    let mut socket = Socket::route().map_err(io("opening a netlink socket"))?;
+    for namespace in namespace::list(&namespace_prefix(agent)) {
+        remove_namespace(&mut socket, &namespace).map_err(io("removing a namespace"))?;
+    }
+    let bridge = bridge_name(agent);
+    let ports = fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
+    for port in ports.into_iter().flatten().flatten() {
+        if let Some(name) = port.file_name().to_str() {
+            route::delete(&mut socket, name).map_err(io("removing a link"))?;
+        }
+    }
+    route::delete(&mut socket, &bridge).map_err(io("removing the bridge"))?;
+    table(agent).remove().map_err(io("removing the firewall rules"))
+}
+
+/// Lets packets pass between the bridge and the rest, and from loopback addresses to the bridge.
+fn forward(bridge: &str) -> io::Result<()> {
+    let settings = [
+        "net/ipv4/ip_forward".to_owned(),
+        format!("net/ipv4/conf/{bridge}/forwarding"),
+        format!("net/ipv4/conf/{bridge}/route_localnet"),
+    ];
+    for setting in settings {
+        let path = format!("/proc/sys/{setting}");
+        if fs::read_to_string(&path)?.trim() != "1" {
+            fs::write(&path, "1")?;
+        }
+    }
+    // Docker on the same host has bridged packets filtered and drops those that are not its own.
+    let filtered = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or_default();
+    if filtered.trim() == "1" {
+        tracing::warn!(
+            bridge,
+            "bridged packets pass iptables on this host, as Docker sets it up: tasks may not reach each other until \
+             you run: iptables -I DOCKER-USER -i {bridge} -o {bridge} -j ACCEPT"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

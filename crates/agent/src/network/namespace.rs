@@ -1,0 +1,65 @@
+//! Network namespaces, pinned by name where `ip netns` looks for them too.
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+const DIRECTORY: &str = "/run/netns";
+
+/// Where a namespace of this name is pinned.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(name)
+}
+
+/// Makes a namespace and runs `work` in it, on a thread of its own that ends with it: a thread that has left its
+/// namespace is of no use any more. `before` runs on that thread while it is still in the host's.
+pub fn create<B: Send, T: Send>(
+    name: &str,
+    before: impl FnOnce() -> io::Result<B> + Send,
+    work: impl FnOnce(B, OwnedFd) -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let path = path(name);
+    let result = thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            let prepared = before()?;
+            fs::create_dir_all(DIRECTORY)?;
+            File::options().write(true).create_new(true).open(&path)?;
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let here = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
+            mount(Some(here.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            work(prepared, File::open(&path)?.into())
+        });
+        made.join().unwrap_or_else(|_| Err(io::Error::other("the namespace's thread panicked")))
+    });
+    if let Err(error) = &result
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        // Half a namespace is of no use; the first error is the one to tell.
+        let _ = remove(name);
+    }
+    result
+}
+
+/// Unpins it; it goes with its last process. One that is not there is no error.
+pub fn remove(name: &str) -> io::Result<()> {
+    let path = path(name);
+    match umount2(&path, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(nix::errno::Errno::ENOENT | nix::errno::Errno::EINVAL) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The names that begin so.
+pub fn list(prefix: &str) -> Vec<String> {
+    let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
