@@ -1,5 +1,11 @@
-//! The half of Gantry that acts on a host.
+//! The half of Gantry that acts on a host: images, containers, networks, and the agent that drives them.
 
+pub mod agent;
+mod attributes;
+mod channel;
+pub mod client;
+pub mod config;
+pub mod driver;
 pub mod images;
 pub mod network;
 pub mod protocol;

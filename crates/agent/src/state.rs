@@ -3,9 +3,11 @@
 //! A file is replaced whole (written beside, synced, renamed, directory synced), so that a crash leaves the old or the
 //! new one. Credentials never come here. The calls block: they belong on a blocking thread.
 
+use crate::network::Bridged;
 use gantry_decide::task_engine::{Task, TaskArn};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -25,6 +27,17 @@ pub struct Instance {
     pub container_instance_arn: String,
     /// The largest sequence number or timeline of a manifest or payload; older manifests are ignored.
     pub timeline: i64,
+}
+
+/// A task as it is saved: what the engine knows of it, and what it takes to go on with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedTask {
+    pub task: Task,
+    /// The payload's JSON; absent for a task that could not be understood.
+    pub payload: Option<String>,
+    /// The networks of its containers in bridge mode, by container.
+    #[serde(default)]
+    pub bridged: BTreeMap<String, Bridged>,
 }
 
 /// Why the saved state cannot be read or written.
@@ -94,17 +107,19 @@ impl AgentState {
     }
 
     /// All saved tasks, in the order in which they were accepted.
-    pub fn tasks(&self) -> Result<Vec<Task>, StateError> {
+    pub fn tasks(&self) -> Result<Vec<SavedTask>, StateError> {
         let mut tasks = Vec::new();
         for path in files(&self.root.join(TASKS_DIR), "json")? {
-            tasks.push(read::<Task>(&path)?);
+            tasks.push(read::<SavedTask>(&path)?);
         }
-        tasks.sort_by(|a, b| (a.accepted_at, &a.spec.arn).cmp(&(b.accepted_at, &b.spec.arn)));
+        tasks.sort_by(|a, b| {
+            (a.task.accepted_at, &a.task.spec.arn).cmp(&(b.task.accepted_at, &b.task.spec.arn))
+        });
         Ok(tasks)
     }
 
-    pub fn save_task(&self, task: &Task) -> Result<(), StateError> {
-        write(&self.root.join(TASKS_DIR), &self.task_path(&task.spec.arn), task)
+    pub fn save_task(&self, saved: &SavedTask) -> Result<(), StateError> {
+        write(&self.root.join(TASKS_DIR), &self.task_path(&saved.task.spec.arn), saved)
     }
 
     /// Nothing happens when there is no such task.
@@ -179,12 +194,13 @@ mod tests {
     use gantry_decide::task_engine::{Capacity, EngineConfig, Event, Failure, FailureKind, TaskEngine};
     use gantry_decide::time::Timestamp;
 
-    fn task(arn: &str, accepted_at: i64) -> Task {
+    fn task(arn: &str, accepted_at: i64) -> SavedTask {
         let mut engine = TaskEngine::new(EngineConfig::new(Capacity::default()));
         let arn = TaskArn(arn.to_owned());
         let failure = Failure::new(FailureKind::UnrecogniedTaskError, "Error loading task");
         engine.step(Timestamp::from_millis(accepted_at), Event::TaskRejected { task: arn.clone(), failure });
-        engine.task(&arn).unwrap().clone()
+        let task = engine.task(&arn).unwrap().clone();
+        SavedTask { task, payload: Some("{}".to_owned()), bridged: BTreeMap::new() }
     }
 
     #[test]
@@ -199,17 +215,17 @@ mod tests {
         let (first, mut second) = (task("arn:zz/../../etc", 1), task("arn:aa", 2));
         state.save_task(&second).unwrap();
         state.save_task(&first).unwrap();
-        second.desired = DesiredStatus::Stopped;
-        second.failure = None;
+        second.task.desired = DesiredStatus::Stopped;
+        second.task.failure = None;
         state.save_task(&second).unwrap();
 
         let state = AgentState::open(&root).unwrap();
         assert_eq!(state.instance().unwrap(), Some(instance));
         // As JSON: what is under way at the moment is not saved, by intent.
-        let json = |tasks: &[Task]| serde_json::to_value(tasks).unwrap();
+        let json = |tasks: &[SavedTask]| serde_json::to_value(tasks).unwrap();
         assert_eq!(json(&state.tasks().unwrap()), json(&[first.clone(), second]));
-        state.forget_task(&first.spec.arn).unwrap();
-        state.forget_task(&first.spec.arn).unwrap();
+        state.forget_task(&first.task.spec.arn).unwrap();
+        state.forget_task(&first.task.spec.arn).unwrap();
         assert_eq!(state.tasks().unwrap().len(), 1);
     }
 

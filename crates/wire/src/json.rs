@@ -53,6 +53,17 @@ pub fn error(error: &ApiError) -> Vec<u8> {
     Value::Object(body).to_string().into_bytes()
 }
 
+/// Reads an error's body, as a client; `__type` may carry a prefix up to `#`. A body that says nothing still is an error.
+pub fn read_error(status: u16, body: &[u8]) -> ApiError {
+    let document: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| document.get(name).and_then(Value::as_str).map(str::to_owned);
+    let code = text("__type").map(|code| code.rsplit('#').next().unwrap_or_default().to_owned());
+    let code = code.unwrap_or_else(|| "UnknownException".to_owned());
+    let message = text("message").or_else(|| text("Message"));
+    let message = message.unwrap_or_else(|| format!("the answer has status {status} and no message"));
+    ApiError::new(code, message).with_status(status)
+}
+
 struct JsonWriter {
     out: Vec<u8>,
 }

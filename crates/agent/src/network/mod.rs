@@ -162,6 +162,11 @@ impl Network {
         Ok(Network(Arc::new(Inner { config, table, bridge, state: Mutex::new(state) })))
     }
 
+    /// Where the namespace of a task or container is, if it is there.
+    pub fn path(&self, key: &str) -> PathBuf {
+        namespace::path(&self.namespace(key))
+    }
+
     fn namespace(&self, key: &str) -> String {
         format!("{}{key}", namespace_prefix(&self.0.config.name))
     }

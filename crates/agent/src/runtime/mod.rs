@@ -119,7 +119,7 @@ pub struct LogFile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerConfig {
     pub id: ContainerId,
-    /// Unpacked image layers, lowest first.
+    /// Unpacked image layers, uppermost first.
     pub layers: Vec<PathBuf>,
     /// Program and arguments; never empty.
     pub args: Vec<String>,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Layers of one image: what overlay file systems can stack.
 const LAYERS_MAX: usize = 500;
 
-/// Mounts the layers, lowest first, at `rootfs` in the directory.
+/// Mounts the layers, uppermost first, at `rootfs` in the directory.
 ///
 /// Options of mount(2) must fit one page, which paths of some thirty layers do not: so the layers go by links with
 /// short names, from within the directory.
@@ -20,8 +20,7 @@ pub fn mount(directory: &Path, layers: &[PathBuf]) -> Result<(), String> {
         fs::create_dir(directory.join(name)).map_err(|error| failed(name, &error))?;
     }
     let mut lower = String::new();
-    // The option names the uppermost first.
-    for (index, layer) in layers.iter().rev().enumerate() {
+    for (index, layer) in layers.iter().enumerate() {
         let link = format!("l/{index}");
         std::os::unix::fs::symlink(layer, directory.join(&link))
             .map_err(|error| failed("a layer", &error))?;

@@ -370,6 +370,11 @@ impl Task {
         self.forget_at(config).is_some_and(|at| at <= now)
     }
 
+    /// Whether the control plane has taken all there is to tell.
+    pub fn is_told(&self) -> bool {
+        self.reports.all_taken()
+    }
+
     /// Containers of which something may be on the host.
     pub(super) fn launched(&self) -> impl Iterator<Item = &str> {
         self.containers

@@ -101,17 +101,17 @@ pub fn request(
     if definition.effective_network_mode() == NetworkMode::Awsvpc {
         request.attributes.insert(ADDRESS_BLOCK_ATTRIBUTE.to_owned(), None);
     }
-    if launch_type == LaunchType::Fargate {
-        // Whoever offers the pool offers all that Fargate has; only the processor must be the right one.
-        let architecture = definition.runtime_platform.as_ref().and_then(|p| p.cpu_architecture);
-        if let Some(architecture) = architecture {
-            let name = architecture.as_str().to_ascii_lowercase();
-            request.attributes.insert("ecs.cpu-architecture".to_owned(), Some(name));
-        }
-        return request;
-    }
-    for required in definition.requires_attributes.iter() {
+    for required in &definition.requires_attributes {
         request.attributes.insert(required.name.clone(), required.value.clone());
+    }
+    let platform = definition.runtime_platform.as_ref();
+    if let Some(architecture) = platform.and_then(|platform| platform.cpu_architecture) {
+        let name = architecture.as_str().to_ascii_lowercase();
+        request.attributes.insert("ecs.cpu-architecture".to_owned(), Some(name));
+    }
+    if launch_type == LaunchType::Fargate {
+        // Whoever offers the pool spreads nothing and is chosen by nothing: its instances are alike to users.
+        return request;
     }
     if launch_type == LaunchType::External {
         request.attributes.insert(EXTERNAL_ATTRIBUTE.to_owned(), None);

@@ -160,7 +160,13 @@ fn fargate_tasks_get_an_address_and_hide_their_host() {
     let run = json!({"taskDefinition": "web", "launchType": "FARGATE", "networkConfiguration": network});
     let nowhere = world.run_task(run.clone());
     assert_eq!(nowhere["failures"][0]["reason"], "RESOURCE:FARGATE");
-    world.join_connected(FARGATE_POOL, json!([{"name": "gantry.awsvpc-cidr", "value": "10.1.0.0/28"}]));
+    world.join_connected(
+        FARGATE_POOL,
+        json!([
+        {"name": "gantry.awsvpc-cidr", "value": "10.1.0.0/28"}, {"name": "ecs.capability.task-eni"},
+        {"name": "ecs.capability.task-cpu-mem-limit"},
+        {"name": "com.amazonaws.ecs.capability.docker-remote-api.1.18"}]),
+    );
     let mut addresses = std::collections::BTreeSet::new();
     let mut last = String::new();
     for _ in 0..11 {

@@ -1,0 +1,380 @@
+//! An agent as a whole: registers, takes up what it left, keeps its connections, drives its tasks, and ends as it was
+//! told to.
+
+use crate::attributes;
+use crate::channel::{self, Target};
+use crate::client::{Client, ClientError};
+use crate::config::{AgentConfig, AtEnd};
+use crate::driver::container::task_id;
+use crate::driver::{Driver, Ending, Hands, Saver, networks_of};
+use crate::images::{ImageStore, Images, PullOptions, StoreError};
+use crate::network::{Network, NetworkConfig, NetworkError};
+use crate::protocol::backoff::{Backoff, Growth};
+use crate::runtime::native::{NativeRuntime, remove_cgroup};
+use crate::runtime::{Runtime, RuntimeError};
+use crate::state::{AgentState, Instance, StateError};
+use gantry_api::{ecs, tcs};
+use gantry_decide::random::Random;
+use gantry_decide::task_engine::{Capacity, EngineConfig, HostPort, TaskEngine};
+use gantry_wire::EpochMillis;
+use gantry_wire::envelope::{Frame, seal, seal_signed};
+use std::collections::BTreeSet;
+use std::path::Path;
+use tokio::sync::{mpsc, oneshot};
+
+/// What the control plane is told of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Messages that may wait for the control plane.
+const OUTGOING_MAX: usize = 256;
+/// Messages of the control plane that may wait for the loop.
+const INCOMING_MAX: usize = 256;
+
+/// Why an agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the control plane does not accept the registration")]
+    Refused(#[source] ClientError),
+    #[error(
+        "the data directory belongs to the cluster '{known}', not to '{wanted}'; use another one, or remove it when its \
+         tasks are gone"
+    )]
+    OtherCluster { known: String, wanted: String },
+    #[error("the agent's state")]
+    State(#[from] StateError),
+    #[error("the image store")]
+    Images(#[from] StoreError),
+    #[error("the network")]
+    Network(#[from] NetworkError),
+    #[error("the container runtime")]
+    Runtime(#[from] RuntimeError),
+    #[error("'{0}' cannot name an agent: 1 to 8 lower-case letters and digits")]
+    Name(String),
+    #[error("the block of addresses is too small to be halved")]
+    AddressBlock,
+    #[error("a thread cannot be started")]
+    Thread(#[source] std::io::Error),
+    #[error("a container's directory cannot be read")]
+    Sweep(#[source] std::io::Error),
+}
+
+/// The operating system's randomness.
+struct OsRandom;
+
+impl Random for OsRandom {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        use rand::Rng;
+        rand::rng().fill_bytes(bytes);
+    }
+}
+
+/// Runs an agent until `shutdown` resolves. `joined` is called once, when the control plane has told it its tasks.
+///
+/// # Errors
+/// When it cannot start, or can no longer save what it does.
+pub async fn run(
+    config: AgentConfig,
+    joined: impl FnOnce() + Send,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), AgentError> {
+    check_name(&config.name)?;
+    let state = AgentState::open(&config.data_dir.join("state"))?;
+    let saved = state.tasks()?;
+    let (task_block, bridge_block) = config.address_block.halves().ok_or(AgentError::AddressBlock)?;
+    let runtime = NativeRuntime::open(&config.data_dir.join("containers"), &config.program)?;
+    let (bridged, tasks) = networks_of(&saved);
+    let network = NetworkConfig { name: config.name.clone(), task_block, bridge_block };
+    let network = tokio::task::spawn_blocking(move || Network::open(network, bridged, &tasks));
+    let network = network.await.map_err(|error| AgentError::Thread(error.into()))??;
+    let images = Images::new(ImageStore::open(&config.image_dir)?, PullOptions::default());
+    let client = Client::new(&config.endpoint, &config.region, config.credentials.clone())?;
+
+    let instance = register(&config, &client, &state, task_block).await?;
+    tracing::info!(instance = instance.container_instance_arn, cluster = config.cluster, "registered");
+    let (cannot_save, save_failed) = oneshot::channel();
+    let saver = Saver::start(state, cannot_save).map_err(AgentError::Thread)?;
+    let engine = TaskEngine::new(engine_config(&config));
+    let (acs_out, acs_outgoing) = mpsc::channel(OUTGOING_MAX);
+    let (acs_in, messages) = mpsc::channel(INCOMING_MAX);
+    let hands = Hands::new(config.clone(), runtime.clone(), network, images, client.clone());
+    let mut driver = Driver::new(engine, hands, saver, instance.clone(), acs_out);
+    driver.recover(saved).await?;
+
+    let acs = channel::keep(
+        "acs",
+        client.clone(),
+        Box::new(OsRandom),
+        {
+            let (client, config, instance) = (client.clone(), config.clone(), instance.clone());
+            move |first| acs_target(client.clone(), config.clone(), instance.clone(), first)
+        },
+        acs_in,
+        acs_outgoing,
+    );
+    let acs = tokio::spawn(acs);
+    let telemetry = tokio::spawn(telemetry(client, config.clone(), instance));
+    let at_end = config.at_end;
+    let mut failure = None;
+    let ending = async {
+        tokio::select! {
+            () = shutdown => {}
+            Ok(error) = save_failed => failure = Some(error),
+        }
+        match at_end {
+            AtEnd::LeaveRunning => Ending::Leave,
+            AtEnd::StopAll => Ending::StopAll,
+        }
+    };
+    let mut joined = Some(joined);
+    driver
+        .run(messages, ending, || {
+            if let Some(joined) = joined.take() {
+                joined();
+            }
+        })
+        .await;
+    drop(driver);
+    acs.abort();
+    telemetry.abort();
+    if at_end == AtEnd::StopAll {
+        clear(&config.name, &config.data_dir, &runtime).await?;
+    }
+    failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn check_name(name: &str) -> Result<(), AgentError> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if (1..=8).contains(&name.len()) && name.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(AgentError::Name(name.chars().take(32).collect()))
+    }
+}
+
+fn engine_config(config: &AgentConfig) -> EngineConfig {
+    let (cpu, memory) = attributes::capacity(config);
+    let capacity =
+        Capacity { cpu: cpu.into(), memory: memory.into(), reserved_ports: BTreeSet::<HostPort>::new() };
+    EngineConfig {
+        stop_timeout: config.stop_timeout,
+        cleanup_wait: config.cleanup_wait,
+        ..EngineConfig::new(capacity)
+    }
+}
+
+/// Registers, anew or under the name that an earlier run was given.
+async fn register(
+    config: &AgentConfig,
+    client: &Client,
+    state: &AgentState,
+    task_block: crate::network::Ipv4Block,
+) -> Result<Instance, AgentError> {
+    let known = state.instance()?;
+    if let Some(known) = known.as_ref().filter(|known| known.cluster != config.cluster) {
+        return Err(AgentError::OtherCluster {
+            known: known.cluster.clone(),
+            wanted: config.cluster.clone(),
+        });
+    }
+    let request = ecs::RegisterContainerInstanceRequest {
+        cluster: Some(config.cluster.clone()),
+        container_instance_arn: known.as_ref().map(|known| known.container_instance_arn.clone()),
+        attributes: Some(attributes::attributes(config, task_block, known.is_none())),
+        total_resources: Some(attributes::resources(attributes::capacity(config))),
+        instance_identity_document: Some(String::new()),
+        instance_identity_document_signature: Some(String::new()),
+        ..Default::default()
+    };
+    let mut backoff = Backoff::new(Growth::REGISTER);
+    let answer = loop {
+        match client.ecs::<ecs::RegisterContainerInstance>(&request).await {
+            Ok(answer) => break answer,
+            Err(error) if error.is_transient() => {
+                let pause = backoff.pause(&mut OsRandom);
+                tracing::warn!(%error, ?pause, "registration failed; trying again");
+                tokio::time::sleep(pause).await;
+            }
+            Err(error) => return Err(AgentError::Refused(error)),
+        }
+    };
+    let arn =
+        answer.container_instance.and_then(|instance| instance.container_instance_arn).unwrap_or_default();
+    let instance = known.unwrap_or(Instance {
+        cluster: config.cluster.clone(),
+        container_instance_arn: arn,
+        timeline: 0,
+    });
+    state.save_instance(&instance)?;
+    Ok(instance)
+}
+
+async fn endpoints(
+    client: &Client,
+    config: &AgentConfig,
+    instance: &Instance,
+) -> Result<ecs::DiscoverPollEndpointResponse, ClientError> {
+    let request = ecs::DiscoverPollEndpointRequest {
+        cluster: Some(config.cluster.clone()),
+        container_instance: Some(instance.container_instance_arn.clone()),
+        ..Default::default()
+    };
+    client.ecs::<ecs::DiscoverPollEndpoint>(&request).await
+}
+
+async fn acs_target(
+    client: Client,
+    config: AgentConfig,
+    instance: Instance,
+    first: bool,
+) -> Result<Target, ClientError> {
+    let found = endpoints(&client, &config, &instance).await?;
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("agentHash", "gantry")
+        .append_pair("agentVersion", VERSION)
+        .append_pair("clusterArn", &config.cluster)
+        .append_pair("containerInstanceArn", &instance.container_instance_arn)
+        .append_pair("dockerVersion", &format!("gantry {VERSION}"))
+        .append_pair("protocolVersion", "2")
+        .append_pair("seqNum", "1")
+        .append_pair("sendCredentials", if first { "true" } else { "false" })
+        .finish();
+    Ok(Target { base: found.endpoint.unwrap_or_default(), query: plain(&query), growth: Growth::ACS })
+}
+
+/// A form's plus signs as what signatures are made over.
+fn plain(query: &str) -> String {
+    query.replace('+', "%20")
+}
+
+/// Keeps the telemetry connection: tells that the container runtime works. Metrics come with their service.
+async fn telemetry(client: Client, config: AgentConfig, instance: Instance) {
+    let (incoming, mut messages) = mpsc::channel(INCOMING_MAX);
+    let (outgoing, to_send) = mpsc::channel(OUTGOING_MAX);
+    let (signer, told) = (client.clone(), instance.clone());
+    let cluster = config.cluster.clone();
+    let target = move |_first| {
+        let (client, config, instance) = (client.clone(), config.clone(), instance.clone());
+        async move {
+            let found = endpoints(&client, &config, &instance).await?;
+            let query = form_urlencoded::Serializer::new(String::new())
+                .append_pair("agentHash", "gantry")
+                .append_pair("agentVersion", VERSION)
+                .append_pair("cluster", &config.cluster)
+                .append_pair("containerInstance", &instance.container_instance_arn)
+                .append_pair("dockerVersion", &format!("gantry {VERSION}"))
+                .finish();
+            let base = found.telemetry_endpoint.unwrap_or_default();
+            Ok(Target { base, query: plain(&query), growth: Growth::TCS })
+        }
+    };
+    let keeping =
+        tokio::spawn(channel::keep("tcs", signer.clone(), Box::new(OsRandom), target, incoming, to_send));
+    while let Some(message) = messages.recv().await {
+        let due = match message {
+            channel::Incoming::Connected => true,
+            channel::Incoming::Text(text) => {
+                Frame::open(&text).is_some_and(|frame| frame.kind == "HeartbeatMessage")
+            }
+        };
+        if due {
+            let envelope = seal("PublishInstanceStatusRequest", &instance_status(&cluster, &told));
+            let host = "telemetry";
+            let headers = signer.sign_message(host, "/tcs/ws", "", envelope.as_bytes());
+            let all = headers.iter().map(|(name, value)| (*name, value.as_str())).chain([("host", host)]);
+            // No connection, no news.
+            let _ = outgoing.try_send(seal_signed(all, &envelope));
+        }
+    }
+    keeping.abort();
+}
+
+fn instance_status(cluster: &str, instance: &Instance) -> tcs::PublishInstanceStatusRequest {
+    let now = Some(EpochMillis(crate::driver::now().as_millis()));
+    tcs::PublishInstanceStatusRequest {
+        metadata: Some(tcs::InstanceStatusMetadata {
+            cluster: Some(cluster.to_owned()),
+            container_instance: Some(instance.container_instance_arn.clone()),
+            request_id: None,
+        }),
+        statuses: Some(vec![tcs::InstanceStatus {
+            type_: Some("ContainerRuntime".to_owned()),
+            status: Some("OK".to_owned()),
+            last_updated: now,
+            last_status_change: None,
+        }]),
+        timestamp: now,
+    }
+}
+
+/// Removes all containers and whatever else carries the agent's name on this host.
+async fn clear(name: &str, data_dir: &Path, runtime: &NativeRuntime) -> Result<(), AgentError> {
+    for (id, _) in runtime.list().await? {
+        runtime.remove(&id).await?;
+    }
+    let state = AgentState::open(&data_dir.join("state"))?;
+    for saved in state.tasks()? {
+        let arn = &saved.task.spec.arn;
+        remove_cgroup(&format!("/gantry/{name}/{}", task_id(arn)));
+        state.forget_task(arn)?;
+    }
+    for kind in ["logs", "volumes"] {
+        // Gone is what is wanted.
+        let _ = std::fs::remove_dir_all(data_dir.join(kind));
+    }
+    remove_groups_below(name);
+    let name = name.to_owned();
+    let removed = tokio::task::spawn_blocking(move || crate::network::remove_all(&name)).await;
+    removed.map_err(|error| AgentError::Thread(error.into()))??;
+    Ok(())
+}
+
+/// Removes the agent's control groups, whose containers are gone.
+fn remove_groups_below(name: &str) {
+    for group in groups_below(name) {
+        remove_cgroup(&group);
+    }
+    remove_cgroup(&format!("/gantry/{name}"));
+    remove_cgroup("/gantry");
+}
+
+fn groups_below(name: &str) -> BTreeSet<String> {
+    let hierarchies =
+        std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    let tasks = hierarchies.flat_map(|hierarchy| {
+        let entries = std::fs::read_dir(hierarchy.join("gantry").join(name)).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.path().is_dir());
+        directories.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+    });
+    tasks.map(|task| format!("/gantry/{name}/{task}")).collect()
+}
+
+/// What an agent has on this host: containers, networks, control groups.
+///
+/// # Errors
+/// When its directory cannot be read.
+pub fn leftovers(data_dir: &Path, name: &str) -> Result<Vec<String>, AgentError> {
+    let mut found = crate::network::leftovers(name);
+    match std::fs::read_dir(data_dir.join("containers")) {
+        Ok(entries) => {
+            found.extend(
+                entries.flatten().map(|entry| format!("container {}", entry.file_name().to_string_lossy())),
+            );
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(AgentError::Sweep(error)),
+    }
+    found.extend(groups_below(name).into_iter().map(|group| format!("control group {group}")));
+    Ok(found)
+}
+
+/// Kills and removes everything on this host that carries an agent's name. The agent must not run. Nothing there is no
+/// error.
+///
+/// # Errors
+/// When something cannot be removed.
+pub async fn sweep(data_dir: &Path, name: &str, program: &Path) -> Result<(), AgentError> {
+    check_name(name)?;
+    let runtime = NativeRuntime::open(&data_dir.join("containers"), program)?;
+    clear(name, data_dir, &runtime).await
+}

@@ -1,0 +1,224 @@
+//! A WebSocket to the control plane, kept open: connected, signed, read with a limit on silence, connected again with
+//! growing pauses.
+
+use crate::client::Client;
+use crate::protocol::backoff::{Backoff, Growth};
+use futures_util::{SinkExt, StreamExt};
+use gantry_decide::random::Random;
+use http::{HeaderName, HeaderValue, Request};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+/// For dialling and the handshake.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// Silence after which the connection counts as dead; a random part of as much comes on top.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// The age at which a connection is replaced; a random part of [`AGE_SPREAD`] comes on top.
+const AGE_MAX: Duration = Duration::from_secs(30 * 60);
+const AGE_SPREAD: Duration = Duration::from_secs(5 * 60);
+/// A connection that lasted this long starts the pauses anew.
+const STEADY_AFTER: Duration = Duration::from_secs(60);
+/// How long a deregistered agent waits before it asks again.
+const INACTIVE_PAUSE: Duration = Duration::from_secs(3600);
+/// Bytes of one message: the control plane puts at most fifty tasks in one.
+const MESSAGE_MAX: usize = 16 << 20;
+/// For one message to be handed to the kernel.
+const SEND_MAX: Duration = Duration::from_secs(30);
+
+/// Where and how to connect.
+pub struct Target {
+    /// Base URL, `http://host:port/path`, as DiscoverPollEndpoint tells it.
+    pub base: String,
+    /// Encoded, sorted by name.
+    pub query: String,
+    pub growth: Growth,
+}
+
+/// What happens on a channel.
+pub enum Incoming {
+    Connected,
+    Text(String),
+}
+
+/// How a connection came to an end.
+enum End {
+    /// In order, or by age: the next one follows at once.
+    Orderly,
+    Broken(String),
+    /// The instance is deregistered.
+    Inactive,
+    /// Nobody is interested any more.
+    Abandoned,
+}
+
+/// Keeps a connection open until the receiver of `incoming` goes away. `target` is asked before each attempt; whether it
+/// is the first connection is told to it. Messages that wait in `outgoing` while there is no connection are dropped:
+/// the protocol says everything anew on a new one.
+pub async fn keep<F, T>(
+    name: &'static str,
+    client: Client,
+    mut random: Box<dyn Random + Send>,
+    mut target: T,
+    incoming: mpsc::Sender<Incoming>,
+    mut outgoing: mpsc::Receiver<String>,
+) where
+    T: FnMut(bool) -> F,
+    F: Future<Output = Result<Target, crate::client::ClientError>>,
+{
+    let mut first = true;
+    let mut backoff: Option<Backoff> = None;
+    loop {
+        let start = Instant::now();
+        let (end, growth) = match target(first).await {
+            Err(error) => (End::Broken(error.to_string()), Growth::ACS),
+            Ok(target) => {
+                let end =
+                    connection(&client, &target, random.as_mut(), &incoming, &mut outgoing, &mut first).await;
+                (end, target.growth)
+            }
+        };
+        if start.elapsed() > STEADY_AFTER {
+            backoff = None;
+        }
+        let pause = match end {
+            End::Abandoned => return,
+            End::Orderly => {
+                backoff = None;
+                Duration::ZERO
+            }
+            End::Inactive => {
+                tracing::warn!(channel = name, "the container instance is deregistered");
+                INACTIVE_PAUSE
+            }
+            End::Broken(reason) => {
+                let pause = backoff.get_or_insert_with(|| Backoff::new(growth)).pause(random.as_mut());
+                tracing::warn!(channel = name, reason, ?pause, "the connection to the control plane is lost");
+                pause
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = incoming.closed() => return,
+        }
+        while outgoing.try_recv().is_ok() {}
+    }
+}
+
+async fn connection(
+    client: &Client,
+    target: &Target,
+    random: &mut (dyn Random + Send),
+    incoming: &mpsc::Sender<Incoming>,
+    outgoing: &mut mpsc::Receiver<String>,
+    first: &mut bool,
+) -> End {
+    let mut socket = match timeout(CONNECT_MAX, connect(client, target)).await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(end)) => return end,
+        Err(_) => return End::Broken("the connection was not established in time".to_owned()),
+    };
+    *first = false;
+    if incoming.send(Incoming::Connected).await.is_err() {
+        return End::Abandoned;
+    }
+    let spread = |random: &mut (dyn Random + Send), most: Duration| {
+        Duration::from_millis(random.below(most.as_millis() as usize + 1) as u64)
+    };
+    let expires = Instant::now() + AGE_MAX + spread(random, AGE_SPREAD);
+    let mut silent_until = Instant::now() + SILENCE_MAX + spread(random, SILENCE_MAX);
+    loop {
+        tokio::select! {
+            message = timeout_at(silent_until, socket.next()) => {
+                silent_until = Instant::now() + SILENCE_MAX + spread(random, SILENCE_MAX);
+                match message {
+                    Err(_) => return End::Broken("the control plane is silent".to_owned()),
+                    Ok(None) => return End::Orderly,
+                    Ok(Some(Err(error))) => return lost(&error),
+                    Ok(Some(Ok(Message::Text(text)))) => {
+                        if incoming.send(Incoming::Text(text.as_str().to_owned())).await.is_err() {
+                            return End::Abandoned;
+                        }
+                    }
+                    Ok(Some(Ok(Message::Close(frame)))) => {
+                        // The library has answered; 1000, 1001 and 1011 are how an orderly server goes.
+                        let code = frame.map_or(1000, |frame| u16::from(frame.code));
+                        return if [1000, 1001, 1011].contains(&code) {
+                            End::Orderly
+                        } else {
+                            End::Broken(format!("closed with code {code}"))
+                        };
+                    }
+                    Ok(Some(Ok(_))) => {}
+                }
+            }
+            text = outgoing.recv() => {
+                let Some(text) = text else { return End::Abandoned };
+                match timeout(SEND_MAX, socket.send(Message::text(text))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return lost(&error),
+                    Err(_) => return End::Broken("the control plane does not read".to_owned()),
+                }
+            }
+            () = tokio::time::sleep_until(expires) => {
+                // A peer that does not hear it finds out by itself.
+                let _ = timeout(SEND_MAX, socket.close(None)).await;
+                return End::Orderly;
+            }
+            () = incoming.closed() => {
+                let _ = timeout(SEND_MAX, socket.close(None)).await;
+                return End::Abandoned;
+            }
+        }
+    }
+}
+
+/// A connection that ended without a word counts as orderly: its process has died, and another may be there.
+fn lost(error: &Error) -> End {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => End::Orderly,
+        Error::Protocol(_) => End::Orderly,
+        other => End::Broken(other.to_string()),
+    }
+}
+
+async fn connect(client: &Client, target: &Target) -> Result<WebSocketStream<TcpStream>, End> {
+    let broken = |reason: String| End::Broken(reason);
+    let rest = target.base.strip_prefix("http://");
+    let rest = rest.ok_or_else(|| broken(format!("'{}' is no http:// address", target.base)))?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let path = format!("/{}/ws", path.trim_matches('/'));
+    let address = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    let stream = TcpStream::connect(&address).await.map_err(|error| broken(format!("{address}: {error}")))?;
+    stream.set_nodelay(true).map_err(|error| broken(error.to_string()))?;
+    let uri = format!("ws://{host}{path}?{}", target.query);
+    let mut request: Request<()> = uri.into_client_request().map_err(|error| broken(error.to_string()))?;
+    for (name, value) in client.sign_upgrade(host, &path, &target.query) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            request.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    let config =
+        WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX)).max_frame_size(Some(MESSAGE_MAX));
+    match client_async_with_config(request, stream, Some(config)).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(response)) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            let text = String::from_utf8_lossy(body).chars().take(500).collect::<String>();
+            if text.contains("InactiveInstanceException") {
+                return Err(End::Inactive);
+            }
+            Err(broken(format!("refused with status {}: {text}", response.status())))
+        }
+        Err(error) => Err(broken(error.to_string())),
+    }
+}

@@ -1,0 +1,198 @@
+//! The ECS API as a client: signed requests in awsJson, bounded in time and size.
+
+use gantry_api::ecs;
+use gantry_wire::sigv4::{Credentials, SignedRequest, sign};
+use gantry_wire::{ApiError, EpochMillis, Operation, ServiceModel, json};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::timeout;
+
+/// For one call, from connecting to the last byte of the answer.
+const CALL_MAX: Duration = Duration::from_secs(30);
+/// Bytes of an answer: the largest page of a list is a tenth of it.
+const ANSWER_MAX: usize = 8 << 20;
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("{operation}: {source}")]
+    Api {
+        operation: &'static str,
+        #[source]
+        source: ApiError,
+    },
+    #[error("{operation}: no answer from {endpoint}: {reason}")]
+    Connection { operation: &'static str, endpoint: String, reason: String },
+    #[error("{operation}: no answer from {endpoint} within {} s", CALL_MAX.as_secs())]
+    Timeout { operation: &'static str, endpoint: String },
+    #[error("'{0}' is no address of a control plane, like http://127.0.0.1:4580")]
+    Endpoint(String),
+}
+
+impl ClientError {
+    /// The exception that the control plane answered.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            ClientError::Api { source, .. } => Some(source.code.as_ref()),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ClientError::Api { source, .. } => {
+                source.status >= 500
+                    || ["ThrottlingException", "ServerException", "LimitExceededException"]
+                        .contains(&source.code.as_ref())
+            }
+            ClientError::Connection { .. } | ClientError::Timeout { .. } => true,
+            ClientError::Endpoint(_) => false,
+        }
+    }
+}
+
+/// A client of one control plane with one key. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: HttpClient<HttpConnector, Full<Bytes>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoint: String,
+    host: String,
+    region: String,
+    credentials: Credentials,
+}
+
+impl Client {
+    /// A client of the control plane at `endpoint`, `http://host:port`.
+    ///
+    /// # Errors
+    /// For any other text.
+    pub fn new(endpoint: &str, region: &str, credentials: Credentials) -> Result<Client, ClientError> {
+        let bad = || ClientError::Endpoint(endpoint.to_owned());
+        let endpoint = endpoint.trim_end_matches('/');
+        let host = endpoint.strip_prefix("http://").filter(|host| !host.is_empty()).ok_or_else(bad)?;
+        if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte)) {
+            return Err(bad());
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_MAX));
+        connector.set_nodelay(true);
+        let http = HttpClient::builder(TokioExecutor::new()).build(connector);
+        let shared = Shared {
+            endpoint: endpoint.to_owned(),
+            host: host.to_owned(),
+            region: region.to_owned(),
+            credentials,
+        };
+        Ok(Client { http, shared: Arc::new(shared) })
+    }
+
+    /// Calls an operation of ECS.
+    ///
+    /// # Errors
+    /// What the control plane answers, or why it does not.
+    pub async fn ecs<O: Operation>(&self, request: &O::Request) -> Result<O::Response, ClientError> {
+        self.call::<O>(ecs::SERVICE, request).await
+    }
+
+    async fn call<O: Operation>(
+        &self,
+        service: &ServiceModel,
+        request: &O::Request,
+    ) -> Result<O::Response, ClientError> {
+        let operation = O::NAME;
+        let answer = timeout(CALL_MAX, self.exchange(service, operation, json::to_vec(request))).await;
+        let endpoint = || self.shared.endpoint.clone();
+        let (status, body) =
+            answer.map_err(|_| ClientError::Timeout { operation, endpoint: endpoint() })??;
+        if status != StatusCode::OK {
+            return Err(ClientError::Api { operation, source: json::read_error(status.as_u16(), &body) });
+        }
+        json::from_slice(&body).map_err(|source| ClientError::Api { operation, source })
+    }
+
+    async fn exchange(
+        &self,
+        service: &ServiceModel,
+        operation: &'static str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let shared = &self.shared;
+        let failed =
+            |reason: String| ClientError::Connection { operation, endpoint: shared.endpoint.clone(), reason };
+        let target = format!("{}.{operation}", service.target_prefix);
+        let headers = [
+            ("content-type", "application/x-amz-json-1.1"),
+            ("host", shared.host.as_str()),
+            ("x-amz-target", target.as_str()),
+        ];
+        let signed = SignedRequest { method: "POST", path: "/", query: "", headers: &headers, body: &body };
+        let added = sign(&signed, &shared.credentials, &shared.region, service.signing_name, now());
+        let mut request = Request::post(format!("{}/", shared.endpoint));
+        for (name, value) in headers.iter().copied().chain(added.iter().map(|(n, v)| (*n, v.as_str()))) {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(body.into())).map_err(|error| failed(error.to_string()))?;
+        let response = self.http.request(request).await.map_err(|error| failed(explain(&error)))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        Ok((status, body.map_err(|error| failed(error.to_string()))?.to_bytes()))
+    }
+
+    /// The headers that sign the upgrade of a WebSocket at a path and query of `endpoint`.
+    pub fn sign_upgrade(&self, host: &str, path: &str, query: &str) -> Vec<(&'static str, String)> {
+        self.sign("GET", host, path, query, &[])
+    }
+
+    /// The headers that sign a telemetry message.
+    pub fn sign_message(
+        &self,
+        host: &str,
+        path: &str,
+        query: &str,
+        body: &[u8],
+    ) -> Vec<(&'static str, String)> {
+        self.sign("GET", host, path, query, body)
+    }
+
+    fn sign(
+        &self,
+        method: &str,
+        host: &str,
+        path: &str,
+        query: &str,
+        body: &[u8],
+    ) -> Vec<(&'static str, String)> {
+        let headers = [("host", host)];
+        let request = SignedRequest { method, path, query, headers: &headers, body };
+        sign(&request, &self.shared.credentials, &self.shared.region, ecs::SERVICE.signing_name, now())
+    }
+}
+
+/// An error with its causes: the outermost alone says only that it failed.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn now() -> EpochMillis {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    EpochMillis(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+}

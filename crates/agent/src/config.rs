@@ -1,0 +1,49 @@
+//! How an agent runs: whom it belongs to, where it keeps things, what it offers.
+
+use crate::images::PullBehavior;
+use crate::network::Ipv4Block;
+use gantry_wire::sigv4::Credentials;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What becomes of the containers when the agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEnd {
+    /// They run on; the next start finds them.
+    LeaveRunning,
+    /// They are stopped, reported, and removed with everything that was made for them.
+    StopAll,
+}
+
+/// The settings of one agent, complete.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Base URL of the control plane, `http://host:port`.
+    pub endpoint: String,
+    pub region: String,
+    pub credentials: Credentials,
+    /// Name of the cluster to join.
+    pub cluster: String,
+    /// Names what the agent makes on the host: 1 to 8 lower-case letters and digits. Agents of one host have different ones.
+    pub name: String,
+    /// State, containers, logs and volumes.
+    pub data_dir: PathBuf,
+    /// The image store; agents of one host may share it.
+    pub image_dir: PathBuf,
+    /// The program that shims are: this one.
+    pub program: PathBuf,
+    /// Addresses of tasks, halved: one half in awsvpc mode, one in bridge mode.
+    pub address_block: Ipv4Block,
+    /// CPU units and MiB to offer; else all of the host.
+    pub capacity: Option<(u32, u32)>,
+    /// The user's own attributes.
+    pub attributes: BTreeMap<String, String>,
+    pub availability_zone: Option<String>,
+    pub pull_behavior: PullBehavior,
+    /// From SIGTERM to SIGKILL where the container does not say.
+    pub stop_timeout: Duration,
+    /// How long a stopped task's remains are kept.
+    pub cleanup_wait: Duration,
+    pub at_end: AtEnd,
+}

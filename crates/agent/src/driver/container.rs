@@ -1,0 +1,309 @@
+//! From a payload's container and its image to what the runtime makes.
+
+use crate::config::AgentConfig;
+use crate::images::LocalImage;
+use crate::protocol::docker::{Config, HostConfig};
+use crate::protocol::payload::ContainerConfig as Docker;
+use crate::runtime::capabilities::Capabilities;
+use crate::runtime::spec::CPU_PERIOD_MICROS;
+use crate::runtime::{
+    BindMount, ContainerConfig, ContainerId, DeviceMapping, LogFile, NetworkNamespace, Rlimit, TmpfsMount,
+};
+use gantry_api::acs;
+use gantry_decide::task_engine::{Failure, FailureKind, TaskArn};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const BYTES_PER_MIB: i64 = 1 << 20;
+/// The kernel's bounds for shares of CPU time.
+const CPU_SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
+/// Docker's smallest limit.
+const MEMORY_MIN_MIB: i64 = 6;
+const SHM_DEFAULT: u64 = 64 << 20;
+/// What is kept of a container's output, unless its options say otherwise.
+const LOG_BYTES: u64 = 20 << 20;
+const LOG_FILES: u32 = 5;
+
+/// The id of a task: the last part of its ARN, of letters and digits. Names directories, so other text is made harmless.
+pub fn task_id(task: &TaskArn) -> String {
+    let id = task.0.rsplit('/').next().unwrap_or_default();
+    if (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        id.to_owned()
+    } else {
+        format!("{:032x}", hash(&task.0))
+    }
+}
+
+/// The name of a task's container on this host: the same on every start, so that it can be found again.
+pub fn container_id(task: &TaskArn, container: &str) -> ContainerId {
+    let name = format!("{}-{:010}", task_id(task), hash(container) % 10_000_000_000);
+    ContainerId::try_from(name).expect("letters, digits and a hyphen")
+}
+
+/// FNV-1a, 64 bits.
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Where a container's log is.
+pub fn log_path(data_dir: &Path, task: &TaskArn, container: &str) -> PathBuf {
+    data_dir.join("logs").join(task_id(task)).join(format!("{container}.log"))
+}
+
+/// What a container is made of beside its image.
+pub struct Parts<'a> {
+    pub config: &'a AgentConfig,
+    pub arn: &'a TaskArn,
+    pub task: &'a acs::Task,
+    pub container: &'a acs::Container,
+    pub docker: &'a Docker,
+    pub image: &'a LocalImage,
+    pub network: NetworkNamespace,
+    /// The task's own address and name, in awsvpc mode.
+    pub interface: Option<(String, String)>,
+}
+
+/// Compiles a container.
+///
+/// # Errors
+/// For what the native runtime does not do yet, and for what makes no sense.
+pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
+    let Parts { config: agent, arn, task, container, docker, image, network, interface } = parts;
+    let (config, host) = (&docker.config, &docker.host_config);
+    refuse_what_is_not_there(container, config, host)?;
+    let name = container.name.as_deref().unwrap_or_default();
+    let mut hosts_file = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    let hostname = match (config.hostname.as_deref(), interface) {
+        (Some(name), _) if !name.is_empty() => name.to_owned(),
+        (_, Some((_, name))) if !name.is_empty() => name.clone(),
+        _ => task_id(arn).chars().take(12).collect(),
+    };
+    if let Some((address, _)) = interface {
+        hosts_file.push_str(&format!("{address}\t{hostname}\n"));
+    }
+    for entry in host.extra_hosts.iter().flatten() {
+        let (name, address) = entry.split_once(':').unwrap_or((entry, ""));
+        hosts_file.push_str(&format!("{address}\t{name}\n"));
+    }
+    let capabilities = Capabilities::new(
+        host.cap_add.as_deref().unwrap_or_default(),
+        host.cap_drop.as_deref().unwrap_or_default(),
+    );
+    let options = host.security_opt.as_deref().unwrap_or_default();
+    let id = container_id(arn, name);
+    Ok(ContainerConfig {
+        layers: image.layers.clone(),
+        args: args(container, image)?,
+        env: environment(container, image),
+        cwd: config
+            .working_dir
+            .clone()
+            .filter(|dir| !dir.is_empty())
+            .unwrap_or_else(|| image.config.working_dir.clone()),
+        user: config
+            .user
+            .clone()
+            .filter(|user| !user.is_empty())
+            .unwrap_or_else(|| image.config.user.clone()),
+        hostname,
+        hosts_file,
+        resolv_conf: resolv_conf(host),
+        read_only_root: host.readonly_rootfs.unwrap_or(false),
+        privileged: host.privileged.unwrap_or(false),
+        capabilities: capabilities
+            .map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))?,
+        no_new_privileges: options.iter().any(|option| {
+            matches!(
+                option.as_str(),
+                "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true"
+            )
+        }),
+        cpu_shares: Some(
+            u64::try_from(container.cpu.unwrap_or(0))
+                .unwrap_or(0)
+                .clamp(*CPU_SHARES.start(), *CPU_SHARES.end()),
+        ),
+        cpu_quota: quota(task),
+        memory_limit: memory(task, container),
+        memory_reservation: host.memory_reservation.filter(|bytes| *bytes > 0),
+        memory_swap: host.memory_swap,
+        memory_swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        rlimits: host.ulimits.iter().flatten().map(rlimit).collect(),
+        sysctls: host.sysctls.clone().unwrap_or_default().into_iter().collect(),
+        mounts: mounts(agent, arn, task, container)?,
+        tmpfs: tmpfs(host),
+        devices: host
+            .devices
+            .iter()
+            .flatten()
+            .map(|device| DeviceMapping {
+                host_path: PathBuf::from(&device.path_on_host),
+                container_path: device.path_in_container.clone(),
+                access: device.cgroup_permissions.clone(),
+            })
+            .collect(),
+        shm_size: host
+            .shm_size
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .filter(|bytes| *bytes > 0)
+            .unwrap_or(SHM_DEFAULT),
+        network: network.clone(),
+        cgroup_parent: format!("/gantry/{}/{}", agent.name, task_id(arn)),
+        log: LogFile {
+            path: log_path(&agent.data_dir, arn, name),
+            max_bytes: LOG_BYTES,
+            max_files: LOG_FILES,
+        },
+        id,
+    })
+}
+
+/// What would otherwise be left out in silence.
+fn refuse_what_is_not_there(
+    container: &acs::Container,
+    config: &Config,
+    host: &HostConfig,
+) -> Result<(), Failure> {
+    let given = |list: Option<usize>| list.is_some_and(|length| length > 0);
+    let missing = [
+        (config.tty == Some(true), "pseudoTerminal"),
+        (host.init == Some(true), "linuxParameters.initProcessEnabled"),
+        (config.network_disabled == Some(true), "disableNetworking"),
+        (given(container.links.as_ref().map(Vec::len)), "links"),
+        (given(container.volumes_from.as_ref().map(Vec::len)), "volumesFrom"),
+        (given(container.secrets.as_ref().map(Vec::len)), "secrets"),
+        (given(container.environment_files.as_ref().map(Vec::len)), "environmentFiles"),
+        (
+            container.restart_policy.as_ref().is_some_and(|policy| policy.enabled == Some(true)),
+            "restartPolicy",
+        ),
+    ];
+    match missing.into_iter().find(|(asked, _)| *asked) {
+        Some((_, name)) => {
+            let text = format!("{name} is not supported by the native runtime of this agent yet");
+            Err(Failure::new(FailureKind::HostConfigError, text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// As Docker has it: another entry point makes the image's command meaningless.
+fn args(container: &acs::Container, image: &LocalImage) -> Result<Vec<String>, Failure> {
+    let entry_point = container.entry_point.as_ref().filter(|words| !words.is_empty());
+    let command = container.command.as_ref().filter(|words| !words.is_empty());
+    let mut args = entry_point.unwrap_or(&image.config.entrypoint).clone();
+    match (command, entry_point) {
+        (Some(command), _) => args.extend(command.iter().cloned()),
+        (None, None) => args.extend(image.config.cmd.iter().cloned()),
+        (None, Some(_)) => {}
+    }
+    if args.is_empty() {
+        return Err(Failure::new(FailureKind::CannotCreateContainerError, "no command specified"));
+    }
+    Ok(args)
+}
+
+/// The image's variables, the task's over them.
+fn environment(container: &acs::Container, image: &LocalImage) -> Vec<String> {
+    let mut all: BTreeMap<&str, &str> =
+        image.config.env.iter().filter_map(|pair| pair.split_once('=')).collect();
+    let own = container.environment.iter().flatten();
+    all.extend(own.map(|(name, value)| (name.as_str(), value.as_str())));
+    all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// Fargate tasks get exactly what they ask for; elsewhere CPU is shared by weight.
+fn quota(task: &acs::Task) -> Option<i64> {
+    let cores = task.cpu.filter(|cores| *cores > 0.0)?;
+    let fargate = task.launch_type.as_deref() == Some("FARGATE");
+    fargate.then(|| (cores * CPU_PERIOD_MICROS as f64) as i64)
+}
+
+/// The container's own limit, or the task's.
+fn memory(task: &acs::Task, container: &acs::Container) -> Option<i64> {
+    let mib = container.memory.filter(|mib| *mib > 0).or(task.memory.filter(|mib| *mib > 0))?;
+    Some(i64::from(mib).max(MEMORY_MIN_MIB) * BYTES_PER_MIB)
+}
+
+fn rlimit(limit: &crate::protocol::docker::Ulimit) -> Rlimit {
+    // -1 means none.
+    let value = |number: i64| u64::try_from(number).unwrap_or(libc::RLIM_INFINITY);
+    Rlimit {
+        name: format!("RLIMIT_{}", limit.name.to_ascii_uppercase()),
+        soft: value(limit.soft),
+        hard: value(limit.hard),
+    }
+}
+
+fn tmpfs(host: &HostConfig) -> Vec<TmpfsMount> {
+    let mounts = host.tmpfs.iter().flatten();
+    mounts
+        .map(|(target, options)| TmpfsMount {
+            target: target.clone(),
+            options: options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect(),
+        })
+        .collect()
+}
+
+/// Directories of the host; a volume without a path is one of the task's own.
+fn mounts(
+    agent: &AgentConfig,
+    arn: &TaskArn,
+    task: &acs::Task,
+    container: &acs::Container,
+) -> Result<Vec<BindMount>, Failure> {
+    let mut mounts = Vec::new();
+    for mount in container.mount_points.iter().flatten() {
+        let name = mount.source_volume.as_deref().unwrap_or_default();
+        let invalid =
+            |text: &str| Failure::new(FailureKind::InvalidVolumeError, format!("volume {name}: {text}"));
+        let volume = task.volumes.iter().flatten().find(|volume| volume.name.as_deref() == Some(name));
+        let volume = volume.ok_or_else(|| invalid("the task has no such volume"))?;
+        let host = volume
+            .host
+            .as_ref()
+            .ok_or_else(|| invalid("only host volumes are supported by this agent yet"))?;
+        let source = match host.source_path.as_deref().filter(|path| !path.is_empty()) {
+            Some(path) if path.starts_with('/') => PathBuf::from(path),
+            Some(_) => return Err(invalid("the source path is not absolute")),
+            None => {
+                let safe =
+                    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+                if !safe {
+                    return Err(invalid("its name cannot name a directory"));
+                }
+                agent.data_dir.join("volumes").join(task_id(arn)).join(name)
+            }
+        };
+        mounts.push(BindMount {
+            source,
+            target: mount.container_path.clone().unwrap_or_default(),
+            read_only: mount.read_only.unwrap_or(false),
+        });
+    }
+    Ok(mounts)
+}
+
+/// Name servers as asked for, or the host's. A resolver on the host's loopback is out of a container's reach.
+fn resolv_conf(host: &HostConfig) -> String {
+    let servers = host.dns.as_deref().unwrap_or_default();
+    let mut text = String::new();
+    if servers.is_empty() {
+        for path in ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"] {
+            let file = std::fs::read_to_string(path).unwrap_or_default();
+            let reachable =
+                |line: &&str| !line.starts_with("nameserver 127.") && !line.starts_with("nameserver ::1");
+            text = file.lines().filter(reachable).map(|line| format!("{line}\n")).collect();
+            if text.lines().any(|line| line.starts_with("nameserver")) {
+                break;
+            }
+        }
+    } else {
+        text.extend(servers.iter().map(|server| format!("nameserver {server}\n")));
+    }
+    if let Some(search) = host.dns_search.as_ref().filter(|search| !search.is_empty()) {
+        text.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    text
+}

@@ -1,0 +1,527 @@
+//! The loop that drives the task engine: what happened goes in, what is to be done comes out.
+//!
+//! One task owns the engine; everything that takes time happens beside it and reports back through one bounded queue.
+
+mod actions;
+pub mod container;
+mod saver;
+
+pub use saver::Saver;
+
+use crate::client::Client;
+use crate::config::AgentConfig;
+use crate::images::{Images, LocalImage};
+use crate::network::{Bridged, Network};
+use crate::protocol::manifest::Manifests;
+use crate::protocol::payload::{self, ContainerConfig as Docker, PayloadError};
+use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
+use crate::state::{Instance, SavedTask};
+use container::{container_id, task_id};
+use gantry_api::acs;
+use gantry_decide::lifecycle::DesiredStatus;
+use gantry_decide::task::NetworkMode;
+use gantry_decide::task_engine::{
+    Action, Event, Found, NetworkBinding, PullTimes, Signal, Task, TaskArn, TaskEngine, TaskPhase,
+};
+use gantry_decide::time::Timestamp;
+use gantry_wire::envelope::{Frame, seal};
+use gantry_wire::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Events that may wait. Who has one waits with it.
+pub const EVENTS_MAX: usize = 1024;
+/// What a task takes beyond its stop time-out when everything is to be stopped.
+const STOP_SLACK: Duration = Duration::from_secs(15);
+/// No timer: far enough away.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What actions need; shared with everything that runs beside the loop.
+pub struct Hands<R> {
+    pub config: AgentConfig,
+    pub runtime: R,
+    pub network: Network,
+    pub images: Images,
+    pub client: Client,
+    events: mpsc::Sender<Input>,
+}
+
+impl<R> Hands<R> {
+    /// Tells the loop. One that has ended has no use for it.
+    async fn tell(&self, input: Input) {
+        let _ = self.events.send(input).await;
+    }
+
+    pub fn new(
+        config: AgentConfig,
+        runtime: R,
+        network: Network,
+        images: Images,
+        client: Client,
+    ) -> (Arc<Hands<R>>, mpsc::Receiver<Input>) {
+        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        (Arc::new(Hands { config, runtime, network, images, client, events }), inbox)
+    }
+}
+
+/// What comes back to the loop.
+pub enum Input {
+    Event(Event),
+    Image { task: TaskArn, container: String, image: Box<LocalImage>, pull: Option<PullTimes> },
+    Launched { task: TaskArn, container: String, bridged: Option<Bridged>, bindings: Vec<NetworkBinding> },
+}
+
+/// A payload's task, read.
+pub struct Known {
+    task: acs::Task,
+    mode: NetworkMode,
+    docker: BTreeMap<String, Docker>,
+}
+
+impl Known {
+    fn container(&self, name: &str) -> Option<&acs::Container> {
+        self.task.containers.iter().flatten().find(|container| container.name.as_deref() == Some(name))
+    }
+}
+
+/// What the loop keeps of a task beside the engine's own.
+#[derive(Default)]
+struct Entry {
+    known: Option<Arc<Known>>,
+    /// As it came, for the disk.
+    payload: Option<String>,
+    images: BTreeMap<String, Arc<LocalImage>>,
+    bridged: BTreeMap<String, Bridged>,
+}
+
+/// See the module.
+pub struct Driver<R> {
+    engine: TaskEngine,
+    hands: Arc<Hands<R>>,
+    inbox: mpsc::Receiver<Input>,
+    saver: Saver,
+    tasks: BTreeMap<TaskArn, Entry>,
+    instance: Instance,
+    manifests: Manifests,
+    /// To the control plane; full or closed means that there is no connection to speak of.
+    acs: mpsc::Sender<String>,
+    wake: Option<Instant>,
+}
+
+/// How the loop was asked to end.
+pub enum Ending {
+    Leave,
+    StopAll,
+}
+
+impl<R: Runtime> Driver<R> {
+    pub fn new(
+        engine: TaskEngine,
+        (hands, inbox): (Arc<Hands<R>>, mpsc::Receiver<Input>),
+        saver: Saver,
+        instance: Instance,
+        acs: mpsc::Sender<String>,
+    ) -> Driver<R> {
+        let manifests = Manifests::new(instance.timeline);
+        Driver { engine, hands, inbox, saver, tasks: BTreeMap::new(), instance, manifests, acs, wake: None }
+    }
+
+    /// Takes up what an earlier run left: its tasks, and the containers that the runtime knows. Containers of no task
+    /// are removed.
+    ///
+    /// # Errors
+    /// When the runtime cannot tell its containers.
+    pub async fn recover(&mut self, saved: Vec<SavedTask>) -> Result<(), RuntimeError> {
+        let mut containers: BTreeMap<ContainerId, State> =
+            self.hands.runtime.list().await?.into_iter().collect();
+        for SavedTask { task, payload, bridged } in saved {
+            let arn = task.spec.arn.clone();
+            let entry = Entry {
+                known: payload.as_deref().and_then(|payload| read(payload).ok()).map(Arc::new),
+                payload,
+                images: BTreeMap::new(),
+                bridged,
+            };
+            let mut found = BTreeMap::new();
+            for container in &task.spec.containers {
+                let id = container_id(&arn, &container.name);
+                let Some(state) = containers.get(&id).copied() else { continue };
+                let lost = matches!(state, State::Running(_))
+                    && task.spec.network_mode == NetworkMode::Bridge
+                    && !entry.bridged.contains_key(&container.name);
+                if lost {
+                    // It ran before its network was written down, which is gone now.
+                    continue;
+                }
+                containers.remove(&id);
+                let payload = entry.known.as_ref().and_then(|known| known.container(&container.name));
+                let bindings = payload.map_or_else(Vec::new, |payload| {
+                    actions::bindings(task.spec.network_mode, payload, entry.bridged.get(&container.name))
+                });
+                found.insert(
+                    container.name.clone(),
+                    match state {
+                        State::Running(_) => Found::Running { runtime_id: id.to_string(), bindings },
+                        State::Exited(exit) => Found::Exited { runtime_id: id.to_string(), exit },
+                    },
+                );
+            }
+            let running: Vec<String> = found
+                .iter()
+                .filter(|(_, f)| matches!(f, Found::Running { .. }))
+                .map(|(name, _)| name.clone())
+                .collect();
+            tracing::info!(task = %arn, running = running.len(), "a task of an earlier run is taken up");
+            self.tasks.insert(arn.clone(), entry);
+            self.step(Event::Recovered { task: Box::new(task), containers: found });
+            for name in running {
+                tokio::spawn(actions::watch(Arc::clone(&self.hands), arn.clone(), name));
+            }
+        }
+        for id in containers.into_keys() {
+            tracing::warn!(container = %id, "a container of no task is removed");
+            self.hands.runtime.remove(&id).await?;
+        }
+        Ok(())
+    }
+
+    /// Drives until `ending` resolves.
+    pub async fn run(
+        &mut self,
+        mut messages: mpsc::Receiver<crate::channel::Incoming>,
+        ending: impl Future<Output = Ending>,
+        mut told: impl FnMut(),
+    ) {
+        let mut ending = std::pin::pin!(ending);
+        loop {
+            let wake = self.wake.unwrap_or_else(|| Instant::now() + IDLE);
+            tokio::select! {
+                input = self.inbox.recv() => if let Some(input) = input { self.take(input) },
+                message = messages.recv() => match message {
+                    Some(crate::channel::Incoming::Connected) => tracing::info!("connected to the control plane"),
+                    Some(crate::channel::Incoming::Text(text)) => {
+                        if self.message(&text) {
+                            told();
+                        }
+                    }
+                    None => return,
+                },
+                () = tokio::time::sleep_until(wake) => {
+                    self.wake = None;
+                    self.step(Event::Tick);
+                }
+                ending = &mut ending => match ending {
+                    Ending::Leave => return,
+                    Ending::StopAll => return self.stop_all().await,
+                }
+            }
+        }
+    }
+
+    /// Stops every task, waits until the control plane knows, and removes all containers. Bounded in time.
+    async fn stop_all(&mut self) {
+        let arns: Vec<TaskArn> = self.engine.tasks().map(|task| task.spec.arn.clone()).collect();
+        let deadline = Instant::now() + self.hands.config.stop_timeout + STOP_SLACK;
+        for task in arns {
+            self.step(Event::StopRequested { task });
+        }
+        while self.engine.tasks().any(|task| task.phase != TaskPhase::Stopped || !task.is_told()) {
+            let wake = self.wake.unwrap_or(deadline).min(deadline);
+            tokio::select! {
+                input = self.inbox.recv() => if let Some(input) = input { self.take(input) },
+                () = tokio::time::sleep_until(wake) => {
+                    if Instant::now() >= deadline {
+                        tracing::warn!("not every task stopped in time; what is left is removed");
+                        break;
+                    }
+                    self.wake = None;
+                    self.step(Event::Tick);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.step(event),
+            Input::Image { task, container, image, pull } => {
+                let digest = Some(image.digest.to_string());
+                if let Some(entry) = self.tasks.get_mut(&task) {
+                    entry.images.insert(container.clone(), Arc::from(image));
+                }
+                self.step(Event::ImageReady { task, container, digest, pull });
+            }
+            Input::Launched { task, container, bridged, bindings } => {
+                if let (Some(entry), Some(bridged)) = (self.tasks.get_mut(&task), bridged) {
+                    entry.bridged.insert(container.clone(), bridged);
+                }
+                let runtime_id = container_id(&task, &container).to_string();
+                let (arn, name) = (task.clone(), container.clone());
+                self.step(Event::ContainerStarted { task, container, runtime_id, bindings });
+                tokio::spawn(actions::watch(Arc::clone(&self.hands), arn, name));
+            }
+        }
+    }
+
+    /// Takes one message of the control plane. True for a manifest: everything before it is agreed upon.
+    fn message(&mut self, text: &str) -> bool {
+        let Some(frame) = Frame::open(text) else {
+            tracing::warn!("a message of the control plane does not read");
+            return false;
+        };
+        match frame.kind.as_ref() {
+            "HeartbeatMessage" => {
+                if let Ok(message) = frame.message::<acs::HeartbeatMessage>() {
+                    self.send(
+                        "HeartbeatAckRequest",
+                        &acs::HeartbeatAckRequest { message_id: message.message_id },
+                    );
+                }
+            }
+            "PayloadMessage" => match frame.message::<acs::PayloadMessage>() {
+                Ok(message) => self.payload(message),
+                Err(error) => tracing::warn!(%error, "a payload does not read"),
+            },
+            "TaskManifestMessage" => {
+                if let Ok(message) = frame.message::<acs::TaskManifestMessage>() {
+                    self.manifest(&message);
+                    return true;
+                }
+            }
+            "TaskStopVerificationAck" => {
+                if let Ok(message) = frame.message::<acs::TaskStopVerificationAck>() {
+                    for task in self.manifests.confirmed(&message) {
+                        self.step(Event::StopRequested { task });
+                    }
+                }
+            }
+            kind => tracing::debug!(kind, "a message that asks for nothing here"),
+        }
+        false
+    }
+
+    fn send(&self, kind: &str, message: &dyn gantry_wire::Structure) {
+        // Without a connection it is of no use: the next one begins anew.
+        let _ = self.acs.try_send(seal(kind, message));
+    }
+
+    fn payload(&mut self, message: acs::PayloadMessage) {
+        self.manifests.payload(&message);
+        self.note_timeline();
+        let tasks = message.tasks.unwrap_or_default();
+        let is_stop =
+            |task: &acs::Task| task.desired_status.as_deref() == Some(DesiredStatus::Stopped.as_str());
+        // What is to stop makes room for what is to run.
+        let (stops, runs): (Vec<_>, Vec<_>) = tasks.into_iter().partition(is_stop);
+        let mut all_read = true;
+        for task in stops.into_iter().chain(runs) {
+            all_read &= self.accept(task);
+        }
+        if !all_read {
+            // As the stock agent has it: the STOPPED report of the bad task is the answer.
+            return;
+        }
+        let ack = acs::AckRequest {
+            cluster: Some(message.cluster_arn),
+            container_instance: Some(message.container_instance_arn),
+            message_id: Some(message.message_id),
+        };
+        let (saver, acs) = (self.saver.clone(), self.acs.clone());
+        tokio::spawn(async move {
+            if saver.saved().await {
+                let _ = acs.try_send(seal("AckRequest", &ack));
+            }
+        });
+    }
+
+    /// Hands a payload's task to the engine. False if it makes no sense.
+    fn accept(&mut self, task: acs::Task) -> bool {
+        let arn = TaskArn(task.arn.clone().unwrap_or_default());
+        match payload::compile(&task) {
+            Ok(compiled) => {
+                let (spec, desired) = (compiled.spec, compiled.desired);
+                self.tasks.entry(arn).or_insert_with(|| Entry {
+                    payload: Some(json::to_string(&task)),
+                    known: Some(Arc::new(Known {
+                        mode: spec.network_mode,
+                        docker: compiled.containers,
+                        task,
+                    })),
+                    ..Entry::default()
+                });
+                self.step(Event::TaskAccepted { spec, desired });
+                true
+            }
+            Err(error) => {
+                tracing::warn!(task = %arn, %error, "a task of a payload cannot be run");
+                if !arn.0.is_empty() {
+                    self.step(Event::TaskRejected { task: arn, failure: error.failure() });
+                }
+                false
+            }
+        }
+    }
+
+    fn manifest(&mut self, message: &acs::TaskManifestMessage) {
+        let Some(question) = self.manifests.manifest(message, self.engine.tasks()) else { return };
+        self.note_timeline();
+        let ack = acs::AckRequest {
+            cluster: message.cluster_arn.clone(),
+            container_instance: message.container_instance_arn.clone(),
+            message_id: message.message_id.clone(),
+        };
+        self.send("AckRequest", &ack);
+        if let Some(question) = question {
+            self.send("TaskStopVerificationMessage", &question);
+        }
+    }
+
+    fn note_timeline(&mut self) {
+        if self.manifests.timeline() > self.instance.timeline {
+            self.instance.timeline = self.manifests.timeline();
+            self.saver.save_instance(self.instance.clone());
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        for action in self.engine.step(now(), event) {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        let hands = Arc::clone(&self.hands);
+        match action {
+            Action::Persist { task } => {
+                if let Some(saved) = self.saved(&task) {
+                    self.saver.save(saved);
+                }
+            }
+            Action::PrepareImage { task, container } => {
+                let image = self.known(&task).and_then(|known| known.container(&container)?.image.clone());
+                tokio::spawn(actions::prepare_image(hands, task, container, image.unwrap_or_default()));
+            }
+            Action::SetUpNetwork { task } => {
+                if let Some(known) = self.known(&task) {
+                    tokio::spawn(actions::set_up_network(hands, task, known));
+                }
+            }
+            Action::Launch { task, container } => {
+                let image = self.tasks.get(&task).and_then(|entry| entry.images.get(&container).cloned());
+                if let (Some(known), Some(image)) = (self.known(&task), image) {
+                    tokio::spawn(actions::launch(hands, task, container, known, image));
+                }
+            }
+            Action::Signal { task, container, signal } => self.signal(&task, &container, signal),
+            Action::TearDownNetwork { task } => {
+                let entry = self.tasks.get(&task);
+                let mode = entry.and_then(|entry| Some(entry.known.as_ref()?.mode));
+                let keys = match (mode, entry) {
+                    (Some(NetworkMode::Awsvpc), _) => vec![task_id(&task)],
+                    (Some(NetworkMode::Bridge), Some(entry)) => {
+                        entry.bridged.keys().map(|name| container_id(&task, name).to_string()).collect()
+                    }
+                    _ => Vec::new(),
+                };
+                tokio::spawn(actions::tear_down_network(hands, task, keys));
+            }
+            Action::RemoveContainer { task, container } => {
+                let id = container_id(&task, &container);
+                tokio::spawn(async move {
+                    if let Err(error) = hands.runtime.remove(&id).await {
+                        tracing::warn!(container = %id, %error, "a container's remains cannot be removed");
+                    }
+                });
+            }
+            Action::Submit(submission) => {
+                tokio::spawn(actions::submit(hands, submission));
+            }
+            Action::Forget { task } => {
+                self.tasks.remove(&task);
+                self.saver.forget(task.clone());
+                let id = task_id(&task);
+                let directories = ["logs", "volumes"].map(|kind| hands.config.data_dir.join(kind).join(&id));
+                tokio::task::spawn_blocking(move || {
+                    for directory in directories {
+                        // Most tasks have no volumes.
+                        let _ = std::fs::remove_dir_all(directory);
+                    }
+                });
+            }
+            Action::WakeAt(at) => {
+                let wait = u64::try_from(at.as_millis() - now().as_millis()).unwrap_or(0);
+                self.wake = Some(Instant::now() + Duration::from_millis(wait));
+            }
+        }
+    }
+
+    fn signal(&self, task: &TaskArn, container: &str, signal: Signal) {
+        let image = self.tasks.get(task).and_then(|entry| entry.images.get(container));
+        let number = match signal {
+            Signal::Kill => libc::SIGKILL,
+            Signal::Stop => {
+                image.and_then(|i| stop_signal(i.config.stop_signal.as_deref()?)).unwrap_or(libc::SIGTERM)
+            }
+        };
+        let (hands, id) = (Arc::clone(&self.hands), container_id(task, container));
+        tokio::spawn(async move {
+            if let Err(error) = hands.runtime.signal(&id, number).await {
+                tracing::warn!(container = %id, %error, "a container cannot be signalled");
+            }
+        });
+    }
+
+    fn known(&self, task: &TaskArn) -> Option<Arc<Known>> {
+        self.tasks.get(task).and_then(|entry| entry.known.clone())
+    }
+
+    fn saved(&self, task: &TaskArn) -> Option<SavedTask> {
+        let state: &Task = self.engine.task(task)?;
+        let entry = self.tasks.get(task);
+        Some(SavedTask {
+            task: state.clone(),
+            payload: entry.and_then(|entry| entry.payload.clone()),
+            bridged: entry.map(|entry| entry.bridged.clone()).unwrap_or_default(),
+        })
+    }
+}
+
+/// The networks that saved tasks still use: by container in bridge mode, and the tasks in awsvpc mode.
+pub fn networks_of(saved: &[SavedTask]) -> (BTreeMap<String, Bridged>, BTreeSet<String>) {
+    let mut bridged = BTreeMap::new();
+    let mut tasks = BTreeSet::new();
+    for saved in saved.iter().filter(|saved| saved.task.phase != TaskPhase::Stopped) {
+        let arn = &saved.task.spec.arn;
+        tasks.insert(task_id(arn));
+        bridged.extend(
+            saved
+                .bridged
+                .iter()
+                .map(|(name, bridged)| (container_id(arn, name).to_string(), bridged.clone())),
+        );
+    }
+    (bridged, tasks)
+}
+
+fn read(payload: &str) -> Result<Known, PayloadError> {
+    let task: acs::Task = json::from_slice(payload.as_bytes()).unwrap_or_default();
+    let compiled = payload::compile(&task)?;
+    Ok(Known { mode: compiled.spec.network_mode, docker: compiled.containers, task })
+}
+
+/// A signal by its name, with `SIG` or without, or its number.
+fn stop_signal(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let name = if text.starts_with("SIG") { text.to_owned() } else { format!("SIG{text}") };
+    name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
+}
+
+pub fn now() -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+}
