@@ -4,7 +4,8 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use gantry_decide::ids::AccountId;
+use gantry_agent::network::Ipv4Block;
+use gantry_decide::ids::{AccountId, Region};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub const DATA_DIR: &str = "/var/lib/gantry";
 /// Loopback only: nothing listens further unless told to.
 const LISTEN: &str = "127.0.0.1:4580";
+/// The region of a machine that says nothing else: the one that tutorials use.
+const REGION: &str = "us-east-1";
 
 /// How requests are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -57,6 +60,61 @@ pub struct File {
     account: Option<AccountId>,
     #[serde(default)]
     host_names: Vec<String>,
+    region: Option<Region>,
+    address_block: Option<Ipv4Block>,
+    cpu: Option<u32>,
+    memory: Option<u32>,
+}
+
+/// What the command line and the environment say of this machine's capacity.
+#[derive(Clone, Debug, Default, Args)]
+pub struct HostFlags {
+    /// Region that the machine's capacity is in; requests to others find none
+    #[arg(long, value_name = "REGION", env = "GANTRY_REGION")]
+    pub region: Option<Region>,
+    /// Addresses for tasks; chosen by itself where nothing leads to, and kept
+    #[arg(long, value_name = "CIDR", env = "GANTRY_ADDRESS_BLOCK")]
+    pub address_block: Option<Ipv4Block>,
+    /// CPU units to offer, 1024 a core, instead of all
+    #[arg(long, value_name = "UNITS", requires = "memory")]
+    pub cpu: Option<u32>,
+    /// MiB of memory to offer, instead of all
+    #[arg(long, value_name = "MIB", requires = "cpu")]
+    pub memory: Option<u32>,
+}
+
+/// What a machine offers, complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSettings {
+    pub region: Region,
+    pub address_block: Option<Ipv4Block>,
+    cpu: Option<u32>,
+    memory: Option<u32>,
+}
+
+impl Default for HostSettings {
+    fn default() -> Self {
+        HostSettings::combine(HostFlags::default(), &File::default())
+    }
+}
+
+impl HostSettings {
+    pub fn combine(flags: HostFlags, file: &File) -> HostSettings {
+        HostSettings {
+            region: flags
+                .region
+                .or_else(|| file.region.clone())
+                .unwrap_or_else(|| REGION.parse().expect("the default region is one")),
+            address_block: flags.address_block.or(file.address_block),
+            cpu: flags.cpu.or(file.cpu),
+            memory: flags.memory.or(file.memory),
+        }
+    }
+
+    /// CPU units and MiB to offer, where not all.
+    pub fn capacity(&self) -> Option<(u32, u32)> {
+        self.cpu.zip(self.memory)
+    }
 }
 
 impl File {
@@ -78,13 +136,13 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// Reads the file that the flags name, and puts everything together.
+    /// Reads the file that the flags name, and puts everything together. Returns the file too, for other settings.
     ///
     /// # Errors
     /// When the file cannot be read or says something unknown.
-    pub fn read(flags: ServerFlags) -> Result<ServerSettings> {
+    pub fn read(flags: ServerFlags) -> Result<(ServerSettings, File)> {
         let file = flags.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        Ok(ServerSettings::combine(flags, file))
+        Ok((ServerSettings::combine(flags, file.clone()), file))
     }
 
     fn combine(flags: ServerFlags, file: File) -> ServerSettings {

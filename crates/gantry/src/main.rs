@@ -1,7 +1,10 @@
 //! The `gantry` binary: command line and composition.
 
+mod api;
 mod cli;
 mod config;
+mod demo;
+mod platform;
 mod sample;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -18,9 +21,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Up(cli::up::UpArgs),
+    Demo(demo::DemoArgs),
     Server(cli::server::ServerArgs),
+    Agent(cli::agent::AgentArgs),
+    Status(cli::status::StatusArgs),
+    Logs(cli::logs::LogsArgs),
     Env(cli::env::EnvArgs),
     Image(cli::image::ImageArgs),
+    Sweep(cli::sweep::SweepArgs),
     Completions(cli::manual::CompletionsArgs),
     Man(cli::manual::ManArgs),
 }
@@ -37,7 +46,13 @@ fn main() -> ExitCode {
     let command = Cli::parse().command;
     log_to_stderr();
     let result = match command {
+        Command::Up(arguments) => cli::up::run(arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Server(arguments) => cli::server::run(arguments),
+        Command::Agent(arguments) => cli::agent::run(arguments),
+        Command::Status(arguments) => cli::status::run(&arguments, &mut stdout()),
+        Command::Logs(arguments) => cli::logs::run(&arguments, &mut stdout()),
+        Command::Sweep(arguments) => cli::sweep::run(&arguments, &mut stdout()),
         Command::Env(arguments) => cli::env::run(&arguments, &mut stdout()),
         Command::Image(arguments) => cli::image::run(&arguments, &mut stdout()),
         Command::Completions(arguments) => {

@@ -360,7 +360,7 @@ fn forward(bridge: &str) -> io::Result<()> {
     }
     // Docker on the same host has bridged packets filtered and drops those that are not its own.
     let filtered = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or_default();
-    if filtered.trim() == "1" {
+    if filtered.trim() == "1" && route::index("docker0").is_ok() {
         tracing::warn!(
             bridge,
             "bridged packets pass iptables on this host, as Docker sets it up: tasks may not reach each other until \

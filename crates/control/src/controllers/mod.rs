@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 mod client_tokens;
+pub(crate) mod services;
 mod task_definitions;
 pub(crate) mod tasks;
 #[cfg(test)]
@@ -171,6 +172,7 @@ impl<C: Controller> Driver<C> {
 pub struct Controllers {
     next_resync: Timestamp,
     client_tokens: Driver<client_tokens::ClientTokens>,
+    services: Driver<services::Services>,
     task_definitions: Driver<task_definitions::TaskDefinitions>,
     tasks: Driver<tasks::Tasks>,
 }
@@ -179,6 +181,8 @@ pub struct Controllers {
 macro_rules! each {
     ($self:ident, $driver:ident => $body:expr) => {{
         let $driver = &mut $self.client_tokens;
+        $body;
+        let $driver = &mut $self.services;
         $body;
         let $driver = &mut $self.task_definitions;
         $body;
@@ -213,13 +217,19 @@ impl Controllers {
     }
 
     pub fn wake_at(&self) -> Timestamp {
-        let wishes = [self.client_tokens.wake_at(), self.task_definitions.wake_at(), self.tasks.wake_at()];
+        let wishes = [
+            self.client_tokens.wake_at(),
+            self.services.wake_at(),
+            self.task_definitions.wake_at(),
+            self.tasks.wake_at(),
+        ];
         wishes.into_iter().fold(self.next_resync, Timestamp::min)
     }
 
     pub fn status(&self) -> Vec<Status> {
         vec![
             self.client_tokens.status.clone(),
+            self.services.status.clone(),
             self.task_definitions.status.clone(),
             self.tasks.status.clone(),
         ]

@@ -15,23 +15,24 @@ pub struct EnvArgs {
     #[arg(long, value_name = "DIR", env = "GANTRY_DATA_DIR", default_value = DATA_DIR)]
     data_dir: PathBuf,
     /// Region to work in; every region name is served
-    #[arg(long, value_name = "REGION", default_value = "us-east-1")]
+    #[arg(long, value_name = "REGION", env = "GANTRY_REGION", default_value = "us-east-1")]
     region: gantry_decide::ids::Region,
+    /// Print the agents' key instead of the root key: for `gantry agent` on another machine
+    #[arg(long)]
+    agent: bool,
 }
 
 pub fn run(arguments: &EnvArgs, out: &mut impl Write) -> Result<()> {
     let directory = &arguments.data_dir;
     let keys = Keys::open(directory).with_context(|| {
-        format!(
-            "no installation in {}: start `gantry server` first, or name its --data-dir",
-            directory.display()
-        )
+        format!("no installation in {}: start `gantry up` first, or name its --data-dir", directory.display())
     })?;
     let endpoint = std::fs::read_to_string(directory.join(ENDPOINT_FILE))
-        .with_context(|| format!("no server runs on {}: start `gantry server`", directory.display()))?;
+        .with_context(|| format!("no server runs on {}: start `gantry up`", directory.display()))?;
     // Keys and URL consist of characters that no shell minds.
-    writeln!(out, "export AWS_ACCESS_KEY_ID={}", keys.root.access_key_id)?;
-    writeln!(out, "export AWS_SECRET_ACCESS_KEY={}", keys.root.secret_access_key)?;
+    let pair = if arguments.agent { &keys.agent } else { &keys.root };
+    writeln!(out, "export AWS_ACCESS_KEY_ID={}", pair.access_key_id)?;
+    writeln!(out, "export AWS_SECRET_ACCESS_KEY={}", pair.secret_access_key)?;
     writeln!(out, "export AWS_DEFAULT_REGION={}", arguments.region)?;
     writeln!(out, "export AWS_ENDPOINT_URL={}", endpoint.trim())?;
     writeln!(out, "unset AWS_SESSION_TOKEN AWS_PROFILE")?;

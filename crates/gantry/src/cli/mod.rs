@@ -1,6 +1,11 @@
 //! One file per command.
 
+pub mod agent;
 pub mod env;
 pub mod image;
+pub mod logs;
 pub mod manual;
 pub mod server;
+pub mod status;
+pub mod sweep;
+pub mod up;

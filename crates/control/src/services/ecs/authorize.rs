@@ -1,4 +1,5 @@
 //! Operation to IAM action and resource ARNs.
 
 pub mod resources;
+pub mod services;
 pub mod tasks;

@@ -130,6 +130,7 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
         tags: launch.tags.clone(),
         enable_execute_command: launch.enable_execute_command,
         sent: false,
+        accounted: false,
         version: 1,
         created_at: tx.now,
         connectivity_at: None,

@@ -6,7 +6,7 @@
 mod authorize;
 mod bridge;
 pub mod check;
-mod compute;
+pub mod compute;
 mod convert;
 pub mod errors;
 pub mod launch;
@@ -53,6 +53,11 @@ pub static SERVICE: Service = Service {
         write StopTask => authorize::tasks::stop_task, ops::task::stop_task;
         read DescribeTasks => authorize::tasks::describe_tasks, ops::task::describe_tasks;
         read ListTasks => authorize::tasks::list_tasks, ops::task::list_tasks;
+        write CreateService => authorize::services::create_service, ops::service::create_service;
+        write UpdateService => authorize::services::update_service, ops::service::update_service;
+        write DeleteService => authorize::services::delete_service, ops::service::delete_service;
+        read DescribeServices => authorize::services::describe_services, ops::service::describe_services;
+        read ListServices => authorize::services::list_services, ops::service::list_services;
         write SubmitTaskStateChange => authorize::tasks::submit_task_state_change, ops::submit::submit_task_state_change;
         write SubmitContainerStateChange => authorize::tasks::submit_container_state_change, ops::submit::submit_container_state_change;
         write SubmitAttachmentStateChanges => authorize::tasks::submit_attachment_state_changes, ops::submit::submit_attachment_state_changes;
@@ -72,13 +77,11 @@ pub static SERVICE: Service = Service {
         "CreateCapacityProvider",
         "CreateDaemon",
         "CreateExpressGatewayService",
-        "CreateService",
         "CreateTaskSet",
         "DeleteCapacityProvider",
         "DeleteDaemon",
         "DeleteDaemonTaskDefinition",
         "DeleteExpressGatewayService",
-        "DeleteService",
         "DeleteTaskSet",
         "DescribeDaemon",
         "DescribeDaemonDeployments",
@@ -87,7 +90,6 @@ pub static SERVICE: Service = Service {
         "DescribeExpressGatewayService",
         "DescribeServiceDeployments",
         "DescribeServiceRevisions",
-        "DescribeServices",
         "DescribeTaskSets",
         "ExecuteCommand",
         "GetTaskProtection",
@@ -95,14 +97,12 @@ pub static SERVICE: Service = Service {
         "ListDaemonTaskDefinitions",
         "ListDaemons",
         "ListServiceDeployments",
-        "ListServices",
         "ListServicesByNamespace",
         "RegisterDaemonTaskDefinition",
         "StopServiceDeployment",
         "UpdateCapacityProvider",
         "UpdateDaemon",
         "UpdateExpressGatewayService",
-        "UpdateService",
         "UpdateServicePrimaryTaskSet",
         "UpdateTaskProtection",
         "UpdateTaskSet",

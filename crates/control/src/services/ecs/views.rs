@@ -2,5 +2,6 @@
 
 pub mod cluster;
 pub mod container_instance;
+pub mod service;
 pub mod task;
 pub mod task_definition;

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod container_instance;
 pub mod idempotency;
 pub mod page;
+pub mod service;
 pub mod submit;
 pub mod tag;
 pub mod task;

@@ -16,7 +16,7 @@ use crate::services::ecs::{check, convert, tags};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::{EcsArn, EcsResource};
-use gantry_decide::ids::{CapacityProviderName, ClusterName, ServiceName, TaskId};
+use gantry_decide::ids::{CapacityProviderName, ClusterName, TaskId};
 use gantry_decide::lifecycle::{DesiredStatus, StopCode};
 use gantry_decide::placement::{Refusal, Refusals};
 use gantry_decide::task::{Compatibility, TaskOverride};
@@ -402,7 +402,7 @@ pub fn list_tasks(
             let key = check::service(view, cluster, text)?;
             let key = key.filter(|key| view.state.ecs.service(key).is_some());
             let key = key.ok_or(EcsError::ServiceNotFound)?;
-            Some(service_group(&key.name))
+            Some(format!("service:{}", key.name))
         }
     };
     let wanted = |task: &Task| {
@@ -422,9 +422,4 @@ pub fn list_tasks(
         |task| task.arn(view.scope).to_string(),
     );
     Ok(ecs::ListTasksResponse { task_arns: Some(task_arns), next_token })
-}
-
-/// The group of a service's tasks.
-pub fn service_group(name: &ServiceName) -> String {
-    format!("service:{name}")
 }

@@ -44,7 +44,7 @@ pub struct EcsState {
     idempotency: Table<IdempotencyRecord>,
     /// Tasks not yet STOPPED, by the instance that holds them.
     tasks_by_instance: Index<ContainerInstanceKey, TaskKey>,
-    /// Tasks not yet STOPPED, by service.
+    /// Tasks that their services have to do with: those not yet STOPPED, and those whose end is not accounted for.
     tasks_by_service: Index<ServiceKey, TaskKey>,
     /// What is free on the instances, by their cluster: follows from tasks and instances alone.
     pools: OrdMap<ClusterName, InstancePool>,
@@ -62,29 +62,30 @@ impl EcsState {
     /// Writes a task and keeps the indexes true.
     pub fn put_task(&mut self, task: Task) {
         let key = task.key();
-        let (instance, service, live) = (task.instance.clone(), task.service_key(), task.is_live());
+        let (instance, live) = (task.instance.clone(), task.is_live());
+        let service = task.service_key().filter(|_| task.is_in_books());
         let held = (live && instance.is_some()).then(|| placement::held_by(&task));
         let previous = self.tasks.put(task);
-        if let Some(old) = previous.filter(|old| old.is_live()) {
-            if let Some(instance) = &old.instance {
+        if let Some(old) = previous {
+            if let Some(service) = old.service_key() {
+                self.tasks_by_service.remove(&service, &key);
+            }
+            if let Some(instance) = old.instance.as_ref().filter(|_| old.is_live()) {
                 self.tasks_by_instance.remove(instance, &key);
                 if let Some(pool) = self.pools.get_mut(&instance.cluster) {
                     pool.release(instance, &placement::held_by(&old));
                 }
             }
-            if let Some(service) = &old.service_key() {
-                self.tasks_by_service.remove(service, &key);
-            }
+        }
+        if let Some(service) = service {
+            self.tasks_by_service.insert(service, key.clone());
         }
         if live {
             if let (Some(instance), Some(held)) = (instance, held) {
                 if let Some(pool) = self.pools.get_mut(&instance.cluster) {
                     pool.take(&instance, &held);
                 }
-                self.tasks_by_instance.insert(instance, key.clone());
-            }
-            if let Some(service) = service {
-                self.tasks_by_service.insert(service, key);
+                self.tasks_by_instance.insert(instance, key);
             }
         }
     }
@@ -92,6 +93,9 @@ impl EcsState {
     /// Forgets a task that is STOPPED and past its retention.
     pub fn remove_task(&mut self, key: &TaskKey) {
         let removed = self.tasks.remove(key);
+        if let Some(service) = removed.as_ref().and_then(|task| task.service_key()) {
+            self.tasks_by_service.remove(&service, key);
+        }
         debug_assert!(removed.is_none_or(|task| !task.is_live()), "only stopped tasks are forgotten");
     }
 
@@ -102,6 +106,11 @@ impl EcsState {
 
     /// The tasks of a service that are not yet STOPPED.
     pub fn tasks_of(&self, service: &ServiceKey) -> impl Iterator<Item = &Task> {
+        self.in_books_of(service).filter(|task| task.is_live())
+    }
+
+    /// The tasks of a service that it has to do with, those whose end it has not noted included.
+    pub fn in_books_of(&self, service: &ServiceKey) -> impl Iterator<Item = &Task> {
         self.tasks_by_service.get(service).filter_map(|key| self.task(key))
     }
 
@@ -217,7 +226,7 @@ impl EcsState {
                     "{key:?} is missing from its instance"
                 );
             }
-            if let Some(service) = task.service_key().filter(|_| task.is_live()) {
+            if let Some(service) = task.service_key().filter(|_| task.is_in_books()) {
                 assert!(
                     self.tasks_by_service.get(&service).any(|k| k == key),
                     "{key:?} is missing from its service"

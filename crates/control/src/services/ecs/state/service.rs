@@ -6,6 +6,7 @@ use gantry_decide::ids::{ClusterName, DeploymentId, Scope, ServiceName, TaskDefi
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 use super::{LaunchType, NetworkConfiguration, PlacementConstraint, PlacementStrategy, PropagateTags};
 
@@ -77,6 +78,9 @@ pub struct ServiceEvent {
     pub message: String,
 }
 
+/// After this time ECS repeats what it told last.
+pub const EVENT_AGAIN: Duration = Duration::from_secs(6 * 3600);
+
 /// How many events a service keeps; ECS shows the last 100.
 pub const EVENTS_MAX: usize = 100;
 
@@ -105,11 +109,32 @@ pub struct Service {
     pub events: Vec<ServiceEvent>,
     pub client_token: Option<String>,
     pub inactive_since: Option<Timestamp>,
+    /// When it last told that it is steady; absent while it is not.
+    #[serde(default)]
+    pub steady_at: Option<Timestamp>,
 }
 
 impl Service {
     pub fn arn(&self, scope: &Scope) -> EcsArn {
         self.key().arn(scope)
+    }
+
+    /// The group of its tasks.
+    pub fn group(&self) -> String {
+        format!("service:{}", self.name)
+    }
+
+    /// Tells an event, unless it is the one that was told last, within [`EVENT_AGAIN`].
+    pub fn tell(&mut self, id: String, message: String, now: Timestamp) {
+        let told = self
+            .events
+            .last()
+            .is_some_and(|last| last.message == message && last.created_at + EVENT_AGAIN > now);
+        if !told {
+            self.events.push(ServiceEvent { id, created_at: now, message });
+            let surplus = self.events.len().saturating_sub(EVENTS_MAX);
+            self.events.drain(..surplus);
+        }
     }
 
     /// The deployment that new tasks belong to.

@@ -144,6 +144,9 @@ pub struct Task {
     /// Whether an agent was ever told of it. One that was not can stop without an agent's word.
     #[serde(default)]
     pub sent: bool,
+    /// Whether its service has taken note of its end.
+    #[serde(default)]
+    pub accounted: bool,
     /// Grows by one with each change that an event would tell.
     pub version: u64,
     pub created_at: Timestamp,
@@ -166,6 +169,11 @@ impl Task {
     /// Not yet STOPPED: it holds resources, or will.
     pub fn is_live(&self) -> bool {
         !self.last_status.is_stopped()
+    }
+
+    /// Whether its service still has to do with it.
+    pub fn is_in_books(&self) -> bool {
+        self.is_live() || !self.accounted
     }
 
     /// The service it belongs to: its group says so, and only services may set such a group.

@@ -114,6 +114,7 @@ impl World {
             tags: Tags::new(),
             enable_execute_command: false,
             sent: true,
+            accounted: false,
             version: 1,
             created_at: self.now,
             connectivity_at: None,

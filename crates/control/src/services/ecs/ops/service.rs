@@ -1,0 +1,454 @@
+//! Services: create, update, delete, describe, list. What follows from them is the services controller's work.
+
+use crate::call::Call;
+use crate::services::ecs::convert::{self, shortened};
+use crate::services::ecs::errors::EcsError;
+use crate::services::ecs::ops::idempotency::Token;
+use crate::services::ecs::ops::page::{Page, SHORT_MAX};
+use crate::services::ecs::state::{
+    CircuitBreaker, Cluster, Compute, Deployment, LaunchType, NetworkConfiguration, PropagateTags,
+    RolloutState, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
+};
+use crate::services::ecs::views::service::service as show;
+use crate::services::ecs::{check, compute, tags};
+use crate::tx::{Tx, View};
+use gantry_api::ecs;
+use gantry_decide::arn::EcsResource;
+use gantry_decide::deployment::events;
+use gantry_decide::ids::{ClusterName, DeploymentId, ServiceName};
+use gantry_decide::task::Compatibility;
+use gantry_store::Record;
+
+/// DescribeServices takes this many.
+const DESCRIBE_MAX: usize = 10;
+/// ListServices shows this many at most.
+const LIST_MAX: i32 = 100;
+/// Tasks of one service: ECS's quota.
+const DESIRED_MAX: i32 = 5000;
+/// ECS's bounds for the two percentages; larger maxima are accepted there too.
+const MINIMUM_HEALTHY_DEFAULT: u32 = 100;
+const MAXIMUM_DEFAULT: u32 = 200;
+
+pub fn create_service(
+    tx: &mut Tx<'_>,
+    call: &Call,
+    mut request: ecs::CreateServiceRequest,
+) -> Result<ecs::CreateServiceResponse, EcsError> {
+    let token = request.client_token.take();
+    let cluster = check::cluster(tx.view(), request.cluster.as_deref())?.clone();
+    let name: ServiceName = request.service_name.parse().map_err(|_| {
+        EcsError::invalid("The service name must be up to 255 letters, numbers, hyphens and underscores.")
+    })?;
+    let key = ServiceKey { cluster: cluster.name.clone(), name };
+    let token = Token::read("CreateService", &cluster.name, token.as_deref(), &request)?;
+    match tx.state.ecs.service(&key) {
+        Some(known) if known.status == ServiceStatus::Active => {
+            let same = match &token {
+                Some(token) => token.first(tx)?.is_some(),
+                None => false,
+            };
+            if same {
+                let service = show(tx.view(), known, true);
+                return Ok(ecs::CreateServiceResponse { service: Some(service) });
+            }
+            return Err(EcsError::invalid("Creation of service was not idempotent."));
+        }
+        Some(known) if known.status == ServiceStatus::Draining => {
+            return Err(EcsError::invalid("Unable to Start a service that is still Draining."));
+        }
+        _ => {}
+    }
+    refuse_what_comes_later(&request)?;
+    let desired_count = desired_count(request.desired_count.ok_or_else(|| {
+        EcsError::invalid(
+            "The desired count must be specified for services of the REPLICA scheduling strategy.",
+        )
+    })?)?;
+    let definition = request.task_definition.as_deref().filter(|text| !text.is_empty());
+    let definition = definition.ok_or_else(|| EcsError::invalid("The task definition must be specified."))?;
+    let record = check::runnable_task_definition(tx.view(), definition)?.clone();
+    let compute = compute::choose(
+        &cluster,
+        request.launch_type.as_ref(),
+        request.capacity_provider_strategy.as_deref(),
+    )?;
+    let wanted = Wanted { compute, record: &record, platform: request.platform_version.as_deref() };
+    wanted.check()?;
+    let network =
+        convert::network(request.network_configuration.as_ref(), record.definition.effective_network_mode())?;
+    let placement_constraints = convert::constraints(
+        request.placement_constraints.as_deref(),
+        record.definition.placement_constraints.len(),
+    )?;
+    let placement_strategy = convert::strategies(request.placement_strategy.as_deref())?;
+    if wanted.compute.launch_type() == LaunchType::Fargate
+        && !(placement_constraints.is_empty() && placement_strategy.is_empty())
+    {
+        return Err(EcsError::invalid(
+            "Placement constraints and strategies are not supported with FARGATE launch type.",
+        ));
+    }
+    if request.enable_execute_command == Some(true) && record.definition.task_role_arn.is_none() {
+        return Err(EcsError::invalid(
+            "The service couldn't be created because a valid taskRoleArn is not being used. Specify a valid task role \
+             in your task definition and try again.",
+        ));
+    }
+    let mut service = Service {
+        cluster: cluster.name.clone(),
+        name: key.name.clone(),
+        status: ServiceStatus::Active,
+        desired_count,
+        deployments: Vec::new(),
+        minimum_healthy_percent: MINIMUM_HEALTHY_DEFAULT,
+        maximum_percent: MAXIMUM_DEFAULT,
+        circuit_breaker: CircuitBreaker::default(),
+        placement_constraints,
+        placement_strategy,
+        health_check_grace_period_seconds: 0,
+        enable_ecs_managed_tags: request.enable_ecs_managed_tags.unwrap_or(false),
+        propagate_tags: propagate(request.propagate_tags.as_ref()),
+        enable_execute_command: request.enable_execute_command.unwrap_or(false),
+        availability_zone_rebalancing: rebalancing(request.availability_zone_rebalancing.as_ref())
+            .unwrap_or(true),
+        tags: tags::read(request.tags.as_deref())?,
+        created_at: tx.now,
+        created_by: call.caller.arn(),
+        events: Vec::new(),
+        client_token: None,
+        inactive_since: None,
+        steady_at: None,
+    };
+    configure(&mut service, request.deployment_configuration.as_ref())?;
+    let deployment = deployment(tx, &wanted, network);
+    service.deployments.push(deployment);
+    tx.state.ecs.put_service(service.clone());
+    if let Some(token) = token {
+        let arn = service.arn(tx.scope).to_string();
+        token.remember(tx, vec![arn]);
+    }
+    Ok(ecs::CreateServiceResponse { service: Some(show(tx.view(), &service, true)) })
+}
+
+/// What a deployment shall run, and on what.
+struct Wanted<'a> {
+    compute: Compute,
+    record: &'a TaskDefinitionRecord,
+    platform: Option<&'a str>,
+}
+
+impl Wanted<'_> {
+    fn check(&self) -> Result<(), EcsError> {
+        let launch_type = self.compute.launch_type();
+        let compatibility = match launch_type {
+            LaunchType::Ec2 => Compatibility::Ec2,
+            LaunchType::Fargate => Compatibility::Fargate,
+            LaunchType::External => Compatibility::External,
+        };
+        if !self.record.definition.is_compatible_with(compatibility) {
+            return Err(EcsError::invalid(format!(
+                "Task definition does not support launch_type {}.",
+                launch_type.as_str()
+            )));
+        }
+        compute::platform_version(launch_type, self.platform).map(drop)
+    }
+}
+
+fn deployment(tx: &mut Tx<'_>, wanted: &Wanted<'_>, network: Option<NetworkConfiguration>) -> Deployment {
+    let id = DeploymentId::random(tx.random);
+    Deployment {
+        id,
+        task_definition: wanted.record.id.clone(),
+        created_at: tx.now,
+        updated_at: tx.now,
+        compute: wanted.compute.clone(),
+        platform_version: wanted.platform.filter(|text| !text.is_empty()).map(str::to_owned),
+        network,
+        rollout_state: RolloutState::InProgress,
+        rollout_state_reason: events::in_progress_reason(id),
+        failed_tasks: 0,
+        launch_not_before: None,
+    }
+}
+
+fn desired_count(count: i32) -> Result<u32, EcsError> {
+    let fits = u32::try_from(count).ok().filter(|_| count <= DESIRED_MAX);
+    fits.ok_or_else(|| EcsError::invalid(format!("The desired count must be between 0 and {DESIRED_MAX}.")))
+}
+
+fn propagate(given: Option<&ecs::PropagateTags>) -> PropagateTags {
+    match given.map(|propagate| propagate.as_str()) {
+        Some("TASK_DEFINITION") => PropagateTags::TaskDefinition,
+        Some("SERVICE") => PropagateTags::Service,
+        _ => PropagateTags::None,
+    }
+}
+
+fn rebalancing(given: Option<&ecs::AvailabilityZoneRebalancing>) -> Option<bool> {
+    given.map(|rebalancing| rebalancing.as_str() == "ENABLED")
+}
+
+fn later(member: &str) -> EcsError {
+    EcsError::UnsupportedFeature(format!("Gantry does not serve {member} of services yet."))
+}
+
+fn given<T>(list: Option<&Vec<T>>) -> bool {
+    list.is_some_and(|list| !list.is_empty())
+}
+
+fn refuse_what_comes_later(request: &ecs::CreateServiceRequest) -> Result<(), EcsError> {
+    let members = [
+        (given(request.load_balancers.as_ref()), "loadBalancers"),
+        (given(request.service_registries.as_ref()), "serviceRegistries"),
+        (given(request.volume_configurations.as_ref()), "volumeConfigurations"),
+        (given(request.vpc_lattice_configurations.as_ref()), "vpcLatticeConfigurations"),
+        (
+            request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled),
+            "serviceConnectConfiguration",
+        ),
+        (
+            request.scheduling_strategy.as_ref().is_some_and(|s| s.as_str() == "DAEMON"),
+            "the scheduling strategy DAEMON",
+        ),
+        (
+            controller_is_another(request.deployment_controller.as_ref()),
+            "deployment controllers other than ECS",
+        ),
+    ];
+    refuse(members)
+}
+
+fn refuse<const N: usize>(members: [(bool, &str); N]) -> Result<(), EcsError> {
+    match members.into_iter().find(|(given, _)| *given) {
+        Some((_, member)) => Err(later(member)),
+        None => Ok(()),
+    }
+}
+
+fn controller_is_another(controller: Option<&ecs::DeploymentController>) -> bool {
+    controller.is_some_and(|controller| controller.type_.as_str() != "ECS")
+}
+
+/// Takes over a request's deployment configuration; what it leaves out stays.
+fn configure(service: &mut Service, given: Option<&ecs::DeploymentConfiguration>) -> Result<(), EcsError> {
+    let Some(given) = given else { return Ok(()) };
+    refuse([
+        (
+            given.strategy.as_ref().is_some_and(|s| s.as_str() != "ROLLING"),
+            "deployment strategies other than ROLLING",
+        ),
+        (given.alarms.as_ref().is_some_and(|alarms| alarms.enable), "deployment alarms"),
+        (given.lifecycle_hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()), "lifecycle hooks"),
+    ])?;
+    let percent = |number: i32, name: &str, range: std::ops::RangeInclusive<i32>| {
+        u32::try_from(number).ok().filter(|_| range.contains(&number)).ok_or_else(|| {
+            EcsError::invalid(format!("{name} must be between {} and {}.", range.start(), range.end()))
+        })
+    };
+    if let Some(number) = given.minimum_healthy_percent {
+        service.minimum_healthy_percent = percent(number, "minimumHealthyPercent", 0..=100)?;
+    }
+    if let Some(number) = given.maximum_percent {
+        service.maximum_percent = percent(number, "maximumPercent", 100..=10_000)?;
+    }
+    if let Some(breaker) = &given.deployment_circuit_breaker {
+        service.circuit_breaker = CircuitBreaker { enable: breaker.enable, rollback: breaker.rollback };
+    }
+    Ok(())
+}
+
+pub fn update_service(
+    tx: &mut Tx<'_>,
+    _call: &Call,
+    request: ecs::UpdateServiceRequest,
+) -> Result<ecs::UpdateServiceResponse, EcsError> {
+    let cluster = check::cluster(tx.view(), request.cluster.as_deref())?.clone();
+    let mut service = named(tx.view(), &cluster.name, &request.service)?.clone();
+    if service.status != ServiceStatus::Active {
+        return Err(EcsError::ServiceNotActive);
+    }
+    refuse([
+        (given(request.load_balancers.as_ref()), "loadBalancers"),
+        (given(request.service_registries.as_ref()), "serviceRegistries"),
+        (given(request.volume_configurations.as_ref()), "volumeConfigurations"),
+        (given(request.vpc_lattice_configurations.as_ref()), "vpcLatticeConfigurations"),
+        (
+            request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled),
+            "serviceConnectConfiguration",
+        ),
+        (
+            controller_is_another(request.deployment_controller.as_ref()),
+            "deployment controllers other than ECS",
+        ),
+    ])?;
+    if let Some(count) = request.desired_count {
+        service.desired_count = desired_count(count)?;
+    }
+    configure(&mut service, request.deployment_configuration.as_ref())?;
+    if let Some(managed) = request.enable_ecs_managed_tags {
+        service.enable_ecs_managed_tags = managed;
+    }
+    if let Some(enable) = request.enable_execute_command {
+        service.enable_execute_command = enable;
+    }
+    if request.propagate_tags.is_some() {
+        service.propagate_tags = propagate(request.propagate_tags.as_ref());
+    }
+    if let Some(enabled) = rebalancing(request.availability_zone_rebalancing.as_ref()) {
+        service.availability_zone_rebalancing = enabled;
+    }
+    if request.placement_strategy.is_some() {
+        service.placement_strategy = convert::strategies(request.placement_strategy.as_deref())?;
+    }
+    if request.placement_constraints.is_some() {
+        service.placement_constraints = convert::constraints(request.placement_constraints.as_deref(), 0)?;
+    }
+    redeploy(tx, &cluster, &mut service, &request)?;
+    // Whatever changed, it is to be told when it is steady again.
+    service.steady_at = None;
+    tx.state.ecs.put_service(service.clone());
+    Ok(ecs::UpdateServiceResponse { service: Some(show(tx.view(), &service, true)) })
+}
+
+/// Begins a new deployment, if the update asks for one.
+fn redeploy(
+    tx: &mut Tx<'_>,
+    cluster: &Cluster,
+    service: &mut Service,
+    request: &ecs::UpdateServiceRequest,
+) -> Result<(), EcsError> {
+    let primary = service.primary().cloned().ok_or(EcsError::ServiceNotActive)?;
+    let record = match request.task_definition.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => check::runnable_task_definition(tx.view(), text)?.clone(),
+        // The one in use may have been deregistered since: services go on with it.
+        None => match tx.state.ecs.task_definitions.get(&primary.task_definition) {
+            Some(record) => record.as_ref().clone(),
+            None => return Err(EcsError::client("TaskDefinition is inactive")),
+        },
+    };
+    let compute = match request.capacity_provider_strategy.as_deref() {
+        None => primary.compute.clone(),
+        Some([]) => Compute::LaunchType(primary.compute.launch_type()),
+        Some(items) => compute::choose(cluster, None, Some(items))?,
+    };
+    let platform = request.platform_version.as_deref().or(primary.platform_version.as_deref());
+    let wanted = Wanted { compute, record: &record, platform };
+    wanted.check()?;
+    let mode = record.definition.effective_network_mode();
+    let network = match &request.network_configuration {
+        Some(network) => convert::network(Some(network), mode)?,
+        None => primary.network.clone().filter(|_| mode == gantry_decide::task::NetworkMode::Awsvpc),
+    };
+    if mode == gantry_decide::task::NetworkMode::Awsvpc && network.is_none() {
+        convert::network(None, mode)?;
+    }
+    let differs = record.id != primary.task_definition
+        || network != primary.network
+        || platform.map(str::to_owned) != primary.platform_version;
+    if !differs && request.force_new_deployment != Some(true) {
+        // Tasks launched from now on follow it.
+        if let Some(primary) = service.deployments.first_mut() {
+            primary.compute = wanted.compute;
+        }
+        return Ok(());
+    }
+    let next = deployment(tx, &wanted, network);
+    service.deployments.insert(0, next);
+    Ok(())
+}
+
+fn named<'a>(view: View<'a>, cluster: &ClusterName, text: &str) -> Result<&'a Service, EcsError> {
+    let key = check::service(view, cluster, text)?.ok_or(EcsError::ServiceNotFound)?;
+    view.state.ecs.service(&key).ok_or(EcsError::ServiceNotFound)
+}
+
+pub fn delete_service(
+    tx: &mut Tx<'_>,
+    _call: &Call,
+    request: ecs::DeleteServiceRequest,
+) -> Result<ecs::DeleteServiceResponse, EcsError> {
+    let cluster = check::cluster(tx.view(), request.cluster.as_deref())?.name.clone();
+    let mut service = named(tx.view(), &cluster, &request.service)?.clone();
+    match service.status {
+        ServiceStatus::Inactive => return Err(EcsError::ServiceNotActive),
+        ServiceStatus::Draining => {}
+        ServiceStatus::Active => {
+            if service.desired_count > 0 && request.force != Some(true) {
+                return Err(EcsError::invalid("The service cannot be stopped while it is scaled above 0."));
+            }
+            service.status = ServiceStatus::Draining;
+            service.desired_count = 0;
+            tx.state.ecs.put_service(service.clone());
+        }
+    }
+    Ok(ecs::DeleteServiceResponse { service: Some(show(tx.view(), &service, true)) })
+}
+
+pub fn describe_services(
+    view: View<'_>,
+    _call: &Call,
+    request: ecs::DescribeServicesRequest,
+) -> Result<ecs::DescribeServicesResponse, EcsError> {
+    let cluster = &check::cluster(view, request.cluster.as_deref())?.name;
+    if request.services.is_empty() {
+        return Err(EcsError::invalid("Services cannot be empty."));
+    }
+    if request.services.len() > DESCRIBE_MAX {
+        return Err(EcsError::invalid(format!(
+            "At most {DESCRIBE_MAX} services can be described in one call."
+        )));
+    }
+    let with_tags = request.include.iter().flatten().any(|field| field.as_str() == "TAGS");
+    let (mut services, mut failures) = (Vec::new(), Vec::new());
+    for text in &request.services {
+        let key = check::service(view, cluster, text)?;
+        match key.as_ref().and_then(|key| view.state.ecs.service(key)) {
+            Some(service) => services.push(show(view, service, with_tags)),
+            None => failures.push(ecs::Failure {
+                arn: Some(asked_arn(view, cluster, text)),
+                reason: Some("MISSING".to_owned()),
+                detail: None,
+            }),
+        }
+    }
+    Ok(ecs::DescribeServicesResponse { services: Some(services), failures: Some(failures) })
+}
+
+/// The full ARN of a service that was asked for by name or ARN.
+fn asked_arn(view: View<'_>, cluster: &ClusterName, text: &str) -> String {
+    if text.starts_with("arn:") {
+        return text.to_owned();
+    }
+    match text.parse::<ServiceName>() {
+        Ok(name) => view.scope.ecs(EcsResource::Service(cluster.clone(), name)).to_string(),
+        Err(_) => {
+            let (region, account) = (&view.scope.region, view.scope.account);
+            format!("arn:aws:ecs:{region}:{account}:service/{cluster}/{}", shortened(text))
+        }
+    }
+}
+
+pub fn list_services(
+    view: View<'_>,
+    _call: &Call,
+    request: ecs::ListServicesRequest,
+) -> Result<ecs::ListServicesResponse, EcsError> {
+    let cluster = &check::cluster(view, request.cluster.as_deref())?.name;
+    let page = Page::read(request.next_token.as_deref(), request.max_results, LIST_MAX, SHORT_MAX)?;
+    let wanted = |service: &Service| {
+        let launch_type = service.primary().map(|primary| &primary.compute);
+        service.status == ServiceStatus::Active
+            && request.launch_type.as_ref().is_none_or(
+                |kind| matches!(launch_type, Some(Compute::LaunchType(own)) if own.as_str() == kind.as_str()),
+            )
+            && request.scheduling_strategy.as_ref().is_none_or(|strategy| strategy.as_str() == "REPLICA")
+    };
+    let services = view.state.ecs.services().iter().filter(|(key, _)| &key.cluster == cluster);
+    let (service_arns, next_token) = page.cut(
+        services.map(|(_, service)| service.as_ref()).filter(|service| wanted(service)),
+        |service| service.key().name.to_string(),
+        |service| service.arn(view.scope).to_string(),
+    );
+    Ok(ecs::ListServicesResponse { service_arns: Some(service_arns), next_token })
+}

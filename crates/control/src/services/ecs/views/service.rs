@@ -1,0 +1,209 @@
+//! Services as the API shows them.
+
+use crate::services::ecs::state::{
+    Compute, Deployment, LaunchType, NetworkConfiguration, PlacementConstraint, PlacementStrategy,
+    PropagateTags, RolloutState, Service, ServiceEvent, ServiceStatus, StrategyItem, Task,
+};
+use crate::services::ecs::tags;
+use crate::services::ecs::views::task::millis;
+use crate::tx::View;
+use gantry_api::ecs;
+use gantry_decide::arn::EcsResource;
+use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_store::Record;
+
+fn integer(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// The whole service; `tags` only where they were asked for.
+pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Service {
+    let scope = view.scope;
+    let tasks: Vec<&Task> = view
+        .state
+        .ecs
+        .tasks_of(&service.key())
+        .filter(|task| task.desired_status == DesiredStatus::Running)
+        .collect();
+    let primary = service.primary();
+    let definition =
+        primary.map(|p| scope.ecs(EcsResource::TaskDefinition(p.task_definition.clone())).to_string());
+    let (launch_type, strategy) = compute(primary.map(|primary| &primary.compute));
+    let fargate = primary.is_some_and(|primary| primary.compute.launch_type() == LaunchType::Fargate);
+    ecs::Service {
+        availability_zone_rebalancing: Some(if service.availability_zone_rebalancing {
+            ecs::AvailabilityZoneRebalancing::Enabled
+        } else {
+            ecs::AvailabilityZoneRebalancing::Disabled
+        }),
+        capacity_provider_strategy: strategy,
+        cluster_arn: Some(scope.ecs(EcsResource::Cluster(service.cluster.clone())).to_string()),
+        created_at: millis(Some(service.created_at)),
+        created_by: Some(service.created_by.clone()),
+        deployment_configuration: Some(ecs::DeploymentConfiguration {
+            deployment_circuit_breaker: Some(ecs::DeploymentCircuitBreaker {
+                enable: service.circuit_breaker.enable,
+                rollback: service.circuit_breaker.rollback,
+            }),
+            maximum_percent: Some(integer(service.maximum_percent)),
+            minimum_healthy_percent: Some(integer(service.minimum_healthy_percent)),
+            strategy: Some(ecs::DeploymentStrategy::Rolling),
+            bake_time_in_minutes: Some(0),
+            ..Default::default()
+        }),
+        deployment_controller: Some(ecs::DeploymentController { type_: ecs::DeploymentControllerType::Ecs }),
+        deployments: Some(
+            service
+                .deployments
+                .iter()
+                .enumerate()
+                .map(|(index, d)| deployment(view, service, d, index == 0, &tasks))
+                .collect(),
+        ),
+        desired_count: Some(integer(service.desired_count)),
+        enable_ecs_managed_tags: Some(service.enable_ecs_managed_tags),
+        enable_execute_command: Some(service.enable_execute_command),
+        events: Some(service.events.iter().rev().map(event).collect()),
+        health_check_grace_period_seconds: None,
+        launch_type,
+        load_balancers: Some(Vec::new()),
+        network_configuration: primary.and_then(|p| p.network.as_ref()).map(network),
+        pending_count: Some(count(&tasks, |task| task.last_status < LastStatus::Running)),
+        placement_constraints: Some(service.placement_constraints.iter().map(constraint).collect()),
+        placement_strategy: Some(service.placement_strategy.iter().map(strategy_of).collect()),
+        platform_family: fargate.then(|| "Linux".to_owned()),
+        platform_version: primary.filter(|_| fargate).map(asked_platform),
+        propagate_tags: match service.propagate_tags {
+            PropagateTags::TaskDefinition => Some(ecs::PropagateTags::TaskDefinition),
+            PropagateTags::Service => Some(ecs::PropagateTags::Service),
+            PropagateTags::None => Some(ecs::PropagateTags::None),
+        },
+        running_count: Some(count(&tasks, |task| task.last_status == LastStatus::Running)),
+        scheduling_strategy: Some(ecs::SchedulingStrategy::Replica),
+        service_arn: Some(service.arn(scope).to_string()),
+        service_name: Some(service.name.to_string()),
+        service_registries: Some(Vec::new()),
+        status: Some(status(service.status).to_owned()),
+        tags: with_tags.then(|| tags::show(&service.tags)),
+        task_definition: definition,
+        ..Default::default()
+    }
+}
+
+pub fn status(status: ServiceStatus) -> &'static str {
+    match status {
+        ServiceStatus::Active => "ACTIVE",
+        ServiceStatus::Draining => "DRAINING",
+        ServiceStatus::Inactive => "INACTIVE",
+    }
+}
+
+fn asked_platform(deployment: &Deployment) -> String {
+    deployment.platform_version.clone().unwrap_or_else(|| "LATEST".to_owned())
+}
+
+fn count(tasks: &[&Task], which: impl Fn(&Task) -> bool) -> i32 {
+    i32::try_from(tasks.iter().filter(|task| which(task)).count()).unwrap_or(i32::MAX)
+}
+
+type Shown = (Option<ecs::LaunchType>, Option<Vec<ecs::CapacityProviderStrategyItem>>);
+
+fn compute(compute: Option<&Compute>) -> Shown {
+    match compute {
+        None => (None, None),
+        Some(Compute::LaunchType(launch_type)) => (launch_type.as_str().parse().ok(), None),
+        Some(Compute::Strategy(items)) => (None, Some(items.iter().map(strategy_item).collect())),
+    }
+}
+
+fn strategy_item(item: &StrategyItem) -> ecs::CapacityProviderStrategyItem {
+    ecs::CapacityProviderStrategyItem {
+        capacity_provider: item.capacity_provider.to_string(),
+        weight: Some(integer(item.weight)),
+        base: Some(integer(item.base)),
+    }
+}
+
+fn deployment(
+    view: View<'_>,
+    service: &Service,
+    deployment: &Deployment,
+    is_primary: bool,
+    tasks: &[&Task],
+) -> ecs::Deployment {
+    let id = deployment.id.to_string();
+    let own: Vec<&Task> =
+        tasks.iter().copied().filter(|task| task.started_by.as_deref() == Some(id.as_str())).collect();
+    let (launch_type, strategy) = compute(Some(&deployment.compute));
+    let fargate = deployment.compute.launch_type() == LaunchType::Fargate;
+    let desired = if is_primary { integer(service.desired_count) } else { count(&own, |_| true) };
+    ecs::Deployment {
+        capacity_provider_strategy: strategy,
+        created_at: millis(Some(deployment.created_at)),
+        desired_count: Some(desired),
+        failed_tasks: Some(integer(deployment.failed_tasks)),
+        id: Some(id),
+        launch_type,
+        network_configuration: deployment.network.as_ref().map(network),
+        pending_count: Some(count(&own, |task| task.last_status < LastStatus::Running)),
+        platform_family: fargate.then(|| "Linux".to_owned()),
+        platform_version: fargate.then(|| "1.4.0".to_owned()),
+        rollout_state: Some(match deployment.rollout_state {
+            RolloutState::InProgress => ecs::DeploymentRolloutState::InProgress,
+            RolloutState::Completed => ecs::DeploymentRolloutState::Completed,
+            RolloutState::Failed => ecs::DeploymentRolloutState::Failed,
+        }),
+        rollout_state_reason: Some(deployment.rollout_state_reason.clone()),
+        running_count: Some(count(&own, |task| task.last_status == LastStatus::Running)),
+        status: Some(if is_primary { "PRIMARY" } else { "ACTIVE" }.to_owned()),
+        task_definition: Some(
+            view.scope.ecs(EcsResource::TaskDefinition(deployment.task_definition.clone())).to_string(),
+        ),
+        updated_at: millis(Some(deployment.updated_at)),
+        ..Default::default()
+    }
+}
+
+fn event(event: &ServiceEvent) -> ecs::ServiceEvent {
+    ecs::ServiceEvent {
+        created_at: millis(Some(event.created_at)),
+        id: Some(event.id.clone()),
+        message: Some(event.message.clone()),
+    }
+}
+
+fn network(network: &NetworkConfiguration) -> ecs::NetworkConfiguration {
+    ecs::NetworkConfiguration {
+        awsvpc_configuration: Some(ecs::AwsVpcConfiguration {
+            assign_public_ip: Some(if network.assign_public_ip {
+                ecs::AssignPublicIp::Enabled
+            } else {
+                ecs::AssignPublicIp::Disabled
+            }),
+            security_groups: Some(network.security_groups.clone()),
+            subnets: network.subnets.clone(),
+        }),
+    }
+}
+
+fn constraint(constraint: &PlacementConstraint) -> ecs::PlacementConstraint {
+    match constraint {
+        PlacementConstraint::DistinctInstance => ecs::PlacementConstraint {
+            type_: Some(ecs::PlacementConstraintType::DistinctInstance),
+            expression: None,
+        },
+        PlacementConstraint::MemberOf(expression) => ecs::PlacementConstraint {
+            type_: Some(ecs::PlacementConstraintType::MemberOf),
+            expression: Some(expression.clone()),
+        },
+    }
+}
+
+fn strategy_of(strategy: &PlacementStrategy) -> ecs::PlacementStrategy {
+    let (type_, field) = match strategy {
+        PlacementStrategy::Random => (ecs::PlacementStrategyType::Random, None),
+        PlacementStrategy::Spread(field) => (ecs::PlacementStrategyType::Spread, Some(field.clone())),
+        PlacementStrategy::Binpack(field) => (ecs::PlacementStrategyType::Binpack, Some(field.clone())),
+    };
+    ecs::PlacementStrategy { type_: Some(type_), field }
+}

@@ -1,0 +1,109 @@
+//! `gantry agent`: one agent, on this or another machine than the server.
+
+use super::server::StopSignal;
+use crate::platform::{FARGATE_POOL, agent_config};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use gantry_agent::agent;
+use gantry_agent::config::AgentConfig;
+use gantry_agent::images::PullBehavior;
+use gantry_agent::network::Ipv4Block;
+use gantry_decide::ids::Region;
+use gantry_wire::Secret;
+use gantry_wire::sigv4::Credentials;
+use std::path::PathBuf;
+
+/// Join this machine to a control plane as a container instance or as Fargate capacity
+///
+/// The key comes from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: `gantry env --agent` on the server's machine prints
+/// one that may do nothing but what agents do.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// The control plane, http://HOST:PORT
+    #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL")]
+    endpoint: String,
+    /// The cluster to join
+    #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "fargate")]
+    cluster: String,
+    /// Offer the machine as Fargate capacity instead
+    #[arg(long)]
+    fargate: bool,
+    #[arg(long, value_name = "REGION", env = "AWS_DEFAULT_REGION", default_value = "us-east-1")]
+    region: Region,
+    /// Directory of the agent's state, containers, logs and images
+    #[arg(long, value_name = "DIR", env = "GANTRY_AGENT_DATA_DIR", default_value = "/var/lib/gantry-agent")]
+    data_dir: PathBuf,
+    /// Names what the agent makes on this machine: 1 to 8 lower-case letters and digits
+    #[arg(long, value_name = "NAME", default_value = "agent")]
+    name: String,
+    /// Addresses for tasks: a block that leads nowhere else, and that no other machine's agent has
+    #[arg(long, value_name = "CIDR", env = "GANTRY_ADDRESS_BLOCK", default_value = "10.191.0.0/18")]
+    address_block: Ipv4Block,
+    /// CPU units to offer, 1024 a core, instead of all
+    #[arg(long, value_name = "UNITS", requires = "memory")]
+    cpu: Option<u32>,
+    /// MiB of memory to offer, instead of all
+    #[arg(long, value_name = "MIB", requires = "cpu")]
+    memory: Option<u32>,
+    /// An attribute of the container instance; may be repeated
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
+    attributes: Vec<(String, String)>,
+    /// Availability zone to tell
+    #[arg(long, value_name = "ZONE")]
+    availability_zone: Option<String>,
+    /// When images are pulled: default, always, once or prefer-cached
+    #[arg(long, value_name = "WHEN", env = "ECS_IMAGE_PULL_BEHAVIOR", default_value = "default")]
+    pull: PullBehavior,
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("an attribute is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub fn run(arguments: AgentArgs) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("running containers needs root: try `sudo -E gantry agent`");
+    }
+    let config = config(arguments)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
+    runtime.block_on(async {
+        let mut stop = StopSignal::listen()?;
+        let (cluster, endpoint) = (config.cluster.clone(), config.endpoint.clone());
+        let joined = move || eprintln!("Joined the cluster {cluster} at {endpoint}.");
+        agent::run(config, joined, async move { stop.received().await }).await?;
+        eprintln!("The agent stopped. Containers run on; its next start finds them.");
+        Ok(())
+    })
+}
+
+fn config(arguments: AgentArgs) -> Result<AgentConfig> {
+    let variable = |name: &str| {
+        std::env::var(name).with_context(|| {
+            format!("{name} is not set: `gantry env --agent` on the server's machine prints it")
+        })
+    };
+    let credentials = Credentials {
+        access_key_id: variable("AWS_ACCESS_KEY_ID")?,
+        secret_access_key: Secret::new(&variable("AWS_SECRET_ACCESS_KEY")?),
+        session_token: None,
+    };
+    let image_dir = super::image::image_directory(&arguments.data_dir);
+    let base = agent_config(
+        &arguments.endpoint,
+        &arguments.region,
+        credentials,
+        arguments.data_dir,
+        image_dir,
+        arguments.address_block,
+    )?;
+    Ok(AgentConfig {
+        cluster: if arguments.fargate { FARGATE_POOL.to_owned() } else { arguments.cluster },
+        name: arguments.name,
+        capacity: arguments.cpu.zip(arguments.memory),
+        attributes: arguments.attributes.into_iter().collect(),
+        availability_zone: arguments.availability_zone,
+        pull_behavior: arguments.pull,
+        ..base
+    })
+}

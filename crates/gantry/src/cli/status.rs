@@ -1,0 +1,141 @@
+//! `gantry status`: what there is and how it does, on one screen.
+
+use crate::api::Api;
+use crate::config::DATA_DIR;
+use anyhow::Result;
+use clap::Args;
+use gantry_api::ecs;
+use gantry_decide::ids::Region;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Show clusters, container instances, services and tasks
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Directory of the server's state
+    #[arg(long, value_name = "DIR", env = "GANTRY_DATA_DIR", default_value = DATA_DIR)]
+    data_dir: PathBuf,
+    /// Region to look at
+    #[arg(long, value_name = "REGION", env = "GANTRY_REGION", default_value = "us-east-1")]
+    region: Region,
+}
+
+pub fn run(arguments: &StatusArgs, out: &mut impl Write) -> Result<()> {
+    let api = Api::running(&arguments.data_dir, &arguments.region)?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(show(&api, out))
+}
+
+async fn show(api: &Api, out: &mut impl Write) -> Result<()> {
+    let clusters = clusters(api).await?;
+    if clusters.is_empty() {
+        writeln!(out, "There is no cluster yet: aws ecs create-cluster")?;
+    }
+    for cluster in clusters {
+        let name = cluster.cluster_name.clone().unwrap_or_default();
+        writeln!(
+            out,
+            "cluster {name}: {} instances, {} services, {} tasks running, {} pending",
+            cluster.registered_container_instances_count.unwrap_or(0),
+            cluster.active_services_count.unwrap_or(0),
+            cluster.running_tasks_count.unwrap_or(0),
+            cluster.pending_tasks_count.unwrap_or(0),
+        )?;
+        for service in services(api, &name).await? {
+            writeln!(
+                out,
+                "  service {:24} {:9} {}/{} running, {} pending  {}",
+                service.service_name.as_deref().unwrap_or_default(),
+                service.status.as_deref().unwrap_or_default(),
+                service.running_count.unwrap_or(0),
+                service.desired_count.unwrap_or(0),
+                service.pending_count.unwrap_or(0),
+                last(service.task_definition.as_deref()),
+            )?;
+            if let Some(event) = service.events.iter().flatten().next() {
+                writeln!(out, "          {}", event.message.as_deref().unwrap_or_default())?;
+            }
+        }
+        for task in tasks(api, &name).await? {
+            writeln!(
+                out,
+                "  task {}  {:14} {:8} {:24} {}",
+                last(task.task_arn.as_deref()),
+                task.last_status.as_deref().unwrap_or_default(),
+                task.launch_type.as_ref().map(|kind| kind.as_str()).unwrap_or_default(),
+                last(task.task_definition_arn.as_deref()),
+                task.stopped_reason.as_deref().unwrap_or_default(),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The part of an ARN behind its last slash.
+fn last(arn: Option<&str>) -> &str {
+    arn.unwrap_or_default().rsplit('/').next().unwrap_or_default()
+}
+
+async fn clusters(api: &Api) -> Result<Vec<ecs::Cluster>> {
+    let arns = api.call::<ecs::ListClusters>(ecs::ListClustersRequest::default()).await?.cluster_arns;
+    let clusters = arns.filter(|arns| !arns.is_empty());
+    let Some(clusters) = clusters else { return Ok(Vec::new()) };
+    let request = ecs::DescribeClustersRequest { clusters: Some(clusters), ..Default::default() };
+    Ok(api.call::<ecs::DescribeClusters>(request).await?.clusters.unwrap_or_default())
+}
+
+async fn services(api: &Api, cluster: &str) -> Result<Vec<ecs::Service>> {
+    let mut all = Vec::new();
+    let mut next_token = None;
+    loop {
+        let request = ecs::ListServicesRequest {
+            cluster: Some(cluster.to_owned()),
+            max_results: Some(10),
+            next_token,
+            ..Default::default()
+        };
+        let page = api.call::<ecs::ListServices>(request).await?;
+        let services = page.service_arns.unwrap_or_default();
+        if !services.is_empty() {
+            let request = ecs::DescribeServicesRequest {
+                cluster: Some(cluster.to_owned()),
+                services,
+                ..Default::default()
+            };
+            all.extend(api.call::<ecs::DescribeServices>(request).await?.services.unwrap_or_default());
+        }
+        next_token = page.next_token;
+        if next_token.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+async fn tasks(api: &Api, cluster: &str) -> Result<Vec<ecs::Task>> {
+    let mut all = Vec::new();
+    for desired in [ecs::DesiredStatus::Running, ecs::DesiredStatus::Stopped] {
+        let mut next_token = None;
+        loop {
+            let request = ecs::ListTasksRequest {
+                cluster: Some(cluster.to_owned()),
+                desired_status: Some(desired),
+                next_token,
+                ..Default::default()
+            };
+            let page = api.call::<ecs::ListTasks>(request).await?;
+            let tasks = page.task_arns.unwrap_or_default();
+            if !tasks.is_empty() {
+                let request = ecs::DescribeTasksRequest {
+                    cluster: Some(cluster.to_owned()),
+                    tasks,
+                    ..Default::default()
+                };
+                all.extend(api.call::<ecs::DescribeTasks>(request).await?.tasks.unwrap_or_default());
+            }
+            next_token = page.next_token;
+            if next_token.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,76 @@
+//! `gantry sweep`: takes everything of an installation off the host.
+
+use crate::config::DATA_DIR;
+use crate::platform::LocalAgent;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use gantry_agent::agent;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Remove every container and network that an installation made on this machine
+///
+/// For after `gantry up` was ended, or crashed. What is stored (definitions, services, images) stays.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// Directory of its state
+    #[arg(long, value_name = "DIR", env = "GANTRY_DATA_DIR", default_value = DATA_DIR)]
+    data_dir: PathBuf,
+    /// Only say what is there
+    #[arg(long)]
+    list: bool,
+}
+
+pub fn run(arguments: &SweepArgs, out: &mut impl Write) -> Result<()> {
+    let found = leftovers(&arguments.data_dir)?;
+    for thing in &found {
+        writeln!(out, "{thing}")?;
+    }
+    if arguments.list || found.is_empty() {
+        return Ok(());
+    }
+    if arguments.data_dir.join(super::server::ENDPOINT_FILE).exists() {
+        let running = std::fs::File::open(arguments.data_dir.join(super::server::ENDPOINT_FILE));
+        if running.is_ok() && is_served(&arguments.data_dir) {
+            bail!("Gantry runs on {}: end it first", arguments.data_dir.display());
+        }
+    }
+    let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
+    runtime.block_on(remove(&arguments.data_dir))
+}
+
+/// Whether somebody answers at the address that the last server left.
+fn is_served(data_dir: &Path) -> bool {
+    let endpoint = std::fs::read_to_string(data_dir.join(super::server::ENDPOINT_FILE)).unwrap_or_default();
+    let address = endpoint.trim().strip_prefix("http://").and_then(|address| address.parse().ok());
+    address.is_some_and(|address| {
+        std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(500)).is_ok()
+    })
+}
+
+/// What the installation has on this host.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub fn leftovers(data_dir: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for local in LocalAgent::ALL {
+        found.extend(agent::leftovers(&local.directory(data_dir), &local.name(data_dir)?)?);
+    }
+    Ok(found)
+}
+
+/// Removes all of it.
+///
+/// # Errors
+/// When something cannot be removed.
+pub async fn remove(data_dir: &Path) -> Result<()> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    for local in LocalAgent::ALL {
+        let directory = local.directory(data_dir);
+        if directory.exists() {
+            agent::sweep(&directory, &local.name(data_dir)?, &program).await?;
+        }
+    }
+    Ok(())
+}
