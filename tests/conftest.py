@@ -48,7 +48,7 @@ class Gantry:
 
     def _environment(self):
         lines = subprocess.run(
-            [binary(), "env", "--data-dir", self.directory, "--region", "eu-north-1"],
+            [binary(), "env", "--data-dir", self.directory],
             check=True, capture_output=True, text=True).stdout
         exported = dict(re.findall(r"^export (\w+)=(\S+)$", lines, re.M))
         clean = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
@@ -76,6 +76,11 @@ class Gantry:
         if check and done.returncode != 0:
             raise AssertionError(f"aws {' '.join(arguments)}: {done.stderr}")
         return done
+
+    def gantry(self, *arguments):
+        """Another command of Gantry's on the same installation."""
+        command = [binary(), arguments[0], "--data-dir", self.directory, *arguments[1:]]
+        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True, timeout=60)
 
     def health(self):
         with urllib.request.urlopen(self.url + "/_gantry/health", timeout=5) as answer:

@@ -27,7 +27,7 @@ terraform {
 variable "url" {}
 
 provider "aws" {
-  region                      = "eu-north-1"
+  region                      = "us-east-1"
   skip_credentials_validation = true
   skip_metadata_api_check     = true
   skip_region_validation      = true

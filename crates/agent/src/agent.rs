@@ -217,7 +217,6 @@ async fn endpoints(
     let request = ecs::DiscoverPollEndpointRequest {
         cluster: Some(config.cluster.clone()),
         container_instance: Some(instance.container_instance_arn.clone()),
-        ..Default::default()
     };
     client.ecs::<ecs::DiscoverPollEndpoint>(&request).await
 }

@@ -87,7 +87,7 @@ impl Bench {
         let exit =
             tokio::time::timeout(Duration::from_secs(20), self.runtime.wait(&id)).await.unwrap().unwrap();
         let mut reader = Reader::open(&log);
-        let lines = std::iter::from_fn(|| reader.next().unwrap()).map(|line| line.text).collect();
+        let lines = std::iter::from_fn(|| reader.read().unwrap()).map(|line| line.text).collect();
         (exit, lines)
     }
 }
@@ -209,7 +209,7 @@ async fn a_stopped_program_may_say_goodbye_and_a_killed_one_not() {
         bench.runtime.run(config).await.unwrap();
         let mut reader = Reader::open(&log);
         let start = Instant::now();
-        while reader.next().unwrap().is_none() {
+        while reader.read().unwrap().is_none() {
             assert!(start.elapsed() < Duration::from_secs(10), "the program says nothing");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

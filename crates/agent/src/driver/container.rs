@@ -217,7 +217,7 @@ fn environment(container: &acs::Container, image: &LocalImage) -> Vec<String> {
 fn quota(task: &acs::Task) -> Option<i64> {
     let cores = task.cpu.filter(|cores| *cores > 0.0)?;
     let fargate = task.launch_type.as_deref() == Some("FARGATE");
-    fargate.then(|| (cores * CPU_PERIOD_MICROS as f64) as i64)
+    fargate.then_some((cores * CPU_PERIOD_MICROS as f64) as i64)
 }
 
 /// The container's own limit, or the task's.

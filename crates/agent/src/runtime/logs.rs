@@ -138,7 +138,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// Reads a log from its oldest file on; [`Reader::next`] can be asked again when more was written.
+/// Reads a log from its oldest file on; [`Reader::read`] can be asked again when more was written.
 pub struct Reader {
     path: PathBuf,
     /// Rotated files not yet read, the oldest last.
@@ -166,7 +166,7 @@ impl Reader {
     }
 
     /// The next line that is there.
-    pub fn next(&mut self) -> io::Result<Option<Line>> {
+    pub fn read(&mut self) -> io::Result<Option<Line>> {
         loop {
             let Some(current) = &mut self.current else {
                 match self.older.pop() {
@@ -231,7 +231,7 @@ mod tests {
     use crate::runtime::LogFile;
 
     fn lines(reader: &mut Reader) -> Vec<String> {
-        std::iter::from_fn(|| reader.next().unwrap()).map(|line| line.text).collect()
+        std::iter::from_fn(|| reader.read().unwrap()).map(|line| line.text).collect()
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
         writer.write(Stream::Stdout, b"one\ntw", (1, 2)).unwrap();
         writer.write(Stream::Stderr, b"err\n", (1, 3)).unwrap();
         let mut reader = Reader::open(&path);
-        let first = reader.next().unwrap().unwrap();
+        let first = reader.read().unwrap().unwrap();
         assert_eq!((first.at, first.stream, first.text.as_str()), ((1, 2), Stream::Stdout, "one"));
         assert_eq!(lines(&mut reader), ["err"]);
         let long = "x".repeat(40_000);

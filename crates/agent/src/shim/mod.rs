@@ -110,7 +110,7 @@ fn run(directory: &Path) -> Result<(), Failure> {
     let config: ContainerConfig =
         serde_json::from_slice(&config).map_err(|error| create(format!("the configuration: {error}")))?;
     detach().map_err(doing("leaving the agent's session"))?;
-    overlay::mount(directory, &config.layers).map_err(|text| create(text))?;
+    overlay::mount(directory, &config.layers).map_err(create)?;
     let root = directory.join("rootfs");
     let user = user::find(&root, &config.user).map_err(create)?;
     let host = Host { capabilities: bounding_set(), unified_cgroups: unified_cgroups() };

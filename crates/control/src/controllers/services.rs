@@ -4,8 +4,8 @@
 use super::{Controller, LookAgain};
 use crate::services::ecs::launch::{self, Launch, Launched};
 use crate::services::ecs::state::{
-    Change, ContainerInstanceKey, ContainerInstanceStatus, Deployment, LaunchType,
-    PlacementStrategy, PropagateTags, RolloutState, Service, ServiceKey, ServiceStatus, Task, TaskKey,
+    Change, ContainerInstanceKey, ContainerInstanceStatus, Deployment, LaunchType, PlacementStrategy,
+    PropagateTags, RolloutState, Service, ServiceKey, ServiceStatus, Task, TaskKey,
 };
 use crate::services::ecs::{compute, placement};
 use crate::tx::{Tx, View};
@@ -288,7 +288,8 @@ impl<'a> Census<'a> {
             primary.rollout_state == RolloutState::InProgress && service.circuit_breaker.rollback;
         let older = service.deployments.iter().skip(1);
         let finished = older.filter(|deployment| {
-            !has_tasks(deployment) && !(may_return && deployment.rollout_state == RolloutState::Completed)
+            let needed = may_return && deployment.rollout_state == RolloutState::Completed;
+            !needed && !has_tasks(deployment)
         });
         finished.map(|deployment| deployment.id).collect()
     }

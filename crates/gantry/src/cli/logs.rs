@@ -39,7 +39,7 @@ pub fn run(arguments: &LogsArgs, out: &mut impl Write) -> Result<()> {
     loop {
         let mut lines: Vec<(String, Line)> = Vec::new();
         for (name, reader) in &mut readers {
-            while let Some(line) = reader.next().context("cannot read a log")? {
+            while let Some(line) = reader.read().context("cannot read a log")? {
                 lines.push((name.clone(), line));
             }
         }

@@ -302,7 +302,6 @@ pub fn discover_poll_endpoint(
         endpoint: endpoint(ACS_PATH),
         telemetry_endpoint: endpoint(TCS_PATH),
         service_connect_endpoint: None,
-        ..Default::default()
     })
 }
 

@@ -95,8 +95,8 @@ pub fn create_service(
         ));
     }
     let mut service = Service {
-        cluster: cluster.name.clone(),
-        name: key.name.clone(),
+        cluster: key.cluster,
+        name: key.name,
         status: ServiceStatus::Active,
         desired_count,
         deployments: Vec::new(),

@@ -80,13 +80,11 @@ impl EcsState {
         if let Some(service) = service {
             self.tasks_by_service.insert(service, key.clone());
         }
-        if live {
-            if let (Some(instance), Some(held)) = (instance, held) {
-                if let Some(pool) = self.pools.get_mut(&instance.cluster) {
-                    pool.take(&instance, &held);
-                }
-                self.tasks_by_instance.insert(instance, key);
+        if let (Some(instance), Some(held)) = (instance, held) {
+            if let Some(pool) = self.pools.get_mut(&instance.cluster) {
+                pool.take(&instance, &held);
             }
+            self.tasks_by_instance.insert(instance, key);
         }
     }
 

@@ -50,7 +50,7 @@ pub fn task(view: View<'_>, task: &Task, with_tags: bool) -> Result<ecs::Task, E
         ephemeral_storage: fargate.then_some(ecs::EphemeralStorage { size_in_gi_b: storage }),
         execution_stopped_at: millis(task.execution_stopped_at),
         fargate_ephemeral_storage: fargate
-            .then(|| ecs::TaskEphemeralStorage { size_in_gi_b: Some(storage), kms_key_id: None }),
+            .then_some(ecs::TaskEphemeralStorage { size_in_gi_b: Some(storage), kms_key_id: None }),
         group: Some(task.group.clone()),
         health_status: health(task.health()),
         inference_accelerators: Some(Vec::new()),
