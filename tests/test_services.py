@@ -47,8 +47,10 @@ def test_a_service_is_kept_at_its_count(platform):
     gone = running[0]["taskArn"]
     eventually(lambda: len([t for t in tasks(ecs) if t["lastStatus"] == "RUNNING" and t["taskArn"] != gone]) == 3)
     wait(ecs, "services_stable", services=["web"])
+    # Tasks without a health check have to run for forty seconds first.
+    steady = "(service web) has reached a steady state."
+    eventually(lambda: steady in [event["message"] for event in service(ecs)["events"]], 60)
     messages = [event["message"] for event in service(ecs)["events"]]
-    assert "(service web) has reached a steady state." in messages
     assert any(message.startswith("(service web) has started 3 tasks: (task ") for message in messages)
 
 
@@ -63,7 +65,7 @@ def test_scaling_up_and_down_and_deleting(platform):
     wait(ecs, "services_stable", services=["web"])
     assert service(ecs)["runningCount"] == 2
 
-    refused("InvalidParameterException", "desired count", ecs.delete_service, service="web")
+    refused("InvalidParameterException", "scaled above 0", ecs.delete_service, service="web")
     assert ecs.delete_service(service="web", force=True)["service"]["status"] == "DRAINING"
     wait(ecs, "services_inactive", services=["web"])
     assert tasks(ecs) == []
@@ -84,13 +86,13 @@ def test_a_new_revision_rolls_out_without_a_gap(platform):
         assert len(running) >= 2, "fewer than the minimum were healthy"
         return len(service(ecs)["deployments"]) == 1 and service(ecs)["deployments"][0]["rolloutState"] == "COMPLETED"
 
-    eventually(rolled, 60)
+    eventually(rolled, 120)
     after = tasks(ecs)
     assert {task["taskDefinitionArn"] for task in after} == {revision["taskDefinitionArn"]}
     assert not before & {task["taskArn"] for task in after}
 
     ecs.update_service(service="web", forceNewDeployment=True)
-    eventually(lambda: not {t["taskArn"] for t in after} & {t["taskArn"] for t in tasks(ecs)}, 60)
+    eventually(lambda: not {t["taskArn"] for t in after} & {t["taskArn"] for t in tasks(ecs)}, 120)
     wait(ecs, "services_stable", services=["web"])
 
 

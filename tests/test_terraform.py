@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from conftest import needs_root, wait
 
 
 def mirror():
@@ -74,11 +75,46 @@ resource "aws_ecs_task_definition" "web" {
 """
 
 
+SERVICE = """
+resource "aws_ecs_service" "web" {
+  name            = "web"
+  cluster         = aws_ecs_cluster.this.id
+  task_definition = aws_ecs_task_definition.web.arn
+  desired_count   = 2
+  launch_type     = "FARGATE"
+  network_configuration {
+    subnets         = ["subnet-0123456789abcdef0"]
+    security_groups = ["sg-0123456789abcdef0"]
+  }
+  deployment_circuit_breaker {
+    enable   = true
+    rollback = true
+  }
+  tags = { team = "blue" }
+}
+"""
+
+
 @pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
 def test_terraform_applies_and_destroys(gantry, tmp_path):
+    run(gantry, tmp_path, MAIN)
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
+def test_terraform_runs_a_fargate_service(platform, tmp_path):
+    def runs(ecs):
+        wait(ecs, "services_stable", cluster="tf", services=["web"])
+        service = ecs.describe_services(cluster="tf", services=["web"])["services"][0]
+        assert (service["runningCount"], service["launchType"]) == (2, "FARGATE")
+
+    run(platform, tmp_path, MAIN + SERVICE, runs)
+
+
+def run(gantry, tmp_path, configuration, meanwhile=lambda ecs: None):
     directory = tmp_path / "terraform"
     directory.mkdir()
-    (directory / "main.tf").write_text(MAIN)
+    (directory / "main.tf").write_text(configuration)
     environment = {**gantry.environment, "TF_CLI_CONFIG_FILE": os.devnull, "TF_VAR_url": gantry.url, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
 
     def terraform(*arguments, wanted=(0,)):
@@ -94,6 +130,7 @@ def test_terraform_applies_and_destroys(gantry, tmp_path):
     terraform("apply", "-auto-approve", "-input=false")
     ecs = gantry.client("ecs")
     assert ecs.describe_clusters(clusters=["tf"])["clusters"][0]["status"] == "ACTIVE"
+    meanwhile(ecs)
     # Exit code 2 would mean that the provider sees something else than it wrote.
     terraform("plan", "-detailed-exitcode", "-input=false")
     terraform("destroy", "-auto-approve", "-input=false")

@@ -35,7 +35,33 @@ impl Counts {
     }
 }
 
+/// Programs that the tests of several hosts are made with, and Debian's packages of them.
+const DEBIAN_PACKAGES: &[(&str, &str)] = &[("ip", "iproute2"), ("nsenter", "util-linux")];
+
+/// Installs what is missing, where that can be done. Tests that still miss something say so and are skipped.
+fn install_packages() {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there =
+        |program: &str| std::env::split_paths(&path).any(|directory| directory.join(program).exists());
+    let missing: Vec<&str> = DEBIAN_PACKAGES
+        .iter()
+        .filter(|(program, _)| !is_there(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() || !is_there("apt-get") {
+        return;
+    }
+    for arguments in [vec!["update", "-qq"], [vec!["install", "-y", "-qq"], missing].concat()] {
+        let done =
+            venv::run(Command::new("apt-get").args(&arguments).env("DEBIAN_FRONTEND", "noninteractive"));
+        if let Err(error) = done {
+            eprintln!("installing Debian packages: {error:#}");
+        }
+    }
+}
+
 pub fn run(root: &Path) -> Result<()> {
+    install_packages();
     let mut counts = Counts::default();
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO"));

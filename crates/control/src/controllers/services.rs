@@ -192,7 +192,11 @@ impl<'a> Census<'a> {
             let is_target = primary.is_some() && task.started_by == primary;
             // On an instance that is being emptied it does not count for the target: another one takes its place.
             let stays = is_target && !on_draining_instance(view, task);
-            let condition = census.condition(view.now, task);
+            let condition = match census.condition(view.now, task) {
+                // Of the new ones proof is asked before old ones go; an old one that runs serves already.
+                Condition::Starting if !stays && serves(task) => Condition::Healthy,
+                condition => condition,
+            };
             let side = if stays { &mut census.target } else { &mut census.old };
             match condition {
                 Condition::Starting => side.starting += 1,
@@ -208,15 +212,10 @@ impl<'a> Census<'a> {
         let Some(started_at) = task.started_at.filter(|_| task.last_status == LastStatus::Running) else {
             return Condition::Starting;
         };
-        let is_checked = |c: &gantry_decide::task::definition::ContainerDefinition| {
-            c.essential && c.health_check.is_some()
-        };
         match task.health() {
             HealthStatus::Unhealthy => Condition::Unhealthy,
             HealthStatus::Healthy => Condition::Healthy,
-            HealthStatus::Unknown if task.definition.container_definitions.iter().any(is_checked) => {
-                Condition::Starting
-            }
+            HealthStatus::Unknown if is_checked(task) => Condition::Starting,
             HealthStatus::Unknown if started_at + HEALTHY_AFTER <= now => Condition::Healthy,
             HealthStatus::Unknown => {
                 let at = started_at + HEALTHY_AFTER;
@@ -293,6 +292,17 @@ impl<'a> Census<'a> {
         });
         finished.map(|deployment| deployment.id).collect()
     }
+}
+
+/// It runs, and has no health check that has yet to speak.
+fn serves(task: &Task) -> bool {
+    task.last_status == LastStatus::Running && !is_checked(task)
+}
+
+/// Whether a health check of an essential container decides over the task's health.
+fn is_checked(task: &Task) -> bool {
+    let containers = &task.definition.container_definitions;
+    containers.iter().any(|container| container.essential && container.health_check.is_some())
 }
 
 fn service_key(service: &Service) -> ServiceKey {

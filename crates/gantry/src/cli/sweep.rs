@@ -16,27 +16,38 @@ pub struct SweepArgs {
     /// Directory of its state
     #[arg(long, value_name = "DIR", env = "GANTRY_DATA_DIR", default_value = DATA_DIR)]
     data_dir: PathBuf,
+    /// The directory is that of a `gantry agent` of this name
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
     /// Only say what is there
     #[arg(long)]
     list: bool,
 }
 
 pub fn run(arguments: &SweepArgs, out: &mut impl Write) -> Result<()> {
-    let found = leftovers(&arguments.data_dir)?;
+    let data_dir = &arguments.data_dir;
+    let found = match &arguments.agent {
+        Some(name) => agent::leftovers(data_dir, name)?,
+        None => leftovers(data_dir)?,
+    };
     for thing in &found {
         writeln!(out, "{thing}")?;
     }
     if arguments.list || found.is_empty() {
         return Ok(());
     }
-    if arguments.data_dir.join(super::server::ENDPOINT_FILE).exists() {
-        let running = std::fs::File::open(arguments.data_dir.join(super::server::ENDPOINT_FILE));
-        if running.is_ok() && is_served(&arguments.data_dir) {
-            bail!("Gantry runs on {}: end it first", arguments.data_dir.display());
-        }
+    if is_served(data_dir) {
+        bail!("Gantry runs on {}: end it first", data_dir.display());
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
-    runtime.block_on(remove(&arguments.data_dir))
+    match &arguments.agent {
+        Some(name) => Ok(runtime.block_on(agent::sweep(data_dir, name, &program()?))?),
+        None => runtime.block_on(remove(data_dir)),
+    }
+}
+
+fn program() -> Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program's own file")
 }
 
 /// Whether somebody answers at the address that the last server left.
@@ -65,7 +76,7 @@ pub fn leftovers(data_dir: &Path) -> Result<Vec<String>> {
 /// # Errors
 /// When something cannot be removed.
 pub async fn remove(data_dir: &Path) -> Result<()> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let program = program()?;
     for local in LocalAgent::ALL {
         let directory = local.directory(data_dir);
         if directory.exists() {
