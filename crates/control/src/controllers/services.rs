@@ -486,6 +486,9 @@ fn start(tx: &mut Tx<'_>, service: &mut Service, count: usize) {
         tell(tx, service, message);
     }
     if let Some(refusals) = refusal {
+        if let Some(primary) = service.deployments.first_mut() {
+            primary.launch_not_before = Some(tx.now + PLACE_AGAIN);
+        }
         let message = if fargate {
             format!(
                 "(service {}) was unable to place a task. Reason: Capacity is unavailable at this time. Please try again \

@@ -8,23 +8,28 @@ use crate::tx::{Tx, View};
 /// More rounds than any chain of reactions needs.
 const ROUNDS_MAX: usize = 50;
 
+/// Looks at every key once. True if anything was changed.
+pub fn round<C: Controller>(world: &mut World) -> bool {
+    let mut changed = false;
+    let keys = C::all(View { scope: &world.scope, state: &world.state, now: world.now });
+    for key in keys {
+        let view = View { scope: &world.scope, state: &world.state, now: world.now };
+        if let (Some(plan), _) = C::plan(view, &key, &mut world.random) {
+            let mut state = world.state.clone();
+            let mut tx =
+                Tx { scope: &world.scope, state: &mut state, now: world.now, random: &mut world.random };
+            C::apply(&mut tx, &key, plan);
+            world.state = state;
+            changed = true;
+        }
+    }
+    changed
+}
+
 /// Looks at every key again and again until a whole round changes nothing.
 pub fn settle<C: Controller>(world: &mut World) {
     for _ in 0..ROUNDS_MAX {
-        let mut changed = false;
-        let keys = C::all(View { scope: &world.scope, state: &world.state, now: world.now });
-        for key in keys {
-            let view = View { scope: &world.scope, state: &world.state, now: world.now };
-            if let (Some(plan), _) = C::plan(view, &key, &mut world.random) {
-                let mut state = world.state.clone();
-                let mut tx =
-                    Tx { scope: &world.scope, state: &mut state, now: world.now, random: &mut world.random };
-                C::apply(&mut tx, &key, plan);
-                world.state = state;
-                changed = true;
-            }
-        }
-        if !changed {
+        if !round::<C>(world) {
             return;
         }
     }

@@ -5,6 +5,8 @@
 mod acs;
 mod payload;
 mod tcs;
+#[cfg(test)]
+mod tests;
 
 use crate::controllers::Changes;
 use crate::services::ecs::state::{AgentVersion, Change, ContainerInstanceKey, ContainerInstanceStatus};

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod container_instance;
+mod service;
 mod tag;
 mod task;
 mod task_definition;
