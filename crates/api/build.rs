@@ -144,6 +144,17 @@ impl<'a> Generator<'a> {
             );
         }
         code.push_str("] };\n");
+        // For tools that go by names, as tests do.
+        code.push_str(
+            "/// An empty request and an empty response of an operation.\n\
+             pub fn shapes(operation: &str) -> Option<(Box<dyn gantry_wire::Structure + Send>, Box<dyn gantry_wire::Structure + Send>)> {\n\
+             fn both<O: gantry_wire::Operation>() -> (Box<dyn gantry_wire::Structure + Send>, Box<dyn gantry_wire::Structure + Send>) {\n\
+             (Box::new(O::Request::default()), Box::new(O::Response::default())) }\nmatch operation {\n",
+        );
+        for name in operations.keys() {
+            let _ = writeln!(code, "{name:?} => Some(both::<{name}>()),");
+        }
+        code.push_str("_ => None,\n} }\n");
         self.out.push_str(&code);
     }
 }

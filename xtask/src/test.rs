@@ -79,7 +79,7 @@ pub fn run(root: &Path) -> Result<()> {
     });
     runner(&mut counts, "end to end", |counts| {
         // The whole workspace, as the step before: with other features everything would be built once more.
-        venv::run(&mut cargo(&["build", "--locked", "--workspace", "--bins"]))?;
+        venv::run(&mut cargo(&["build", "--locked", "--workspace", "--bins", "--examples"]))?;
         let mut command = Command::new(venv::python(root, PYTHON_PACKAGES)?);
         command.args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests"]).current_dir(root);
         command.env("GANTRY", target(root)?.join("debug/gantry"));
