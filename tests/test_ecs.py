@@ -79,7 +79,7 @@ def test_task_definitions_are_registered_and_described(ecs):
 
 
 def test_what_is_not_served_yet_says_so(ecs):
-    refused("UnsupportedFeatureException", "RunTask", ecs.run_task, taskDefinition="web-app")
+    refused("UnsupportedFeatureException", "ListServiceDeployments", ecs.list_service_deployments, service="web")
 
 
 def test_tags_settings_and_identity(gantry, ecs):

@@ -8,19 +8,32 @@ mod venv;
 
 use anyhow::{Result, bail};
 use std::path::Path;
+use std::process::Command;
 
 const USAGE: &str = "usage: cargo xtask CHORE
 
   test     everything that must hold before a change lands; installs what it needs
   models   make models/*.json from the pinned botocore package
   arrows   check which crate depends on which
+  bench    measure Gantry beside its peers: cargo xtask bench NAME
   tidy     check the house rules that no compiler knows";
+
+/// Builds Gantry and the benchmarks as they are shipped, and runs one.
+fn bench(root: &Path) -> Result<()> {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--release", "--locked", "-p", "gantry", "-p", "gantry-bench"]).current_dir(root);
+    venv::run(&mut build)?;
+    let mut run = Command::new(env!("CARGO"));
+    run.args(["run", "--release", "--locked", "-q", "-p", "gantry-bench", "--"]).current_dir(root);
+    venv::run(run.args(std::env::args().skip(2)))
+}
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
     let chore = std::env::args().nth(1).unwrap_or_default();
     match chore.as_str() {
         "test" => test::run(&root),
+        "bench" => bench(&root),
         "models" => models::run(&root),
         "arrows" => arrows::run(&root),
         "tidy" => tidy::run(&root),

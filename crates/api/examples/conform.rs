@@ -42,10 +42,8 @@ fn answer(line: &str) -> Result<Value, String> {
         return serde_json::from_slice(&json::to_vec(request.as_ref())).map_err(|error| error.to_string());
     }
     if let Some([code, message]) = order["error"].as_array().map(Vec::as_slice) {
-        let error = ApiError::new(
-            code.as_str().unwrap_or_default().to_owned(),
-            message.as_str().unwrap_or_default(),
-        );
+        let error =
+            ApiError::new(code.as_str().unwrap_or_default().to_owned(), message.as_str().unwrap_or_default());
         let body = match service.protocol {
             Protocol::AwsJson(_) => json::error(&error),
             Protocol::AwsQuery => xml::error(service.xml_namespace, &error, "request-1"),
