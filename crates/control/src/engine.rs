@@ -103,10 +103,12 @@ impl Engine {
                 }
                 Input::Session { id, input } => self.sessions.handle(now, id, input, &mut self.head),
                 Input::Durable(seq) => self.durable(seq, &mut released),
-                Input::Tick => self.controllers.tick(now),
+                Input::Tick => {}
             }
         }
 
+        // Whatever woke us, what is due is due.
+        self.controllers.tick(now);
         let mut writes = Vec::new();
         let mut news = self.head.drain_writes(&mut writes);
         let mut changes = news.clone();

@@ -1,6 +1,8 @@
 //! Doubts: runs the real control plane against a slow and crashing store under a virtual clock, everything drawn from
 //! one seed, and checks what must always hold. The same seed gives the same run. Never shipped.
 
+pub mod agent;
+pub mod fleet;
 pub mod oracle;
 pub mod workload;
 pub mod world;
