@@ -1,6 +1,7 @@
 //! The repository's chores: `cargo xtask CHORE`.
 
 mod arrows;
+mod deny;
 mod models;
 mod test;
 mod tidy;
@@ -15,8 +16,17 @@ const USAGE: &str = "usage: cargo xtask CHORE
   test     everything that must hold before a change lands; installs what it needs
   models   make models/*.json from the pinned botocore package
   arrows   check which crate depends on which
+  deny     check licences and origins of all dependencies by deny.toml
+  fuzz     feed damaged input to everything that reads: cargo xtask fuzz [TARGET] [SECONDS] [SEED]
   bench    measure Gantry beside its peers: cargo xtask bench NAME
   tidy     check the house rules that no compiler knows";
+
+/// Builds and runs the fuzzer.
+fn fuzz(root: &Path, arguments: &[String]) -> Result<()> {
+    let mut run = Command::new(env!("CARGO"));
+    run.args(["run", "--locked", "-q", "-p", "gantry-fuzz", "--"]).args(arguments).current_dir(root);
+    venv::run(&mut run)
+}
 
 /// Builds Gantry and the benchmarks as they are shipped, and runs one.
 fn bench(root: &Path) -> Result<()> {
@@ -33,6 +43,8 @@ fn main() -> Result<()> {
     let chore = std::env::args().nth(1).unwrap_or_default();
     match chore.as_str() {
         "test" => test::run(&root),
+        "deny" => deny::run(&root),
+        "fuzz" => fuzz(&root, &std::env::args().skip(2).collect::<Vec<_>>()),
         "bench" => bench(&root),
         "models" => models::run(&root),
         "arrows" => arrows::run(&root),

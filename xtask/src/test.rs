@@ -2,7 +2,7 @@
 //!
 //! Installs what it needs, goes on after a failure so that one run shows all of them, and ends in a line of counts.
 
-use crate::{arrows, tidy, venv};
+use crate::{arrows, deny, tidy, venv};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -71,11 +71,15 @@ pub fn run(root: &Path) -> Result<()> {
     check(&mut counts, "format", || venv::run(&mut cargo(&["fmt", "--all", "--check"])));
     check(&mut counts, "arrows", || arrows::run(root));
     check(&mut counts, "tidy", || tidy::run(root));
+    check(&mut counts, "deny", || deny::run(root));
     check(&mut counts, "lints", || {
         venv::run(&mut cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
     runner(&mut counts, "unit, property and crash tests", |counts| {
         counted(counts, &mut cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]))
+    });
+    check(&mut counts, "fuzz", || {
+        venv::run(&mut cargo(&["run", "--locked", "-q", "-p", "gantry-fuzz", "--", "all", "3"]))
     });
     runner(&mut counts, "end to end", |counts| {
         // The whole workspace, as the step before: with other features everything would be built once more.
