@@ -25,6 +25,8 @@ pub struct Privileges {
     /// None for privileged containers.
     pub filter_system_calls: bool,
     pub no_new_privileges: bool,
+    /// Not for privileged containers. Control groups are below /sys.
+    pub read_only_sys: bool,
     pub is_root: bool,
 }
 
@@ -66,6 +68,7 @@ pub fn compile(config: &ContainerConfig, user: &User, host: Host, directory: &Pa
         capabilities,
         filter_system_calls: !config.privileged,
         no_new_privileges: config.no_new_privileges,
+        read_only_sys: !config.privileged,
         is_root: user.uid == 0,
     };
     let carried = capabilities.with("SYS_ADMIN").with("SETPCAP").names();
@@ -196,18 +199,9 @@ fn mounts(config: &ContainerConfig, directory: &Path) -> Vec<Value> {
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ];
-    // sysfs shows the network namespace of who mounts it, which must own it.
-    if config.network == NetworkNamespace::Host {
-        mounts.push(mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", sys]));
-    } else {
-        mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys]));
-        mounts.push(mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", sys],
-        ));
-    }
+    // Never the host's own /sys: everything that the host mounted there would come along, writable.
+    mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys]));
+    mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", sys]));
     for file in ["hosts", "hostname", "resolv.conf"] {
         let source = directory.join(file);
         let options: &[&str] = if config.read_only_root { &["rbind", "ro"] } else { &["rbind", "rw"] };

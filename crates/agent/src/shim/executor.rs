@@ -6,6 +6,7 @@
 use crate::runtime::seccomp;
 use crate::runtime::spec::Privileges;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use nix::mount::{MsFlags, mount};
 use oci_spec::runtime::Spec;
 use std::ffi::CString;
 use std::io;
@@ -33,6 +34,9 @@ impl Executor for FilteringExecutor {
         let c_string = |text: &str| CString::new(text).map_err(|_| ExecutorError::InvalidArg);
         let program = c_string(&program.to_string_lossy())?;
         let args = args.iter().map(|arg| c_string(arg)).collect::<Result<Vec<_>, _>>()?;
+        if self.privileges.read_only_sys {
+            seal_sys().map_err(|error| failed(format!("cannot make /sys read-only: {error}")))?;
+        }
         confine(self.privileges).map_err(|error| failed(format!("cannot drop privileges: {error}")))?;
         let Err(errno) = nix::unistd::execv(&program, &args);
         Err(failed(format!("exec {program:?}: {errno}")))
@@ -64,6 +68,24 @@ fn find(name: &str, path: &str) -> Result<PathBuf, String> {
     let found =
         path.split(':').filter(|dir| !dir.is_empty()).find_map(|dir| look(&Path::new(dir).join(name)).ok());
     found.ok_or_else(|| format!("exec: \"{name}\": executable file not found in $PATH"))
+}
+
+/// Makes every mount at and below /sys read-only. libcontainer mounts control groups of version 1 writable whatever the
+/// specification says, and who can write them has no limits.
+fn seal_sys() -> io::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    // The fifth field is where it is mounted; names there are the kernel's, without blanks.
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    for target in targets.filter(|target| *target == "/sys" || target.starts_with("/sys/")) {
+        let flags = MsFlags::MS_REMOUNT
+            | MsFlags::MS_BIND
+            | MsFlags::MS_RDONLY
+            | MsFlags::MS_NOSUID
+            | MsFlags::MS_NODEV
+            | MsFlags::MS_NOEXEC;
+        mount(None::<&str>, target, None::<&str>, flags, None::<&str>)?;
+    }
+    Ok(())
 }
 
 /// Leaves the calling thread, which is the process's only one, what the container may have.
