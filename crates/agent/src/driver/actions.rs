@@ -193,7 +193,9 @@ fn failure_of(error: &RuntimeError) -> Failure {
         RuntimeError::Failed { step: Step::Start, .. } => FailureKind::CannotStartContainerError,
         RuntimeError::Failed { step: Step::Create, .. }
         | RuntimeError::Io { .. }
-        | RuntimeError::Unknown(_) => FailureKind::CannotCreateContainerError,
+        | RuntimeError::Silent
+        | RuntimeError::Unknown(_)
+        | RuntimeError::Exists(_) => FailureKind::CannotCreateContainerError,
         RuntimeError::Timeout { .. } => FailureKind::DockerTimeoutError,
     };
     Failure::new(kind, explain(error))

@@ -198,8 +198,13 @@ pub enum RuntimeError {
     },
     #[error("the container did not start within {seconds} s")]
     Timeout { seconds: u64 },
+    #[error("the container's shim ended without a word")]
+    Silent,
     #[error("there is no container {0}")]
     Unknown(ContainerId),
+    /// The one that is there is left as it is.
+    #[error("there is a container {0} already")]
+    Exists(ContainerId),
 }
 
 impl RuntimeError {

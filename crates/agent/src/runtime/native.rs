@@ -10,14 +10,14 @@ use serde::de::DeserializeOwned;
 use std::fs;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::Command;
+use tokio::process::{ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
 /// How long a shim may take to start a container, on a busy machine with a slow disk.
@@ -29,6 +29,8 @@ const EXIT_FILE_WAIT: Duration = Duration::from_secs(5);
 const EXIT_FILE_LOOK: Duration = Duration::from_micros(500);
 /// How long a killed process may take to go, when it is to be removed.
 const KILL_WAIT: Duration = Duration::from_secs(10);
+/// How long the parent of orphans may take to collect one.
+const REAP_WAIT: Duration = Duration::from_secs(1);
 
 /// Where containers are kept, and the program that shims are.
 #[derive(Debug)]
@@ -56,12 +58,27 @@ impl NativeRuntime {
         self.0.root.join(id.as_str())
     }
 
+    /// Takes the container's name on this host. A name is taken until the container is removed.
+    fn claim(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let directory = self.directory(id);
+        fs::DirBuilder::new().mode(0o700).create(&directory).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => RuntimeError::Exists(id.clone()),
+            _ => RuntimeError::io(format!("making {}", directory.display()))(error),
+        })
+    }
+
     fn prepare(&self, config: &ContainerConfig) -> io::Result<PathBuf> {
         let directory = self.directory(&config.id);
-        fs::DirBuilder::new().mode(0o700).create(&directory)?;
-        fs::write(directory.join("hosts"), &config.hosts_file)?;
-        fs::write(directory.join("hostname"), format!("{}\n", config.hostname))?;
-        fs::write(directory.join("resolv.conf"), &config.resolv_conf)?;
+        for (name, text) in [
+            ("hosts", config.hosts_file.clone()),
+            ("hostname", format!("{}\n", config.hostname)),
+            ("resolv.conf", config.resolv_conf.clone()),
+        ] {
+            let file = directory.join(name);
+            fs::write(&file, text)?;
+            // Every user of the container reads them, whatever this process's mask is.
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
+        }
         if let Some(parent) = config.log.path.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -80,20 +97,17 @@ impl NativeRuntime {
             .stderr(Stdio::null())
             .spawn()
             .map_err(RuntimeError::io(format!("starting {}", self.0.program.display())))?;
-        let output = shim.stdout.take();
+        let report = match shim.stdout.take() {
+            Some(output) => hear(output).await,
+            None => Err(RuntimeError::Silent),
+        };
+        if report.is_err() {
+            // It may go on, and nobody else knows of it. One that has ended is no error.
+            let _ = shim.start_kill();
+        }
         // Reaps it when it ends, as long as this process lives.
         tokio::spawn(async move { shim.wait().await });
-        let mut line = String::new();
-        if let Some(output) = output {
-            let mut output = BufReader::new(output.take(REPORT_MAX));
-            let read = timeout(START_MAX, output.read_line(&mut line)).await;
-            let read = read.map_err(|_| RuntimeError::Timeout { seconds: START_MAX.as_secs() })?;
-            read.map_err(RuntimeError::io("hearing from the shim"))?;
-        }
-        serde_json::from_str(&line).map_err(|_| RuntimeError::Failed {
-            step: super::Step::Create,
-            text: "the container's shim ended without a word".to_owned(),
-        })
+        report
     }
 
     fn running(&self, id: &ContainerId) -> Option<Running> {
@@ -104,26 +118,46 @@ impl NativeRuntime {
         read(&self.directory(id).join(EXIT_FILE))
     }
 
-    /// What became of a container whose process is gone.
-    async fn ended(&self, id: &ContainerId, shim: Process, code: Option<i32>) -> Exit {
+    /// What became of a container whose process is gone. `process` is a descriptor from before its end.
+    async fn ended(&self, id: &ContainerId, shim: Process, process: Option<&OwnedFd>) -> Exit {
         let mut waited = Duration::ZERO;
         loop {
+            // Asked in this order: a shim that has gone has written its file before.
+            let lives = shim.is_there();
             if let Some(exit) = self.exit(id) {
                 return exit;
             }
-            if waited >= EXIT_FILE_WAIT || !shim.is_there() {
-                // The shim may have written it and gone in between.
-                return self.exit(id).unwrap_or(Exit { code, out_of_memory: false, at: now() });
+            if waited >= EXIT_FILE_WAIT || !lives {
+                break;
             }
             sleep(EXIT_FILE_LOOK).await;
             waited += EXIT_FILE_LOOK;
         }
+        // The shim was killed. Its container went to another parent, and the kernel tells how it ended once that has
+        // collected it.
+        let mut code = None;
+        waited = Duration::ZERO;
+        while let Some(process) = process {
+            match exit_code(process) {
+                Err(error) if error.raw_os_error() == Some(libc::ENODATA) && waited < REAP_WAIT => {}
+                result => {
+                    code = result.ok();
+                    break;
+                }
+            }
+            sleep(EXIT_FILE_LOOK).await;
+            waited += EXIT_FILE_LOOK;
+        }
+        let config = read::<ContainerConfig>(&self.directory(id).join(CONFIG_FILE));
+        let out_of_memory = config.is_some_and(|config| killed_for_memory(&super::spec::cgroup(&config)));
+        Exit { code, out_of_memory, at: now() }
     }
 }
 
 impl Runtime for NativeRuntime {
     async fn run(&self, config: ContainerConfig) -> Result<Started, RuntimeError> {
         let id = config.id.clone();
+        self.claim(&id)?;
         let prepared = self.prepare(&config);
         let result = match prepared {
             Ok(directory) => self.start(&directory).await,
@@ -156,13 +190,11 @@ impl Runtime for NativeRuntime {
             return Ok(exit);
         }
         let running = self.running(id).ok_or_else(|| RuntimeError::Unknown(id.clone()))?;
-        let mut code = None;
-        if let Some(fd) = pidfd(running.container) {
-            let fd = watch(fd)?;
-            let _ready = fd.readable().await.map_err(RuntimeError::io("watching the container"))?;
-            code = exit_code(fd.get_ref());
+        let process = pidfd(running.container).map(watch).transpose()?;
+        if let Some(process) = &process {
+            let _ready = process.readable().await.map_err(RuntimeError::io("watching the container"))?;
         }
-        Ok(self.ended(id, running.shim, code).await)
+        Ok(self.ended(id, running.shim, process.as_ref().map(AsyncFd::get_ref)).await)
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -174,6 +206,8 @@ impl Runtime for NativeRuntime {
         }
         if let Some(config) = read::<ContainerConfig>(&directory.join(CONFIG_FILE)) {
             let group = super::spec::cgroup(&config);
+            // Of a container whose start was broken off, only the group knows the processes.
+            kill_cgroup(&group);
             // A group of processes that just died is busy for a moment.
             for _ in 0..100 {
                 if remove_cgroup(&group) {
@@ -218,6 +252,16 @@ impl Runtime for NativeRuntime {
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(found)
     }
+}
+
+/// The shim's one line.
+async fn hear(output: ChildStdout) -> Result<Report, RuntimeError> {
+    let mut line = String::new();
+    let mut output = BufReader::new(output.take(REPORT_MAX));
+    let read = timeout(START_MAX, output.read_line(&mut line)).await;
+    let read = read.map_err(|_| RuntimeError::Timeout { seconds: START_MAX.as_secs() })?;
+    read.map_err(RuntimeError::io("hearing from the shim"))?;
+    serde_json::from_str(&line).map_err(|_| RuntimeError::Silent)
 }
 
 /// Kills a process and waits until it is gone.
@@ -265,7 +309,10 @@ fn send(fd: &OwnedFd, signal: i32) -> io::Result<()> {
 }
 
 /// How a process ended that is no child of ours: kernels from 6.15 on tell it.
-fn exit_code(fd: &OwnedFd) -> Option<i32> {
+///
+/// # Errors
+/// ENODATA before its parent has collected it, others from older kernels.
+fn exit_code(fd: &OwnedFd) -> io::Result<i32> {
     use std::os::fd::AsRawFd;
     /// `struct pidfd_info`, in its first version.
     #[repr(C)]
@@ -281,11 +328,13 @@ fn exit_code(fd: &OwnedFd) -> Option<i32> {
     let mut info = Info { mask: INFO_EXIT, ..Info::default() };
     // SAFETY: the structure is as large as the request says, and lives until the call returns.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), GET_INFO, std::ptr::from_mut(&mut info)) };
-    if result != 0 || info.mask & INFO_EXIT == 0 {
-        return None;
+    match result {
+        0 if info.mask & INFO_EXIT != 0 => {}
+        0 => return Err(io::Error::from_raw_os_error(libc::ENODATA)),
+        _ => return Err(io::Error::last_os_error()),
     }
     let status = info.exit_code;
-    Some(if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) })
+    Ok(if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) })
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
@@ -297,14 +346,39 @@ fn now() -> Timestamp {
     Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Removes a control group in every hierarchy. False while one is busy.
-pub fn remove_cgroup(path: &str) -> bool {
-    let relative = path.trim_start_matches('/');
-    let mut clean = true;
+/// Where a control group may be: in each hierarchy of version 1, and in the one of version 2.
+fn cgroup_directories(path: &str) -> impl Iterator<Item = PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
-        match fs::remove_dir(hierarchy.join(relative)) {
+    hierarchies.chain([root.to_owned()]).map(move |root| root.join(path.trim_start_matches('/')))
+}
+
+/// Kills what runs in a control group. Of groups by this path only our containers are members.
+fn kill_cgroup(path: &str) {
+    for directory in cgroup_directories(path) {
+        let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        for pid in members.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
+            // One that is gone is what is wanted.
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
+
+/// Whether the kernel killed in a control group for its memory use.
+pub(crate) fn killed_for_memory(path: &str) -> bool {
+    let killed = |line: &str| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0");
+    cgroup_directories(path)
+        .flat_map(|directory| [directory.join("memory.oom_control"), directory.join("memory.events")])
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .any(|text| text.lines().any(killed))
+}
+
+/// Removes a control group in every hierarchy. False while one is busy.
+pub fn remove_cgroup(path: &str) -> bool {
+    let mut clean = true;
+    for directory in cgroup_directories(path) {
+        match fs::remove_dir(directory) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => clean = false,
             _ => {}
         }

@@ -13,6 +13,7 @@ mod overlay;
 mod user;
 
 use crate::runtime::logs::{Stream, Writer};
+use crate::runtime::native::{killed_for_memory, remove_cgroup};
 use crate::runtime::spec::{self, Host};
 use crate::runtime::{ContainerConfig, Step};
 use executor::FilteringExecutor;
@@ -113,13 +114,15 @@ fn run(directory: &Path) -> Result<(), Failure> {
     overlay::mount(directory, &config.layers).map_err(create)?;
     let root = directory.join("rootfs");
     let user = user::find(&root, &config.user).map_err(create)?;
+    overlay::make_directory(&root, &config.cwd).map_err(create)?;
     let host = Host { capabilities: bounding_set(), unified_cgroups: unified_cgroups() };
     let (spec, privileges) = spec::compile(&config, &user, host, directory);
     fs::write(directory.join("config.json"), spec.to_string()).map_err(doing("writing the specification"))?;
 
     let log = Writer::open(config.log.clone()).map_err(doing("opening the log"))?;
-    let stdout = pipe(&directory.join("stdout")).map_err(doing("making the pipe of standard output"))?;
-    let stderr = pipe(&directory.join("stderr")).map_err(doing("making the pipe of standard error"))?;
+    let pipe = |name: &str| pipe(&directory.join(name), user.uid);
+    let stdout = pipe("stdout").map_err(doing("making the pipe of standard output"))?;
+    let stderr = pipe("stderr").map_err(doing("making the pipe of standard error"))?;
     let nothing = File::open("/dev/null").map_err(doing("opening /dev/null"))?;
     let state = directory.join("libcontainer");
     let built = ContainerBuilder::new(config.id.to_string(), SyscallType::default())
@@ -198,6 +201,8 @@ fn tell(report: &Report) {
 /// Lets go of the agent: its session, its signals, its mounts. Orphans of the container become our children.
 fn detach() -> io::Result<()> {
     nix::unistd::setsid()?;
+    // The container's root directory is made by us, and its program inherits the mask; Docker's is this one.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     nix::sys::prctl::set_child_subreaper(true)?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
     // Mounts of the host still come here; ours stay here and vanish with us and the container.
@@ -216,9 +221,11 @@ struct Pipe {
     container: OwnedFd,
 }
 
-/// A named pipe. The container's end is open for reading too: so a write never fails for want of a reader.
-fn pipe(path: &Path) -> io::Result<Pipe> {
+/// A named pipe. The container's end is open for reading too: so a write never fails for want of a reader. It is the
+/// container's user's, who opens it anew as /dev/stdout.
+fn pipe(path: &Path, uid: u32) -> io::Result<Pipe> {
     nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    std::os::unix::fs::chown(path, Some(uid), None)?;
     let container = File::options().read(true).write(true).open(path)?;
     let ours = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     Ok(Pipe { ours, container: container.into() })
@@ -290,25 +297,12 @@ fn reap(pid: Pid, config: &ContainerConfig) -> Exit {
             Err(_) => break,
         }
     }
-    Exit { code, out_of_memory: killed_for_memory(config), at: now() }
-}
-
-/// Whether the kernel killed in the container's group for its memory use.
-fn killed_for_memory(config: &ContainerConfig) -> bool {
-    let group = spec::cgroup(config);
-    let files = [
-        format!("/sys/fs/cgroup/memory{group}/memory.oom_control"),
-        format!("/sys/fs/cgroup{group}/memory.events"),
-    ];
-    files.iter().filter_map(|file| fs::read_to_string(file).ok()).any(|text| {
-        let killed = |line: &str| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0");
-        text.lines().any(killed)
-    })
+    Exit { code, out_of_memory: killed_for_memory(&spec::cgroup(config)), at: now() }
 }
 
 /// After a failed creation libcontainer may leave the group behind.
 fn remove_groups(config: &ContainerConfig) {
-    crate::runtime::native::remove_cgroup(&spec::cgroup(config));
+    remove_cgroup(&spec::cgroup(config));
 }
 
 fn unified_cgroups() -> bool {

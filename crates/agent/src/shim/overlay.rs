@@ -1,5 +1,6 @@
 //! A container's root file system: its image's layers below, what it writes above.
 
+use crate::images::Confined;
 use nix::mount::{MsFlags, mount as mount_at};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,4 +39,19 @@ pub fn mount(directory: &Path, layers: &[PathBuf]) -> Result<(), String> {
     let returned = std::env::set_current_dir(back);
     mounted.map_err(|error| failed("mounting the image's layers", &error))?;
     returned.map_err(|error| failed("the working directory", &error))
+}
+
+/// Makes a directory in the root file system where there is none, as Docker does with working directories. Links are
+/// followed as the container will.
+pub fn make_directory(root: &Path, path: &str) -> Result<(), String> {
+    let failed = |error: rustix::io::Errno| format!("making the working directory \"{path}\": {error}");
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name.as_bytes()),
+        }
+    }
+    Confined::open(root).and_then(|mut root| root.directory(&parts).map(drop)).map_err(failed)
 }

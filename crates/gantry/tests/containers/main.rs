@@ -1,6 +1,9 @@
 //! The native runtime with the real binary as its shim and a sample image as its program. Needs root.
 #![allow(clippy::unwrap_used)]
 
+mod failures;
+mod inside;
+
 use gantry_agent::images::{ImageStore, Reference};
 use gantry_agent::runtime::capabilities::Capabilities;
 use gantry_agent::runtime::logs::Reader;
@@ -156,7 +159,6 @@ async fn the_program_has_what_docker_would_give_it_and_no_more() {
     }
     assert_eq!((usual("CapInh"), usual("CapAmb")), ("0".repeat(16), "0".repeat(16)));
     assert_eq!((usual("Seccomp"), usual("NoNewPrivs")), ("2".to_owned(), "0".to_owned()));
-    assert_eq!(usual("SigBlk"), "0".repeat(16));
 
     let nobody = status(ContainerConfig { user: "nobody".to_owned(), ..web("nobody") }).await;
     assert_eq!(nobody("CapEff"), "0".repeat(16));
@@ -244,7 +246,7 @@ async fn containers_outlive_who_started_them_and_their_shims() {
     next.signal(&id, 9).await.unwrap();
     let exit = next.wait(&id).await.unwrap();
     // Kernels before 6.15 tell nobody.
-    assert!(matches!(exit.code, Some(137) | None), "{exit:?}");
+    assert_eq!(exit.code, (failures::release() >= (6, 15)).then_some(137));
     next.remove(&id).await.unwrap();
     assert!(next.list().await.unwrap().is_empty());
 }

@@ -1,0 +1,143 @@
+//! What becomes of containers when something around them fails, and what is left behind.
+
+use super::inside::probe;
+use super::{Bench, is_root};
+use gantry_agent::runtime::native::NativeRuntime;
+use gantry_agent::runtime::{ContainerConfig, Runtime, RuntimeError, State};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+fn is_there(pid: i32) -> bool {
+    // A process that nobody has waited for yet does nothing any more.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with('Z'))
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The processes of a running container: its first, and its shim.
+fn processes(bench: &Bench, id: &str) -> (i32, i32) {
+    let state = fs::read(bench.directory.path().join("containers").join(id).join("state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let pid = |name: &str| i32::try_from(state[name]["pid"].as_i64().unwrap()).unwrap();
+    (pid("container"), pid("shim"))
+}
+
+/// The kernel's version.
+pub fn release() -> (u32, u32) {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = text.split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// The control groups with this path, in whatever hierarchy.
+fn groups(path: &str) -> Vec<std::path::PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).unwrap().flatten().map(|entry| entry.path());
+    let groups = hierarchies.chain([root.to_owned()]).map(|root| root.join(path.trim_start_matches('/')));
+    groups.filter(|group| group.exists()).collect()
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_removed_container() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new("left");
+    for running in [true, false] {
+        let config = probe(&bench, "gone", "sleep");
+        let (id, group) = (config.id.clone(), format!("{}/gone", bench.group));
+        bench.runtime.run(config).await.unwrap();
+        let (container, shim) = processes(&bench, "gone");
+        assert!(is_there(container) && is_there(shim) && !groups(&group).is_empty());
+        if !running {
+            bench.runtime.signal(&id, libc::SIGKILL).await.unwrap();
+            bench.runtime.wait(&id).await.unwrap();
+        }
+        bench.runtime.remove(&id).await.unwrap();
+        until("processes are left", || !is_there(container) && !is_there(shim)).await;
+        assert_eq!(groups(&group), Vec::<std::path::PathBuf>::new());
+        assert!(!bench.directory.path().join("containers/gone").exists());
+        // Once more is no error.
+        bench.runtime.remove(&id).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_second_container_of_a_name_does_not_disturb_the_first() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new("twice");
+    let config = probe(&bench, "one", "sleep");
+    let started = bench.runtime.run(config.clone()).await.unwrap();
+    let error = bench.runtime.run(config.clone()).await.unwrap_err();
+    assert!(matches!(&error, RuntimeError::Exists(id) if *id == config.id), "{error:?}");
+    assert_eq!(bench.runtime.list().await.unwrap(), [(config.id.clone(), State::Running(started))]);
+    assert!(is_there(started.pid));
+}
+
+#[tokio::test]
+async fn a_shim_that_talks_nonsense_is_not_left_running() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new("nonsense");
+    let program = bench.directory.path().join("shim");
+    fs::write(&program, "#!/bin/sh\necho $$ > \"$2/../../pid\"\necho nonsense\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    let root = bench.directory.path().join("odd");
+    let runtime = NativeRuntime::open(&root, &program).unwrap();
+    runtime.run(probe(&bench, "odd", "sleep")).await.unwrap_err();
+    let pid: i32 = fs::read_to_string(bench.directory.path().join("pid")).unwrap().trim().parse().unwrap();
+    until("the shim is left", || !is_there(pid)).await;
+    assert!(runtime.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_end_by_memory_is_known_without_the_shim_too() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new("shot");
+    let config = ContainerConfig { memory_limit: Some(32 << 20), ..probe(&bench, "eat", "eat later") };
+    let id = config.id.clone();
+    bench.runtime.run(config).await.unwrap();
+    let (_, shim) = processes(&bench, "eat");
+    kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+    let exit = bench.runtime.wait(&id).await.unwrap();
+    assert!(exit.out_of_memory, "{exit:?}");
+    // Kernels before 6.15 tell nobody.
+    let told = release() >= (6, 15);
+    assert_eq!(exit.code, told.then_some(137));
+}
+
+/// Prints how many containers this host can start at once:
+/// `cargo test -p gantry --test containers -- --ignored --nocapture measure`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn measure_many_at_once() {
+    const MANY: usize = 50;
+    let bench = Bench::new("many");
+    let begin = Instant::now();
+    let all = (0..MANY).map(|number| {
+        let config = bench.config(&format!("c{number}"), &[super::GANTRY, "sample", "web", "80"]);
+        let runtime = bench.runtime.clone();
+        tokio::spawn(async move { runtime.run(config).await.unwrap() })
+    });
+    for started in all.collect::<Vec<_>>() {
+        started.await.unwrap();
+    }
+    let taken = begin.elapsed();
+    println!("{MANY} at once: {taken:?}, {:.0} a second", MANY as f64 / taken.as_secs_f64());
+}
