@@ -54,6 +54,10 @@ const MASKED: [&str; 12] = [
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Device nodes that every container has. Binding /dev/null over a file is how some are switched off.
+const HARMLESS: [&str; 6] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+
 /// Compiles a container whose files lie in `directory`.
 pub fn compile(config: &ContainerConfig, user: &User, host: Host, directory: &Path) -> (Value, Privileges) {
     let mut capabilities = config.capabilities.among(host.capabilities);
@@ -61,7 +65,7 @@ pub fn compile(config: &ContainerConfig, user: &User, host: Host, directory: &Pa
         capabilities = Capabilities::all(host.capabilities);
     } else if host.unified_cgroups {
         // There devices are not controlled by the group; without this nobody can make one, and the root file system
-        // is mounted so that those of its image do not work.
+        // and volumes are mounted so that those in them do not work.
         capabilities = capabilities.without("MKNOD");
     }
     let privileges = Privileges {
@@ -112,7 +116,7 @@ pub fn compile(config: &ContainerConfig, user: &User, host: Host, directory: &Pa
         "ociVersion": "1.0.2",
         "process": process,
         "root": {"path": directory.join("rootfs"), "readonly": config.read_only_root},
-        "mounts": mounts(config, directory),
+        "mounts": mounts(config, host, directory),
         "linux": linux,
     });
     if config.network != NetworkNamespace::Host && !config.hostname.is_empty() {
@@ -183,7 +187,7 @@ fn resources(config: &ContainerConfig) -> Value {
 /// The period that a quota of CPU time is for, in microseconds: the kernel's default.
 pub const CPU_PERIOD_MICROS: u64 = 100_000;
 
-fn mounts(config: &ContainerConfig, directory: &Path) -> Vec<Value> {
+fn mounts(config: &ContainerConfig, host: Host, directory: &Path) -> Vec<Value> {
     let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
     let shm = format!("size={}", config.shm_size);
     let sys = if config.privileged { "rw" } else { "ro" };
@@ -212,12 +216,15 @@ fn mounts(config: &ContainerConfig, directory: &Path) -> Vec<Value> {
     }
     for bind in &config.mounts {
         let access = if bind.read_only { "ro" } else { "rw" };
-        mounts.push(mount(
-            &bind.target,
-            "bind",
-            &bind.source.to_string_lossy(),
-            &["rbind", "rprivate", access],
-        ));
+        let mut options = vec!["rbind", "rprivate", access];
+        if host.unified_cgroups
+            && !config.privileged
+            && !HARMLESS.iter().any(|node| bind.source == Path::new(node))
+        {
+            // With the mounts below it.
+            options.push("rnodev");
+        }
+        mounts.push(mount(&bind.target, "bind", &bind.source.to_string_lossy(), &options));
     }
     for device in &config.devices {
         mounts.push(mount(
@@ -228,4 +235,89 @@ fn mounts(config: &ContainerConfig, directory: &Path) -> Vec<Value> {
         ));
     }
     mounts
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::runtime::{BindMount, ContainerId, LogFile};
+
+    fn config(volumes: &[&str]) -> ContainerConfig {
+        let bind = |source: &&str| BindMount {
+            source: source.into(),
+            target: format!("/volumes{source}"),
+            read_only: false,
+        };
+        ContainerConfig {
+            id: ContainerId::try_from("c".to_owned()).unwrap(),
+            layers: Vec::new(),
+            args: vec!["/bin/true".to_owned()],
+            env: Vec::new(),
+            cwd: String::new(),
+            user: String::new(),
+            hostname: "host".to_owned(),
+            hosts_file: String::new(),
+            resolv_conf: String::new(),
+            read_only_root: false,
+            privileged: false,
+            capabilities: Capabilities::default().with("MKNOD"),
+            no_new_privileges: false,
+            cpu_shares: None,
+            cpu_quota: None,
+            memory_limit: None,
+            memory_reservation: None,
+            memory_swap: None,
+            memory_swappiness: None,
+            rlimits: Vec::new(),
+            sysctls: Vec::new(),
+            mounts: volumes.iter().map(bind).collect(),
+            tmpfs: Vec::new(),
+            devices: Vec::new(),
+            shm_size: 64 << 20,
+            network: NetworkNamespace::Isolated,
+            cgroup_parent: "/gantry/test/task".to_owned(),
+            log: LogFile { path: "/log".into(), max_bytes: 1, max_files: 1 },
+        }
+    }
+
+    fn compiled(config: &ContainerConfig, unified_cgroups: bool) -> (Value, Privileges) {
+        let host = Host { capabilities: u64::MAX, unified_cgroups };
+        compile(config, &User::default(), host, Path::new("/c"))
+    }
+
+    fn has_option(spec: &Value, target: &str, option: &str) -> bool {
+        let mounts = spec["mounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["destination"] == target).unwrap();
+        mount["options"].as_array().unwrap().iter().any(|known| known == option)
+    }
+
+    #[test]
+    fn devices_are_out_of_reach_where_groups_do_not_control_them() {
+        let usual = config(&["/dev", "/dev/null"]);
+        let (spec, privileges) = compiled(&usual, true);
+        assert!(!privileges.capabilities.has("MKNOD"));
+        assert!(!spec["process"]["capabilities"].to_string().contains("MKNOD"));
+        assert!(has_option(&spec, "/volumes/dev", "rnodev"));
+        assert!(!has_option(&spec, "/volumes/dev/null", "rnodev"));
+
+        let (spec, privileges) = compiled(&usual, false);
+        assert!(privileges.capabilities.has("MKNOD"));
+        assert!(!has_option(&spec, "/volumes/dev", "rnodev"));
+
+        let (spec, privileges) = compiled(&ContainerConfig { privileged: true, ..usual }, true);
+        assert!(privileges.capabilities.has("MKNOD"));
+        assert!(!has_option(&spec, "/volumes/dev", "rnodev"));
+    }
+
+    #[test]
+    fn what_only_the_executor_needs_is_taken_away_again() {
+        let (spec, privileges) = compiled(&config(&[]), false);
+        assert!(spec["process"]["capabilities"]["effective"].to_string().contains("CAP_SYS_ADMIN"));
+        assert_eq!(privileges.capabilities, Capabilities::default());
+        assert!(privileges.filter_system_calls && privileges.read_only_sys);
+        assert_eq!(spec["process"]["noNewPrivileges"], false);
+        let (_, privileged) = compiled(&ContainerConfig { privileged: true, ..config(&[]) }, false);
+        assert!(!privileged.filter_system_calls && !privileged.read_only_sys);
+    }
 }

@@ -110,6 +110,11 @@ fn program() {
     let Ok(task) = std::env::var("PROBE") else { return };
     match task.as_str() {
         "look" => look(),
+        "open" => {
+            for path in std::env::var("OPEN").unwrap().split(':') {
+                say(path, outcome(File::options().read(true).write(true).open(path)));
+            }
+        }
         "eat" => eat(),
         "eat later" => {
             std::thread::sleep(Duration::from_millis(700));
@@ -250,6 +255,39 @@ async fn the_host_is_out_of_reach() {
     let sealed = seen(&bench, sealed).await;
     assert_eq!(sealed["write /"], number(libc::EROFS));
     assert_eq!(sealed["hosts"], "127.0.0.1 localhost");
+}
+
+#[tokio::test]
+async fn a_volume_gives_its_files_and_no_devices() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new("volume");
+    let files = bench.directory.path().join("files");
+    fs::create_dir(&files).unwrap();
+    fs::write(files.join("file"), "x").unwrap();
+    let disks = fs::read_dir("/sys/class/block").unwrap().flatten();
+    let disk =
+        disks.map(|disk| disk.file_name()).find(|name| std::path::Path::new("/dev").join(name).exists());
+    let disk = format!("/host/dev/{}", disk.unwrap().to_str().unwrap());
+    let mut config = probe(&bench, "volume", "open");
+    let volume = |source: &std::path::Path, target: &str, read_only| BindMount {
+        source: source.to_owned(),
+        target: target.to_owned(),
+        read_only,
+    };
+    config.mounts.extend([
+        volume(&files, "/files", false),
+        volume(&files, "/sealed", true),
+        // The mounts of the host come along.
+        volume("/".as_ref(), "/host", true),
+    ]);
+    config.env.push(format!("OPEN=/files/file:/sealed/file:{disk}"));
+    let seen = seen(&bench, config).await;
+    assert_eq!(seen["/files/file"], "done");
+    assert_eq!(seen["/sealed/file"], number(libc::EROFS));
+    let refused = &seen[&disk];
+    assert!([libc::EACCES, libc::EPERM].map(number).contains(refused), "{disk}: {refused}");
 }
 
 #[tokio::test]
