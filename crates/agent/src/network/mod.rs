@@ -4,7 +4,8 @@
 //! chose on `eth0`; a container in bridge mode has one too, with an address that is chosen here and ports of the host that
 //! lead to it. Everything carries the agent's name, so that a later run finds and removes what an earlier one left.
 //!
-//! All calls block for some milliseconds at most: they belong on a blocking thread.
+//! All calls block, some for tens of milliseconds (the kernel's wait when a link goes): they belong on a blocking thread.
+//! Those for one key must follow each other; those for different keys may run at once.
 
 mod block;
 mod namespace;
@@ -143,7 +144,7 @@ impl Network {
         for container in bridged.values() {
             state.addresses.insert(container.address);
             for port in &container.ports {
-                state.ports.hold(port.protocol, port.host_port);
+                state.ports.take_over(port.protocol, port.host_port);
                 published.push(*port);
             }
         }
@@ -183,7 +184,8 @@ impl Network {
         self.attach(key, interface)
     }
 
-    /// Makes the namespace of a container in bridge mode, and publishes its ports.
+    /// Makes the namespace of a container in bridge mode, and publishes its ports. One that is there already keeps what
+    /// it has.
     ///
     /// # Errors
     /// When a port or address cannot be had, or the kernel refuses. Nothing is left then.
@@ -192,6 +194,16 @@ impl Network {
         key: &str,
         ports: &[PortRequest],
     ) -> Result<(PathBuf, Bridged), NetworkError> {
+        let name = self.namespace(key);
+        let known = self.0.state.lock().bridged.get(key).cloned();
+        if let Some(bridged) = known {
+            if namespace::exists(&name) {
+                return Ok((namespace::path(&name), bridged));
+            }
+            self.detach(key)?;
+        }
+        // One that nobody knows the address of is of no use.
+        self.remove(key).map_err(io("removing an old namespace"))?;
         let bridged = self.reserve(ports)?;
         let block = self.0.config.bridge_block;
         let octets = bridged.address.octets();
@@ -246,9 +258,19 @@ impl Network {
 
     fn attach(&self, key: &str, interface: TaskInterface) -> Result<PathBuf, NetworkError> {
         let name = self.namespace(key);
+        let path = namespace::path(&name);
+        if namespace::exists(&name) {
+            return Ok(path);
+        }
         let link = link_name(&name);
         let bridge = self.0.bridge;
-        let made = namespace::create(&name, Socket::route, |mut host, namespace| {
+        let host = || {
+            let mut host = Socket::route()?;
+            // Of a namespace that was lost in a crash, and that a process keeps or the kernel has yet to clear away.
+            route::delete(&mut host, &link)?;
+            Ok(host)
+        };
+        let made = namespace::create(&name, host, |mut host, namespace| {
             route::veth(&mut host, &link, bridge, interface.mac, &namespace)?;
             let mut inside = Socket::route()?;
             route::set_up(&mut inside, route::index("lo")?)?;
@@ -257,12 +279,7 @@ impl Network {
             route::set_up(&mut inside, eth0)?;
             route::add_default_route(&mut inside, eth0, interface.gateway)
         });
-        match made {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(NetworkError::Io { doing: "making a network namespace", source: error })
-            }
-            _ => Ok(namespace::path(&name)),
-        }
+        made.map(|()| path).map_err(io("making a network namespace"))
     }
 
     fn reserve(&self, requests: &[PortRequest]) -> Result<Bridged, NetworkError> {
@@ -322,6 +339,10 @@ pub fn leftovers(agent: &str) -> Vec<String> {
     if route::index(&bridge).is_ok() {
         found.push(format!("link {bridge}"));
     }
+    let table = table(agent);
+    if table.exists().unwrap_or(false) {
+        found.push(format!("nf_tables table {}", table.name));
+    }
     found
 }
 
@@ -358,13 +379,15 @@ fn forward(bridge: &str) -> io::Result<()> {
             fs::write(&path, "1")?;
         }
     }
-    // Docker on the same host has bridged packets filtered and drops those that are not its own.
-    let filtered = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or_default();
-    if filtered.trim() == "1" && route::index("docker0").is_ok() {
+    // Docker drops what the host forwards and is not Docker's own; with the setting below, what a bridge passes too. An
+    // accept in our table could not help: a packet has to pass the tables of all.
+    if route::index("docker0").is_ok() {
+        let filtered = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or_default();
         tracing::warn!(
             bridge,
-            "bridged packets pass iptables on this host, as Docker sets it up: tasks may not reach each other until \
-             you run: iptables -I DOCKER-USER -i {bridge} -o {bridge} -j ACCEPT"
+            between_tasks = filtered.trim() == "1",
+            "Docker on this host may drop the packets of tasks; let them pass with: \
+             iptables -I DOCKER-USER -i {bridge} -j ACCEPT; iptables -I DOCKER-USER -o {bridge} -j ACCEPT"
         );
     }
     Ok(())

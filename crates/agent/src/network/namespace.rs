@@ -15,29 +15,34 @@ pub fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
+/// Whether one of this name is there, complete.
+pub fn exists(name: &str) -> bool {
+    rustix::fs::statfs(path(name)).is_ok_and(|found| found.f_type == libc::NSFS_MAGIC)
+}
+
 /// Makes a namespace and runs `work` in it, on a thread of its own that ends with it: a thread that has left its
 /// namespace is of no use any more. `before` runs on that thread while it is still in the host's.
-pub fn create<B: Send, T: Send>(
+///
+/// It is pinned last: one that can be seen is complete, and a crash before leaves an empty file at most.
+pub fn create<B: Send>(
     name: &str,
     before: impl FnOnce() -> io::Result<B> + Send,
-    work: impl FnOnce(B, OwnedFd) -> io::Result<T> + Send,
-) -> io::Result<T> {
+    work: impl FnOnce(B, OwnedFd) -> io::Result<()> + Send,
+) -> io::Result<()> {
     let path = path(name);
     let result = thread::scope(|scope| {
         let made = scope.spawn(|| {
             let prepared = before()?;
             fs::create_dir_all(DIRECTORY)?;
-            File::options().write(true).create_new(true).open(&path)?;
+            File::create(&path)?;
             unshare(CloneFlags::CLONE_NEWNET)?;
             let here = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
-            mount(Some(here.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-            work(prepared, File::open(&path)?.into())
+            work(prepared, File::open(&here)?.into())?;
+            Ok(mount(Some(here.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
         });
         made.join().unwrap_or_else(|_| Err(io::Error::other("the namespace's thread panicked")))
     });
-    if let Err(error) = &result
-        && error.kind() != io::ErrorKind::AlreadyExists
-    {
+    if result.is_err() {
         // Half a namespace is of no use; the first error is the one to tell.
         let _ = remove(name);
     }

@@ -17,6 +17,8 @@ const TYPE_ERROR: u16 = 2;
 const TYPE_DONE: u16 = 3;
 /// Set in the type of an attribute that holds attributes.
 const NESTED: u16 = 0x8000;
+/// The kernel's default room for what is sent, below which no request for more is needed.
+const ROOM: usize = 64 << 10;
 /// The kernel answers at once; a lost answer must not hang a thread.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -151,6 +153,11 @@ impl Socket {
     }
 
     pub fn send(&mut self, message: &Message) -> io::Result<()> {
+        if message.0.len() > ROOM {
+            // A batch goes in one piece, however long; the limit that others must keep is not for root.
+            let room = 2 * message.0.len();
+            nix::sys::socket::setsockopt(&self.fd, nix::sys::socket::sockopt::SndBufForce, &room)?;
+        }
         let sent =
             nix::sys::socket::send(self.fd.as_raw_fd(), &message.0, nix::sys::socket::MsgFlags::empty())?;
         if sent == message.0.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero)) }
@@ -158,7 +165,8 @@ impl Socket {
 
     /// Reads answers until the one of this number; the first error counts.
     pub fn acknowledged(&mut self, last: u32) -> io::Result<()> {
-        let mut buffer = vec![0; 32 << 10];
+        // An error comes back with the message that it is about: somewhat more than the longest attribute.
+        let mut buffer = vec![0; 72 << 10];
         let mut first_error = None;
         loop {
             let length =

@@ -33,12 +33,13 @@ const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
-const DELETE_ELEMENT: u16 = 14;
+pub(super) const DELETE_ELEMENT: u16 = 14;
 
 const PREROUTING: u32 = 0;
 const OUTPUT: u32 = 3;
@@ -51,6 +52,8 @@ const REGISTER_A: u32 = 8;
 const REGISTER_B: u32 = 9;
 
 const MAP: &str = "ports";
+/// Ports in one command: a list of elements is an attribute, of 64 KiB at most, and a port takes 36 bytes.
+const PORTS_PER_COMMAND: usize = 1024;
 const ELEMENT: u16 = 1;
 const VALUE: u16 = 1;
 
@@ -97,21 +100,43 @@ impl Table {
             leaving_by(rule, bridge, true);
             masquerade(rule);
         });
-        if !ports.is_empty() {
-            batch.elements(NEW_ELEMENT, ports);
-        }
-        batch.commit()
-    }
-
-    pub fn publish(&self, ports: &[Published]) -> io::Result<()> {
-        let mut batch = Batch::begin(&self.name)?;
         batch.elements(NEW_ELEMENT, ports);
         batch.commit()
     }
 
+    pub fn publish(&self, ports: &[Published]) -> io::Result<()> {
+        self.change(NEW_ELEMENT, ports)
+    }
+
+    /// Ports that are not there are no error.
     pub fn withdraw(&self, ports: &[Published]) -> io::Result<()> {
+        let absent = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
+        match self.change(DELETE_ELEMENT, ports) {
+            // Nothing was removed then, so that those that are there have to go one by one.
+            Err(error) if absent(&error) => ports
+                .iter()
+                .map(|port| self.change(DELETE_ELEMENT, std::slice::from_ref(port)))
+                .find(|result| result.as_ref().is_err_and(|error| !absent(error)))
+                .unwrap_or(Ok(())),
+            other => other,
+        }
+    }
+
+    pub fn exists(&self) -> io::Result<bool> {
+        let found = Socket::netfilter()?.request(SUBSYSTEM << 8 | GET_TABLE, 0, |message| {
+            message.raw(&[libc::AF_INET as u8, 0, 0, 0]).text(1, &self.name);
+        });
+        match found {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds or removes ports: all of them, or none.
+    pub(super) fn change(&self, kind: u16, ports: &[Published]) -> io::Result<()> {
         let mut batch = Batch::begin(&self.name)?;
-        batch.elements(DELETE_ELEMENT, ports);
+        batch.elements(kind, ports);
         batch.commit()
     }
 
@@ -199,33 +224,36 @@ impl Batch {
 
     fn elements(&mut self, kind: u16, ports: &[Published]) {
         let table = self.table.clone();
-        self.command(kind, if kind == NEW_ELEMENT { F_CREATE } else { 0 }, |message| {
-            message.text(1, &table).text(2, MAP);
-            message.nest(3, |list| {
-                for port in ports {
-                    list.nest(ELEMENT, |element| {
-                        let protocol = match port.protocol {
-                            TransportProtocol::Tcp => libc::IPPROTO_TCP,
-                            TransportProtocol::Udp => libc::IPPROTO_UDP,
-                        };
-                        // Each part of a concatenation fills 32 bits.
-                        let mut key = [0; 8];
-                        key[0] = protocol as u8;
-                        key[4..6].copy_from_slice(&port.host_port.to_be_bytes());
-                        element.nest(1, |inner| {
-                            inner.attribute(VALUE, &key);
-                        });
-                        let mut data = [0; 8];
-                        data[..4].copy_from_slice(&port.address.octets());
-                        data[4..6].copy_from_slice(&port.container_port.to_be_bytes());
-                        element.nest(2, |inner| {
-                            inner.attribute(VALUE, &data);
-                        });
-                    });
-                }
+        for some in ports.chunks(PORTS_PER_COMMAND) {
+            self.command(kind, if kind == NEW_ELEMENT { F_CREATE } else { 0 }, |message| {
+                message.text(1, &table).text(2, MAP);
+                message.nest(3, |list| some.iter().for_each(|port| element(list, *port)));
             });
-        });
+        }
     }
+}
+
+/// One port of the map, and where it leads.
+fn element(list: &mut Message, port: Published) {
+    list.nest(ELEMENT, |element| {
+        let protocol = match port.protocol {
+            TransportProtocol::Tcp => libc::IPPROTO_TCP,
+            TransportProtocol::Udp => libc::IPPROTO_UDP,
+        };
+        // Each part of a concatenation fills 32 bits.
+        let mut key = [0; 8];
+        key[0] = protocol as u8;
+        key[4..6].copy_from_slice(&port.host_port.to_be_bytes());
+        element.nest(1, |inner| {
+            inner.attribute(VALUE, &key);
+        });
+        let mut data = [0; 8];
+        data[..4].copy_from_slice(&port.address.octets());
+        data[4..6].copy_from_slice(&port.container_port.to_be_bytes());
+        element.nest(2, |inner| {
+            inner.attribute(VALUE, &data);
+        });
+    });
 }
 
 fn expression(rule: &mut Message, name: &str, fill: impl FnOnce(&mut Message)) {

@@ -2,9 +2,11 @@
 
 use gantry_decide::task::TransportProtocol;
 use gantry_decide::task_engine::HostPort;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
 
 /// Where the kernel says which ports are for everybody; ECS's agent takes dynamic ports from there too.
 const RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -20,15 +22,23 @@ pub struct PortRequest {
     pub protocol: TransportProtocol,
 }
 
-/// The ports that this agent has given away.
+/// The ports that this agent has given away. A socket of the agent's own holds each, so that neither a program nor
+/// another agent of this host takes it too; what arrives there goes to the container before any socket sees it.
 #[derive(Debug, Default)]
 pub struct Ports {
-    taken: BTreeSet<HostPort>,
+    /// Without a socket where a program of the host had come first when the agent began again.
+    taken: BTreeMap<HostPort, Option<OwnedFd>>,
 }
 
 impl Ports {
-    pub fn hold(&mut self, protocol: TransportProtocol, port: u16) {
-        self.taken.insert(HostPort { protocol, port });
+    /// Takes a port that leads to a container already.
+    pub fn take_over(&mut self, protocol: TransportProtocol, port: u16) {
+        let held = HostPort { protocol, port };
+        let socket = hold(held);
+        if let Err(error) = &socket {
+            tracing::warn!(port, %error, "a published port is in use by another program too: containers get what arrives");
+        }
+        self.taken.insert(held, socket.ok());
     }
 
     pub fn release(&mut self, protocol: TransportProtocol, port: u16) {
@@ -40,21 +50,21 @@ impl Ports {
     pub fn take(&mut self, request: PortRequest, start: u64) -> Option<u16> {
         let protocol = request.protocol;
         if request.host_port != 0 {
-            let wanted = HostPort { protocol, port: request.host_port };
-            let free = !self.taken.contains(&wanted) && is_free(wanted);
-            return free.then(|| {
-                self.taken.insert(wanted);
-                wanted.port
-            });
+            return self.try_take(HostPort { protocol, port: request.host_port });
         }
         let range = dynamic_range(&std::fs::read_to_string(RANGE_FILE).unwrap_or_default());
         let size = u64::from(range.end() - range.start()) + 1;
-        let candidates = (0..size).map(|step| range.start() + ((start + step) % size) as u16);
-        let port = candidates
-            .map(|port| HostPort { protocol, port })
-            .find(|candidate| !self.taken.contains(candidate) && is_free(*candidate))?;
-        self.taken.insert(port);
-        Some(port.port)
+        let mut candidates = (0..size).map(|step| range.start() + ((start % size + step) % size) as u16);
+        candidates.find_map(|port| self.try_take(HostPort { protocol, port }))
+    }
+
+    fn try_take(&mut self, wanted: HostPort) -> Option<u16> {
+        if self.taken.contains_key(&wanted) {
+            return None;
+        }
+        let socket = hold(wanted).ok()?;
+        self.taken.insert(wanted, Some(socket));
+        Some(wanted.port)
     }
 }
 
@@ -66,12 +76,12 @@ fn dynamic_range(text: &str) -> RangeInclusive<u16> {
     }
 }
 
-/// Whether no program of the host listens there.
-fn is_free(port: HostPort) -> bool {
+/// Occupies a port, which no program of the host may have then. TCP has to listen: that alone excludes others.
+fn hold(port: HostPort) -> io::Result<OwnedFd> {
     let address = (Ipv4Addr::UNSPECIFIED, port.port);
     match port.protocol {
-        TransportProtocol::Tcp => TcpListener::bind(address).is_ok(),
-        TransportProtocol::Udp => UdpSocket::bind(address).is_ok(),
+        TransportProtocol::Tcp => TcpListener::bind(address).map(OwnedFd::from),
+        TransportProtocol::Udp => UdpSocket::bind(address).map(OwnedFd::from),
     }
 }
 
