@@ -215,6 +215,35 @@ def test_running_tasks_outlive_a_crash_and_are_found_again(platform):
     assert describe(ecs, arn)["containers"][0]["exitCode"] == 0
 
 
+def test_published_ports_outlive_a_crash_and_stay_taken(platform):
+    ecs = platform.client("ecs")
+    arn = run(ecs, on_ec2("bridge", portMappings=[{"containerPort": 80, "hostPort": 0}]))
+    wait(ecs, "tasks_running", tasks=[arn])
+    binding, = describe(ecs, arn)["containers"][0]["networkBindings"]
+    port = binding["hostPort"]
+    platform.end(signal.SIGKILL)
+    assert "Hello from Gantry" in page(f"http://127.0.0.1:{port}/")
+    platform.start()
+    ecs = platform.client("ecs")
+    assert describe(ecs, arn)["containers"][0]["networkBindings"] == [binding]
+    assert "Hello from Gantry" in page(f"http://127.0.0.1:{port}/")
+
+    def held():
+        """Read, not tried: a try could come between the agent and its port."""
+        lines = pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
+        return any(local == f"00000000:{port:04X}" and state == "0A"
+                   for _, local, _, state, *_ in map(str.split, lines))
+
+    # The agent takes its networks over shortly after the platform answers.
+    deadline = time.monotonic() + 10
+    while not held() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert held()
+    ecs.stop_task(task=arn)
+    wait(ecs, "tasks_stopped", tasks=[arn])
+    assert not held()
+
+
 def test_what_ends_while_nobody_watches_is_reported(platform):
     ecs = platform.client("ecs")
     slow = {**BATCH, "containerDefinitions": [{**BATCH["containerDefinitions"][0],
