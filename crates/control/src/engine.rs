@@ -5,10 +5,10 @@
 //! only then does [`Input::Durable`] release it. So nothing that was acknowledged can be lost, and nothing that was
 //! lost was ever seen. The writer never waits for the disk: batches queue while it syncs.
 
-use crate::controllers::{self, Controllers};
+use crate::controllers::{self, Changes, Controllers};
 use crate::service::Reply;
 use crate::sessions::{SessionId, SessionInput, SessionOutput, Sessions};
-use crate::state::State;
+use crate::state::{Change, State};
 use crate::tx::Tx;
 use gantry_decide::ids::Scope;
 use gantry_decide::random::Random;
@@ -69,6 +69,8 @@ pub struct Engine {
     held: VecDeque<Held>,
     controllers: Controllers,
     sessions: Sessions,
+    /// Changes that sessions made last, after the controllers had their turn: they see them in the next step.
+    late: Changes,
     random: Box<dyn Random + Send>,
 }
 
@@ -82,6 +84,7 @@ impl Engine {
             held: VecDeque::new(),
             controllers: Controllers::default(),
             sessions: Sessions::default(),
+            late: Changes::new(),
             random,
         }
     }
@@ -95,6 +98,7 @@ impl Engine {
     pub fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
         let mut visible = Vec::new();
         let mut released = Vec::new();
+        self.sessions.count_the_missing(now, &mut self.head);
         for input in inputs {
             match input {
                 Input::Call { id, scope, write } => {
@@ -112,6 +116,7 @@ impl Engine {
         let mut writes = Vec::new();
         let mut news = self.head.drain_writes(&mut writes);
         let mut changes = news.clone();
+        news.append(&mut self.late);
         // Controllers react to what changed, and to each other's changes, until nothing moves. The bound is far above
         // what any chain of reactions needs; whatever is left then is looked at again in the next step.
         for _ in 0..controllers::ROUNDS_PER_STEP_MAX {
@@ -123,7 +128,9 @@ impl Engine {
         }
         // Agents are told last, of what all of this came to.
         self.sessions.deliver(now, &mut self.head, &changes, self.random.as_mut());
-        self.head.drain_writes(&mut writes);
+        self.late = self.head.drain_writes(&mut writes);
+        // That a task was handed to its agent concerns nobody else.
+        self.late.retain(|(_, change)| matches!(change, Change::ContainerInstance(_)));
         let told = self.sessions.take_outputs().into_iter();
         visible.extend(told.map(|(id, output)| Effect::Session { id, output }));
 

@@ -19,6 +19,7 @@ use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use gantry_wire::envelope::{Frame, seal};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// Between heartbeats. Agents drop a connection that is silent for 60 to 120 s.
@@ -32,12 +33,19 @@ const REDELIVER_AFTER: Duration = Duration::from_secs(15);
 const DELIVERIES_MAX: u32 = 4;
 /// Tasks in one payload: bounds the frame to about a megabyte.
 const TASKS_PER_PAYLOAD_MAX: usize = 50;
+/// Payloads that may wait for their acknowledgment: 3,200 tasks, several times what a host runs, and well below what a
+/// connection's mailbox holds. Whatever is to be told beyond waits in the tables.
+const UNACKNOWLEDGED_MAX: usize = 64;
+/// After this a connection is closed, and the agent opens another. Agents do so themselves after 30 to 35 minutes; one
+/// that does not would some day use up its session's numbers.
+const AGE_MAX: Duration = Duration::from_secs(60 * 60);
 
 type Out<'a> = dyn FnMut(SessionOutput) + 'a;
 
-/// A message that waits for its acknowledgment.
+/// A payload that waits for its acknowledgment. It is compiled anew for each delivery, so that a repetition never tells
+/// what is no longer true.
 struct Unacknowledged {
-    frame: String,
+    tasks: Vec<TaskKey>,
     again_at: Timestamp,
     deliveries: u32,
 }
@@ -57,6 +65,7 @@ pub struct AcsSession {
     unacknowledged: BTreeMap<String, Unacknowledged>,
     next_heartbeat: Timestamp,
     heartbeat_unanswered_since: Option<Timestamp>,
+    expires: Timestamp,
 }
 
 impl AcsSession {
@@ -74,6 +83,7 @@ impl AcsSession {
             unacknowledged: BTreeMap::new(),
             next_heartbeat: now + HEARTBEAT_EVERY,
             heartbeat_unanswered_since: None,
+            expires: now + AGE_MAX,
         }
     }
 
@@ -88,8 +98,8 @@ impl AcsSession {
 
     /// When something is due by itself. Everything else is delivered in the step in which it came up.
     pub fn wake_at(&self) -> Timestamp {
-        let again = self.unacknowledged.values().map(|waiting| waiting.again_at).min();
-        again.map_or(self.next_heartbeat, |again| again.min(self.next_heartbeat))
+        let again = self.unacknowledged.values().map(|waiting| waiting.again_at);
+        again.fold(self.next_heartbeat.min(self.expires), Timestamp::min)
     }
 
     /// Handles one frame of the agent. What does not read is ignored: an agent of another version may say more.
@@ -133,34 +143,36 @@ impl AcsSession {
         out(SessionOutput::Send(seal("TaskStopVerificationAck", &ack)));
     }
 
-    /// Sends what is due, and notes in the tables which tasks went out for the first time.
-    pub fn deliver(&mut self, now: Timestamp, state: &mut State, random: &mut dyn Random, out: &mut Out<'_>) {
+    /// Sends what is due, and notes in the tables which tasks went out for the first time. Breaks once it has closed
+    /// the connection.
+    pub fn deliver(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        random: &mut dyn Random,
+        out: &mut Out<'_>,
+    ) -> ControlFlow<()> {
         if self.heartbeat_unanswered_since.is_some_and(|since| since + HEARTBEAT_ANSWER_MAX <= now) {
-            self.heartbeat_unanswered_since = None;
-            self.next_heartbeat = now + HEARTBEAT_EVERY;
             out(SessionOutput::Close(1001, "heartbeats are not answered"));
-            return;
+            return ControlFlow::Break(());
+        }
+        if self.expires <= now {
+            out(SessionOutput::Close(1000, "the connection is old; open another"));
+            return ControlFlow::Break(());
         }
         let mut scope_state = state.scope(&self.scope);
         let instance = scope_state.ecs.container_instance(&self.instance);
         if instance.is_none_or(|instance| instance.status == ContainerInstanceStatus::Inactive) {
             self.dismiss(now, &scope_state, random, out);
-            return;
+            return ControlFlow::Break(());
         }
         if std::mem::take(&mut self.manifest_due) {
             self.send_manifest(now, &scope_state, random, out);
         }
+        self.send_again(now, &scope_state, out);
         if self.send_changes(now, &mut scope_state, random, out) {
             state.replace(&self.scope, scope_state);
         }
-        for waiting in self.unacknowledged.values_mut().filter(|waiting| waiting.again_at <= now) {
-            waiting.deliveries += 1;
-            waiting.again_at = now + REDELIVER_AFTER * waiting.deliveries;
-            if waiting.deliveries <= DELIVERIES_MAX {
-                out(SessionOutput::Send(waiting.frame.clone()));
-            }
-        }
-        self.unacknowledged.retain(|_, waiting| waiting.deliveries <= DELIVERIES_MAX);
         if self.next_heartbeat <= now {
             self.next_heartbeat = now + HEARTBEAT_EVERY;
             self.heartbeat_unanswered_since.get_or_insert(now);
@@ -168,18 +180,19 @@ impl AcsSession {
             let heartbeat = acs::HeartbeatMessage { message_id, healthy: Some(true) };
             out(SessionOutput::Send(seal("HeartbeatMessage", &heartbeat)));
         }
+        ControlFlow::Continue(())
     }
 
     /// The instance was deregistered: its agent is told to stop what it still runs, and sent away.
     fn dismiss(&mut self, now: Timestamp, state: &ScopeState, random: &mut dyn Random, out: &mut Out<'_>) {
-        let left: Vec<TaskKey> = std::mem::take(&mut self.told)
-            .into_iter()
-            .filter(|(_, told)| *told == DesiredStatus::Running)
-            .map(|(key, _)| key)
-            .collect();
-        let tasks = left.iter().filter_map(|key| state.ecs.task(key));
-        let tasks = tasks.map(|task| payload::compile(&self.scope, task)).collect();
-        self.send_payloads(now, tasks, random, out);
+        let told = std::mem::take(&mut self.told).into_iter();
+        let running = told.filter(|(_, told)| *told == DesiredStatus::Running);
+        let tasks: Vec<&Task> = running.filter_map(|(key, _)| state.ecs.task(&key)).collect();
+        for tasks in tasks.chunks(TASKS_PER_PAYLOAD_MAX) {
+            let tasks = tasks.iter().map(|task| payload::compile(&self.scope, task)).collect();
+            let message_id = RequestId::random(random).to_string();
+            self.send_payload(now, message_id, tasks, out);
+        }
         out(SessionOutput::Close(1000, "the container instance is deregistered"));
     }
 
@@ -211,7 +224,33 @@ impl AcsSession {
         self.manifest_id = Some(message_id);
     }
 
-    /// Payloads for the tasks that changed. True if a task was noted as sent.
+    /// The task, if the agent has to do with it: before PENDING there is nothing for it to do, after STOPPING it has
+    /// done all.
+    fn with_agent<'a>(&self, state: &'a ScopeState, key: &TaskKey) -> Option<&'a Task> {
+        let task = state.ecs.task(key).filter(|task| task.instance.as_ref() == Some(&self.instance))?;
+        (LastStatus::Pending..=LastStatus::Stopping).contains(&task.last_status).then_some(task)
+    }
+
+    /// Repeats payloads that are not acknowledged, and gives up those that were repeated in vain.
+    fn send_again(&mut self, now: Timestamp, state: &ScopeState, out: &mut Out<'_>) {
+        let waiting = self.unacknowledged.iter().filter(|(_, waiting)| waiting.again_at <= now);
+        let due: Vec<String> = waiting.map(|(message_id, _)| message_id.clone()).collect();
+        for message_id in due {
+            let Some(mut waiting) = self.unacknowledged.remove(&message_id) else { continue };
+            waiting.tasks.retain(|key| self.with_agent(state, key).is_some());
+            if waiting.tasks.is_empty() || waiting.deliveries >= DELIVERIES_MAX {
+                continue;
+            }
+            waiting.deliveries += 1;
+            waiting.again_at = now + REDELIVER_AFTER * waiting.deliveries;
+            let tasks = waiting.tasks.iter().filter_map(|key| state.ecs.task(key));
+            let tasks = tasks.map(|task| payload::compile(&self.scope, task)).collect();
+            self.send_payload(now, message_id.clone(), tasks, out);
+            self.unacknowledged.insert(message_id, waiting);
+        }
+    }
+
+    /// Payloads for the tasks that changed, those to stop first. True if a task was noted as sent.
     fn send_changes(
         &mut self,
         now: Timestamp,
@@ -219,57 +258,55 @@ impl AcsSession {
         random: &mut dyn Random,
         out: &mut Out<'_>,
     ) -> bool {
-        let mut tasks = Vec::new();
-        let mut noted = false;
+        let mut due = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
-            let here = state.ecs.task(&key).filter(|task| task.instance.as_ref() == Some(&self.instance));
-            let Some(task) = here.filter(|task| task.is_live()) else {
-                self.told.remove(&key);
-                continue;
-            };
-            // Before, there is nothing for the agent to do; after, it has done all.
-            let with_agent = (LastStatus::Pending..=LastStatus::Stopping).contains(&task.last_status);
-            if !with_agent || self.told.get(&key) == Some(&task.desired_status) {
-                continue;
-            }
-            self.told.insert(key, task.desired_status);
-            tasks.push(payload::compile(&self.scope, task));
-            if !task.sent {
-                let task = Task { sent: true, ..task.clone() };
-                state.ecs.put_task(task);
-                noted = true;
+            match self.with_agent(state, &key).map(|task| task.desired_status) {
+                Some(desired) if self.told.get(&key) != Some(&desired) => due.push((desired, key)),
+                Some(_) => {}
+                None => {
+                    if !state.ecs.task(&key).is_some_and(Task::is_live) {
+                        self.told.remove(&key);
+                    }
+                }
             }
         }
-        self.send_payloads(now, tasks, random, out);
+        due.sort_by_key(|(desired, _)| *desired != DesiredStatus::Stopped);
+        let room = UNACKNOWLEDGED_MAX.saturating_sub(self.unacknowledged.len()) * TASKS_PER_PAYLOAD_MAX;
+        self.dirty.extend(due.split_off(due.len().min(room)).into_iter().map(|(_, key)| key));
+        let mut noted = false;
+        for some in due.chunks(TASKS_PER_PAYLOAD_MAX) {
+            let mut tasks = Vec::with_capacity(some.len());
+            for (desired, key) in some {
+                let Some(task) = state.ecs.task(key) else { continue };
+                tasks.push(payload::compile(&self.scope, task));
+                self.told.insert(key.clone(), *desired);
+                if !task.sent {
+                    let task = Task { sent: true, ..task.clone() };
+                    state.ecs.put_task(task);
+                    noted = true;
+                }
+            }
+            let message_id = RequestId::random(random).to_string();
+            self.send_payload(now, message_id.clone(), tasks, out);
+            let tasks = some.iter().map(|(_, key)| key.clone()).collect();
+            let waiting = Unacknowledged { tasks, again_at: now + REDELIVER_AFTER, deliveries: 1 };
+            self.unacknowledged.insert(message_id, waiting);
+        }
         noted
     }
 
-    fn send_payloads(
-        &mut self,
-        now: Timestamp,
-        mut tasks: Vec<acs::Task>,
-        random: &mut dyn Random,
-        out: &mut Out<'_>,
-    ) {
-        while !tasks.is_empty() {
-            let rest = tasks.split_off(tasks.len().min(TASKS_PER_PAYLOAD_MAX));
-            self.sequence += 1;
-            let message_id = RequestId::random(random).to_string();
-            let message = acs::PayloadMessage {
-                message_id: message_id.clone(),
-                cluster_arn: self.cluster_arn(&self.instance.cluster),
-                container_instance_arn: self.instance.arn(&self.scope).to_string(),
-                seq_num: Some(self.sequence),
-                timeline: Some(self.sequence),
-                generated_at: Some(now.as_millis()),
-                tasks: Some(tasks),
-            };
-            let frame = seal("PayloadMessage", &message);
-            out(SessionOutput::Send(frame.clone()));
-            let waiting = Unacknowledged { frame, again_at: now + REDELIVER_AFTER, deliveries: 1 };
-            self.unacknowledged.insert(message_id, waiting);
-            tasks = rest;
-        }
+    fn send_payload(&mut self, now: Timestamp, message_id: String, tasks: Vec<acs::Task>, out: &mut Out<'_>) {
+        self.sequence += 1;
+        let message = acs::PayloadMessage {
+            message_id,
+            cluster_arn: self.cluster_arn(&self.instance.cluster),
+            container_instance_arn: self.instance.arn(&self.scope).to_string(),
+            seq_num: Some(self.sequence),
+            timeline: Some(self.sequence),
+            generated_at: Some(now.as_millis()),
+            tasks: Some(tasks),
+        };
+        out(SessionOutput::Send(seal("PayloadMessage", &message)));
     }
 
     fn cluster_arn(&self, cluster: &ClusterName) -> String {

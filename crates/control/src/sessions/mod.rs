@@ -19,6 +19,7 @@ use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 use gantry_wire::ApiError;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::time::Duration;
 use tcs::TcsSession;
 
@@ -88,13 +89,20 @@ pub fn admit(view: View<'_>, instance_arn: &str) -> Result<ContainerInstanceKey,
 
 type Owner = (Scope, ContainerInstanceKey);
 
-/// All connections of this process.
+/// Why an older connection of the same instance is closed: two agents with one identity, or a connection whose end
+/// nobody noticed. By this code an agent waits, ever longer, before it comes back: two that fight must not spin.
+const SUPERSEDED: SessionOutput = SessionOutput::Close(1008, "a newer connection took over");
+
+/// All connections of this process. One that was told to close is forgotten at once: what it says after that, and its
+/// end, change nothing.
 #[derive(Default)]
 pub struct Sessions {
     acs: BTreeMap<SessionId, AcsSession>,
     tcs: BTreeMap<SessionId, TcsSession>,
     /// The newest ACS session of each instance; an older one is closed when a newer opens.
     by_instance: BTreeMap<Owner, SessionId>,
+    /// The same for telemetry.
+    telemetry: BTreeMap<Owner, SessionId>,
     /// When each session wants to be looked at.
     timers: BTreeSet<(Timestamp, SessionId)>,
     wakes: BTreeMap<SessionId, Timestamp>,
@@ -134,6 +142,10 @@ impl Sessions {
             return;
         };
         if channel == Channel::Tcs {
+            if let Some(older) = self.telemetry.insert((scope.clone(), key.clone()), id) {
+                self.forget(older);
+                self.outputs.push((older, SUPERSEDED));
+            }
             self.tcs.insert(id, TcsSession::new(now, scope, key));
             return;
         }
@@ -147,12 +159,19 @@ impl Sessions {
         state.replace(&scope, scope_state);
         if let Some(older) = self.by_instance.insert((scope, key), id) {
             self.forget(older);
-            self.outputs.push((older, SessionOutput::Close(1000, "a newer connection took over")));
+            self.outputs.push((older, SUPERSEDED));
         }
         self.acs.insert(id, session);
     }
 
+    /// A connection has ended, or was told to.
     fn close(&mut self, now: Timestamp, id: SessionId, state: &mut State) {
+        if let Some(session) = self.tcs.get(&id) {
+            let owner = session.owner();
+            if self.telemetry.get(&owner) == Some(&id) {
+                self.telemetry.remove(&owner);
+            }
+        }
         let owner = self.acs.get(&id).map(AcsSession::owner);
         self.forget(id);
         let Some(owner) = owner.filter(|owner| self.by_instance.get(owner) == Some(&id)) else { return };
@@ -180,20 +199,26 @@ impl Sessions {
     /// Sends each agent what it has not been told yet: a manifest after a connect, payloads for changed tasks,
     /// repetitions of what was not acknowledged, heartbeats.
     pub fn deliver(&mut self, now: Timestamp, state: &mut State, changes: &Changes, random: &mut dyn Random) {
-        self.count_the_missing(now, state);
         for (scope, change) in changes {
             let Some(ecs) = state.get(scope).map(|state| &state.ecs) else { continue };
-            let instance = match change {
-                Change::Task(key) => ecs.task(key).and_then(|task| task.instance.clone()),
-                Change::ContainerInstance(key) => Some(key.clone()),
-                Change::Cluster(_) | Change::TaskDefinition(_) | Change::Service(_) => None,
-            };
-            let Some(instance) = instance else { continue };
-            let Some(id) = self.by_instance.get(&(scope.clone(), instance)) else { continue };
-            if let (Some(session), Change::Task(key)) = (self.acs.get_mut(id), change) {
-                session.note(key.clone());
+            match change {
+                Change::Task(key) => {
+                    let Some(instance) = ecs.task(key).and_then(|task| task.instance.clone()) else {
+                        continue;
+                    };
+                    let Some(id) = self.by_instance.get(&(scope.clone(), instance)) else { continue };
+                    if let Some(session) = self.acs.get_mut(id) {
+                        session.note(key.clone());
+                    }
+                    self.touched.insert(*id);
+                }
+                Change::ContainerInstance(key) => {
+                    let owner = (scope.clone(), key.clone());
+                    self.touched.extend(self.by_instance.get(&owner));
+                    self.touched.extend(self.telemetry.get(&owner));
+                }
+                Change::Cluster(_) | Change::TaskDefinition(_) | Change::Service(_) => {}
             }
-            self.touched.insert(*id);
         }
         while let Some((at, id)) = self.timers.first().copied()
             && at <= now
@@ -204,21 +229,23 @@ impl Sessions {
         for id in std::mem::take(&mut self.touched) {
             let outputs = &mut self.outputs;
             let mut out = |output| outputs.push((id, output));
-            let wake = if let Some(session) = self.acs.get_mut(&id) {
-                session.deliver(now, state, random, &mut out);
-                Some(session.wake_at())
+            let (flow, wake) = if let Some(session) = self.acs.get_mut(&id) {
+                (session.deliver(now, state, random, &mut out), session.wake_at())
+            } else if let Some(session) = self.tcs.get_mut(&id) {
+                (session.deliver(now, state, &mut out), session.wake_at())
             } else {
-                self.tcs.get_mut(&id).map(|session| {
-                    session.deliver(now, state, &mut out);
-                    session.wake_at()
-                })
+                continue;
             };
-            self.wake(id, wake);
+            match flow {
+                ControlFlow::Continue(()) => self.wake(id, Some(wake)),
+                ControlFlow::Break(()) => self.close(now, id, state),
+            }
         }
     }
 
-    /// Marks instances as disconnected whose agents did not come back after the server's start.
-    fn count_the_missing(&mut self, now: Timestamp, state: &mut State) {
+    /// Marks instances as disconnected whose agents did not come back after the server's start. Until then they count
+    /// as what they were: agents outlive a restart of the server, and a restart must not rewrite every instance.
+    pub fn count_the_missing(&mut self, now: Timestamp, state: &mut State) {
         let by = *self.all_back_by.get_or_insert(now + RETURN_MAX);
         if by > now {
             return;

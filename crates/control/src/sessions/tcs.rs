@@ -1,7 +1,7 @@
 //! One agent's telemetry session: health reports become containers' health, every publication is acknowledged. Metrics
 //! are acknowledged and dropped until there is a metrics service to keep them.
 
-use super::SessionOutput;
+use super::{Owner, SessionOutput};
 use crate::services::ecs::state::{ContainerInstanceKey, ContainerInstanceStatus, TaskKey};
 use crate::state::State;
 use gantry_api::tcs;
@@ -10,6 +10,7 @@ use gantry_decide::ids::Scope;
 use gantry_decide::lifecycle::HealthStatus;
 use gantry_decide::time::Timestamp;
 use gantry_wire::envelope::{Frame, seal};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// Between heartbeats. Agents close a telemetry connection that is silent for 60 to 120 s.
@@ -30,23 +31,27 @@ impl TcsSession {
         TcsSession { scope, instance, next_heartbeat: now + HEARTBEAT_EVERY }
     }
 
+    pub fn owner(&self) -> Owner {
+        (self.scope.clone(), self.instance.clone())
+    }
+
     pub fn wake_at(&self) -> Timestamp {
         self.next_heartbeat
     }
 
-    pub fn deliver(&mut self, now: Timestamp, state: &State, out: &mut Out<'_>) {
+    /// Sends what is due. Breaks once it has closed the connection.
+    pub fn deliver(&mut self, now: Timestamp, state: &State, out: &mut Out<'_>) -> ControlFlow<()> {
         let instance = state.get(&self.scope).and_then(|s| s.ecs.container_instance(&self.instance));
         if instance.is_none_or(|instance| instance.status == ContainerInstanceStatus::Inactive) {
             out(SessionOutput::Close(1008, "the container instance is deregistered"));
-        } else if self.next_heartbeat <= now {
-            out(SessionOutput::Send(seal(
-                "HeartbeatMessage",
-                &tcs::HeartbeatMessage { healthy: Some(true) },
-            )));
+            return ControlFlow::Break(());
         }
         if self.next_heartbeat <= now {
             self.next_heartbeat = now + HEARTBEAT_EVERY;
+            let heartbeat = tcs::HeartbeatMessage { healthy: Some(true) };
+            out(SessionOutput::Send(seal("HeartbeatMessage", &heartbeat)));
         }
+        ControlFlow::Continue(())
     }
 
     pub fn receive(&mut self, text: &str, state: &mut State, out: &mut Out<'_>) {
@@ -81,7 +86,11 @@ impl TcsSession {
             let before = task.clone();
             for container in health.containers.iter().flatten() {
                 let status = container.health_status.as_deref().and_then(|s| s.parse::<HealthStatus>().ok());
-                let known = container.container_name.as_deref().and_then(|name| task.container(name));
+                let name = container.container_name.as_deref().unwrap_or_default();
+                // Without a health check there is nothing to report on.
+                let definition = task.definition.container(name);
+                let known = definition.and_then(|definition| definition.health_check.as_ref());
+                let known = known.is_some().then(|| task.container(name)).flatten();
                 if let (Some(status), Some(known)) = (status, known) {
                     known.health_status = status;
                 }
