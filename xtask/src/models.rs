@@ -15,11 +15,19 @@ pub const BOTOCORE: &str = "1.43.11";
 /// Services by botocore's name for them.
 const SERVICES: &[&str] = &["ecs", "sts"];
 
+/// Members that the public model leaves out although the container agent's own client sends them: service, shape,
+/// member and the shape of its value.
+const UNPUBLISHED: &[(&str, &str, &str, &str)] =
+    &[("ecs", "RegisterContainerInstanceRequest", "clientToken", "String")];
+
 pub fn run(root: &Path) -> Result<()> {
     let python = crate::venv::python(root, &[&format!("botocore=={BOTOCORE}")])?;
     std::fs::create_dir_all(root.join("models"))?;
     for service in SERVICES {
-        let model = load(&python, service)?;
+        let mut model = load(&python, service)?;
+        for (_, shape, member, of) in UNPUBLISHED.iter().filter(|(of, ..)| of == service) {
+            model["shapes"][shape]["members"][member] = json!({ "shape": of });
+        }
         let path = root.join("models").join(format!("{service}.json"));
         std::fs::write(&path, compact(service, &model)?)
             .with_context(|| format!("writing {}", path.display()))?;

@@ -14,6 +14,7 @@ use crate::runtime::native::{NativeRuntime, remove_cgroup};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::state::{AgentState, Instance, StateError};
 use gantry_api::{ecs, tcs};
+use gantry_decide::ids::RequestId;
 use gantry_decide::random::Random;
 use gantry_decide::task_engine::{Capacity, EngineConfig, HostPort, TaskEngine};
 use gantry_wire::EpochMillis;
@@ -184,6 +185,8 @@ async fn register(
         total_resources: Some(attributes::resources(attributes::capacity(config))),
         instance_identity_document: Some(String::new()),
         instance_identity_document_signature: Some(String::new()),
+        // The same for all attempts: one whose answer was lost must not make a second instance.
+        client_token: Some(RequestId::random(&mut OsRandom).to_string()),
         ..Default::default()
     };
     let mut backoff = Backoff::new(Growth::REGISTER);

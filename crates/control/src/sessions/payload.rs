@@ -76,9 +76,7 @@ fn container(scope: &Scope, task: &Task, container: &Container, mode: NetworkMod
         entry_point: definition.entry_point.clone(),
         cpu: Some(integer(definition.cpu.0)),
         memory: definition.memory.map(|memory| integer(memory.0)),
-        environment: Some(
-            definition.environment.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect(),
-        ),
+        environment: Some(environment(task, definition)),
         port_mappings: Some(definition.port_mappings.iter().map(port_mapping).collect()),
         mount_points: Some(
             definition
@@ -128,6 +126,16 @@ fn container(scope: &Scope, task: &Task, container: &Container, mode: NetworkMod
         }),
         ..Default::default()
     })
+}
+
+/// The definition's variables, and the one by which AWS's SDKs tell where they run.
+fn environment(task: &Task, definition: &ContainerDefinition) -> BTreeMap<String, String> {
+    let given = definition.environment.iter();
+    let mut all: BTreeMap<String, String> =
+        given.map(|pair| (pair.name.clone(), pair.value.clone())).collect();
+    let launch_type = format!("AWS_ECS_{}", task.launch_type.as_str());
+    all.entry("AWS_EXECUTION_ENV".to_owned()).or_insert(launch_type);
+    all
 }
 
 fn uses_awslogs(definition: &ContainerDefinition) -> bool {

@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::attribute::{check_attribute, is_reserved};
 use crate::services::ecs::ops::candidate::InstanceCandidate;
+use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::ops::page::{LIST_MAX, Page};
 use crate::services::ecs::state::{
     AgentVersion, Cluster, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, FARGATE_POOL,
@@ -50,8 +51,9 @@ struct IdentityDocument {
 pub fn register_container_instance(
     tx: &mut Tx<'_>,
     _call: &Call,
-    request: ecs::RegisterContainerInstanceRequest,
+    mut request: ecs::RegisterContainerInstanceRequest,
 ) -> Result<ecs::RegisterContainerInstanceResponse, EcsError> {
+    let token = request.client_token.take();
     let cluster = joinable_cluster(tx, request.cluster.as_deref())?;
     let attributes = read_attributes(request.attributes.as_deref().unwrap_or_default())?;
     let registered = read_resources(request.total_resources.as_deref().unwrap_or_default())?;
@@ -63,6 +65,14 @@ pub fn register_container_instance(
     let instance = match request.container_instance_arn.as_deref().filter(|arn| !arn.is_empty()) {
         Some(arn) => registered_again(tx.view(), &cluster, arn, attributes, registered)?,
         None => {
+            // An agent that got no answer asks again, and must not become two instances.
+            let token = Token::read("RegisterContainerInstance", &cluster, token.as_deref(), &request)?;
+            let first = token.as_ref().map(|token| token.first(tx)).transpose()?.flatten();
+            if let Some(arn) = first.unwrap_or_default().first() {
+                let instance = one(tx.view(), &cluster, arn)?;
+                let shown = show(tx.view(), &instance, Include { tags: true, health: false });
+                return Ok(ecs::RegisterContainerInstanceResponse { container_instance: Some(shown) });
+            }
             let custom_attributes = attributes.keys().filter(|name| !is_reserved(name)).cloned().collect();
             let mut instance = ContainerInstance {
                 cluster,
@@ -79,10 +89,12 @@ pub fn register_container_instance(
                 agent: AgentVersion::default(),
                 ec2_instance_id: None,
                 sessions: 0,
-                client_token: None,
                 deregistered_at: None,
             };
             describe_host(tx, &mut instance, document);
+            if let Some(token) = token {
+                token.remember(tx, vec![instance.arn(tx.scope).to_string()]);
+            }
             instance
         }
     };

@@ -75,8 +75,6 @@ pub struct ContainerInstance {
     /// Counts the agent's sessions. Message numbers start at this times [`SEQUENCE_PER_SESSION`], so that they rise
     /// across reconnects and restarts of the server, as agents insist.
     pub sessions: u64,
-    /// The registration's client token, with which an agent repeats a registration that it got no answer to.
-    pub client_token: Option<String>,
     pub deregistered_at: Option<Timestamp>,
 }
 

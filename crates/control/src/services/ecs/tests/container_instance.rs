@@ -29,6 +29,28 @@ fn an_agent_registers_and_gets_its_attributes_back() {
 }
 
 #[test]
+fn a_repeated_registration_is_the_same_instance() {
+    let world = &mut World::new();
+    let mut request = registration("default");
+    request["clientToken"] = json!("0d6c0f1e-4b0c-4a49-9d7e-3a5d1c2b9f00");
+    let mut register =
+        |request: &Value| world.write(container_instance::register_container_instance, request.clone());
+    let first = register(&request).unwrap();
+    assert_eq!(register(&request).unwrap(), first, "its answer was lost");
+    let arn = &first["containerInstance"]["containerInstanceArn"];
+    let mut other = request.clone();
+    other["totalResources"][0]["integerValue"] = json!(1024);
+    assert_eq!(register(&other).unwrap_err().code, "ConflictException");
+    // A new start of the agent has a new token: with its data directory it is the same instance, without it another.
+    request["clientToken"] = json!("another");
+    request["containerInstanceArn"] = arn.clone();
+    assert_eq!(&register(&request).unwrap()["containerInstance"]["containerInstanceArn"], arn);
+    request.as_object_mut().unwrap().remove("containerInstanceArn");
+    assert_ne!(&register(&request).unwrap()["containerInstance"]["containerInstanceArn"], arn);
+    assert_eq!(world.state.ecs.container_instances().len(), 2);
+}
+
+#[test]
 fn an_identity_document_tells_where_the_host_is() {
     let world = &mut World::new();
     let mut request = registration("default");
