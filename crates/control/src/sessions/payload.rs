@@ -110,8 +110,6 @@ fn container(scope: &Scope, task: &Task, container: &Container, mode: NetworkMod
         }),
         start_timeout: definition.start_timeout.map(integer),
         stop_timeout: definition.stop_timeout.map(integer),
-        logs_auth_strategy: (uses_awslogs(definition) && task.definition.execution_role_arn.is_some())
-            .then(|| "ExecutionRole".to_owned()),
         health_check_type: definition.health_check.as_ref().map(|_| "docker".to_owned()),
         restart_policy: definition.restart_policy.as_ref().map(|policy| acs::RestartPolicy {
             enabled: Some(policy.enabled),
@@ -136,10 +134,6 @@ fn environment(task: &Task, definition: &ContainerDefinition) -> BTreeMap<String
     let launch_type = format!("AWS_ECS_{}", task.launch_type.as_str());
     all.entry("AWS_EXECUTION_ENV".to_owned()).or_insert(launch_type);
     all
-}
-
-fn uses_awslogs(definition: &ContainerDefinition) -> bool {
-    definition.log_configuration.as_ref().is_some_and(|log| log.log_driver == LogDriver::Awslogs)
 }
 
 fn port_mapping(mapping: &PortMapping) -> acs::PortMapping {

@@ -18,6 +18,22 @@ pub type InstancePool = Pool<ContainerInstanceKey>;
 /// In what an agent of ours tells that it makes network interfaces by itself, from addresses of this CIDR block. awsvpc
 /// tasks go nowhere else: there is no VPC around us whose interfaces could be attached.
 pub const ADDRESS_BLOCK_ATTRIBUTE: &str = "gantry.awsvpc-cidr";
+/// Beginnings of capabilities that a stock agent has and that need what payloads do not carry yet. A task that asks for
+/// one goes nowhere, rather than to run without its secrets, files or volumes.
+const NOT_CARRIED: &[&str] = &[
+    "com.amazonaws.ecs.capability.logging-driver.awsfirelens",
+    "ecs.capability.aws-appmesh",
+    "ecs.capability.efs",
+    "ecs.capability.env-files.",
+    "ecs.capability.fault-injection",
+    "ecs.capability.firelens.",
+    "ecs.capability.gmsa",
+    "ecs.capability.private-registry-authentication.",
+    "ecs.capability.secrets.",
+    "ecs.capability.storage.",
+];
+/// Asked of an instance for those; no agent has it.
+const NOBODY_ATTRIBUTE: &str = "gantry.not-carried";
 /// Machines of the user's own, in ECS's sense of launch type EXTERNAL.
 const EXTERNAL_ATTRIBUTE: &str = "ecs.capability.external";
 
@@ -103,6 +119,9 @@ pub fn request(
     }
     for required in &definition.requires_attributes {
         request.attributes.insert(required.name.clone(), required.value.clone());
+        if NOT_CARRIED.iter().any(|start| required.name.starts_with(start)) {
+            request.attributes.insert(NOBODY_ATTRIBUTE.to_owned(), None);
+        }
     }
     let platform = definition.runtime_platform.as_ref();
     if let Some(architecture) = platform.and_then(|platform| platform.cpu_architecture) {

@@ -148,15 +148,18 @@ impl Script {
 
     /// Registers an instance with room for thousands of tasks; its ARN.
     pub fn register(&mut self) -> String {
-        let mut request = registration("default");
-        request["totalResources"][1]["integerValue"] = json!(1_000_000);
-        for name in [
+        let names = [
             "com.amazonaws.ecs.capability.docker-remote-api.1.18",
             "com.amazonaws.ecs.capability.docker-remote-api.1.24",
             "ecs.capability.container-health-check",
-        ] {
-            request["attributes"].as_array_mut().unwrap().push(json!({"name": name}));
-        }
+        ];
+        self.register_in("default", &names.map(|name| json!({"name": name})))
+    }
+
+    pub fn register_in(&mut self, cluster: &str, attributes: &[Value]) -> String {
+        let mut request = registration(cluster);
+        request["totalResources"][1]["integerValue"] = json!(1_000_000);
+        request["attributes"].as_array_mut().unwrap().extend(attributes.iter().cloned());
         let reply = self.call("RegisterContainerInstance", request).unwrap();
         reply["containerInstance"]["containerInstanceArn"].as_str().unwrap().to_owned()
     }
