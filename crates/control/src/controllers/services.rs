@@ -36,7 +36,7 @@ pub struct Services;
 pub struct Plan {
     /// Tasks whose end is noted, each with whether it never ran.
     ended: Vec<(TaskKey, bool)>,
-    /// A task of the primary deployment is well: what failed before is forgiven.
+    /// A task of the primary deployment became well after the last failure: what failed is forgiven.
     well: bool,
     start: u32,
     stop: Vec<(TaskKey, Why)>,
@@ -89,7 +89,7 @@ impl Controller for Services {
         let mut census = Census::take(view, service);
         let mut plan = Plan {
             ended: std::mem::take(&mut census.ended),
-            well: census.target.healthy > 0 && service.primary().is_some_and(|p| p.failed_tasks > 0),
+            well: service.primary().is_some_and(|primary| census.forgives(primary)),
             ..Plan::default()
         };
         let situation = census.situation(service);
@@ -271,6 +271,15 @@ impl<'a> Census<'a> {
         stop
     }
 
+    /// A healthy task excuses failures only if they are older than its health: one that has long been well says nothing
+    /// about those that never start.
+    fn forgives(&self, primary: &Deployment) -> bool {
+        primary.failed_tasks > 0
+            && self.running.iter().any(|(task, condition, stays)| {
+                *stays && *condition == Condition::Healthy && well_since(task) >= primary.failed_at
+            })
+    }
+
     /// Nothing runs or waits to be stopped any more: what is left is on its way out.
     fn all_gone(&self) -> bool {
         self.running.is_empty() && self.waiting_to_stop == 0
@@ -292,6 +301,12 @@ impl<'a> Census<'a> {
         });
         finished.map(|deployment| deployment.id).collect()
     }
+}
+
+/// When a healthy task can first have been so.
+fn well_since(task: &Task) -> Option<Timestamp> {
+    let proof = if is_checked(task) { Duration::ZERO } else { HEALTHY_AFTER };
+    task.started_at.map(|at| at + proof)
 }
 
 /// It runs, and has no health check that has yet to speak.
@@ -375,6 +390,7 @@ fn note_ends(tx: &mut Tx<'_>, service: &mut Service, ended: &[(TaskKey, bool)]) 
     let (name, desired, breaker) = (service.name.clone(), service.desired_count, service.circuit_breaker);
     let Some(primary) = service.deployments.first_mut().filter(|_| failed > 0) else { return };
     primary.failed_tasks = primary.failed_tasks.saturating_add(failed);
+    primary.failed_at = Some(tx.now);
     primary.updated_at = tx.now;
     if let Some(delay) = back_off::delay(primary.failed_tasks) {
         primary.launch_not_before = Some(tx.now + delay);

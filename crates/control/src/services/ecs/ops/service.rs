@@ -168,6 +168,7 @@ fn deployment(tx: &mut Tx<'_>, wanted: &Wanted<'_>, network: Option<NetworkConfi
         rollout_state: RolloutState::InProgress,
         rollout_state_reason: events::in_progress_reason(id),
         failed_tasks: 0,
+        failed_at: None,
         launch_not_before: None,
     }
 }

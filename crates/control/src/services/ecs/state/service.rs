@@ -60,6 +60,9 @@ pub struct Deployment {
     pub rollout_state_reason: String,
     /// Consecutive tasks that stopped without ever being healthy.
     pub failed_tasks: u32,
+    /// When the last of them was noted.
+    #[serde(default)]
+    pub failed_at: Option<Timestamp>,
     /// When the next task may be launched, after failures to run or to be placed.
     pub launch_not_before: Option<Timestamp>,
 }

@@ -177,6 +177,25 @@ fn what_never_starts_is_tried_with_growing_patience() {
 }
 
 #[test]
+fn one_that_runs_on_does_not_excuse_those_that_never_start() {
+    let mut world = World::with_capacity(7800);
+    world.create_service(json!({"desiredCount": 1}));
+    world.agent_acts(runs);
+    world.pass(LONG);
+    world.write(service::update_service, json!({"service": "web", "desiredCount": 2})).unwrap();
+    world.come_to_rest();
+    for _ in 0..10 {
+        world.agent_acts(|_| Fate::FailsToStart);
+    }
+    assert_eq!(world.service()["deployments"][0]["failedTasks"], 3, "after the third it waits");
+    assert_eq!(world.live().len(), 1, "the healthy one goes on alone");
+    world.pass(Duration::from_secs(61));
+    world.agent_acts(runs);
+    world.pass(LONG);
+    assert_eq!(world.service()["deployments"][0]["failedTasks"], 0, "one that became healthy since forgives");
+}
+
+#[test]
 fn the_circuit_breaker_returns_to_what_worked() {
     let mut world = World::with_capacity(7800);
     let breaker = json!({"deploymentCircuitBreaker": {"enable": true, "rollback": true}});
