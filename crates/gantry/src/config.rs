@@ -30,13 +30,13 @@ pub enum Auth {
 /// What the command line and the environment say.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServerFlags {
-    /// Directory for all state
+    /// Directory for all state; /var/lib/gantry unless told otherwise
     #[arg(long, value_name = "DIR", env = "GANTRY_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Address of the API
+    /// Address of the API; 127.0.0.1:4580 unless told otherwise
     #[arg(long, value_name = "ADDRESS:PORT", env = "GANTRY_LISTEN")]
     pub listen: Option<SocketAddr>,
-    /// How requests are authenticated
+    /// How requests are authenticated; strict unless told otherwise
     #[arg(long, value_enum, env = "GANTRY_AUTH")]
     pub auth: Option<Auth>,
     /// The 12-digit account that a fresh installation gets
@@ -69,7 +69,7 @@ pub struct File {
 /// What the command line and the environment say of this machine's capacity.
 #[derive(Clone, Debug, Default, Args)]
 pub struct HostFlags {
-    /// Region that the machine's capacity is in; requests to others find none
+    /// Region that the machine's capacity is in, us-east-1 unless told otherwise; requests to others find none
     #[arg(long, value_name = "REGION", env = "GANTRY_REGION")]
     pub region: Option<Region>,
     /// Addresses for tasks; chosen by itself where nothing leads to, and kept
