@@ -3,6 +3,7 @@
 //! A shape is a plain struct with a static member table ([`structure!`]); one reader and one writer per protocol serve
 //! every shape in both directions. So a service of a thousand shapes costs a table, not a thousand derived codecs.
 
+pub mod data_channel;
 pub mod envelope;
 pub mod error;
 pub mod field;
