@@ -379,7 +379,44 @@ impl FromStr for EniId {
     }
 }
 
-serde_as_text!(AccountId TaskDefinitionId DeploymentId EniId);
+/// A session of ECS Exec: `ecs-execute-command-` and 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExecSessionId([u8; 16]);
+
+const EXEC_SESSION: &str = "ecs-execute-command-";
+
+impl ExecSessionId {
+    pub fn random(random: &mut dyn Random) -> ExecSessionId {
+        let mut bytes = [0; 16];
+        random.fill(&mut bytes);
+        ExecSessionId(bytes)
+    }
+}
+
+impl fmt::Display for ExecSessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(EXEC_SESSION)?;
+        write_hex(f, &self.0)
+    }
+}
+
+impl fmt::Debug for ExecSessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for ExecSessionId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let digits = text.strip_prefix(EXEC_SESSION).and_then(|digits| parse_hex(digits.as_bytes()));
+        let expected = "an ECS Exec session id (ecs-execute-command- and 32 hexadecimal digits)";
+        digits.map(ExecSessionId).ok_or_else(|| invalid(text, expected))
+    }
+}
+
+serde_as_text!(AccountId TaskDefinitionId DeploymentId EniId ExecSessionId);
 
 #[cfg(test)]
 mod tests {
@@ -399,6 +436,7 @@ mod tests {
         round_trip(ContainerId::random(random));
         round_trip(DeploymentId::random(random));
         round_trip(EniId::random(random));
+        round_trip(ExecSessionId::random(random));
         round_trip(AccountId::DEFAULT);
         round_trip("web-front_2:7".parse::<TaskDefinitionId>().unwrap());
     }
@@ -422,6 +460,7 @@ mod tests {
         assert!("web:0".parse::<TaskDefinitionId>().is_err());
         assert!("web".parse::<TaskDefinitionId>().is_err());
         assert!("ecs-svc/".parse::<DeploymentId>().is_err());
+        assert!("ecs-execute-command-5e".parse::<ExecSessionId>().is_err());
         assert!("5E".repeat(16).parse::<TaskId>().is_err());
         assert!("x".repeat(1 << 20).parse::<TaskId>().unwrap_err().to_string().len() < 400);
     }

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 mod client_tokens;
+mod exec_sessions;
 pub(crate) mod services;
 mod task_definitions;
 pub(crate) mod tasks;
@@ -172,6 +173,7 @@ impl<C: Controller> Driver<C> {
 pub struct Controllers {
     next_resync: Timestamp,
     client_tokens: Driver<client_tokens::ClientTokens>,
+    exec_sessions: Driver<exec_sessions::ExecSessions>,
     services: Driver<services::Services>,
     task_definitions: Driver<task_definitions::TaskDefinitions>,
     tasks: Driver<tasks::Tasks>,
@@ -181,6 +183,8 @@ pub struct Controllers {
 macro_rules! each {
     ($self:ident, $driver:ident => $body:expr) => {{
         let $driver = &mut $self.client_tokens;
+        $body;
+        let $driver = &mut $self.exec_sessions;
         $body;
         let $driver = &mut $self.services;
         $body;
@@ -219,6 +223,7 @@ impl Controllers {
     pub fn wake_at(&self) -> Timestamp {
         let wishes = [
             self.client_tokens.wake_at(),
+            self.exec_sessions.wake_at(),
             self.services.wake_at(),
             self.task_definitions.wake_at(),
             self.tasks.wake_at(),
@@ -229,6 +234,7 @@ impl Controllers {
     pub fn status(&self) -> Vec<Status> {
         vec![
             self.client_tokens.status.clone(),
+            self.exec_sessions.status.clone(),
             self.services.status.clone(),
             self.task_definitions.status.clone(),
             self.tasks.status.clone(),

@@ -71,7 +71,7 @@ impl Controller for Services {
             Change::ContainerInstance(key) => {
                 keys.extend(view.state.ecs.tasks_on(key).filter_map(Task::service_key));
             }
-            Change::Cluster(_) | Change::TaskDefinition(_) => {}
+            Change::Cluster(_) | Change::TaskDefinition(_) | Change::ExecSession(_) => {}
         }
     }
 

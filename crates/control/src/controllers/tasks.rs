@@ -49,7 +49,7 @@ impl Controller for Tasks {
                     keys.extend(view.state.ecs.tasks_on(key).map(TaskKey::from));
                 }
             }
-            Change::Cluster(_) | Change::TaskDefinition(_) | Change::Service(_) => {}
+            Change::Cluster(_) | Change::TaskDefinition(_) | Change::Service(_) | Change::ExecSession(_) => {}
         }
     }
 

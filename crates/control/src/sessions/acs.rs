@@ -7,7 +7,8 @@
 use super::tcs::task_key;
 use super::{Owner, SessionOutput, payload};
 use crate::services::ecs::state::{
-    ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, SEQUENCE_PER_SESSION, Task, TaskKey,
+    ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, ExecSession, SEQUENCE_PER_SESSION,
+    Task, TaskKey,
 };
 use crate::state::{ScopeState, State};
 use gantry_api::acs;
@@ -94,6 +95,18 @@ impl AcsSession {
     /// A task of this instance changed.
     pub fn note(&mut self, task: TaskKey) {
         self.dirty.insert(task);
+    }
+
+    /// Asks the agent to run a command. It is told once: who asked waits for the answer, and asks again.
+    pub fn execute(&self, asked: &ExecSession, random: &mut dyn Random) -> SessionOutput {
+        let message = acs::ExecuteCommandMessage {
+            message_id: RequestId::random(random).to_string(),
+            task_arn: asked.task.arn(&self.scope).to_string(),
+            container_name: asked.container.to_string(),
+            command: asked.command.clone(),
+            session_id: asked.id.to_string(),
+        };
+        SessionOutput::Send(seal("ExecuteCommandMessage", &message))
     }
 
     /// When something is due by itself. Everything else is delivered in the step in which it came up.

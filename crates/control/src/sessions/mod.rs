@@ -217,6 +217,15 @@ impl Sessions {
                     self.touched.extend(self.by_instance.get(&owner));
                     self.touched.extend(self.telemetry.get(&owner));
                 }
+                Change::ExecSession(id) => {
+                    let asked = ecs.exec_sessions.get(id);
+                    let task = asked.and_then(|session| ecs.task(&session.task));
+                    let Some(instance) = task.and_then(|task| task.instance.clone()) else { continue };
+                    let Some(id) = self.by_instance.get(&(scope.clone(), instance)) else { continue };
+                    if let (Some(session), Some(asked)) = (self.acs.get(id), asked) {
+                        self.outputs.push((*id, session.execute(asked, random)));
+                    }
+                }
                 Change::Cluster(_) | Change::TaskDefinition(_) | Change::Service(_) => {}
             }
         }

@@ -204,6 +204,23 @@ pub struct OpenDataChannel {
     pub client_version: String,
 }
 
+/// Where a control plane serves data channels.
+pub const PATH: &str = "/v1/data-channel";
+
+/// The path of one session, by the account and region of its task.
+pub fn path(
+    account: impl std::fmt::Display,
+    region: impl std::fmt::Display,
+    id: impl std::fmt::Display,
+) -> String {
+    format!("{PATH}/{account}/{region}/{id}")
+}
+
+/// What is kept of a session's token: enough to know it again, not to use it.
+pub fn token_digest(token: &str) -> String {
+    faster_hex::hex_string(digest(&SHA256, token.as_bytes()).as_ref())
+}
+
 /// What a message of kind [`Kind::Acknowledge`] says.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Acknowledgment {

@@ -28,6 +28,10 @@ pub enum EcsError {
     ResourceNotFound(String),
     #[error("{0}")]
     TargetNotFound(String),
+    #[error(
+        "The execute command failed due to an internal error: the agent of the task's host is not connected. Try again later."
+    )]
+    TargetNotConnected,
     #[error("{0}")]
     AttributeLimitExceeded(String),
     #[error("{0}")]
@@ -70,6 +74,7 @@ impl EcsError {
             EcsError::ServiceNotActive => "ServiceNotActiveException",
             EcsError::ResourceNotFound(_) => "ResourceNotFoundException",
             EcsError::TargetNotFound(_) => "TargetNotFoundException",
+            EcsError::TargetNotConnected => "TargetNotConnectedException",
             EcsError::AttributeLimitExceeded(_) => "AttributeLimitExceededException",
             EcsError::ResourceInUse(_) => "ResourceInUseException",
             EcsError::LimitExceeded(_) => "LimitExceededException",

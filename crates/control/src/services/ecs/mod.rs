@@ -58,6 +58,7 @@ pub static SERVICE: Service = Service {
         write DeleteService => authorize::services::delete_service, ops::service::delete_service;
         read DescribeServices => authorize::services::describe_services, ops::service::describe_services;
         read ListServices => authorize::services::list_services, ops::service::list_services;
+        write ExecuteCommand => authorize::tasks::execute_command, ops::execute_command::execute_command;
         write SubmitTaskStateChange => authorize::tasks::submit_task_state_change, ops::submit::submit_task_state_change;
         write SubmitContainerStateChange => authorize::tasks::submit_container_state_change, ops::submit::submit_container_state_change;
         write SubmitAttachmentStateChanges => authorize::tasks::submit_attachment_state_changes, ops::submit::submit_attachment_state_changes;
@@ -91,7 +92,6 @@ pub static SERVICE: Service = Service {
         "DescribeServiceDeployments",
         "DescribeServiceRevisions",
         "DescribeTaskSets",
-        "ExecuteCommand",
         "GetTaskProtection",
         "ListDaemonDeployments",
         "ListDaemonTaskDefinitions",

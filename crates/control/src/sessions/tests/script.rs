@@ -4,7 +4,9 @@ use crate::call::{Call, Caller, Principal};
 use crate::engine::{CallId, Effect, Engine, Input};
 use crate::service::Prepared;
 use crate::services::SERVICES;
-use crate::services::ecs::state::{AgentVersion, ContainerInstance, ContainerInstanceKey, Task, TaskKey};
+use crate::services::ecs::state::{
+    AgentVersion, ContainerInstance, ContainerInstanceKey, ExecSession, Task, TaskKey,
+};
 use crate::services::ecs::tests::world::registration;
 use crate::sessions::{self, Channel, Opening, SessionId, SessionInput, SessionOutput};
 use crate::tx::View;
@@ -252,6 +254,11 @@ impl Script {
     pub fn instance(&self, arn: &str) -> ContainerInstance {
         let state = self.engine.head().snapshot(&self.scope);
         state.ecs.container_instance(&instance_key(arn)).unwrap().clone()
+    }
+
+    pub fn exec_sessions(&self) -> Vec<ExecSession> {
+        let state = self.engine.head().snapshot(&self.scope);
+        state.ecs.exec_sessions.iter().map(|(_, session)| session.as_ref().clone()).collect()
     }
 
     pub fn task(&self, arn: &str) -> Task {

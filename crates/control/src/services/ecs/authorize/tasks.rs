@@ -30,6 +30,10 @@ pub fn describe_tasks(request: &ecs::DescribeTasksRequest, scope: &Scope) -> Dem
     Demand { action: "ecs:DescribeTasks", resources: request.tasks.iter().map(on).collect() }
 }
 
+pub fn execute_command(request: &ecs::ExecuteCommandRequest, scope: &Scope) -> Demand {
+    Demand::on("ecs:ExecuteCommand", task_arn(scope, request.cluster.as_deref(), &request.task))
+}
+
 pub fn list_tasks(request: &ecs::ListTasksRequest, scope: &Scope) -> Demand {
     Demand::on("ecs:ListTasks", cluster_arn(scope, request.cluster.as_deref()))
 }

@@ -5,6 +5,7 @@ pub mod attribute;
 pub mod candidate;
 pub mod cluster;
 pub mod container_instance;
+pub mod execute_command;
 pub mod idempotency;
 pub mod page;
 pub mod service;

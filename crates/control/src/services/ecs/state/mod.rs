@@ -3,6 +3,7 @@
 mod account_setting;
 mod cluster;
 mod container_instance;
+mod exec_session;
 mod idempotency;
 mod service;
 mod task;
@@ -11,13 +12,14 @@ mod task_definition;
 pub use account_setting::*;
 pub use cluster::*;
 pub use container_instance::*;
+pub use exec_session::*;
 pub use idempotency::*;
 pub use service::*;
 pub use task::*;
 pub use task_definition::*;
 
 use crate::services::ecs::placement::{self, InstancePool};
-use gantry_decide::ids::{ClusterName, TaskDefinitionId};
+use gantry_decide::ids::{ClusterName, ExecSessionId, TaskDefinitionId};
 use gantry_store::{Index, LoadError, Record, Table, Write};
 use imbl::OrdMap;
 
@@ -29,6 +31,7 @@ pub enum Change {
     Task(TaskKey),
     Service(ServiceKey),
     ContainerInstance(ContainerInstanceKey),
+    ExecSession(ExecSessionId),
 }
 
 /// All of ECS in one scope.
@@ -42,6 +45,7 @@ pub struct EcsState {
     services: Table<Service>,
     container_instances: Table<ContainerInstance>,
     idempotency: Table<IdempotencyRecord>,
+    pub exec_sessions: Table<ExecSession>,
     /// Tasks not yet STOPPED, by the instance that holds them.
     tasks_by_instance: Index<ContainerInstanceKey, TaskKey>,
     /// Tasks that their services have to do with: those not yet STOPPED, and those whose end is not accounted for.
@@ -178,6 +182,7 @@ impl EcsState {
         changes
             .extend(self.task_definitions.drain_writes(prefix, out).into_iter().map(Change::TaskDefinition));
         changes.extend(self.tasks.drain_writes(prefix, out).into_iter().map(Change::Task));
+        changes.extend(self.exec_sessions.drain_writes(prefix, out).into_iter().map(Change::ExecSession));
         changes.extend(self.services.drain_writes(prefix, out).into_iter().map(Change::Service));
         changes.extend(
             self.container_instances.drain_writes(prefix, out).into_iter().map(Change::ContainerInstance),
@@ -208,6 +213,8 @@ impl EcsState {
             self.container_instances.forget_dirty();
         } else if is::<IdempotencyRecord>(table) {
             self.idempotency.load(value)?;
+        } else if is::<ExecSession>(table) {
+            self.exec_sessions.load(value)?;
         } else {
             return Ok(false);
         }

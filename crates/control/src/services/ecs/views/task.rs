@@ -2,12 +2,13 @@
 
 use crate::services::ecs::bridge;
 use crate::services::ecs::errors::EcsError;
+use crate::services::ecs::ops::execute_command;
 use crate::services::ecs::state::{Container, Eni, LaunchType, NetworkBinding, Task};
 use crate::services::ecs::tags;
 use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
-use gantry_decide::lifecycle::HealthStatus;
+use gantry_decide::lifecycle::{ContainerStatus, HealthStatus};
 use gantry_decide::time::Timestamp;
 use gantry_wire::EpochMillis;
 
@@ -147,7 +148,7 @@ fn container(view: View<'_>, task: &Task, container: &Container, task_arn: &str)
         image: Some(container.image.clone()),
         image_digest: container.image_digest.clone(),
         last_status: Some(container.last_status.as_str().to_owned()),
-        managed_agents: None,
+        managed_agents: exec_agent(view, task, container).map(|agent| vec![agent]),
         memory: definition.and_then(|d| d.memory).map(|memory| memory.0.to_string()),
         memory_reservation: definition.and_then(|d| d.memory_reservation).map(|memory| memory.0.to_string()),
         name: Some(container.name.to_string()),
@@ -157,6 +158,24 @@ fn container(view: View<'_>, task: &Task, container: &Container, task_arn: &str)
         runtime_id: container.runtime_id.clone(),
         task_arn: Some(task_arn.to_owned()),
     }
+}
+
+/// ECS Exec's agent in a container: ours needs none of its own there, and is ready when the container runs.
+fn exec_agent(view: View<'_>, task: &Task, container: &Container) -> Option<ecs::ManagedAgent> {
+    let instance = task.instance.as_ref().and_then(|key| view.state.ecs.container_instance(key));
+    execute_command::is_ready(task, instance).then(|| {
+        let (status, since) = match container.last_status {
+            ContainerStatus::Running => ("RUNNING", task.started_at),
+            ContainerStatus::Stopped => ("STOPPED", None),
+            _ => ("PENDING", None),
+        };
+        ecs::ManagedAgent {
+            last_started_at: millis(since),
+            last_status: Some(status.to_owned()),
+            name: Some(ecs::ManagedAgentName::ExecuteCommandAgent),
+            reason: None,
+        }
+    })
 }
 
 fn binding(binding: &NetworkBinding) -> ecs::NetworkBinding {
