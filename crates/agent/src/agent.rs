@@ -10,7 +10,8 @@ use crate::driver::{Driver, Ending, Hands, Saver, networks_of};
 use crate::images::{ImageStore, Images, PullOptions, StoreError};
 use crate::network::{Network, NetworkConfig, NetworkError};
 use crate::protocol::backoff::{Backoff, Growth};
-use crate::runtime::native::{NativeRuntime, remove_cgroup};
+use crate::runtime::cgroup;
+use crate::runtime::native::NativeRuntime;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::state::{AgentState, Instance, StateError};
 use gantry_api::{ecs, tcs};
@@ -317,7 +318,7 @@ async fn clear(name: &str, data_dir: &Path, runtime: &NativeRuntime) -> Result<(
     let state = AgentState::open(&data_dir.join("state"))?;
     for saved in state.tasks()? {
         let arn = &saved.task.spec.arn;
-        remove_cgroup(&format!("/gantry/{name}/{}", task_id(arn)));
+        cgroup::remove(&format!("/gantry/{name}/{}", task_id(arn)));
         state.forget_task(arn)?;
     }
     for kind in ["logs", "volumes"] {
@@ -334,10 +335,10 @@ async fn clear(name: &str, data_dir: &Path, runtime: &NativeRuntime) -> Result<(
 /// Removes the agent's control groups, whose containers are gone.
 fn remove_groups_below(name: &str) {
     for group in groups_below(name) {
-        remove_cgroup(&group);
+        cgroup::remove(&group);
     }
-    remove_cgroup(&format!("/gantry/{name}"));
-    remove_cgroup("/gantry");
+    cgroup::remove(&format!("/gantry/{name}"));
+    cgroup::remove("/gantry");
 }
 
 fn groups_below(name: &str) -> BTreeSet<String> {

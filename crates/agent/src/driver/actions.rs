@@ -195,6 +195,7 @@ fn failure_of(error: &RuntimeError) -> Failure {
         | RuntimeError::Io { .. }
         | RuntimeError::Silent
         | RuntimeError::Unknown(_)
+        | RuntimeError::NotRunning(_)
         | RuntimeError::Exists(_) => FailureKind::CannotCreateContainerError,
         RuntimeError::Timeout { .. } => FailureKind::DockerTimeoutError,
     };

@@ -5,9 +5,10 @@ use crate::images::LocalImage;
 use crate::protocol::docker::{Config, HostConfig};
 use crate::protocol::payload::ContainerConfig as Docker;
 use crate::runtime::capabilities::Capabilities;
-use crate::runtime::spec::CPU_PERIOD_MICROS;
+use crate::runtime::cgroup::CPU_PERIOD_MICROS;
 use crate::runtime::{
-    BindMount, ContainerConfig, ContainerId, DeviceMapping, LogFile, NetworkNamespace, Rlimit, TmpfsMount,
+    BindMount, ContainerConfig, ContainerId, DeviceMapping, LogFile, Namespace, NetworkNamespace, Rlimit,
+    TmpfsMount,
 };
 use gantry_api::acs;
 use gantry_decide::task_engine::{Failure, FailureKind, TaskArn};
@@ -107,6 +108,10 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
             .filter(|user| !user.is_empty())
             .unwrap_or_else(|| image.config.user.clone()),
         hostname,
+        domainname: String::new(),
+        init: false,
+        tty: false,
+        stdin_open: false,
         hosts_file,
         resolv_conf: resolv_conf(host),
         read_only_root: host.readonly_rootfs.unwrap_or(false),
@@ -129,6 +134,7 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
         memory_reservation: host.memory_reservation.filter(|bytes| *bytes > 0),
         memory_swap: host.memory_swap,
         memory_swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        pids_limit: None,
         rlimits: host.ulimits.iter().flatten().map(rlimit).collect(),
         sysctls: host.sysctls.clone().unwrap_or_default().into_iter().collect(),
         mounts: mounts(agent, arn, task, container)?,
@@ -149,6 +155,8 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
             .filter(|bytes| *bytes > 0)
             .unwrap_or(SHM_DEFAULT),
         network: network.clone(),
+        pid: Namespace::Private,
+        ipc: Namespace::Private,
         cgroup_parent: format!("/gantry/{}/{}", agent.name, task_id(arn)),
         log: LogFile {
             path: log_path(&agent.data_dir, arn, name),

@@ -4,6 +4,8 @@
 //! know no tasks and no network: they are given a namespace to join.
 
 pub mod capabilities;
+pub mod cgroup;
+pub mod exec;
 pub mod logs;
 pub mod native;
 pub mod seccomp;
@@ -70,6 +72,20 @@ pub enum NetworkNamespace {
     Isolated,
 }
 
+/// Whose processes, or whose System V and POSIX objects, a container sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Namespace {
+    /// Its own.
+    #[default]
+    Private,
+    /// The host's.
+    Host,
+    /// That of another container of the task, which runs.
+    Container(ContainerId),
+    /// One that is pinned, or that a process's `/proc/PID/ns` names.
+    Path(PathBuf),
+}
+
 /// A directory or file of the host in a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindMount {
@@ -121,7 +137,7 @@ pub struct ContainerConfig {
     pub id: ContainerId,
     /// Unpacked image layers, uppermost first.
     pub layers: Vec<PathBuf>,
-    /// Program and arguments; never empty.
+    /// Program and arguments. Empty only for a pause: see `init`.
     pub args: Vec<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
@@ -129,6 +145,15 @@ pub struct ContainerConfig {
     /// `user[:group]`, names of the image's own files or numbers. Empty: root.
     pub user: String,
     pub hostname: String,
+    /// The NIS domain; empty: the host's.
+    pub domainname: String,
+    /// The first process is one of ours, which passes signals on to the program and collects orphans. Without `args`
+    /// there is no program: it keeps the namespaces for other containers, until SIGTERM.
+    pub init: bool,
+    /// The program's terminal is one of its own; what it writes there goes to the log.
+    pub tty: bool,
+    /// Standard input stays open, with nothing to read, instead of being at its end.
+    pub stdin_open: bool,
     /// Contents of the files in `/etc`.
     pub hosts_file: String,
     pub resolv_conf: String,
@@ -149,6 +174,8 @@ pub struct ContainerConfig {
     /// Bytes of memory and swap together.
     pub memory_swap: Option<i64>,
     pub memory_swappiness: Option<u64>,
+    /// Processes and threads; -1 is no limit, `None` is [`cgroup::PIDS_DEFAULT`].
+    pub pids_limit: Option<i64>,
     pub rlimits: Vec<Rlimit>,
     pub sysctls: Vec<(String, String)>,
     pub mounts: Vec<BindMount>,
@@ -157,6 +184,8 @@ pub struct ContainerConfig {
     /// Bytes of `/dev/shm`.
     pub shm_size: u64,
     pub network: NetworkNamespace,
+    pub pid: Namespace,
+    pub ipc: Namespace,
     /// Absolute path of the control group that the container's own is made in.
     pub cgroup_parent: String,
     pub log: LogFile,
@@ -202,6 +231,8 @@ pub enum RuntimeError {
     Silent,
     #[error("there is no container {0}")]
     Unknown(ContainerId),
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
     /// The one that is there is left as it is.
     #[error("there is a container {0} already")]
     Exists(ContainerId),
@@ -227,6 +258,28 @@ pub trait Runtime: Clone + Send + Sync + 'static {
 
     /// Kills it if it runs, and removes all that it left. One that is gone is no error.
     fn remove(&self, id: &ContainerId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Runs a program beside the container's, with the container's rights and limits. It is killed when the result's
+    /// exit is dropped.
+    fn exec(
+        &self,
+        id: &ContainerId,
+        request: exec::ExecRequest,
+    ) -> impl Future<Output = Result<exec::Exec, RuntimeError>> + Send;
+
+    /// What a running container uses.
+    fn stats(&self, id: &ContainerId) -> impl Future<Output = Result<cgroup::Stats, RuntimeError>> + Send;
+
+    /// Makes the control group that a task's containers are made in (their `cgroup_parent`), with the task's own limits,
+    /// or changes the limits of one that is there.
+    fn create_task_group(
+        &self,
+        group: &str,
+        limits: cgroup::TaskLimits,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Removes it, once its containers are gone. One that is not there is no error.
+    fn remove_task_group(&self, group: &str) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// All containers that are there.
     fn list(&self) -> impl Future<Output = Result<Vec<(ContainerId, State)>, RuntimeError>> + Send;

@@ -2,7 +2,9 @@
 //!
 //! The truth is in the containers' directories and in /proc; nothing here must be remembered across restarts.
 
-use super::{ContainerConfig, ContainerId, Runtime, RuntimeError, Started, State};
+use super::cgroup::{self, Hierarchies, Stats, TaskLimits};
+use super::exec::{Exec, ExecRequest};
+use super::{ContainerConfig, ContainerId, Runtime, RuntimeError, Started, State, Step};
 use crate::shim::{CONFIG_FILE, EXIT_FILE, Process, Report, Running, STATE_FILE};
 use gantry_decide::task_engine::Exit;
 use gantry_decide::time::Timestamp;
@@ -29,6 +31,9 @@ const EXIT_FILE_WAIT: Duration = Duration::from_secs(5);
 const EXIT_FILE_LOOK: Duration = Duration::from_micros(500);
 /// How long a killed process may take to go, when it is to be removed.
 const KILL_WAIT: Duration = Duration::from_secs(10);
+/// How often, and after how long, the group of killed processes is tried to be removed: half a second in all.
+const GROUP_LOOKS: usize = 100;
+const GROUP_LOOK: Duration = Duration::from_millis(5);
 /// How long the parent of orphans may take to collect one.
 const REAP_WAIT: Duration = Duration::from_secs(1);
 
@@ -149,7 +154,8 @@ impl NativeRuntime {
             waited += EXIT_FILE_LOOK;
         }
         let config = read::<ContainerConfig>(&self.directory(id).join(CONFIG_FILE));
-        let out_of_memory = config.is_some_and(|config| killed_for_memory(&super::spec::cgroup(&config)));
+        let out_of_memory =
+            config.is_some_and(|config| cgroup::killed_for_memory(&super::spec::cgroup(&config)));
         Exit { code, out_of_memory, at: now() }
     }
 }
@@ -207,14 +213,8 @@ impl Runtime for NativeRuntime {
         if let Some(config) = read::<ContainerConfig>(&directory.join(CONFIG_FILE)) {
             let group = super::spec::cgroup(&config);
             // Of a container whose start was broken off, only the group knows the processes.
-            kill_cgroup(&group);
-            // A group of processes that just died is busy for a moment.
-            for _ in 0..100 {
-                if remove_cgroup(&group) {
-                    break;
-                }
-                sleep(Duration::from_millis(5)).await;
-            }
+            cgroup::kill(&group);
+            removed(&group).await;
         }
         let removing = directory.clone();
         let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(removing)).await;
@@ -224,6 +224,30 @@ impl Runtime for NativeRuntime {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn exec(&self, id: &ContainerId, _request: ExecRequest) -> Result<Exec, RuntimeError> {
+        let text = format!("programs cannot be run in container {id} yet");
+        Err(RuntimeError::Failed { step: Step::Start, text })
+    }
+
+    async fn stats(&self, id: &ContainerId) -> Result<Stats, RuntimeError> {
+        let config = read::<ContainerConfig>(&self.directory(id).join(CONFIG_FILE));
+        let config = config.ok_or_else(|| RuntimeError::Unknown(id.clone()))?;
+        if !self.running(id).is_some_and(|running| running.container.is_there()) {
+            return Err(RuntimeError::NotRunning(id.clone()));
+        }
+        Ok(hierarchies()?.stats(&super::spec::cgroup(&config)))
+    }
+
+    async fn create_task_group(&self, group: &str, limits: TaskLimits) -> Result<(), RuntimeError> {
+        let limited = hierarchies()?.limit_task(group, limits);
+        limited.map_err(RuntimeError::io("limiting the task's control group"))
+    }
+
+    async fn remove_task_group(&self, group: &str) -> Result<(), RuntimeError> {
+        removed(group).await;
+        Ok(())
     }
 
     async fn list(&self) -> Result<Vec<(ContainerId, State)>, RuntimeError> {
@@ -251,6 +275,20 @@ impl Runtime for NativeRuntime {
         }
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(found)
+    }
+}
+
+fn hierarchies() -> Result<Hierarchies, RuntimeError> {
+    Hierarchies::of_host().map_err(RuntimeError::io("looking for control groups"))
+}
+
+/// Removes a group. One of processes that just died is busy for a moment; one that stays so is left to the next sweep.
+async fn removed(group: &str) {
+    for _ in 0..GROUP_LOOKS {
+        if cgroup::remove(group) {
+            break;
+        }
+        sleep(GROUP_LOOK).await;
     }
 }
 
@@ -344,44 +382,4 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
 fn now() -> Timestamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// Where a control group may be: in each hierarchy of version 1, and in the one of version 2.
-fn cgroup_directories(path: &str) -> impl Iterator<Item = PathBuf> {
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    hierarchies.chain([root.to_owned()]).map(move |root| root.join(path.trim_start_matches('/')))
-}
-
-/// Kills what runs in a control group. Of groups by this path only our containers are members.
-fn kill_cgroup(path: &str) {
-    for directory in cgroup_directories(path) {
-        let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-        for pid in members.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
-            // One that is gone is what is wanted.
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
-    }
-}
-
-/// Whether the kernel killed in a control group for its memory use.
-pub(crate) fn killed_for_memory(path: &str) -> bool {
-    let killed = |line: &str| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0");
-    cgroup_directories(path)
-        .flat_map(|directory| [directory.join("memory.oom_control"), directory.join("memory.events")])
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .any(|text| text.lines().any(killed))
-}
-
-/// Removes a control group in every hierarchy. False while one is busy.
-pub fn remove_cgroup(path: &str) -> bool {
-    let mut clean = true;
-    for directory in cgroup_directories(path) {
-        match fs::remove_dir(directory) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => clean = false,
-            _ => {}
-        }
-    }
-    clean
 }

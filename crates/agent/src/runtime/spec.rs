@@ -5,6 +5,7 @@
 //! [`Privileges`] says what is left after the executor. The two are made together, so that none goes without the other.
 
 use super::capabilities::Capabilities;
+use super::cgroup::{CPU_PERIOD_MICROS, PIDS_DEFAULT};
 use super::{ContainerConfig, NetworkNamespace};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -178,14 +179,12 @@ fn resources(config: &ContainerConfig) -> Value {
         cpu.insert("quota".to_owned(), json!(quota));
         cpu.insert("period".to_owned(), json!(CPU_PERIOD_MICROS));
     }
+    resources["pids"] = json!({"limit": config.pids_limit.unwrap_or(PIDS_DEFAULT)});
     if !cpu.is_empty() {
         resources["cpu"] = Value::Object(cpu);
     }
     resources
 }
-
-/// The period that a quota of CPU time is for, in microseconds: the kernel's default.
-pub const CPU_PERIOD_MICROS: u64 = 100_000;
 
 fn mounts(config: &ContainerConfig, host: Host, directory: &Path) -> Vec<Value> {
     let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
@@ -241,7 +240,7 @@ fn mounts(config: &ContainerConfig, host: Host, directory: &Path) -> Vec<Value> 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::runtime::{BindMount, ContainerId, LogFile};
+    use crate::runtime::{BindMount, ContainerId, LogFile, Namespace};
 
     fn config(volumes: &[&str]) -> ContainerConfig {
         let bind = |source: &&str| BindMount {
@@ -257,6 +256,10 @@ mod tests {
             cwd: String::new(),
             user: String::new(),
             hostname: "host".to_owned(),
+            domainname: String::new(),
+            init: false,
+            tty: false,
+            stdin_open: false,
             hosts_file: String::new(),
             resolv_conf: String::new(),
             read_only_root: false,
@@ -269,6 +272,7 @@ mod tests {
             memory_reservation: None,
             memory_swap: None,
             memory_swappiness: None,
+            pids_limit: None,
             rlimits: Vec::new(),
             sysctls: Vec::new(),
             mounts: volumes.iter().map(bind).collect(),
@@ -276,6 +280,8 @@ mod tests {
             devices: Vec::new(),
             shm_size: 64 << 20,
             network: NetworkNamespace::Isolated,
+            pid: Namespace::Private,
+            ipc: Namespace::Private,
             cgroup_parent: "/gantry/test/task".to_owned(),
             log: LogFile { path: "/log".into(), max_bytes: 1, max_files: 1 },
         }

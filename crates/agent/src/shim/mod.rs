@@ -12,8 +12,8 @@ mod executor;
 mod overlay;
 mod user;
 
+use crate::runtime::cgroup;
 use crate::runtime::logs::{Stream, Writer};
-use crate::runtime::native::{killed_for_memory, remove_cgroup};
 use crate::runtime::spec::{self, Host};
 use crate::runtime::{ContainerConfig, Step};
 use executor::FilteringExecutor;
@@ -297,12 +297,12 @@ fn reap(pid: Pid, config: &ContainerConfig) -> Exit {
             Err(_) => break,
         }
     }
-    Exit { code, out_of_memory: killed_for_memory(&spec::cgroup(config)), at: now() }
+    Exit { code, out_of_memory: cgroup::killed_for_memory(&spec::cgroup(config)), at: now() }
 }
 
 /// After a failed creation libcontainer may leave the group behind.
 fn remove_groups(config: &ContainerConfig) {
-    remove_cgroup(&spec::cgroup(config));
+    cgroup::remove(&spec::cgroup(config));
 }
 
 fn unified_cgroups() -> bool {

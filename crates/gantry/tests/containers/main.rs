@@ -9,7 +9,7 @@ use gantry_agent::runtime::capabilities::Capabilities;
 use gantry_agent::runtime::logs::Reader;
 use gantry_agent::runtime::native::NativeRuntime;
 use gantry_agent::runtime::{
-    ContainerConfig, ContainerId, LogFile, NetworkNamespace, Runtime, RuntimeError, State, Step,
+    ContainerConfig, ContainerId, LogFile, Namespace, NetworkNamespace, Runtime, RuntimeError, State, Step,
 };
 use gantry_decide::task_engine::Exit;
 use std::path::PathBuf;
@@ -56,6 +56,10 @@ impl Bench {
             cwd: "/".to_owned(),
             user: String::new(),
             hostname: "bench".to_owned(),
+            domainname: String::new(),
+            init: false,
+            tty: false,
+            stdin_open: false,
             hosts_file: "127.0.0.1 localhost\n".to_owned(),
             resolv_conf: String::new(),
             read_only_root: false,
@@ -68,6 +72,7 @@ impl Bench {
             memory_reservation: None,
             memory_swap: None,
             memory_swappiness: None,
+            pids_limit: None,
             rlimits: Vec::new(),
             sysctls: Vec::new(),
             mounts: Vec::new(),
@@ -75,6 +80,8 @@ impl Bench {
             devices: Vec::new(),
             shm_size: 64 << 20,
             network: NetworkNamespace::Isolated,
+            pid: Namespace::Private,
+            ipc: Namespace::Private,
             cgroup_parent: self.group.clone(),
             log: LogFile {
                 path: self.directory.path().join(format!("logs/{id}.log")),
@@ -106,7 +113,7 @@ impl Drop for Bench {
             });
         });
         clean.join().unwrap();
-        gantry_agent::runtime::native::remove_cgroup(&self.group);
+        gantry_agent::runtime::cgroup::remove(&self.group);
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(self.directory.path().to_str().unwrap()), "mounts are left on the host");
     }
