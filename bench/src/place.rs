@@ -2,7 +2,7 @@
 
 use crate::table::{Row, print};
 use anyhow::Result;
-use gantry_decide::placement::{Host, Pool, Request, Strategy};
+use gantry_decide::placement::{Host, Placer, Pool, Profile, Request, Strategy};
 use gantry_decide::random::Seeded;
 use gantry_decide::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use std::time::Instant;
 const INSTANCES: u32 = 5000;
 const ROUNDS: usize = 20;
 /// Calls of one round, each for ten tasks.
-const CALLS: usize = 20;
+const CALLS: usize = 10_000;
 
 pub fn run() -> Result<()> {
     let mut rows = Vec::new();
@@ -32,13 +32,20 @@ pub fn run() -> Result<()> {
                 strategies: strategies.clone(),
                 ..Request::default()
             };
-            let start = Instant::now();
+            let mut placer = Placer::default();
+            placer.place(&pool, &request, 1, &mut random);
             let mut placed = 0;
+            let start = Instant::now();
             for _ in 0..CALLS {
-                placed += pool.place(&request, 10, &mut random).on.len();
+                let mut transaction = pool.clone();
+                for key in placer.place(&pool, &request, 10, &mut random).on {
+                    transaction.take(&key, &request);
+                    placed += 1;
+                }
+                pool = transaction;
             }
-            anyhow::ensure!(placed == CALLS * 10, "{placed} placed");
             rates.push(placed as f64 / start.elapsed().as_secs_f64());
+            anyhow::ensure!(placed == CALLS * 10, "{placed} placed");
         }
         rows.push(Row::new(name, "tasks/s", rates));
     }
@@ -51,19 +58,22 @@ fn pool() -> Pool<u32> {
     for key in 0..INSTANCES {
         let zone = format!("eu-north-1{}", char::from(b'a' + (key % 3) as u8));
         let attributes = BTreeMap::from([("ecs.availability-zone".to_owned(), Some(zone))]);
+        let profile = Profile {
+            active: true,
+            connected: true,
+            attributes,
+            agent_version: "1.0.0".to_owned(),
+            ec2_instance_id: None,
+            registered_at: Timestamp::EPOCH,
+        };
         pool.put(
             key,
             Host {
-                active: true,
-                connected: true,
+                profile: Arc::new(profile),
                 free_cpu: 4096,
                 free_memory: 16_000 + i64::from(key % 97),
-                used_ports: BTreeSet::new(),
-                attributes: Arc::new(attributes),
+                used_ports: Arc::new(BTreeSet::new()),
                 groups: BTreeMap::new(),
-                agent_version: "1.0.0".to_owned(),
-                ec2_instance_id: None,
-                registered_at: Timestamp::EPOCH,
             },
         );
     }

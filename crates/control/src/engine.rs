@@ -7,6 +7,7 @@
 
 use crate::controllers::{self, Changes, Controllers};
 use crate::service::Reply;
+use crate::services::ecs::placement::Placers;
 use crate::sessions::{SessionId, SessionInput, SessionOutput, Sessions};
 use crate::state::{Change, State};
 use crate::tx::Tx;
@@ -72,6 +73,7 @@ pub struct Engine {
     /// Changes that sessions made last, after the controllers had their turn: they see them in the next step.
     late: Changes,
     random: Box<dyn Random + Send>,
+    placers: Placers,
 }
 
 impl Engine {
@@ -86,6 +88,7 @@ impl Engine {
             sessions: Sessions::default(),
             late: Changes::new(),
             random,
+            placers: Placers::default(),
         }
     }
 
@@ -120,7 +123,7 @@ impl Engine {
         // Controllers react to what changed, and to each other's changes, until nothing moves. The bound is far above
         // what any chain of reactions needs; whatever is left then is looked at again in the next step.
         for _ in 0..controllers::ROUNDS_PER_STEP_MAX {
-            if !self.controllers.run(now, &mut self.head, self.random.as_mut(), &news) {
+            if !self.controllers.run(now, &mut self.head, self.random.as_mut(), &mut self.placers, &news) {
                 break;
             }
             news = self.head.drain_writes(&mut writes);
@@ -160,7 +163,8 @@ impl Engine {
     /// Runs a write on a private copy of the scope's state; keeps the copy only if the write succeeded.
     fn transact(&mut self, now: Timestamp, scope: &Scope, write: Write) -> Reply {
         let mut state = self.head.scope(scope);
-        let mut tx = Tx { scope, state: &mut state, now, random: self.random.as_mut() };
+        let (random, placers) = (self.random.as_mut(), &mut self.placers);
+        let mut tx = Tx { scope, state: &mut state, now, random, placers };
         let reply = write(&mut tx)?;
         self.head.replace(scope, state);
         Ok(reply)

@@ -1,6 +1,7 @@
 //! What a handler works on: a read sees an immutable [`View`], a write a private copy of its caller's state in a
 //! [`Tx`] that is dropped whole when it fails.
 
+use crate::services::ecs::placement::Placers;
 use crate::state::ScopeState;
 use gantry_decide::ids::Scope;
 use gantry_decide::random::Random;
@@ -21,6 +22,8 @@ pub struct Tx<'a> {
     pub state: &'a mut ScopeState,
     pub now: Timestamp,
     pub random: &'a mut dyn Random,
+    /// Outlives the transaction, whatever becomes of it: it only saves time.
+    pub placers: &'a mut Placers,
 }
 
 impl Tx<'_> {

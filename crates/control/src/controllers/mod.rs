@@ -4,6 +4,7 @@
 //! even if every such hint is lost: all keys are looked at on start and again every [`RESYNC`]. Looking twice changes
 //! nothing the second time.
 
+use crate::services::ecs::placement::Placers;
 use crate::state::{Change, State};
 use crate::tx::{Tx, View};
 use gantry_decide::ids::Scope;
@@ -141,14 +142,21 @@ impl<C: Controller> Driver<C> {
     }
 
     /// Works off the queue. True if anything was changed.
-    fn run(&mut self, now: Timestamp, state: &mut State, random: &mut dyn Random) -> bool {
+    fn run(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        random: &mut dyn Random,
+        placers: &mut Placers,
+    ) -> bool {
         let mut changed = false;
         for (scope, key) in std::mem::take(&mut self.queue) {
             let Some(scope_state) = state.get(&scope) else { continue };
             let (plan, look_again) = C::plan(View { scope: &scope, state: scope_state, now }, &key, random);
             if let Some(plan) = plan {
                 let mut copy = state.scope(&scope);
-                let mut tx = Tx { scope: &scope, state: &mut copy, now, random: &mut *random };
+                let (random, placers) = (&mut *random, &mut *placers);
+                let mut tx = Tx { scope: &scope, state: &mut copy, now, random, placers };
                 C::apply(&mut tx, &key, plan);
                 state.replace(&scope, copy);
                 self.status.applied += 1;
@@ -206,6 +214,7 @@ impl Controllers {
         now: Timestamp,
         state: &mut State,
         random: &mut dyn Random,
+        placers: &mut Placers,
         changes: &Changes,
     ) -> bool {
         if now >= self.next_resync {
@@ -215,7 +224,7 @@ impl Controllers {
         let mut changed = false;
         each!(self, driver => {
             driver.note(now, state, changes);
-            changed |= driver.run(now, state, random);
+            changed |= driver.run(now, state, random, placers);
         });
         changed
     }

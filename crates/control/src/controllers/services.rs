@@ -488,9 +488,10 @@ fn start(tx: &mut Tx<'_>, service: &mut Service, count: usize) {
     };
     let mut started: Vec<TaskId> = Vec::new();
     let mut refusal = None;
-    for provider in primary.compute.distribute(count, &providers_of(tx.view(), service)) {
-        launch.capacity_provider = provider;
-        let Launched { tasks, refusals } = launch::place(tx, &launch, 1);
+    let providers = primary.compute.distribute(count, &providers_of(tx.view(), service));
+    for turn in providers.chunk_by(|one, next| one == next) {
+        launch.capacity_provider = turn[0].clone();
+        let Launched { tasks, refusals } = launch::place(tx, &launch, turn.len());
         started.extend(tasks.iter().map(|task| task.id));
         if refusals.is_some() {
             refusal = refusals;

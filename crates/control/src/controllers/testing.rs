@@ -16,8 +16,8 @@ pub fn round<C: Controller>(world: &mut World) -> bool {
         let view = View { scope: &world.scope, state: &world.state, now: world.now };
         if let (Some(plan), _) = C::plan(view, &key, &mut world.random) {
             let mut state = world.state.clone();
-            let mut tx =
-                Tx { scope: &world.scope, state: &mut state, now: world.now, random: &mut world.random };
+            let (random, placers) = (&mut world.random, &mut world.placers);
+            let mut tx = Tx { scope: &world.scope, state: &mut state, now: world.now, random, placers };
             C::apply(&mut tx, &key, plan);
             world.state = state;
             changed = true;

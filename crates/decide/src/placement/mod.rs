@@ -2,12 +2,17 @@
 //!
 //! Constraints bind; strategies are best effort, each deciding only among the equals that the one before left.
 
+mod host;
+mod placer;
 mod pool;
 mod scale_in;
+mod shape;
 #[cfg(test)]
 mod tests;
 
-pub use pool::{Host, Placed, Pool};
+pub use host::{Host, Profile};
+pub use placer::Placer;
+pub use pool::Pool;
 pub use scale_in::{ServiceTask, scale_in};
 
 use crate::query::Query;
@@ -125,6 +130,15 @@ impl Refusal {
             }
         }
     }
+}
+
+/// What came of a request for some tasks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placed<K> {
+    /// The instance of each task that found one.
+    pub on: Vec<K>,
+    /// Why the next one found none; only when there are fewer than were asked for.
+    pub refusals: Option<Refusals<K>>,
 }
 
 /// Why no instance took a task.

@@ -1,7 +1,6 @@
 //! Which tasks a service gives up first when it has too many: the mirror image of placement.
 
 use super::{Pool, Strategy};
-use crate::query::Candidate;
 use crate::random::Random;
 use std::collections::BTreeMap;
 

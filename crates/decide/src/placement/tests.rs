@@ -1,26 +1,51 @@
 //! Placement on small clusters whose right answer is known, and what must hold on any.
 #![allow(clippy::unwrap_used)]
 
-use super::{Constraint, Host, Pool, Protocol, Refusal, Request, ServiceTask, Strategy, scale_in};
+mod oracle;
+
+use super::{
+    Constraint, Host, Placed, Placer, Pool, Profile, Protocol, Refusal, Request, ServiceTask, Strategy,
+    scale_in,
+};
 use crate::query::Query;
-use crate::random::Seeded;
+use crate::random::{Random, Seeded};
 use crate::time::Timestamp;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+impl<K: Ord + Clone> Pool<K> {
+    /// Places tasks and counts them.
+    fn place(&mut self, request: &Request, count: usize, random: &mut dyn Random) -> Placed<K> {
+        let placed = Placer::default().place(self, request, count, random);
+        for key in &placed.on {
+            self.take(key, request);
+        }
+        placed
+    }
+}
 
 fn host(zone: &str, cpu: i64, memory: i64) -> Host {
-    Host {
+    let profile = Profile {
         active: true,
         connected: true,
-        free_cpu: cpu,
-        free_memory: memory,
-        used_ports: BTreeSet::from([(Protocol::Tcp, 22)]),
-        attributes: BTreeMap::from([("ecs.availability-zone".to_owned(), Some(zone.to_owned()))]).into(),
-        groups: BTreeMap::new(),
+        attributes: BTreeMap::from([("ecs.availability-zone".to_owned(), Some(zone.to_owned()))]),
         agent_version: "1.86.3".to_owned(),
         ec2_instance_id: None,
         registered_at: Timestamp::EPOCH,
+    };
+    Host {
+        profile: profile.into(),
+        free_cpu: cpu,
+        free_memory: memory,
+        used_ports: BTreeSet::from([(Protocol::Tcp, 22)]).into(),
+        groups: BTreeMap::new(),
     }
+}
+
+fn but(mut host: Host, change: impl FnOnce(&mut Profile)) -> Host {
+    change(Arc::make_mut(&mut host.profile));
+    host
 }
 
 /// Instances 0 to 3, two in each of two zones, with 1024 units and 1024 MiB.
@@ -78,9 +103,9 @@ fn each_check_refuses_and_the_closest_is_told() {
          Reason: No Container Instances were found in your cluster. For more information, see the Troubleshooting \
          section of the Amazon ECS Developer Guide."
     );
-    pool.put(0, Host { active: false, ..host("a", 1_024, 1_024) });
+    pool.put(0, but(host("a", 1_024, 1_024), |profile| profile.active = false));
     assert_eq!(refused(&mut pool, &web).closest, Some((0, Refusal::Inactive)));
-    pool.put(1, Host { connected: false, ..host("a", 1_024, 1_024) });
+    pool.put(1, but(host("a", 1_024, 1_024), |profile| profile.connected = false));
     assert_eq!(refused(&mut pool, &web).closest, Some((1, Refusal::Agent)));
     pool.put(2, host("a", 255, 1_024));
     let refusals = refused(&mut pool, &web);
@@ -174,7 +199,7 @@ proptest! {
     ) {
         let mut pool = Pool::default();
         for (key, (cpu, memory, connected)) in hosts.iter().enumerate() {
-            pool.put(key, Host { connected: *connected, ..host(["a", "b", "c"][key % 3], *cpu, *memory) });
+            pool.put(key, but(host(["a", "b", "c"][key % 3], *cpu, *memory), |profile| profile.connected = *connected));
         }
         let before = pool.clone();
         let ports = if port { BTreeSet::from([(Protocol::Tcp, 80)]) } else { BTreeSet::new() };

@@ -60,8 +60,10 @@ pub fn place(tx: &mut Tx<'_>, launch: &Launch, count: usize) -> Launched {
         &launch.constraints,
         &launch.strategies,
     );
-    // On a copy: what is placed counts once the tasks stand in the tables.
-    let placed = tx.state.ecs.pool(&name).place(&request, count, tx.random);
+    let pool = tx.state.ecs.pool(&name);
+    // What is placed counts once the tasks stand in the tables.
+    let placed = tx.placers.place((tx.scope, &name, &pool), &request, count, tx.random);
+    drop(pool);
     let (mut tasks, mut refusals) = (Vec::with_capacity(placed.on.len()), placed.refusals);
     for instance in placed.on {
         match start_on(tx, launch, instance.clone()) {

@@ -4,9 +4,12 @@ use super::state::{
     ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, FARGATE_POOL, LaunchType,
     PlacementConstraint, PlacementStrategy, Task,
 };
-use gantry_decide::ids::ClusterName;
-use gantry_decide::placement::{Constraint, Host, HostPort, Pool, Protocol, Request, Strategy};
+use gantry_decide::ids::{ClusterName, Scope};
+use gantry_decide::placement::{
+    Constraint, Host, HostPort, Placed, Placer, Pool, Profile, Protocol, Request, Strategy,
+};
 use gantry_decide::query::Query;
+use gantry_decide::random::Random;
 use gantry_decide::task::definition::TaskDefinition;
 use gantry_decide::task::{NetworkMode, TransportProtocol};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +17,41 @@ use std::sync::{Arc, LazyLock};
 
 /// The instances of a cluster, or of the Fargate pool, with what is free on them.
 pub type InstancePool = Pool<ContainerInstanceKey>;
+
+/// Pools whose placers are kept. Each takes some hundred bytes an instance; one used again later starts anew.
+const PLACERS_MAX: usize = 64;
+
+/// What placement worked out before, by pool. It only saves time: every answer rests on the tables.
+#[derive(Default)]
+pub struct Placers {
+    /// The one used last comes last.
+    known: Vec<(Scope, ClusterName, Placer<ContainerInstanceKey>)>,
+}
+
+impl Placers {
+    /// Chooses instances of a scope's pool for up to `count` tasks; see [`Placer::place`].
+    pub fn place(
+        &mut self,
+        (scope, name, pool): (&Scope, &ClusterName, &InstancePool),
+        request: &Request,
+        count: usize,
+        random: &mut dyn Random,
+    ) -> Placed<ContainerInstanceKey> {
+        let known = self.known.iter().rposition(|(its, pool, _)| pool == name && its == scope);
+        let mut entry = match known {
+            Some(index) => self.known.remove(index),
+            None => {
+                if self.known.len() >= PLACERS_MAX {
+                    self.known.remove(0);
+                }
+                (scope.clone(), name.clone(), Placer::default())
+            }
+        };
+        let placed = entry.2.place(pool, request, count, random);
+        self.known.push(entry);
+        placed
+    }
+}
 
 /// In what an agent of ours tells that it makes network interfaces by itself, from addresses of this CIDR block. awsvpc
 /// tasks go nowhere else: there is no VPC around us whose interfaces could be attached.
@@ -54,26 +92,23 @@ pub fn host<'a>(instance: &ContainerInstance, tasks: impl Iterator<Item = &'a Ta
     used_ports.extend(registered.reserved_ports_udp.iter().map(port(Protocol::Udp)));
     let mut free_cpu = i64::from(registered.cpu);
     let mut free_memory = i64::from(registered.memory);
-    let mut groups = BTreeMap::new();
+    let mut groups: BTreeMap<Arc<str>, u32> = BTreeMap::new();
     for task in tasks {
         let held = held_by(task);
         free_cpu -= i64::from(held.cpu);
         free_memory -= i64::from(held.memory);
         used_ports.extend(held.ports);
-        *groups.entry(held.group).or_default() += 1;
+        *groups.entry(held.group.into()).or_default() += 1;
     }
-    Host {
+    let profile = Profile {
         active: instance.status == ContainerInstanceStatus::Active,
         connected: instance.agent_connected,
-        free_cpu,
-        free_memory,
-        used_ports,
-        attributes: Arc::new(instance.attributes.clone()),
-        groups,
+        attributes: instance.attributes.clone(),
         agent_version: instance.agent.version.clone(),
         ec2_instance_id: instance.ec2_instance_id.clone(),
         registered_at: instance.registered_at,
-    }
+    };
+    Host { profile: profile.into(), free_cpu, free_memory, used_ports: used_ports.into(), groups }
 }
 
 /// What a task holds on its instance until it is STOPPED.

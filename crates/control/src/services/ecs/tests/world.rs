@@ -4,6 +4,7 @@
 use crate::call::{Call, Caller, Principal};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::{cluster, container_instance, task_definition};
+use crate::services::ecs::placement::Placers;
 use crate::services::ecs::state::{ContainerInstanceKey, LaunchType, Tags, Task, TaskKey};
 use crate::state::ScopeState;
 use crate::tx::{Tx, View};
@@ -23,6 +24,7 @@ pub struct World {
     pub state: ScopeState,
     pub now: Timestamp,
     pub random: Seeded,
+    pub placers: Placers,
 }
 
 pub type Write<Q, R> = fn(&mut Tx<'_>, &Call, Q) -> Result<R, EcsError>;
@@ -36,6 +38,7 @@ impl World {
             state: ScopeState::default(),
             now: Timestamp::from_millis(1_000_000),
             random: Seeded::new(7),
+            placers: Placers::default(),
         }
     }
 
@@ -58,7 +61,8 @@ impl World {
         let call = self.call();
         let request: Q = shape(request);
         let mut state = self.state.clone();
-        let mut tx = Tx { scope: &self.scope, state: &mut state, now: self.now, random: &mut self.random };
+        let (random, placers) = (&mut self.random, &mut self.placers);
+        let mut tx = Tx { scope: &self.scope, state: &mut state, now: self.now, random, placers };
         let reply = operation(&mut tx, &call, request)?;
         state.ecs.check_invariants();
         self.state = state;
