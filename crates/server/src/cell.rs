@@ -3,6 +3,7 @@
 
 use crate::agents::{self, Agents};
 use crate::endpoint::{self, ReadRequest, Services};
+use crate::exec::{self, DataChannels};
 use crate::keys::Holder;
 use crate::os;
 use crate::transport::Response;
@@ -98,12 +99,13 @@ pub struct Cell {
     inbox: Inbox<Input>,
     next_call: AtomicU64,
     models: Vec<&'static ServiceModel>,
+    data_channels: Arc<DataChannels>,
 }
 
 impl Cell {
     pub fn new(shared: Arc<Shared>, inbox: Inbox<Input>) -> Cell {
         let models = SERVICES.iter().map(|service| service.model).collect();
-        Cell { shared, inbox, next_call: AtomicU64::new(1), models }
+        Cell { shared, inbox, next_call: AtomicU64::new(1), models, data_channels: Arc::default() }
     }
 
     fn prepare(&self, call: endpoint::Call, read: &mut ReadRequest<'_>) -> Result<Prepared, ApiError> {
@@ -161,6 +163,18 @@ impl Services for Cell {
         let state = self.shared.snapshot.load().snapshot(&caller.scope);
         let view = View { scope: &caller.scope, state: &state, now: os::now() };
         self.shared.agents.accept(view, &self.inbox, &caller, channel, parts, upgrade)
+    }
+
+    fn data_channel(
+        &self,
+        caller: Option<endpoint::Caller>,
+        asked: &exec::Asked,
+        parts: &Parts,
+        upgrade: OnUpgrade,
+    ) -> Result<Response, ApiError> {
+        let state = self.shared.snapshot.load().snapshot(&asked.scope);
+        let view = View { scope: &asked.scope, state: &state, now: os::now() };
+        self.data_channels.accept(view, caller.as_ref(), asked, parts, upgrade)
     }
 
     fn call(

@@ -2,12 +2,14 @@
 //! what comes back; every refusal in the shape of the protocol that the request speaks.
 
 use crate::agents;
+use crate::exec;
 use crate::keys::{Auth, Holder, Keys, open_account};
 use crate::os::{self, OsRandom};
 use crate::transport::{Handler, Refusal, Request, Response};
 use gantry_api::ecs;
 use gantry_decide::ids::{RequestId, Scope};
 use gantry_decide::time::Timestamp;
+use gantry_wire::data_channel;
 use gantry_wire::route::{self, Target};
 use gantry_wire::sigv4::{Claim, SignedRequest};
 use gantry_wire::{ApiError, EpochMillis, Protocol, Secret, ServiceModel, Structure, json, query, xml};
@@ -61,6 +63,19 @@ pub trait Services: Send + Sync + 'static {
     /// The refusal, in the form that agents read.
     fn upgrade(&self, caller: Caller, parts: &Parts, upgrade: OnUpgrade) -> Result<Response, ApiError>;
 
+    /// Lets one side of an ECS Exec session connect: an agent, whose request was signed, or a client, who is not known
+    /// but by the session's token.
+    ///
+    /// # Errors
+    /// When there is no such session, or the agent may not take part.
+    fn data_channel(
+        &self,
+        caller: Option<Caller>,
+        asked: &exec::Asked,
+        parts: &Parts,
+        upgrade: OnUpgrade,
+    ) -> Result<Response, ApiError>;
+
     /// Reads the request, authorises it and begins it; the future is its answer.
     fn call(&self, call: Call, read: &mut ReadRequest<'_>) -> Pin<Box<dyn Future<Output = Reply> + Send>>;
 }
@@ -103,8 +118,14 @@ impl<S: Services> Endpoint<S> {
 
     /// Lets an agent open its connection, or tells it why not: as an object of the exception's name and its text.
     fn connect(&self, parts: &Parts, upgrade: OnUpgrade, request_id: RequestId) -> Response {
-        let caller = self.authenticate(parts, &[], ecs::SERVICE, os::now());
-        match caller.and_then(|caller| self.services.upgrade(caller, parts, upgrade)) {
+        let upgraded = match exec::Asked::read(parts.uri.path(), parts.uri.query().unwrap_or_default()) {
+            Some(asked) => self.data_channel(&asked, parts, upgrade),
+            None => {
+                let caller = self.authenticate(parts, &[], ecs::SERVICE, os::now());
+                caller.and_then(|caller| self.services.upgrade(caller, parts, upgrade))
+            }
+        };
+        match upgraded {
             Ok(response) => response,
             Err(error) => {
                 let body = serde_json::json!({ error.code.as_ref(): error.message }).to_string();
@@ -112,6 +133,16 @@ impl<S: Services> Endpoint<S> {
                 respond(status, "application/json", body.into_bytes(), request_id)
             }
         }
+    }
+
+    fn data_channel(
+        &self,
+        asked: &exec::Asked,
+        parts: &Parts,
+        upgrade: OnUpgrade,
+    ) -> Result<Response, ApiError> {
+        let signed = asked.is_agents().then(|| self.authenticate(parts, &[], ecs::SERVICE, os::now()));
+        self.services.data_channel(signed.transpose()?, asked, parts, upgrade)
     }
 
     /// Finds out who signed a request for `service`. Also for requests that are no operations, such as an agent's
@@ -174,7 +205,10 @@ impl<S: Services> Handler for Endpoint<S> {
             return respond(StatusCode::OK, "application/json", br#"{"status":"ok"}"#.to_vec(), request_id);
         }
         match request {
-            Request { parts, upgrade: Some(upgrade), .. } if agents::channel(parts.uri.path()).is_some() => {
+            Request { parts, upgrade: Some(upgrade), .. }
+                if agents::channel(parts.uri.path()).is_some()
+                    || parts.uri.path().starts_with(data_channel::PATH) =>
+            {
                 self.connect(&parts, upgrade, request_id)
             }
             request => self.api(&request, request_id).await,

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod cell;
 pub mod committer;
 pub mod endpoint;
+pub mod exec;
 pub mod keys;
 pub mod os;
 pub mod server;

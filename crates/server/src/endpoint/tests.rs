@@ -14,6 +14,16 @@ use tokio::net::TcpStream;
 struct Parrot;
 
 impl Services for Parrot {
+    fn data_channel(
+        &self,
+        _: Option<Caller>,
+        _: &exec::Asked,
+        _: &Parts,
+        _: OnUpgrade,
+    ) -> Result<Response, ApiError> {
+        Err(ApiError::new("NothingHere", "a parrot has no containers"))
+    }
+
     fn upgrade(&self, _: Caller, _: &Parts, _: OnUpgrade) -> Result<Response, ApiError> {
         Err(ApiError::new("InactiveInstanceException", "not here"))
     }
