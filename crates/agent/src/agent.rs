@@ -62,7 +62,7 @@ pub enum AgentError {
 }
 
 /// The operating system's randomness.
-struct OsRandom;
+pub(crate) struct OsRandom;
 
 impl Random for OsRandom {
     fn fill(&mut self, bytes: &mut [u8]) {

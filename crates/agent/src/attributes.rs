@@ -15,11 +15,13 @@ const CAPABILITIES: &[&str] = &[
     "com.amazonaws.ecs.capability.logging-driver.none",
     "com.amazonaws.ecs.capability.privileged-container",
     "ecs.capability.container-ordering",
+    "ecs.capability.execute-command",
     "ecs.capability.execution-role-awslogs",
     "ecs.capability.full-sync",
     "ecs.capability.increased-task-cpu-limit",
     "ecs.capability.task-cpu-mem-limit",
     "ecs.capability.task-eni",
+    "gantry.execute-command",
     "gantry.inline-eni",
 ];
 

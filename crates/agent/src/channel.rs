@@ -188,21 +188,43 @@ fn lost(error: &Error) -> End {
 }
 
 async fn connect(client: &Client, target: &Target) -> Result<WebSocketStream<TcpStream>, End> {
-    let broken = |reason: String| End::Broken(reason);
-    let rest = target.base.strip_prefix("http://");
-    let rest = rest.ok_or_else(|| broken(format!("'{}' is no http:// address", target.base)))?;
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (origin, path) = split(&target.base).map_err(End::Broken)?;
     let path = format!("/{}/ws", path.trim_matches('/'));
+    dial(client, origin, &path, &target.query).await.map_err(|reason| {
+        if reason.contains("InactiveInstanceException") { End::Inactive } else { End::Broken(reason) }
+    })
+}
+
+/// The origin and the path of an address.
+fn split(base: &str) -> Result<(&str, &str), String> {
+    let scheme = "http://";
+    let rest = base.strip_prefix(scheme).ok_or_else(|| format!("'{base}' is no {scheme} address"))?;
+    let host = rest.find('/').unwrap_or(rest.len());
+    Ok(base.split_at(scheme.len() + host))
+}
+
+/// Opens a WebSocket with a signed request to a path of `origin`, `http://host:port`.
+///
+/// # Errors
+/// In words: what was refused, with the beginning of the answer, or did not work.
+pub async fn dial(
+    client: &Client,
+    origin: &str,
+    path: &str,
+    query: &str,
+) -> Result<WebSocketStream<TcpStream>, String> {
+    let (origin, _) = split(origin)?;
+    let host = &origin["http://".len()..];
     let address = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
         host.to_owned()
     } else {
         format!("{host}:80")
     };
-    let stream = TcpStream::connect(&address).await.map_err(|error| broken(format!("{address}: {error}")))?;
-    stream.set_nodelay(true).map_err(|error| broken(error.to_string()))?;
-    let uri = format!("ws://{host}{path}?{}", target.query);
-    let mut request: Request<()> = uri.into_client_request().map_err(|error| broken(error.to_string()))?;
-    for (name, value) in client.sign_upgrade(host, &path, &target.query) {
+    let stream = TcpStream::connect(&address).await.map_err(|error| format!("{address}: {error}"))?;
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let uri = format!("ws://{host}{path}?{query}");
+    let mut request: Request<()> = uri.into_client_request().map_err(|error| error.to_string())?;
+    for (name, value) in client.sign_upgrade(host, path, query) {
         if let Ok(value) = HeaderValue::from_str(&value) {
             request.headers_mut().insert(HeaderName::from_static(name), value);
         }
@@ -214,11 +236,8 @@ async fn connect(client: &Client, target: &Target) -> Result<WebSocketStream<Tcp
         Err(Error::Http(response)) => {
             let body = response.body().as_deref().unwrap_or_default();
             let text = String::from_utf8_lossy(body).chars().take(500).collect::<String>();
-            if text.contains("InactiveInstanceException") {
-                return Err(End::Inactive);
-            }
-            Err(broken(format!("refused with status {}: {text}", response.status())))
+            Err(format!("refused with status {}: {text}", response.status()))
         }
-        Err(error) => Err(broken(error.to_string())),
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -6,6 +6,7 @@ mod channel;
 pub mod client;
 pub mod config;
 pub mod driver;
+pub mod exec;
 pub mod images;
 pub mod network;
 pub mod protocol;

@@ -8,8 +8,10 @@ mod saver;
 
 pub use saver::Saver;
 
+use crate::agent::OsRandom;
 use crate::client::Client;
 use crate::config::AgentConfig;
+use crate::exec;
 use crate::images::{Images, LocalImage};
 use crate::network::{Bridged, Network};
 use crate::protocol::manifest::Manifests;
@@ -29,13 +31,15 @@ use gantry_wire::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 /// Events that may wait. Who has one waits with it.
 pub const EVENTS_MAX: usize = 1024;
 /// What a task takes beyond its stop time-out when everything is to be stopped.
 const STOP_SLACK: Duration = Duration::from_secs(15);
+/// Terminals open at once on this host. ECS allows a thousand for one container; each is a process and a connection.
+const EXEC_SESSIONS_MAX: usize = 256;
 /// No timer: far enough away.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -109,6 +113,7 @@ pub struct Driver<R> {
     /// To the control plane; full or closed means that there is no connection to speak of.
     acs: mpsc::Sender<String>,
     wake: Option<Instant>,
+    exec_sessions: Arc<Semaphore>,
 }
 
 /// How the loop was asked to end.
@@ -126,7 +131,18 @@ impl<R: Runtime> Driver<R> {
         acs: mpsc::Sender<String>,
     ) -> Driver<R> {
         let manifests = Manifests::new(instance.timeline);
-        Driver { engine, hands, inbox, saver, tasks: BTreeMap::new(), instance, manifests, acs, wake: None }
+        Driver {
+            engine,
+            hands,
+            inbox,
+            saver,
+            tasks: BTreeMap::new(),
+            instance,
+            manifests,
+            acs,
+            wake: None,
+            exec_sessions: Arc::new(Semaphore::new(EXEC_SESSIONS_MAX)),
+        }
     }
 
     /// Takes up what an earlier run left: its tasks, and the containers that the runtime knows. Containers of no task
@@ -298,9 +314,35 @@ impl<R: Runtime> Driver<R> {
                     }
                 }
             }
+            "ExecuteCommandMessage" => {
+                if let Ok(message) = frame.message::<acs::ExecuteCommandMessage>() {
+                    self.execute(message);
+                }
+            }
             kind => tracing::debug!(kind, "a message that asks for nothing here"),
         }
         false
+    }
+
+    /// Begins a session of ECS Exec, which from then on is nobody's business here.
+    fn execute(&mut self, message: acs::ExecuteCommandMessage) {
+        let task = TaskArn(message.task_arn);
+        if !self.tasks.contains_key(&task) {
+            return tracing::warn!(%task, "a command for a task that is not here");
+        }
+        let Ok(permit) = Arc::clone(&self.exec_sessions).try_acquire_owned() else {
+            return tracing::warn!(%task, "too many ECS Exec sessions");
+        };
+        let Some(path) = exec::path(&task.0, &message.session_id) else {
+            return tracing::warn!(%task, "a command for a task of no account");
+        };
+        let container = container_id(&task, &message.container_name);
+        let asked = exec::Asked { session: message.session_id, path, container, command: message.command };
+        let hands = Arc::clone(&self.hands);
+        tokio::spawn(async move {
+            exec::run(&hands.client, &hands.config.endpoint, &hands.runtime, asked, Box::new(OsRandom)).await;
+            drop(permit);
+        });
     }
 
     fn send(&self, kind: &str, message: &dyn gantry_wire::Structure) {
