@@ -190,25 +190,25 @@ fn lost(error: &Error) -> End {
 async fn connect(client: &Client, target: &Target) -> Result<WebSocketStream<TcpStream>, End> {
     let (origin, path) = split(&target.base).map_err(End::Broken)?;
     let path = format!("/{}/ws", path.trim_matches('/'));
-    dial(client, origin, &path, &target.query).await.map_err(|reason| {
+    dial(Some(client), origin, &path, &target.query).await.map_err(|reason| {
         if reason.contains("InactiveInstanceException") { End::Inactive } else { End::Broken(reason) }
     })
 }
 
 /// The origin and the path of an address.
-fn split(base: &str) -> Result<(&str, &str), String> {
+pub fn split(base: &str) -> Result<(&str, &str), String> {
     let scheme = "http://";
     let rest = base.strip_prefix(scheme).ok_or_else(|| format!("'{base}' is no {scheme} address"))?;
     let host = rest.find('/').unwrap_or(rest.len());
     Ok(base.split_at(scheme.len() + host))
 }
 
-/// Opens a WebSocket with a signed request to a path of `origin`, `http://host:port`.
+/// Opens a WebSocket to a path of `origin`, `http://host:port`, with a request that `client` signs, if any.
 ///
 /// # Errors
 /// In words: what was refused, with the beginning of the answer, or did not work.
 pub async fn dial(
-    client: &Client,
+    client: Option<&Client>,
     origin: &str,
     path: &str,
     query: &str,
@@ -224,7 +224,7 @@ pub async fn dial(
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let uri = format!("ws://{host}{path}?{query}");
     let mut request: Request<()> = uri.into_client_request().map_err(|error| error.to_string())?;
-    for (name, value) in client.sign_upgrade(host, path, query) {
+    for (name, value) in client.map(|client| client.sign_upgrade(host, path, query)).into_iter().flatten() {
         if let Ok(value) = HeaderValue::from_str(&value) {
             request.headers_mut().insert(HeaderName::from_static(name), value);
         }

@@ -5,6 +5,7 @@ mod attributes;
 mod channel;
 pub mod client;
 pub mod config;
+pub mod data_channel;
 pub mod driver;
 pub mod exec;
 pub mod images;

@@ -27,6 +27,7 @@ enum Command {
     Agent(cli::agent::AgentArgs),
     Status(cli::status::StatusArgs),
     Logs(cli::logs::LogsArgs),
+    Exec(cli::exec::ExecArgs),
     Env(cli::env::EnvArgs),
     Image(cli::image::ImageArgs),
     Sweep(cli::sweep::SweepArgs),
@@ -45,29 +46,31 @@ fn main() -> ExitCode {
     }
     let command = Cli::parse().command;
     log_to_stderr();
-    let result = match command {
-        Command::Up(arguments) => cli::up::run(arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Server(arguments) => cli::server::run(arguments),
-        Command::Agent(arguments) => cli::agent::run(arguments),
-        Command::Status(arguments) => cli::status::run(&arguments, &mut stdout()),
-        Command::Logs(arguments) => cli::logs::run(&arguments, &mut stdout()),
-        Command::Sweep(arguments) => cli::sweep::run(&arguments, &mut stdout()),
-        Command::Env(arguments) => cli::env::run(&arguments, &mut stdout()),
-        Command::Image(arguments) => cli::image::run(&arguments, &mut stdout()),
+    run(command).unwrap_or_else(|error| {
+        eprintln!("gantry: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        // Its exit code is that of the command in the container.
+        Command::Exec(arguments) => return cli::exec::run(&arguments),
+        Command::Up(arguments) => cli::up::run(arguments)?,
+        Command::Demo(arguments) => demo::run(&arguments)?,
+        Command::Server(arguments) => cli::server::run(arguments)?,
+        Command::Agent(arguments) => cli::agent::run(arguments)?,
+        Command::Status(arguments) => cli::status::run(&arguments, &mut stdout())?,
+        Command::Logs(arguments) => cli::logs::run(&arguments, &mut stdout())?,
+        Command::Sweep(arguments) => cli::sweep::run(&arguments, &mut stdout())?,
+        Command::Env(arguments) => cli::env::run(&arguments, &mut stdout())?,
+        Command::Image(arguments) => cli::image::run(&arguments, &mut stdout())?,
         Command::Completions(arguments) => {
             cli::manual::completions(&arguments, Cli::command(), &mut stdout());
-            Ok(())
         }
-        Command::Man(_) => cli::manual::man(Cli::command(), &mut stdout()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("gantry: {error:#}");
-            ExitCode::FAILURE
-        }
+        Command::Man(_) => cli::manual::man(Cli::command(), &mut stdout())?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Logs go to standard error; `GANTRY_LOG` takes the usual filters (`info`, `gantry_server=debug`), and JSON lines

@@ -212,15 +212,13 @@ async fn pump(
     to: &mut (impl Sink<Message, Error = Error> + Unpin),
 ) {
     while let Some(Ok(message)) = from.next().await {
-        match message {
-            Message::Binary(_) | Message::Text(_) => {
-                if !matches!(timeout(SEND_MAX, to.send(message)).await, Ok(Ok(()))) {
-                    return;
-                }
-            }
-            Message::Close(_) => return,
-            // Pings are answered by the library.
-            _ => {}
+        if message.is_close() {
+            return;
+        }
+        // Pings are answered by the library.
+        let is_said = message.is_binary() || message.is_text();
+        if is_said && !matches!(timeout(SEND_MAX, to.send(message)).await, Ok(Ok(()))) {
+            return;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod env;
+pub mod exec;
 pub mod image;
 pub mod logs;
 pub mod manual;

@@ -1,27 +1,23 @@
 //! `gantry status`: what there is and how it does, on one screen.
 
-use crate::api::Api;
-use crate::config::DATA_DIR;
+use crate::api::{self, Api, ApiArgs};
 use anyhow::Result;
 use clap::Args;
 use gantry_api::ecs;
-use gantry_decide::ids::Region;
 use std::io::Write;
-use std::path::PathBuf;
+
+/// Clusters that one call describes.
+const DESCRIBED_MAX: usize = 100;
 
 /// Show clusters, container instances, services and tasks
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Directory of the server's state
-    #[arg(long, value_name = "DIR", env = "GANTRY_DATA_DIR", default_value = DATA_DIR)]
-    data_dir: PathBuf,
-    /// Region to look at
-    #[arg(long, value_name = "REGION", env = "GANTRY_REGION", default_value = "us-east-1")]
-    region: Region,
+    #[command(flatten)]
+    api: ApiArgs,
 }
 
 pub fn run(arguments: &StatusArgs, out: &mut impl Write) -> Result<()> {
-    let api = Api::running(&arguments.data_dir, &arguments.region)?;
+    let api = arguments.api.connect()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(show(&api, out))
 }
 
@@ -70,17 +66,17 @@ async fn show(api: &Api, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// The part of an ARN behind its last slash.
 fn last(arn: Option<&str>) -> &str {
-    arn.unwrap_or_default().rsplit('/').next().unwrap_or_default()
+    api::last(arn.unwrap_or_default())
 }
 
 async fn clusters(api: &Api) -> Result<Vec<ecs::Cluster>> {
-    let arns = api.call::<ecs::ListClusters>(ecs::ListClustersRequest::default()).await?.cluster_arns;
-    let clusters = arns.filter(|arns| !arns.is_empty());
-    let Some(clusters) = clusters else { return Ok(Vec::new()) };
-    let request = ecs::DescribeClustersRequest { clusters: Some(clusters), ..Default::default() };
-    Ok(api.call::<ecs::DescribeClusters>(request).await?.clusters.unwrap_or_default())
+    let mut all = Vec::new();
+    for arns in api.clusters().await?.chunks(DESCRIBED_MAX) {
+        let request = ecs::DescribeClustersRequest { clusters: Some(arns.to_vec()), ..Default::default() };
+        all.extend(api.call::<ecs::DescribeClusters>(request).await?.clusters.unwrap_or_default());
+    }
+    Ok(all)
 }
 
 async fn services(api: &Api, cluster: &str) -> Result<Vec<ecs::Service>> {
@@ -113,28 +109,10 @@ async fn services(api: &Api, cluster: &str) -> Result<Vec<ecs::Service>> {
 async fn tasks(api: &Api, cluster: &str) -> Result<Vec<ecs::Task>> {
     let mut all = Vec::new();
     for desired in [ecs::DesiredStatus::Running, ecs::DesiredStatus::Stopped] {
-        let mut next_token = None;
-        loop {
-            let request = ecs::ListTasksRequest {
-                cluster: Some(cluster.to_owned()),
-                desired_status: Some(desired),
-                next_token,
-                ..Default::default()
-            };
-            let page = api.call::<ecs::ListTasks>(request).await?;
-            let tasks = page.task_arns.unwrap_or_default();
-            if !tasks.is_empty() {
-                let request = ecs::DescribeTasksRequest {
-                    cluster: Some(cluster.to_owned()),
-                    tasks,
-                    ..Default::default()
-                };
-                all.extend(api.call::<ecs::DescribeTasks>(request).await?.tasks.unwrap_or_default());
-            }
-            next_token = page.next_token;
-            if next_token.is_none() {
-                break;
-            }
+        for tasks in api.tasks(cluster, desired).await? {
+            let request =
+                ecs::DescribeTasksRequest { cluster: Some(cluster.to_owned()), tasks, ..Default::default() };
+            all.extend(api.call::<ecs::DescribeTasks>(request).await?.tasks.unwrap_or_default());
         }
     }
     Ok(all)
