@@ -1,8 +1,17 @@
 """Bytes that no well-meaning client sends: always an answer, never a 5xx, and the server goes on."""
 
+import hashlib
+import io
+import json
 import socket
+import urllib.error
 import urllib.parse
+import urllib.request
 
+import botocore.auth
+import botocore.awsrequest
+import botocore.credentials
+import botocore.httpchecksum
 import pytest
 
 
@@ -51,3 +60,74 @@ def test_garbage_does_not_hurt(gantry):
         answer = exchange(gantry, payload, hang_up=True)
         assert not answer or answer.split(b" ", 2)[1].startswith(b"4"), payload[:20]
     assert gantry.health() == 200
+
+
+def credentials(gantry):
+    environment = gantry.environment
+    return botocore.credentials.Credentials(
+        environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]), environment["AWS_DEFAULT_REGION"]
+
+
+def send(request, data):
+    """Status and body of what is answered."""
+    headers = {name: value for name, value in request.headers.items()}
+    try:
+        prepared = urllib.request.Request(request.url, data=data, headers=headers, method="POST")
+        with urllib.request.urlopen(prepared, timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def list_clusters(gantry, body):
+    return botocore.awsrequest.AWSRequest("POST", gantry.url + "/", data=body, headers={
+        "X-Amz-Target": "AmazonEC2ContainerServiceV20141113.ListClusters", "Content-Type": "application/x-amz-json-1.1"})
+
+
+def test_a_body_in_chunks_as_botocore_signs_it(gantry):
+    for content, spoilt, status in [(b'{"maxResults": 1}', False, 200), (b'{"maxResults": 1}', True, 400)]:
+        request = list_clusters(gantry, None)
+        wrapper = botocore.httpchecksum.AwsChunkedWrapper(
+            io.BytesIO(content), checksum_cls=botocore.httpchecksum.Crc32Checksum, checksum_name="x-amz-checksum-crc32")
+        body = wrapper.read()
+        request.headers["Content-Encoding"] = "aws-chunked"
+        request.headers["X-Amz-Trailer"] = "x-amz-checksum-crc32"
+        request.headers["X-Amz-Decoded-Content-Length"] = str(len(content))
+        request.context["checksum"] = {"request_algorithm": {"in": "trailer"}}
+        request.headers["X-Amz-Content-SHA256"] = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+        keys, region = credentials(gantry)
+        signer = botocore.auth.SigV4Auth(keys, "ecs", region)
+        signer.payload = lambda _: "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+        signer.add_auth(request)
+        answer = send(request, body.replace(b": 1", b": 2") if spoilt else body)
+        assert answer[0] == status, answer
+        assert (b"clusterArns" if status == 200 else b"BadDigest") in answer[1]
+
+
+def test_presigned_requests_are_bound_to_their_body(gantry):
+    keys, region = credentials(gantry)
+    body = b'{"maxResults":1}'
+    # botocore would move a body into the query string; here it stays, and its hash is signed.
+    request = list_clusters(gantry, None)
+    signer = botocore.auth.SigV4QueryAuth(keys, "ecs", region, expires=60)
+    signer.payload = lambda _: hashlib.sha256(body).hexdigest()
+    signer.add_auth(request)
+    assert send(request, body)[0] == 200
+    status, answer = send(request, b"{}")
+    assert (status, json.loads(answer)["__type"]) == (400, "InvalidSignatureException")
+    request.headers["X-Amz-Content-SHA256"] = "UNSIGNED-PAYLOAD"
+    assert send(request, b"{}")[0] == 400
+    del request.headers["X-Amz-Content-SHA256"]
+    request.headers["X-Amz-Meta"] = "1"
+    status, answer = send(request, body)
+    assert (status, "'x-amz-meta' must be a 'SignedHeader'" in json.loads(answer)["message"]) == (400, True)
+
+
+def test_a_presigned_identity_is_answered_as_xml(gantry):
+    url = gantry.client("sts").generate_presigned_url("get_caller_identity", ExpiresIn=60, HttpMethod="GET")
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert b"<Arn>arn:aws:iam::" in answer.read()
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(url.replace("X-Amz-Expires=60", "X-Amz-Expires=600"), timeout=10)
+    assert refused.value.code == 403
+    assert b"<Code>SignatureDoesNotMatch</Code>" in refused.value.read()

@@ -7,7 +7,7 @@ use gantry_decide::ids::AccountId;
 use gantry_decide::query::Query;
 use gantry_decide::task::validate::validate;
 use gantry_wire::envelope::Frame;
-use gantry_wire::sigv4::{Claim, SignedRequest};
+use gantry_wire::sigv4::{Claim, Payload, SignedRequest};
 use gantry_wire::{EpochMillis, Secret, json, query};
 
 type Reader = Box<dyn Fn(&[u8])>;
@@ -22,6 +22,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "json", samples: json_samples, reader: json_reader },
     Target { name: "query", samples: query_samples, reader: query_reader },
     Target { name: "sigv4", samples: sigv4_samples, reader: sigv4_reader },
+    Target { name: "chunked", samples: chunked_samples, reader: chunked_reader },
     Target { name: "expression", samples: expression_samples, reader: expression_reader },
     Target { name: "agent", samples: agent_samples, reader: agent_reader },
     Target { name: "definition", samples: definition_samples, reader: definition_reader },
@@ -93,7 +94,38 @@ fn sigv4_reader() -> Reader {
             SignedRequest { method: "GET", path: "/", query: &text, headers: &headers[..1], body: b"" };
         for request in [in_header, in_query] {
             if let Ok(claim) = Claim::read(&request) {
-                let _ = claim.verify(&request, &Secret::new("secret"), EpochMillis(1_767_225_600_000));
+                let key = claim.key(&Secret::new("secret"));
+                let payload = Payload::Whole(request.body);
+                let _ = claim.verify(&request, &payload, &key, EpochMillis(1_767_225_600_000));
+            }
+        }
+    })
+}
+
+fn chunked_samples() -> Vec<Vec<u8>> {
+    all(&[
+        "9\r\n123456789\r\n0\r\nx-amz-checksum-crc32:y/Q5Jg==\r\n\r\n",
+        "1;chunk-signature=00\r\na\r\n0;chunk-signature=11\r\nx-amz-checksum-crc32:6Le+Qw==\r\nx-amz-trailer-signature:22\r\n\r\n",
+    ])
+}
+
+/// The input as a body in each form of chunks. Frames are never data.
+fn chunked_reader() -> Reader {
+    Box::new(|input| {
+        for form in [
+            "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+            "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
+            "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+        ] {
+            for length in ["1", "9"] {
+                let headers = [
+                    ("x-amz-content-sha256", form),
+                    ("x-amz-decoded-content-length", length),
+                    ("x-amz-trailer", "x-amz-checksum-crc32"),
+                ];
+                if let Ok(payload) = Payload::read(&headers, input) {
+                    assert!(payload.data().len() < input.len(), "frames take room");
+                }
             }
         }
     })

@@ -3,7 +3,7 @@
 
 use crate::agents;
 use crate::exec;
-use crate::keys::{Auth, Holder, Keys, open_account};
+use crate::keys::{Auth, Holder, Keys, SigningKeys, open_account};
 use crate::os::{self, OsRandom};
 use crate::transport::{Handler, Refusal, Request, Response};
 use gantry_api::ecs;
@@ -11,7 +11,7 @@ use gantry_decide::ids::{RequestId, Scope};
 use gantry_decide::time::Timestamp;
 use gantry_wire::data_channel;
 use gantry_wire::route::{self, Target};
-use gantry_wire::sigv4::{Claim, SignedRequest};
+use gantry_wire::sigv4::{Claim, Payload, Refusal as BadSignature, SignedRequest};
 use gantry_wire::{ApiError, EpochMillis, Protocol, Secret, ServiceModel, Structure, json, query, xml};
 use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
@@ -85,12 +85,18 @@ pub struct Endpoint<S> {
     pub services: S,
     pub keys: Arc<Keys>,
     pub auth: Auth,
+    pub signing_keys: SigningKeys,
 }
 
 impl<S: Services> Endpoint<S> {
     async fn api(&self, request: &Request, request_id: RequestId) -> Response {
         let Request { parts, body, .. } = request;
-        let form = has_form(parts).then_some(body.as_ref());
+        let headers = headers(parts);
+        let payload = match Payload::read(&headers, body) {
+            Ok(payload) => payload,
+            Err(error) => return encode_error(spoken(parts), NO_NAMESPACE, &error, request_id),
+        };
+        let form = has_form(parts).then(|| payload.data());
         let header = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
         let query_string = parts.uri.query().unwrap_or_default();
         let target = match route::target(self.services.models(), header, query_string, form) {
@@ -98,12 +104,12 @@ impl<S: Services> Endpoint<S> {
             Err((protocol, error)) => return encode_error(protocol, NO_NAMESPACE, &error, request_id),
         };
         let service = target.service;
-        let reply = match self.authenticate(parts, body, service, os::now()) {
+        let reply = match self.authenticate(parts, &headers, &payload, service, os::now()) {
             Ok(caller) => {
                 let call = Call { caller, target: target.clone(), request_id, base_url: base_url(parts) };
                 // An awsQuery request may stand in the query string, the body or both.
                 let mut read = |structure: &mut dyn Structure| match service.protocol {
-                    Protocol::AwsJson(_) => json::read(structure, body),
+                    Protocol::AwsJson(_) => json::read(structure, payload.data()),
                     Protocol::AwsQuery => query::read(structure, &joined(query_string, form)),
                 };
                 self.services.call(call, &mut read).await
@@ -120,10 +126,7 @@ impl<S: Services> Endpoint<S> {
     fn connect(&self, parts: &Parts, upgrade: OnUpgrade, request_id: RequestId) -> Response {
         let upgraded = match exec::Asked::read(parts.uri.path(), parts.uri.query().unwrap_or_default()) {
             Some(asked) => self.data_channel(&asked, parts, upgrade),
-            None => {
-                let caller = self.authenticate(parts, &[], ecs::SERVICE, os::now());
-                caller.and_then(|caller| self.services.upgrade(caller, parts, upgrade))
-            }
+            None => self.upgrader(parts).and_then(|caller| self.services.upgrade(caller, parts, upgrade)),
         };
         match upgraded {
             Ok(response) => response,
@@ -141,60 +144,78 @@ impl<S: Services> Endpoint<S> {
         parts: &Parts,
         upgrade: OnUpgrade,
     ) -> Result<Response, ApiError> {
-        let signed = asked.is_agents().then(|| self.authenticate(parts, &[], ecs::SERVICE, os::now()));
+        let signed = asked.is_agents().then(|| self.upgrader(parts));
         self.services.data_channel(signed.transpose()?, asked, parts, upgrade)
+    }
+
+    /// Who asks for an upgrade: a request of ECS without a body.
+    fn upgrader(&self, parts: &Parts) -> Result<Caller, ApiError> {
+        self.authenticate(parts, &headers(parts), &Payload::Whole(&[]), ecs::SERVICE, os::now())
     }
 
     /// Finds out who signed a request for `service`. Also for requests that are no operations, such as an agent's
     /// WebSocket upgrade.
     ///
     /// # Errors
-    /// AWS's error for what is wrong with the signature or the key.
-    pub fn authenticate(
+    /// AWS's error for what is wrong with the signature or the key, as services of this protocol word it.
+    fn authenticate(
         &self,
         parts: &Parts,
-        body: &[u8],
+        headers: &[(&str, &str)],
+        payload: &Payload<'_>,
         service: &ServiceModel,
         now: Timestamp,
     ) -> Result<Caller, ApiError> {
-        // A value that is not text cannot have been signed; leaving it out makes the signature fail if it was named.
-        let headers: Vec<(&str, &str)> =
-            parts.headers.iter().filter_map(|(n, v)| Some((n.as_str(), v.to_str().ok()?))).collect();
         let signed = SignedRequest {
             method: parts.method.as_str(),
             path: parts.uri.path(),
             query: parts.uri.query().unwrap_or_default(),
-            headers: &headers,
-            body,
+            headers,
+            body: payload.data(),
         };
-        let claim = Claim::read(&signed)?;
-        let (account, holder) = match self.auth {
-            Auth::Open => (open_account(&claim.access_key_id, self.keys.account), Holder::Root),
-            Auth::Strict => {
-                let unknown = || {
-                    let message = "The security token included in the request is invalid.";
-                    ApiError::new("UnrecognizedClientException", message)
-                };
-                let (pair, holder) = self.keys.find(&claim.access_key_id).ok_or_else(unknown)?;
-                // Keys of this installation are permanent: a token with one is not ours.
-                if claim.session_token.is_some() {
-                    return Err(unknown());
-                }
-                claim.verify(&signed, &Secret::new(&pair.secret_access_key), EpochMillis(now.as_millis()))?;
-                if claim.service != service.signing_name {
-                    let message = format!(
-                        "Credential should be scoped to correct service: '{}'.",
-                        service.signing_name
-                    );
-                    return Err(ApiError::new("InvalidSignatureException", message));
-                }
-                (self.keys.account, holder)
+        let caller = || {
+            let claim = Claim::read(&signed)?;
+            let (account, holder) = match self.auth {
+                Auth::Open => (open_account(&claim.access_key_id, self.keys.account), Holder::Root),
+                Auth::Strict => (self.keys.account, self.verify(&claim, &signed, payload, service, now)?),
+            };
+            let region = claim.region.parse().map_err(|_| {
+                BadSignature::Mismatch("Credential should be scoped to a valid region.".to_owned())
+            })?;
+            Ok(Caller { scope: Scope { account, region }, holder, access_key_id: claim.access_key_id })
+        };
+        caller().map_err(|refusal: BadSignature| refusal.in_protocol(service.protocol))
+    }
+
+    /// Who holds the key that made this signature.
+    fn verify(
+        &self,
+        claim: &Claim,
+        signed: &SignedRequest<'_>,
+        payload: &Payload<'_>,
+        service: &ServiceModel,
+        now: Timestamp,
+    ) -> Result<Holder, BadSignature> {
+        let (pair, holder) = self.keys.find(&claim.access_key_id).ok_or(BadSignature::Unknown)?;
+        // Keys of this installation are permanent: a token with one is not ours.
+        if claim.session_token.is_some() {
+            return Err(BadSignature::Unknown);
+        }
+        let now = EpochMillis(now.as_millis());
+        match self.signing_keys.get(&claim.credential) {
+            Some(key) => claim.verify(signed, payload, &key, now)?,
+            None => {
+                let key = claim.key(&Secret::new(&pair.secret_access_key));
+                claim.verify(signed, payload, &key, now)?;
+                self.signing_keys.keep(&claim.credential, key);
             }
-        };
-        let region = claim.region.parse().map_err(|_| {
-            ApiError::new("InvalidSignatureException", "Credential should be scoped to a valid region.")
-        })?;
-        Ok(Caller { scope: Scope { account, region }, holder, access_key_id: claim.access_key_id })
+        }
+        if claim.service != service.signing_name {
+            let message =
+                format!("Credential should be scoped to correct service: '{}'.", service.signing_name);
+            return Err(BadSignature::Mismatch(message));
+        }
+        Ok(holder)
     }
 }
 
@@ -233,9 +254,19 @@ impl<S: Services> Handler for Endpoint<S> {
             }
         };
         let error = ApiError::new(code, message).with_status(refusal.status().as_u16());
-        let protocol = if has_form(parts) { Protocol::AwsQuery } else { Protocol::AwsJson("1.1") };
-        encode_error(protocol, NO_NAMESPACE, &error, RequestId::random(&mut OsRandom))
+        encode_error(spoken(parts), NO_NAMESPACE, &error, RequestId::random(&mut OsRandom))
     }
+}
+
+/// Names in lower case. A value that is not text cannot have been signed; leaving it out makes the signature fail if
+/// it was named.
+fn headers(parts: &Parts) -> Vec<(&str, &str)> {
+    parts.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect()
+}
+
+/// The protocol in which a request is refused of which nothing else is known.
+fn spoken(parts: &Parts) -> Protocol {
+    if has_form(parts) { Protocol::AwsQuery } else { Protocol::AwsJson("1.1") }
 }
 
 fn has_form(parts: &Parts) -> bool {

@@ -4,6 +4,10 @@
 //! what container agents do and nothing else. They live in one JSON file in the data directory that only its owner
 //! may read.
 
+mod signing;
+
+pub use signing::SigningKeys;
+
 use gantry_decide::ids::AccountId;
 use rand::Rng;
 use serde::{Deserialize, Serialize};

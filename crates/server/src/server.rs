@@ -3,7 +3,7 @@
 use crate::backend::sqlite::{OpenError, SqliteBackend};
 use crate::cell::{Cell, Shared};
 use crate::endpoint::Endpoint;
-use crate::keys::{Auth, Keys, KeysError};
+use crate::keys::{Auth, Keys, KeysError, SigningKeys};
 use crate::os::OsRandom;
 use crate::transport::{Options, Transport};
 use crate::writer::{Fatal, Writer};
@@ -84,7 +84,12 @@ impl Server {
         let writer = Writer::start(engine, Box::new(backend), Fence(0), perform, on_fatal)
             .map_err(StartError::Writer)?;
         let services = Cell::new(Arc::clone(&shared), writer.inbox());
-        let endpoint = Arc::new(Endpoint { services, keys: Arc::clone(&keys), auth: config.auth });
+        let endpoint = Arc::new(Endpoint {
+            services,
+            keys: Arc::clone(&keys),
+            auth: config.auth,
+            signing_keys: SigningKeys::default(),
+        });
         let address = config.address;
         let transport = Transport::start(address, endpoint, config.transport)
             .await

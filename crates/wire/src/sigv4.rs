@@ -1,19 +1,26 @@
 //! AWS Signature Version 4: verifying what clients sign, in a header or in a query string, and signing what our own
 //! agent sends. Facts: AWS's public description of the algorithm. The time and the keys are arguments.
 
-use crate::error::ApiError;
 use crate::field::{EpochMillis, Secret};
-use aws_lc_rs::{digest, hmac};
 use std::fmt::Write as _;
 use subtle::ConstantTimeEq;
 
 mod canonical;
+mod checksum;
+mod key;
+mod payload;
+mod refusal;
 mod stamp;
 
 pub use canonical::{UNSIGNED_PAYLOAD, sha256_hex};
+pub use key::SigningKey;
+pub use payload::{Chunked, Payload};
+pub use refusal::Refusal;
 pub use stamp::Stamp;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+/// The header that tells a body's hash, or that the body goes without one, or that it comes in signed chunks.
+const CONTENT_SHA256: &str = "x-amz-content-sha256";
 /// How far a client's clock may be off: AWS's figure.
 const SKEW_MAX_MILLIS: i64 = 5 * 60 * 1000;
 /// Longest life of a presigned URL: AWS's figure, a week.
@@ -32,8 +39,8 @@ pub struct SignedRequest<'a> {
     pub body: &'a [u8],
 }
 
-impl SignedRequest<'_> {
-    fn header(&self, name: &str) -> Option<&str> {
+impl<'a> SignedRequest<'a> {
+    fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
     }
 }
@@ -45,37 +52,44 @@ pub struct Claim {
     pub region: String,
     pub service: String,
     pub session_token: Option<String>,
-    date: String,
+    /// The whole of what `Credential` says, which names exactly one signing key.
+    pub credential: String,
     stamp: Stamp,
     signed_headers: Vec<String>,
     signature: String,
     presigned_seconds: Option<i64>,
 }
 
-fn incomplete(message: &str) -> ApiError {
-    ApiError::new("IncompleteSignatureException", message)
+fn incomplete(message: impl Into<String>) -> Refusal {
+    Refusal::Incomplete(message.into())
 }
 
 impl Claim {
     /// Reads the claim of a request from its `Authorization` header or its presigned query.
     ///
     /// # Errors
-    /// `MissingAuthenticationTokenException` without any, `IncompleteSignatureException` for one with parts missing.
-    pub fn read(request: &SignedRequest<'_>) -> Result<Claim, ApiError> {
+    /// What is missing or malformed, in AWS's words and order of checks.
+    pub fn read(request: &SignedRequest<'_>) -> Result<Claim, Refusal> {
+        let presigned =
+            request.query.contains("X-Amz-Algorithm=") || request.query.contains("X-Amz-Signature=");
         match request.header("authorization") {
+            Some(_) if presigned => Err(Refusal::Mismatch(
+                "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."
+                    .to_owned(),
+            )),
             Some(header) => Claim::from_header(request, header),
-            None if request.query.contains("X-Amz-Signature=") => Claim::from_query(request),
-            None => Err(ApiError::new("MissingAuthenticationTokenException", "Missing Authentication Token")),
+            None if presigned => Claim::from_query(request),
+            None => Err(Refusal::Missing),
         }
     }
 
-    fn from_header(request: &SignedRequest<'_>, header: &str) -> Result<Claim, ApiError> {
+    fn from_header(request: &SignedRequest<'_>, header: &str) -> Result<Claim, Refusal> {
         let rest = header
             .strip_prefix(ALGORITHM)
             .ok_or_else(|| incomplete("Authorization header requires the algorithm AWS4-HMAC-SHA256."))?;
         let part = |name: &str| {
             let found = rest.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='));
-            found.ok_or_else(|| incomplete(&format!("Authorization header requires '{name}' parameter.")))
+            found.ok_or_else(|| incomplete(format!("Authorization header requires '{name}' parameter.")))
         };
         let stamp = request.header("x-amz-date").and_then(Stamp::parse);
         let stamp =
@@ -84,12 +98,12 @@ impl Claim {
         Claim::new(part("Credential")?, part("SignedHeaders")?, part("Signature")?, stamp, token, None)
     }
 
-    fn from_query(request: &SignedRequest<'_>) -> Result<Claim, ApiError> {
-        let pairs = crate::query::pairs(request.query.as_bytes())?;
+    fn from_query(request: &SignedRequest<'_>) -> Result<Claim, Refusal> {
+        let pairs = crate::query::pairs(request.query.as_bytes()).map_err(|e| incomplete(e.message))?;
         let value = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let need = |name: &str| {
             value(name)
-                .ok_or_else(|| incomplete(&format!("AWS query-string parameters must include '{name}'.")))
+                .ok_or_else(|| incomplete(format!("AWS query-string parameters must include '{name}'.")))
         };
         if need("X-Amz-Algorithm")? != ALGORITHM {
             return Err(incomplete("Unsupported AWS 'algorithm'."));
@@ -111,26 +125,32 @@ impl Claim {
         stamp: Stamp,
         session_token: Option<String>,
         presigned_seconds: Option<i64>,
-    ) -> Result<Claim, ApiError> {
-        let scope: Vec<&str> = credential.rsplitn(5, '/').collect();
-        let [terminal, service, region, date, access_key_id] = scope[..] else {
-            return Err(incomplete("Credential must have 5 parts: key/date/region/service/aws4_request."));
-        };
-        if terminal != "aws4_request" || date != stamp.date() {
-            return Err(incomplete(
-                "Credential must be scoped to the request's date and end in 'aws4_request'.",
-            ));
-        }
+    ) -> Result<Claim, Refusal> {
         let signed_headers: Vec<String> = signed_headers.split(';').map(str::to_owned).collect();
         if !signed_headers.iter().any(|header| header == "host") {
-            return Err(incomplete("'Host' must be a signed header."));
+            return Err(Refusal::unsigned("Host"));
+        }
+        let scope: Vec<&str> = credential.rsplitn(5, '/').collect();
+        let [terminal, service, region, date, access_key_id] = scope[..] else {
+            return Err(incomplete(
+                "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term.",
+            ));
+        };
+        if terminal != "aws4_request" {
+            let message = "Credential should be scoped with a valid terminator: 'aws4_request'.";
+            return Err(Refusal::Mismatch(message.to_owned()));
+        }
+        if date != stamp.date() {
+            let message =
+                "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP.";
+            return Err(Refusal::Mismatch(message.to_owned()));
         }
         Ok(Claim {
             access_key_id: access_key_id.to_owned(),
             region: region.to_owned(),
             service: service.to_owned(),
             session_token,
-            date: date.to_owned(),
+            credential: credential.to_owned(),
             stamp,
             signed_headers,
             signature: signature.to_owned(),
@@ -138,80 +158,86 @@ impl Claim {
         })
     }
 
-    /// Checks time and signature against the key's secret.
+    /// The key that this claim's signature needs, from its holder's secret.
+    pub fn key(&self, secret: &Secret) -> SigningKey {
+        SigningKey::derive(secret, &self.stamp.date(), &self.region, &self.service)
+    }
+
+    /// The credential scope: date, region, service and the terminator.
+    fn scope(&self) -> &str {
+        self.credential.get(self.access_key_id.len() + 1..).unwrap_or_default()
+    }
+
+    /// Checks time, signed headers, signature and payload. `payload` is what was read from the request's body, and
+    /// `key` what [`Claim::key`] made, now or for an earlier request with the same `credential`.
     ///
     /// # Errors
-    /// `InvalidSignatureException`, in the words AWS has for a wrong clock and for a wrong signature.
+    /// In the words that AWS has for a wrong clock, an unsigned header and a wrong signature.
     pub fn verify(
         &self,
         request: &SignedRequest<'_>,
-        secret: &Secret,
+        payload: &Payload<'_>,
+        key: &SigningKey,
         now: EpochMillis,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), Refusal> {
+        self.check_time(now)?;
+        // AWS asks for each of these to be signed, for they steer what a request does. A body's hash needs no
+        // signature of its own: it is part of what is signed.
+        let loose = request.headers.iter().find(|(name, _)| {
+            name.starts_with("x-amz-")
+                && *name != CONTENT_SHA256
+                && !self.signed_headers.iter().any(|signed| signed == name)
+        });
+        if let Some((name, _)) = loose {
+            return Err(Refusal::unsigned(name));
+        }
+        let hash = match (payload, self.declared_hash(request)) {
+            (Payload::Chunked(chunked), _) => chunked.form().literal().to_owned(),
+            (Payload::Whole(_), Some(UNSIGNED_PAYLOAD)) => UNSIGNED_PAYLOAD.to_owned(),
+            // A declared hash counts only if it is the body's.
+            (Payload::Whole(body), _) => sha256_hex(body),
+        };
+        let canonical = canonical::request(request, &self.signed_headers, &hash);
+        let expected = key.signature(&self.stamp, self.scope(), &canonical);
+        if !bool::from(expected.as_bytes().ct_eq(self.signature.as_bytes())) {
+            return Err(Refusal::different());
+        }
+        match payload {
+            Payload::Whole(_) => Ok(()),
+            Payload::Chunked(chunked) => chunked.verify(key, &self.stamp, self.scope(), expected),
+        }
+    }
+
+    fn check_time(&self, now: EpochMillis) -> Result<(), Refusal> {
         let age = now.0.saturating_sub(self.stamp.at().0);
-        let expired = match self.presigned_seconds {
-            Some(seconds) => age > seconds * 1000 || age < -SKEW_MAX_MILLIS,
-            None => age.abs() > SKEW_MAX_MILLIS,
-        };
-        if expired {
-            let message = format!(
-                "Signature expired or not yet current: {} is too far from the server's time",
-                self.stamp
-            );
-            return Err(ApiError::new("InvalidSignatureException", message));
+        let life = self.presigned_seconds.map_or(SKEW_MAX_MILLIS, |seconds| seconds * 1000);
+        let (signed, at) = (self.stamp, Stamp::of(now));
+        if age > life {
+            let limit = Stamp::of(EpochMillis(now.0 - life));
+            let seconds = life / 1000;
+            return Err(Refusal::Expired(format!(
+                "Signature expired: {signed} is now earlier than {limit} ({at} - {seconds} s.)"
+            )));
         }
-        let payload = if self.presigned_seconds.is_some() {
-            request.header("x-amz-content-sha256").unwrap_or(UNSIGNED_PAYLOAD).to_owned()
-        } else {
-            match request.header("x-amz-content-sha256") {
-                Some(UNSIGNED_PAYLOAD) => UNSIGNED_PAYLOAD.to_owned(),
-                // A declared hash counts only if it is the body's.
-                _ => sha256_hex(request.body),
-            }
-        };
-        let expected = self.signature_for(request, secret, &payload);
-        if bool::from(expected.as_bytes().ct_eq(self.signature.as_bytes())) {
-            return Ok(());
+        if age < -SKEW_MAX_MILLIS {
+            let limit = Stamp::of(EpochMillis(now.0 + SKEW_MAX_MILLIS));
+            return Err(Refusal::Expired(format!(
+                "Signature not yet current: {signed} is still later than {limit} ({at} + {} min.)",
+                SKEW_MAX_MILLIS / 60_000
+            )));
         }
-        // A presigned URL for an operation with a body may have been signed over the hash of an empty one.
-        if self.presigned_seconds.is_some() {
-            let expected = self.signature_for(request, secret, &sha256_hex(request.body));
-            if bool::from(expected.as_bytes().ct_eq(self.signature.as_bytes())) {
-                return Ok(());
-            }
-        }
-        let message = "The request signature we calculated does not match the signature you provided. Check your AWS \
-                       Secret Access Key and signing method. Consult the service documentation for details.";
-        Err(ApiError::new("InvalidSignatureException", message))
+        Ok(())
     }
 
-    fn signature_for(&self, request: &SignedRequest<'_>, secret: &Secret, payload: &str) -> String {
-        let canonical = canonical::request(request, &self.signed_headers, payload);
-        let scope = format!("{}/{}/{}/aws4_request", self.date, self.region, self.service);
-        let key = signing_key(secret, &self.date, &self.region, &self.service);
-        signature(&key, &self.stamp, &scope, &canonical)
+    /// What the signer said of the body's hash: in a header, or for a presigned request also in the query.
+    fn declared_hash<'a>(&self, request: &SignedRequest<'a>) -> Option<&'a str> {
+        let in_query = || {
+            let mut pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find(|(name, _)| *name == "X-Amz-Content-Sha256").map(|(_, value)| value)
+        };
+        let presigned = self.presigned_seconds.is_some();
+        request.header(CONTENT_SHA256).or_else(|| in_query().filter(|_| presigned))
     }
-}
-
-fn mac(key: &[u8], data: &[u8]) -> hmac::Tag {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data)
-}
-
-fn signing_key(secret: &Secret, date: &str, region: &str, service: &str) -> hmac::Tag {
-    let secret = format!("AWS4{}", secret.expose());
-    let key = mac(secret.as_bytes(), date.as_bytes());
-    let key = mac(key.as_ref(), region.as_bytes());
-    let key = mac(key.as_ref(), service.as_bytes());
-    mac(key.as_ref(), b"aws4_request")
-}
-
-fn signature(key: &hmac::Tag, stamp: &Stamp, scope: &str, canonical: &str) -> String {
-    let hash = digest::digest(&digest::SHA256, canonical.as_bytes());
-    let mut text = format!("{ALGORITHM}\n{stamp}\n{scope}\n");
-    canonical::push_hex(&mut text, hash.as_ref());
-    let mut signature = String::with_capacity(64);
-    canonical::push_hex(&mut signature, mac(key.as_ref(), text.as_bytes()).as_ref());
-    signature
 }
 
 /// The keys to sign with.
@@ -244,8 +270,8 @@ pub fn sign(
     let all = SignedRequest { headers: &headers, ..*request };
     let canonical = canonical::request(&all, &names, &sha256_hex(request.body));
     let scope = format!("{}/{region}/{service}/aws4_request", stamp.date());
-    let key = signing_key(&credentials.secret_access_key, &stamp.date(), region, service);
-    let signature = signature(&key, &stamp, &scope, &canonical);
+    let key = SigningKey::derive(&credentials.secret_access_key, &stamp.date(), region, service);
+    let signature = key.signature(&stamp, &scope, &canonical);
     let mut authorization = String::new();
     let _ = write!(
         authorization,

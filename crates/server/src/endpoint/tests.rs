@@ -63,7 +63,12 @@ struct World {
 async fn world(auth: Auth) -> World {
     let directory = tempfile::tempdir().unwrap();
     let keys = Arc::new(Keys::open_or_create(directory.path(), AccountId::DEFAULT).unwrap());
-    let endpoint = Arc::new(Endpoint { services: Parrot, keys: Arc::clone(&keys), auth });
+    let endpoint = Arc::new(Endpoint {
+        services: Parrot,
+        keys: Arc::clone(&keys),
+        auth,
+        signing_keys: SigningKeys::default(),
+    });
     let server =
         Transport::start("127.0.0.1:0".parse().unwrap(), endpoint, Options::default()).await.unwrap();
     World { server, keys, _directory: directory }
@@ -191,7 +196,32 @@ async fn unproven_callers_get_awss_errors() {
     altered.body = "{ }".to_owned();
     is(&world.send(&altered).await, 400, "InvalidSignatureException");
 
-    is(&world.send(&world.sts("Action=GetCallerIdentity&Version=2011-06-15")).await, 400, "<Code>");
+    let mut beside = plain.clone().signed();
+    beside.headers.push(("x-amz-meta", "1".to_owned()));
+    is(&world.send(&beside).await, 400, "'x-amz-meta' must be a 'SignedHeader' in the AWS Authorization.");
+
+    let mut framed = plain.clone();
+    framed.headers.push(("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER".to_owned()));
+    is(&world.send(&framed.signed()).await, 400, "MissingContentLength");
+
+    let sts = world.sts("Action=GetCallerIdentity&Version=2011-06-15");
+    is(&world.send(&sts).await, 403, "<Code>MissingAuthenticationToken</Code>");
+    let mut forged = sts.clone();
+    forged.key.1 = "0".repeat(40);
+    is(&world.send(&forged.signed()).await, 403, "<Code>SignatureDoesNotMatch</Code>");
+}
+
+#[tokio::test]
+async fn a_kept_key_serves_its_holder_only() {
+    let world = world(Auth::Strict).await;
+    let plain = world.ecs("ListClusters", "{}");
+    for _ in 0..2 {
+        is(&world.send(&plain.clone().signed()).await, 200, "Root");
+    }
+    // The same credential, another secret: the key that was kept does not fit.
+    let mut forged = plain.clone();
+    forged.key.1 = "0".repeat(40);
+    is(&world.send(&forged.signed()).await, 400, "InvalidSignatureException");
 }
 
 #[tokio::test]
