@@ -127,7 +127,7 @@ def test_shells_complete_it(shell):
 def test_the_manual_page_names_every_command():
     page = gantry("man", text=True).stdout
     assert page.startswith(".") and ".TH" in page
-    for command in "up", "demo", "server", "agent", "status", "logs", "env", "image", "sweep":
+    for command in "up", "demo", "server", "agent", "status", "logs", "exec", "env", "image", "sweep":
         assert command in page
 
 
@@ -153,6 +153,10 @@ def test_status_and_logs_of_what_runs(platform):
     identifier = arn.rsplit("/", 1)[1]
     status = platform.gantry("status").stdout
     assert identifier in status and "RUNNING" in status
+    assert "2 agents connected" in status and "controller tasks" in status, status
+    # From another machine: by AWS's variables alone.
+    remote = gantry("status", env={k: v for k, v in platform.environment.items() if k.startswith("AWS_")}, text=True)
+    assert remote.returncode == 0 and identifier in remote.stdout, remote.stderr
     shown = platform.gantry("logs", identifier[:12], "--timestamps").stdout
     assert shown and all(line.split()[0].replace(".", "").isdigit() for line in shown.splitlines())
     unknown = gantry("logs", "0" * 32, "--data-dir", platform.directory, text=True)

@@ -106,48 +106,71 @@ impl Client {
         self.call::<O>(ecs::SERVICE, request).await
     }
 
+    /// Gets a page of the control plane's own, in JSON, that is no operation of AWS's.
+    ///
+    /// # Errors
+    /// What the control plane answers, or why it does not.
+    pub async fn get<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &'static str,
+        path: &str,
+    ) -> Result<T, ClientError> {
+        let body = self.exchange(name, ecs::SERVICE.signing_name, "GET", path, &[], Vec::new()).await?;
+        serde_json::from_slice(&body).map_err(|error| self.unreachable(name, error.to_string()))
+    }
+
     async fn call<O: Operation>(
         &self,
         service: &ServiceModel,
         request: &O::Request,
     ) -> Result<O::Response, ClientError> {
         let operation = O::NAME;
-        let answer = timeout(CALL_MAX, self.exchange(service, operation, json::to_vec(request))).await;
-        let endpoint = || self.shared.endpoint.clone();
-        let (status, body) =
-            answer.map_err(|_| ClientError::Timeout { operation, endpoint: endpoint() })??;
-        if status != StatusCode::OK {
-            return Err(ClientError::Api { operation, source: json::read_error(status.as_u16(), &body) });
-        }
+        let target = format!("{}.{operation}", service.target_prefix);
+        let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
+        let body = json::to_vec(request);
+        let body = self.exchange(operation, service.signing_name, "POST", "/", &headers, body).await?;
         json::from_slice(&body).map_err(|source| ClientError::Api { operation, source })
     }
 
+    /// Sends a signed request, and returns the body of its answer.
     async fn exchange(
         &self,
-        service: &ServiceModel,
         operation: &'static str,
+        signing_name: &str,
+        method: &'static str,
+        path: &str,
+        headers: &[(&'static str, &str)],
         body: Vec<u8>,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+    ) -> Result<Bytes, ClientError> {
         let shared = &self.shared;
-        let failed =
-            |reason: String| ClientError::Connection { operation, endpoint: shared.endpoint.clone(), reason };
-        let target = format!("{}.{operation}", service.target_prefix);
-        let headers = [
-            ("content-type", "application/x-amz-json-1.1"),
-            ("host", shared.host.as_str()),
-            ("x-amz-target", target.as_str()),
-        ];
-        let signed = SignedRequest { method: "POST", path: "/", query: "", headers: &headers, body: &body };
-        let added = sign(&signed, &shared.credentials, &shared.region, service.signing_name, now());
-        let mut request = Request::post(format!("{}/", shared.endpoint));
+        let mut headers = headers.to_vec();
+        headers.push(("host", shared.host.as_str()));
+        let signed = SignedRequest { method, path, query: "", headers: &headers, body: &body };
+        let added = sign(&signed, &shared.credentials, &shared.region, signing_name, now());
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", shared.endpoint));
         for (name, value) in headers.iter().copied().chain(added.iter().map(|(n, v)| (*n, v.as_str()))) {
             request = request.header(name, value);
         }
-        let request = request.body(Full::new(body.into())).map_err(|error| failed(error.to_string()))?;
-        let response = self.http.request(request).await.map_err(|error| failed(explain(&error)))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        Ok((status, body.map_err(|error| failed(error.to_string()))?.to_bytes()))
+        let unreachable = |reason: String| self.unreachable(operation, reason);
+        let request = request.body(Full::new(body.into())).map_err(|error| unreachable(error.to_string()))?;
+        let exchange = async {
+            let response = self.http.request(request).await.map_err(|error| unreachable(explain(&error)))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+            Ok((status, body.map_err(|error| unreachable(error.to_string()))?.to_bytes()))
+        };
+        let endpoint = || shared.endpoint.clone();
+        let (status, body) = timeout(CALL_MAX, exchange)
+            .await
+            .map_err(|_| ClientError::Timeout { operation, endpoint: endpoint() })??;
+        if status != StatusCode::OK {
+            return Err(ClientError::Api { operation, source: json::read_error(status.as_u16(), &body) });
+        }
+        Ok(body)
+    }
+
+    fn unreachable(&self, operation: &'static str, reason: String) -> ClientError {
+        ClientError::Connection { operation, endpoint: self.shared.endpoint.clone(), reason }
     }
 
     /// The headers that sign the upgrade of a WebSocket at a path and query of `endpoint`.

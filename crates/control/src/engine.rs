@@ -15,6 +15,7 @@ use gantry_decide::ids::Scope;
 use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 use gantry_store::Batch;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Names a call whose answer somebody waits for; chosen by the driver.
@@ -34,6 +35,8 @@ pub enum Input {
     Durable(u64),
     /// Time has passed; see [`Effect::WakeAt`].
     Tick,
+    /// Somebody wants to know how the engine does.
+    Status(CallId),
 }
 
 /// What the driver must do. In order.
@@ -51,8 +54,24 @@ pub enum Effect {
         id: SessionId,
         output: SessionOutput,
     },
+    /// Answers [`Input::Status`]. Rests on nothing, so it never waits for the disk.
+    Status {
+        id: CallId,
+        status: EngineStatus,
+    },
     /// Call [`Engine::step`] with [`Input::Tick`] at this time at the latest. Replaces earlier wishes.
     WakeAt(Timestamp),
+}
+
+/// How the engine does.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct EngineStatus {
+    /// The number of the last batch written, and of the last known to be on disk.
+    pub last_batch: u64,
+    pub durable_batch: u64,
+    /// Agents that are connected.
+    pub agents: usize,
+    pub controllers: Vec<controllers::Status>,
 }
 
 /// Effects that wait for a batch to be durable.
@@ -101,6 +120,7 @@ impl Engine {
     pub fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
         let mut visible = Vec::new();
         let mut released = Vec::new();
+        let mut inquiries = Vec::new();
         self.sessions.count_the_missing(now, &mut self.head);
         for input in inputs {
             match input {
@@ -111,6 +131,7 @@ impl Engine {
                 Input::Session { id, input } => self.sessions.handle(now, id, input, &mut self.head),
                 Input::Durable(seq) => self.durable(seq, &mut released),
                 Input::Tick => {}
+                Input::Status(id) => inquiries.push(id),
             }
         }
 
@@ -153,11 +174,21 @@ impl Engine {
                 _ => self.held.push_back(Held { seq: self.last_seq, effects: visible }),
             }
         }
+        effects.extend(inquiries.into_iter().map(|id| Effect::Status { id, status: self.status() }));
         let wake = self.controllers.wake_at().min(self.sessions.wake_at());
         if wake < Timestamp::NEVER {
             effects.push(Effect::WakeAt(wake));
         }
         effects
+    }
+
+    fn status(&self) -> EngineStatus {
+        EngineStatus {
+            last_batch: self.last_seq,
+            durable_batch: self.durable_seq,
+            agents: self.sessions.agents(),
+            controllers: self.controllers.status(),
+        }
     }
 
     /// Runs a write on a private copy of the scope's state; keeps the copy only if the write succeeded.

@@ -9,6 +9,7 @@ use clap::Args;
 use gantry_agent::client::Client;
 use gantry_api::ecs;
 use gantry_decide::ids::Region;
+use gantry_server::endpoint::{EngineStatus, STATUS_PATH};
 use gantry_server::keys::Keys;
 use gantry_wire::sigv4::Credentials;
 use gantry_wire::{Operation, Secret};
@@ -102,6 +103,14 @@ impl Api {
     /// What the server answers, or why it does not.
     pub async fn call<O: Operation>(&self, request: O::Request) -> Result<O::Response> {
         Ok(self.0.ecs::<O>(&request).await?)
+    }
+
+    /// How the control plane does.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn status(&self) -> Result<EngineStatus> {
+        Ok(self.0.get("status", STATUS_PATH).await?)
     }
 
     /// The ARNs of all clusters.

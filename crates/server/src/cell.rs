@@ -10,7 +10,7 @@ use crate::transport::Response;
 use crate::writer::{Inbox, Machine, Rejected, Step};
 use arc_swap::ArcSwap;
 use gantry_control::call::{Call, Caller, Principal};
-use gantry_control::engine::{CallId, Effect, Engine, Input, Write};
+use gantry_control::engine::{CallId, Effect, Engine, EngineStatus, Input, Write};
 use gantry_control::service::{Prepared, Reply};
 use gantry_control::services::SERVICES;
 use gantry_control::state::State;
@@ -58,13 +58,15 @@ pub struct Shared {
     snapshot: ArcSwap<State>,
     /// Callers that wait. Bounded by the writer's inbox.
     waiting: Mutex<HashMap<CallId, oneshot::Sender<Reply>>>,
+    inquiring: Mutex<HashMap<CallId, oneshot::Sender<EngineStatus>>>,
     agents: Arc<Agents>,
 }
 
 impl Shared {
     pub fn new(state: State) -> Arc<Shared> {
         let snapshot = ArcSwap::from_pointee(state);
-        Arc::new(Shared { snapshot, waiting: Mutex::default(), agents: Arc::default() })
+        let (waiting, inquiring) = Default::default();
+        Arc::new(Shared { snapshot, waiting, inquiring, agents: Arc::default() })
     }
 
     pub fn agents(&self) -> &Agents {
@@ -81,6 +83,12 @@ impl Shared {
                     let _ = caller.send(reply);
                 }
             }
+            Effect::Status { id, status } => {
+                if let Some(caller) = self.inquiring.lock().remove(&id) {
+                    // As above.
+                    let _ = caller.send(status);
+                }
+            }
             Effect::Session { id, output } => self.agents.perform(id, output),
             Effect::Persist(_) | Effect::WakeAt(_) => unreachable!("the writer loop keeps these"),
         }
@@ -89,6 +97,7 @@ impl Shared {
     /// Nothing more will be answered: callers that wait, and agents, are told so.
     pub fn abandon(&self) {
         self.waiting.lock().clear();
+        self.inquiring.lock().clear();
         self.agents.close_all();
     }
 }
@@ -128,17 +137,36 @@ impl Cell {
                 Err(ApiError::new("ServerException", message).with_status(500))
             })
         });
-        let id = CallId(self.next_call.fetch_add(1, Ordering::Relaxed));
+        let id = self.next_call();
         let (caller, reply) = oneshot::channel();
         self.shared.waiting.lock().insert(id, caller);
         self.inbox.offer(Input::Call { id, scope, write }).map_err(|rejected| {
             self.shared.waiting.lock().remove(&id);
-            match rejected {
-                Rejected::Full => ApiError::new("ThrottlingException", "Rate exceeded"),
-                Rejected::Stopped => stopping(),
-            }
+            refused(rejected)
         })?;
         Ok(reply)
+    }
+
+    fn inquire(&self) -> Result<oneshot::Receiver<EngineStatus>, ApiError> {
+        let id = self.next_call();
+        let (caller, status) = oneshot::channel();
+        self.shared.inquiring.lock().insert(id, caller);
+        self.inbox.offer(Input::Status(id)).map_err(|rejected| {
+            self.shared.inquiring.lock().remove(&id);
+            refused(rejected)
+        })?;
+        Ok(status)
+    }
+
+    fn next_call(&self) -> CallId {
+        CallId(self.next_call.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn refused(rejected: Rejected) -> ApiError {
+    match rejected {
+        Rejected::Full => ApiError::new("ThrottlingException", "Rate exceeded"),
+        Rejected::Stopped => stopping(),
     }
 }
 
@@ -175,6 +203,11 @@ impl Services for Cell {
         let state = self.shared.snapshot.load().snapshot(&asked.scope);
         let view = View { scope: &asked.scope, state: &state, now: os::now() };
         self.data_channels.accept(view, caller.as_ref(), asked, parts, upgrade)
+    }
+
+    fn status(&self) -> Pin<Box<dyn Future<Output = Result<EngineStatus, ApiError>> + Send>> {
+        let status = self.inquire();
+        Box::pin(async { status?.await.map_err(|_| stopping()) })
     }
 
     fn call(

@@ -7,6 +7,7 @@ use crate::keys::{Auth, Holder, Keys, SigningKeys, open_account};
 use crate::os::{self, OsRandom};
 use crate::transport::{Handler, Refusal, Request, Response};
 use gantry_api::ecs;
+pub use gantry_control::engine::EngineStatus;
 use gantry_decide::ids::{RequestId, Scope};
 use gantry_decide::time::Timestamp;
 use gantry_wire::data_channel;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 
 /// Says only that the server answers; needs no signature.
 const HEALTH_PATH: &str = "/_gantry/health";
+/// Says how the control plane does, to who signs with the root key, as for ECS.
+pub const STATUS_PATH: &str = "/_gantry/status";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 /// Where awsQuery errors belong to when the service is not known.
 const NO_NAMESPACE: &str = "https://webservices.amazon.com/";
@@ -76,6 +79,9 @@ pub trait Services: Send + Sync + 'static {
         upgrade: OnUpgrade,
     ) -> Result<Response, ApiError>;
 
+    /// How the control plane does.
+    fn status(&self) -> Pin<Box<dyn Future<Output = Result<EngineStatus, ApiError>> + Send>>;
+
     /// Reads the request, authorises it and begins it; the future is its answer.
     fn call(&self, call: Call, read: &mut ReadRequest<'_>) -> Pin<Box<dyn Future<Output = Reply> + Send>>;
 }
@@ -122,11 +128,26 @@ impl<S: Services> Endpoint<S> {
         }
     }
 
+    async fn status(&self, parts: &Parts, request_id: RequestId) -> Response {
+        let status = match self.signer(parts) {
+            Ok(Caller { holder: Holder::Root, .. }) => self.services.status().await,
+            Ok(_) => Err(ApiError::new("AccessDeniedException", "Only the root key may ask for the status.")),
+            Err(error) => Err(error),
+        };
+        match status {
+            Ok(status) => {
+                let body = serde_json::to_vec(&status).unwrap_or_default();
+                respond(StatusCode::OK, "application/json", body, request_id)
+            }
+            Err(error) => encode_error(Protocol::AwsJson("1.1"), NO_NAMESPACE, &error, request_id),
+        }
+    }
+
     /// Lets an agent open its connection, or tells it why not: as an object of the exception's name and its text.
     fn connect(&self, parts: &Parts, upgrade: OnUpgrade, request_id: RequestId) -> Response {
         let upgraded = match exec::Asked::read(parts.uri.path(), parts.uri.query().unwrap_or_default()) {
             Some(asked) => self.data_channel(&asked, parts, upgrade),
-            None => self.upgrader(parts).and_then(|caller| self.services.upgrade(caller, parts, upgrade)),
+            None => self.signer(parts).and_then(|caller| self.services.upgrade(caller, parts, upgrade)),
         };
         match upgraded {
             Ok(response) => response,
@@ -144,12 +165,12 @@ impl<S: Services> Endpoint<S> {
         parts: &Parts,
         upgrade: OnUpgrade,
     ) -> Result<Response, ApiError> {
-        let signed = asked.is_agents().then(|| self.upgrader(parts));
+        let signed = asked.is_agents().then(|| self.signer(parts));
         self.services.data_channel(signed.transpose()?, asked, parts, upgrade)
     }
 
-    /// Who asks for an upgrade: a request of ECS without a body.
-    fn upgrader(&self, parts: &Parts) -> Result<Caller, ApiError> {
+    /// Who signed a request that has no body and is no operation, as one for ECS.
+    fn signer(&self, parts: &Parts) -> Result<Caller, ApiError> {
         self.authenticate(parts, &headers(parts), &Payload::Whole(&[]), ecs::SERVICE, os::now())
     }
 
@@ -224,6 +245,9 @@ impl<S: Services> Handler for Endpoint<S> {
         let request_id = RequestId::random(&mut OsRandom);
         if request.parts.method == Method::GET && request.parts.uri.path() == HEALTH_PATH {
             return respond(StatusCode::OK, "application/json", br#"{"status":"ok"}"#.to_vec(), request_id);
+        }
+        if request.parts.method == Method::GET && request.parts.uri.path() == STATUS_PATH {
+            return self.status(&request.parts, request_id).await;
         }
         match request {
             Request { parts, upgrade: Some(upgrade), .. }

@@ -297,6 +297,7 @@ impl Fleet {
                 }
                 Effect::Reply { id, reply } => self.answer(id, reply),
                 Effect::Session { id, output } => self.tell(id.0, output),
+                Effect::Status { .. } => unreachable!("nobody asked"),
                 Effect::WakeAt(at) => {
                     assert!(at > self.now, "a wake in the past would spin the writer");
                     if at < self.wake {

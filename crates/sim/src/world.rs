@@ -123,8 +123,8 @@ impl World {
                 }
                 Effect::Publish(state) => self.published = state,
                 Effect::Reply { id, reply } => self.answer(id, reply),
-                // No agents live in this world.
-                Effect::Session { .. } | Effect::WakeAt(_) => {}
+                // No agents live in this world, and nobody asks how it does.
+                Effect::Session { .. } | Effect::Status { .. } | Effect::WakeAt(_) => {}
             }
         }
     }

@@ -10,8 +10,9 @@ use crate::tx::{Tx, View};
 use gantry_decide::ids::Scope;
 use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 mod client_tokens;
@@ -37,7 +38,7 @@ pub type Changes = Vec<(Scope, Change)>;
 /// One level-triggered loop.
 pub trait Controller {
     const NAME: &'static str;
-    type Key: Ord + Clone + Send;
+    type Key: Ord + Clone + Send + fmt::Display;
     type Plan;
 
     /// The keys that a change concerns.
@@ -53,22 +54,28 @@ pub trait Controller {
 /// When a controller wants to see a key again although nothing changed.
 pub type LookAgain = Option<Timestamp>;
 
-/// A controller's last round, for `gantry status`.
-#[derive(Clone, Debug, Default, Serialize)]
+/// How a controller does, for `gantry status`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Status {
-    pub name: &'static str,
+    pub name: String,
     pub last_round: Timestamp,
     /// Plans applied since start.
     pub applied: u64,
+    /// What the last of them was about, and when it was applied.
+    pub last_applied: Option<(Timestamp, String)>,
     /// Keys that wait for a time.
     pub waiting: usize,
+    /// When the first of them is looked at again, whatever happens before.
+    pub next_look: Option<Timestamp>,
 }
 
 /// A controller with its queue and timers.
 struct Driver<C: Controller> {
     queue: BTreeSet<(Scope, C::Key)>,
     timers: Timers<(Scope, C::Key)>,
-    status: Status,
+    last_round: Timestamp,
+    applied: u64,
+    last_applied: Option<(Timestamp, C::Key)>,
 }
 
 /// When which key wants to be looked at again; each key at most once.
@@ -105,15 +112,20 @@ impl<K: Ord + Clone> Timers<K> {
         Some(key)
     }
 
-    fn next(&self) -> Timestamp {
-        self.order.first().map_or(Timestamp::NEVER, |(at, _)| *at)
+    fn next(&self) -> Option<Timestamp> {
+        self.order.first().map(|(at, _)| *at)
     }
 }
 
 impl<C: Controller> Default for Driver<C> {
     fn default() -> Self {
-        let status = Status { name: C::NAME, ..Status::default() };
-        Driver { queue: BTreeSet::new(), timers: Timers::default(), status }
+        Driver {
+            queue: BTreeSet::new(),
+            timers: Timers::default(),
+            last_round: Timestamp::EPOCH,
+            applied: 0,
+            last_applied: None,
+        }
     }
 }
 
@@ -159,20 +171,31 @@ impl<C: Controller> Driver<C> {
                 let mut tx = Tx { scope: &scope, state: &mut copy, now, random, placers };
                 C::apply(&mut tx, &key, plan);
                 state.replace(&scope, copy);
-                self.status.applied += 1;
+                self.applied += 1;
+                self.last_applied = Some((now, key.clone()));
                 changed = true;
             }
             // A time that is past would wake the engine at once and forever.
             let look_again = look_again.map(|at| at.max(now + SOONEST));
             self.timers.set((scope, key), look_again);
         }
-        self.status.last_round = now;
-        self.status.waiting = self.timers.at.len();
+        self.last_round = now;
         changed
     }
 
     fn wake_at(&self) -> Timestamp {
-        self.timers.next()
+        self.timers.next().unwrap_or(Timestamp::NEVER)
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            name: C::NAME.to_owned(),
+            last_round: self.last_round,
+            applied: self.applied,
+            last_applied: self.last_applied.as_ref().map(|(at, key)| (*at, key.to_string())),
+            waiting: self.timers.at.len(),
+            next_look: self.timers.next(),
+        }
     }
 }
 
@@ -242,11 +265,11 @@ impl Controllers {
 
     pub fn status(&self) -> Vec<Status> {
         vec![
-            self.client_tokens.status.clone(),
-            self.exec_sessions.status.clone(),
-            self.services.status.clone(),
-            self.task_definitions.status.clone(),
-            self.tasks.status.clone(),
+            self.client_tokens.status(),
+            self.exec_sessions.status(),
+            self.services.status(),
+            self.task_definitions.status(),
+            self.tasks.status(),
         ]
     }
 }

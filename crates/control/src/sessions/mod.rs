@@ -274,6 +274,11 @@ impl Sessions {
         }
     }
 
+    /// Agents that are connected.
+    pub fn agents(&self) -> usize {
+        self.by_instance.len()
+    }
+
     pub fn take_outputs(&mut self) -> Vec<(SessionId, SessionOutput)> {
         std::mem::take(&mut self.outputs)
     }

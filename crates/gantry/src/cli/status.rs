@@ -4,12 +4,15 @@ use crate::api::{self, Api, ApiArgs};
 use anyhow::Result;
 use clap::Args;
 use gantry_api::ecs;
+use gantry_decide::time::Timestamp;
+use gantry_server::endpoint::EngineStatus;
+use gantry_server::os::now;
 use std::io::Write;
 
 /// Clusters that one call describes.
 const DESCRIBED_MAX: usize = 100;
 
-/// Show clusters, container instances, services and tasks
+/// Show clusters, services and tasks, and how the server does
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     #[command(flatten)]
@@ -62,6 +65,26 @@ async fn show(api: &Api, out: &mut impl Write) -> Result<()> {
                 task.stopped_reason.as_deref().unwrap_or_default(),
             )?;
         }
+    }
+    server(&api.status().await?, now(), out)
+}
+
+/// The control plane itself: what its controllers did last, and wait for.
+fn server(status: &EngineStatus, now: Timestamp, out: &mut impl Write) -> Result<()> {
+    writeln!(
+        out,
+        "server: {} agents connected, {} batches written, {} of them on disk",
+        status.agents, status.last_batch, status.durable_batch
+    )?;
+    for controller in &status.controllers {
+        write!(out, "  controller {:17} {} changes", controller.name, controller.applied)?;
+        if let Some((at, key)) = &controller.last_applied {
+            write!(out, ", the last to {key} {} s ago", now.since(*at).as_secs())?;
+        }
+        if let Some(at) = controller.next_look {
+            write!(out, "; {} keys wait, the first for {} s", controller.waiting, at.since(now).as_secs())?;
+        }
+        writeln!(out)?;
     }
     Ok(())
 }

@@ -28,6 +28,11 @@ impl Services for Parrot {
         Err(ApiError::new("InactiveInstanceException", "not here"))
     }
 
+    fn status(&self) -> Pin<Box<dyn Future<Output = Result<EngineStatus, ApiError>> + Send>> {
+        let status = EngineStatus { last_batch: 7, durable_batch: 6, agents: 0, controllers: Vec::new() };
+        Box::pin(std::future::ready(Ok(status)))
+    }
+
     fn models(&self) -> &[&'static ServiceModel] {
         static MODELS: [&ServiceModel; 2] = [ecs::SERVICE, sts::SERVICE];
         &MODELS
@@ -77,6 +82,8 @@ async fn world(auth: Auth) -> World {
 /// A request that can be spoilt before or after it is signed.
 #[derive(Clone)]
 struct Draft {
+    /// Method and path.
+    line: (&'static str, &'static str),
     headers: Vec<(&'static str, String)>,
     body: String,
     key: (String, String),
@@ -105,11 +112,12 @@ impl World {
         headers.push(("host", self.server.address().to_string()));
         headers.push(("content-type", kind.to_owned()));
         let key = (self.keys.root.access_key_id.clone(), self.keys.root.secret_access_key.clone());
-        Draft { headers, body: body.to_owned(), key, service, skew: 0 }
+        Draft { line: ("POST", "/"), headers, body: body.to_owned(), key, service, skew: 0 }
     }
 
     async fn send(&self, draft: &Draft) -> String {
-        let mut text = "POST / HTTP/1.1\r\nconnection: close\r\n".to_owned();
+        let (method, path) = draft.line;
+        let mut text = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
         for (name, value) in &draft.headers {
             text += &format!("{name}: {value}\r\n");
         }
@@ -127,8 +135,8 @@ impl Draft {
     fn signed(mut self) -> Draft {
         let headers: Vec<(&str, &str)> = self.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
         let request = SignedRequest {
-            method: "POST",
-            path: "/",
+            method: self.line.0,
+            path: self.line.1,
             query: "",
             headers: &headers,
             body: self.body.as_bytes(),
@@ -252,6 +260,17 @@ async fn open_takes_any_key_and_reads_accounts_from_it() {
         draft.key = (key.to_owned(), "whatever".to_owned());
         is(&world.send(&draft.signed()).await, 200, &format!("{account}/eu-north-1 Root"));
     }
+}
+
+#[tokio::test]
+async fn only_the_root_key_sees_the_status() {
+    let world = world(Auth::Strict).await;
+    let mut draft = world.ecs("ListClusters", "");
+    draft.line = ("GET", STATUS_PATH);
+    is(&world.send(&draft.clone().signed()).await, 200, r#"{"last_batch":7,"durable_batch":6,"#);
+    is(&world.send(&draft).await, 400, "MissingAuthenticationTokenException");
+    draft.key = (world.keys.agent.access_key_id.clone(), world.keys.agent.secret_access_key.clone());
+    is(&world.send(&draft.signed()).await, 400, "AccessDeniedException");
 }
 
 #[tokio::test]

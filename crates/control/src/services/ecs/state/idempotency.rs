@@ -4,6 +4,7 @@ use gantry_decide::ids::ClusterName;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// How long a token is remembered. ECS publishes no figure; a day outlasts every client's retries.
@@ -15,6 +16,13 @@ pub struct IdempotencyKey {
     pub operation: String,
     pub cluster: ClusterName,
     pub token: String,
+}
+
+/// Without the token, which is nobody's business but its owner's.
+impl fmt::Display for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.operation, self.cluster)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use gantry_decide::ids::{ClusterName, DeploymentId, Scope, ServiceName, TaskDefi
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 use super::{LaunchType, NetworkConfiguration, PlacementConstraint, PlacementStrategy, PropagateTags};
@@ -14,6 +15,12 @@ use super::{LaunchType, NetworkConfiguration, PlacementConstraint, PlacementStra
 pub struct ServiceKey {
     pub cluster: ClusterName,
     pub name: ServiceName,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster, self.name)
+    }
 }
 
 impl ServiceKey {

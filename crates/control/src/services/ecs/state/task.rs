@@ -12,6 +12,7 @@ use gantry_decide::task::overrides::TaskOverride;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -19,6 +20,12 @@ use std::sync::Arc;
 pub struct TaskKey {
     pub cluster: ClusterName,
     pub id: TaskId,
+}
+
+impl fmt::Display for TaskKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster, self.id)
+    }
 }
 
 impl TaskKey {
