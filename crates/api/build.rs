@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::path::Path;
 
-const MODELS: &[&str] = &["acs", "ecs", "sts", "tcs"];
+const MODELS: &[&str] = &["acs", "ec2", "ecs", "sts", "tcs"];
 
 fn main() {
     let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
@@ -48,6 +48,7 @@ impl<'a> Generator<'a> {
                 _ => {}
             }
         }
+        self.limits();
         if !self.operations.is_empty() {
             self.operations_and_service();
         }
@@ -60,11 +61,84 @@ impl<'a> Generator<'a> {
         let _ = writeln!(self.out, "gantry_wire::structure! {{ {name} {{");
         for (member, facts) in shape["members"].as_object().into_iter().flatten() {
             let required = required.contains(&member.as_str());
-            let inner = self.type_of(facts["shape"].as_str().expect("a member has a shape"));
+            let of = facts["shape"].as_str().expect("a member has a shape");
+            let inner = self.type_of(of);
             let ty = if required { inner } else { format!("Option<{inner}>") };
-            let _ = writeln!(self.out, "    {} {member:?} {required} {ty},", snake(member));
+            let names = self
+                .other_names(member, facts)
+                .map_or(String::new(), |(form, xml)| format!(" as {form:?} {xml:?}"));
+            let limits = if self.has_limits(of) { format!(" = limits::{of}") } else { String::new() };
+            let _ = writeln!(self.out, "    {} {member:?}{names} {required} {ty}{limits},", snake(member));
         }
         self.out.push_str("} }\n");
+    }
+
+    /// A member's names in forms and in XML, where one is not its name in the model.
+    fn other_names(&self, member: &str, facts: &Value) -> Option<(String, String)> {
+        let xml = facts["locationName"].as_str().unwrap_or(member);
+        let form = match (self.protocol(), facts["queryName"].as_str()) {
+            ("query", _) => xml.to_owned(),
+            ("ec2", Some(name)) => name.to_owned(),
+            // EC2 shows names in lower case and takes them in upper case.
+            ("ec2", None) if facts["locationName"].is_string() => capitalised(xml),
+            ("ec2", None) => member.to_owned(),
+            _ => return None,
+        };
+        (form != member || xml != member).then(|| (form, xml.to_owned()))
+    }
+
+    fn protocol(&self) -> &str {
+        self.service["protocol"].as_str().unwrap_or_default()
+    }
+
+    /// What the model demands of values beyond their type, of each shape that it says something about.
+    fn limits(&mut self) {
+        let limited: Vec<&str> =
+            self.shapes.keys().map(String::as_str).filter(|name| self.has_limits(name)).collect();
+        self.out.push_str("/// What the model demands of values beyond their type.\n#[allow(non_upper_case_globals)]\npub mod limits {\n");
+        for name in &limited {
+            let shape = &self.shapes[*name];
+            let bound = |key: &str| match shape[key].as_f64() {
+                Some(bound) => format!("Some({bound:?})"),
+                None => "None".to_owned(),
+            };
+            let pattern = shape["pattern"]
+                .as_str()
+                .map(|pattern| format!("Some(gantry_wire::Pattern::new({pattern:?}))"));
+            let part = |key: &str| {
+                let of = shape[key]["shape"].as_str().filter(|of| self.has_limits(of));
+                of.map_or("None".to_owned(), |of| format!("Some(&{of})"))
+            };
+            let item = if shape["type"] == "map" { part("value") } else { part("member") };
+            let _ = writeln!(
+                self.out,
+                "pub static {name}: gantry_wire::Limits = gantry_wire::Limits {{ min: {}, max: {}, pattern: {}, item: {item}, key: {} }};",
+                bound("min"),
+                bound("max"),
+                pattern.unwrap_or("None".to_owned()),
+                part("key"),
+            );
+        }
+        let names: Vec<String> = limited.iter().map(|name| format!("({name:?}, &{name})")).collect();
+        let _ = writeln!(
+            self.out,
+            "/// All of them by the names of their shapes.\npub static ALL: &[(&str, &gantry_wire::Limits)] = &[{}];\n}}",
+            names.join(", ")
+        );
+    }
+
+    /// Whether the model limits values of a shape or of what it is made of. Members of structures have limits of
+    /// their own; enums are their own limit.
+    fn has_limits(&self, name: &str) -> bool {
+        let shape = &self.shapes[name];
+        if shape["type"] == "structure" || shape["enum"].is_array() {
+            return false;
+        }
+        ["min", "max", "pattern"].iter().any(|key| !shape[*key].is_null())
+            || ["member", "key", "value"]
+                .iter()
+                .filter_map(|part| shape[*part]["shape"].as_str())
+                .any(|part| self.has_limits(part))
     }
 
     fn string_enum(&mut self, name: &str, shape: &Value) {
@@ -121,6 +195,7 @@ impl<'a> Generator<'a> {
         let protocol = match text("protocol") {
             "json" => format!("gantry_wire::Protocol::AwsJson({:?})", text("jsonVersion")),
             "query" => "gantry_wire::Protocol::AwsQuery".to_owned(),
+            "ec2" => "gantry_wire::Protocol::Ec2Query".to_owned(),
             other => panic!("{}: the protocol {other} is not spoken yet", self.name),
         };
         let mut code = format!(
@@ -171,11 +246,17 @@ fn snake(name: &str) -> String {
         }
         out.extend(letter.to_lowercase());
     }
-    if matches!(out.as_str(), "type" | "ref" | "match" | "move" | "in" | "self") {
+    if matches!(out.as_str(), "type" | "ref" | "match" | "move" | "in" | "return" | "self") {
         format!("{out}_")
     } else {
         out
     }
+}
+
+/// `tagSet` as `TagSet`.
+fn capitalised(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }
 
 /// `TASK_DEFINITION`, `awsvpc` and `TaskFailedToStart` as variants; a digit at the front gets a letter before it.

@@ -2,7 +2,7 @@
 
 use gantry_agent::images::{FileContent, ImageBuilder, ImageStore, load};
 use gantry_agent::protocol::payload;
-use gantry_api::{acs, ecs, sts, tcs};
+use gantry_api::{acs, ec2, ecs, sts, tcs};
 use gantry_decide::ids::AccountId;
 use gantry_decide::query::Query;
 use gantry_decide::task::validate::validate;
@@ -53,7 +53,7 @@ fn json_reader() -> Reader {
         for operation in ["RegisterTaskDefinition", "RunTask", "CreateService", "SubmitTaskStateChange"] {
             let (mut request, _) = ecs::shapes(operation).expect("an operation of ECS");
             // An error is an answer.
-            let _ = json::read(request.as_mut(), input);
+            let _ = json::read_request(request.as_mut(), input);
         }
     })
 }
@@ -62,6 +62,7 @@ fn query_samples() -> Vec<Vec<u8>> {
     all(&[
         "Action=GetCallerIdentity&Version=2011-06-15",
         "Action=AssumeRole&RoleArn=arn%3Aaws&RoleSessionName=x&DurationSeconds=900&Tags.member.1.Key=a&Tags.member.1.Value=b",
+        "Action=AuthorizeSecurityGroupIngress&GroupId=sg-1&IpPermissions.1.IpProtocol=tcp&IpPermissions.1.FromPort=80&IpPermissions.1.IpRanges.2.CidrIp=10.0.0.0%2F8&DryRun=false&Filter.1.Name=x&Filter.1.Value.1=y&MaxResults=5",
         "PolicyArns.member.1.arn=x&PolicyArns.member.99999999.arn=y&TransitiveTagKeys.member.2=z",
     ])
 }
@@ -71,6 +72,10 @@ fn query_reader() -> Reader {
         for operation in sts::SERVICE.operations {
             let (mut request, _) = sts::shapes(operation.name).expect("an operation of STS");
             let _ = query::read(request.as_mut(), input);
+        }
+        for operation in ec2::SERVICE.operations {
+            let (mut request, _) = ec2::shapes(operation.name).expect("an operation of EC2");
+            let _ = query::read_ec2(request.as_mut(), input);
         }
     })
 }

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +14,41 @@ use std::process::Command;
 pub const BOTOCORE: &str = "1.43.11";
 
 /// Services by botocore's name for them.
-const SERVICES: &[&str] = &["ecs", "sts"];
+const SERVICES: &[&str] = &["ec2", "ecs", "sts"];
+
+/// Services of which only some operations, and the shapes that these need, are taken: the whole of EC2's model is
+/// larger than everything else together.
+const SELECTED: &[(&str, &[&str])] = &[(
+    "ec2",
+    &[
+        "AuthorizeSecurityGroupEgress",
+        "AuthorizeSecurityGroupIngress",
+        "CreateSecurityGroup",
+        "CreateSubnet",
+        "CreateTags",
+        "CreateVpc",
+        "DeleteSecurityGroup",
+        "DeleteSubnet",
+        "DeleteTags",
+        "DeleteVpc",
+        "DescribeAccountAttributes",
+        "DescribeAvailabilityZones",
+        "DescribeInternetGateways",
+        "DescribeNetworkAcls",
+        "DescribeNetworkInterfaces",
+        "DescribeRegions",
+        "DescribeRouteTables",
+        "DescribeSecurityGroupRules",
+        "DescribeSecurityGroups",
+        "DescribeSubnets",
+        "DescribeTags",
+        "DescribeVpcAttribute",
+        "DescribeVpcs",
+        "ModifyVpcAttribute",
+        "RevokeSecurityGroupEgress",
+        "RevokeSecurityGroupIngress",
+    ],
+)];
 
 /// Members that the public model leaves out although the container agent's own client sends them: service, shape,
 /// member and the shape of its value.
@@ -27,6 +62,9 @@ pub fn run(root: &Path) -> Result<()> {
         let mut model = load(&python, service)?;
         for (_, shape, member, of) in UNPUBLISHED.iter().filter(|(of, ..)| of == service) {
             model["shapes"][shape]["members"][member] = json!({ "shape": of });
+        }
+        if let Some((_, operations)) = SELECTED.iter().find(|(of, _)| of == service) {
+            select(&mut model, operations)?;
         }
         let path = root.join("models").join(format!("{service}.json"));
         std::fs::write(&path, compact(service, &model)?)
@@ -47,6 +85,37 @@ fn load(python: &Path, service: &str) -> Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
+/// Leaves of a model the named operations and what they reach.
+fn select(model: &mut Value, names: &[&str]) -> Result<()> {
+    let operations = model["operations"].as_object_mut().context("a model has operations")?;
+    operations.retain(|name, _| names.contains(&name.as_str()));
+    if let Some(missing) = names.iter().find(|name| !operations.contains_key(**name)) {
+        bail!("the model has no operation {missing}");
+    }
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<String> = operations.values().flat_map(shapes_named).collect();
+    while let Some(name) = next.pop() {
+        if reached.insert(name.clone()) {
+            next.extend(shapes_named(&model["shapes"][&name]));
+        }
+    }
+    let shapes = model["shapes"].as_object_mut().context("a model has shapes")?;
+    shapes.retain(|name, _| reached.contains(name));
+    Ok(())
+}
+
+/// The shapes that an operation or a shape names.
+fn shapes_named(from: &Value) -> Vec<String> {
+    match from {
+        Value::Object(map) => match &map.get("shape") {
+            Some(Value::String(name)) => vec![name.clone()],
+            _ => map.values().flat_map(shapes_named).collect(),
+        },
+        Value::Array(items) => items.iter().flat_map(shapes_named).collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn compact(service: &str, model: &Value) -> Result<String> {
     let metadata = &model["metadata"];
     let mut out = String::from("{\n");
@@ -57,6 +126,7 @@ fn compact(service: &str, model: &Value) -> Result<String> {
         "targetPrefix": metadata["targetPrefix"],
         "signingName": metadata["signingName"].as_str().unwrap_or(service),
         "xmlNamespace": metadata["xmlNamespace"],
+        "selection": SELECTED.iter().any(|(of, _)| *of == service).then_some(true),
     });
     writeln!(out, "\"service\": {},", without_nulls(head))?;
     let operations = model["operations"].as_object().context("a model has operations")?;
@@ -104,7 +174,8 @@ fn shape(shape: &Value) -> Value {
         "flattened",
         "error",
     ];
-    const MEMBER_FACTS: &[&str] = &["shape", "locationName", "location", "flattened", "idempotencyToken"];
+    const MEMBER_FACTS: &[&str] =
+        &["shape", "locationName", "queryName", "location", "flattened", "idempotencyToken"];
     let pick = |from: &Value, keys: &[&str]| {
         let kept = keys
             .iter()

@@ -2,12 +2,15 @@
 //!
 //! `{"service", "operation", "request": BYTES AS TEXT}` answers the request as read, in the neutral form of awsJson;
 //! `{"service", "operation", "response": NEUTRAL FORM}` answers the bytes that would be sent;
-//! `{"service", "operation", "error": [CODE, MESSAGE]}` the bytes of an error.
+//! `{"service", "operation", "error": {"code", "message", "fields": {NAME: [TEXT]}}}` the bytes of an error.
 
-use gantry_api::{ecs, sts};
-use gantry_wire::{ApiError, Protocol, ServiceModel, json, query, xml};
+use gantry_api::{ec2, ecs, sts};
+use gantry_wire::{ApiError, ServiceModel, json};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write, stdin, stdout};
+
+/// Stands for the id of every answer.
+const REQUEST_ID: &str = "request-1";
 
 fn main() {
     for line in stdin().lock().lines() {
@@ -26,34 +29,34 @@ fn answer(line: &str) -> Result<Value, String> {
     let text = |name: &str| order[name].as_str().unwrap_or_default();
     let name = text("operation");
     let (service, shapes): (&ServiceModel, _) = match text("service") {
+        "ec2" => (ec2::SERVICE, ec2::shapes(name)),
         "ecs" => (ecs::SERVICE, ecs::shapes(name)),
         "sts" => (sts::SERVICE, sts::shapes(name)),
         other => return Err(format!("no service {other}")),
     };
     let (mut request, mut response) = shapes.ok_or_else(|| format!("no operation {name}"))?;
     let operation = service.operation(name).ok_or_else(|| format!("no operation {name}"))?;
-    let readable = |error: ApiError| format!("{}: {}", error.code, error.message);
     if let Some(body) = order["request"].as_str() {
-        match service.protocol {
-            Protocol::AwsJson(_) => json::read(request.as_mut(), body.as_bytes()),
-            Protocol::AwsQuery => query::read(request.as_mut(), body.as_bytes()),
-        }
-        .map_err(readable)?;
+        let read = service.protocol.read_request(request.as_mut(), body.as_bytes());
+        read.map_err(|error| error.to_string())?;
         return serde_json::from_slice(&json::to_vec(request.as_ref())).map_err(|error| error.to_string());
     }
-    if let Some([code, message]) = order["error"].as_array().map(Vec::as_slice) {
-        let error =
-            ApiError::new(code.as_str().unwrap_or_default().to_owned(), message.as_str().unwrap_or_default());
-        let body = match service.protocol {
-            Protocol::AwsJson(_) => json::error(&error),
-            Protocol::AwsQuery => xml::error(service.xml_namespace, &error, "request-1"),
-        };
-        return Ok(String::from_utf8_lossy(&body).into());
-    }
-    json::read(response.as_mut(), order["response"].to_string().as_bytes()).map_err(readable)?;
-    let body = match service.protocol {
-        Protocol::AwsJson(_) => json::to_vec(response.as_ref()),
-        Protocol::AwsQuery => xml::response(service, operation, response.as_ref(), "request-1"),
+    let body = if order["error"].is_object() {
+        service.protocol.error(service.xml_namespace, &error(&order["error"])?, REQUEST_ID)
+    } else {
+        let read = json::read(response.as_mut(), order["response"].to_string().as_bytes());
+        read.map_err(|error| error.to_string())?;
+        service.response(operation, response.as_ref(), REQUEST_ID)
     };
     Ok(String::from_utf8_lossy(&body).into())
+}
+
+fn error(order: &Value) -> Result<ApiError, String> {
+    let text = |name: &str| order[name].as_str().unwrap_or_default().to_owned();
+    let mut error = ApiError::new(text("code"), text("message"));
+    for (name, values) in order["fields"].as_object().into_iter().flatten() {
+        let values = serde_json::from_value(values.clone()).map_err(|error| error.to_string())?;
+        error.fields.push((name.clone().into(), values));
+    }
+    Ok(error)
 }

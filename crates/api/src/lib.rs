@@ -15,10 +15,29 @@ macro_rules! services {
 services! {
     /// Messages of the agent communication service: control plane and container agent, over a WebSocket.
     acs
+    /// Amazon Elastic Compute Cloud: its networks.
+    ec2
     /// Amazon Elastic Container Service.
     ecs
     /// AWS Security Token Service.
     sts
     /// Messages of the telemetry service: health and metrics of an agent's tasks, over a WebSocket.
     tcs
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_pattern_is_known_to_the_engine() {
+        for (service, limits) in [
+            ("ec2", super::ec2::limits::ALL),
+            ("ecs", super::ecs::limits::ALL),
+            ("sts", super::sts::limits::ALL),
+        ] {
+            assert!(!limits.is_empty(), "{service}");
+            for (shape, limits) in limits {
+                assert!(limits.pattern.as_ref().is_none_or(|p| p.is_valid()), "{service}: {shape}");
+            }
+        }
+    }
 }

@@ -120,7 +120,7 @@ impl Cell {
     fn prepare(&self, call: endpoint::Call, read: &mut ReadRequest<'_>) -> Result<Prepared, ApiError> {
         let service = SERVICES.iter().find(|service| std::ptr::eq(service.model, call.target.service));
         let service = service.expect("the router was given the models of these services");
-        let operation = service.operation(&call.target.operation)?;
+        let operation = service.operation(call.target.operation.name)?;
         let principal = match call.caller.holder {
             Holder::Root => Principal::Root,
             Holder::Agent => Principal::Agent,

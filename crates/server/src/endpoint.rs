@@ -13,7 +13,7 @@ use gantry_decide::time::Timestamp;
 use gantry_wire::data_channel;
 use gantry_wire::route::{self, Target};
 use gantry_wire::sigv4::{Claim, Payload, Refusal as BadSignature, SignedRequest};
-use gantry_wire::{ApiError, EpochMillis, Protocol, Secret, ServiceModel, Structure, json, query, xml};
+use gantry_wire::{ApiError, EpochMillis, Protocol, Secret, ServiceModel, Structure, protocol};
 use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -114,9 +114,13 @@ impl<S: Services> Endpoint<S> {
             Ok(caller) => {
                 let call = Call { caller, target: target.clone(), request_id, base_url: base_url(parts) };
                 // An awsQuery request may stand in the query string, the body or both.
-                let mut read = |structure: &mut dyn Structure| match service.protocol {
-                    Protocol::AwsJson(_) => json::read(structure, payload.data()),
-                    Protocol::AwsQuery => query::read(structure, &joined(query_string, form)),
+                let mut read = |structure: &mut dyn Structure| {
+                    if service.protocol.has_forms() {
+                        let form = protocol::form(query_string, form.unwrap_or_default());
+                        service.protocol.read_request(structure, &form)
+                    } else {
+                        service.protocol.read_request(structure, payload.data())
+                    }
                 };
                 self.services.call(call, &mut read).await
             }
@@ -298,49 +302,21 @@ fn has_form(parts: &Parts) -> bool {
     kind.starts_with("application/x-www-form-urlencoded")
 }
 
-fn joined(query_string: &str, form: Option<&[u8]>) -> Vec<u8> {
-    let mut all = query_string.as_bytes().to_vec();
-    if let Some(form) = form.filter(|form| !form.is_empty()) {
-        if !all.is_empty() {
-            all.push(b'&');
-        }
-        all.extend_from_slice(form);
-    }
-    all
-}
-
 /// The transport has seen to it that there is a host.
 fn base_url(parts: &Parts) -> String {
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     format!("http://{host}")
 }
 
-fn content_type(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::AwsJson("1.0") => "application/x-amz-json-1.0",
-        Protocol::AwsJson(_) => "application/x-amz-json-1.1",
-        Protocol::AwsQuery => "text/xml",
-    }
-}
-
 fn encode(target: &Target, response: &dyn Structure, request_id: RequestId) -> Response {
-    let service = target.service;
-    let body = match (service.protocol, service.operation(&target.operation)) {
-        (Protocol::AwsQuery, Some(operation)) => {
-            xml::response(service, operation, response, &request_id.to_string())
-        }
-        _ => json::to_vec(response),
-    };
-    respond(StatusCode::OK, content_type(service.protocol), body, request_id)
+    let body = target.service.response(target.operation, response, &request_id.to_string());
+    respond(StatusCode::OK, target.service.protocol.content_type(), body, request_id)
 }
 
 fn encode_error(protocol: Protocol, namespace: &str, error: &ApiError, request_id: RequestId) -> Response {
-    let body = match protocol {
-        Protocol::AwsJson(_) => json::error(error),
-        Protocol::AwsQuery => xml::error(namespace, error, &request_id.to_string()),
-    };
+    let body = protocol.error(namespace, error, &request_id.to_string());
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    respond(status, content_type(protocol), body, request_id)
+    respond(status, protocol.content_type(), body, request_id)
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>, request_id: RequestId) -> Response {

@@ -1,6 +1,6 @@
 //! The one form in which every service's errors leave: AWS's code, status and message.
 
-use crate::field::Violation;
+use crate::reading::Violation;
 use std::borrow::Cow;
 
 /// An error as the caller sees it.
@@ -13,7 +13,7 @@ pub struct ApiError {
     pub status: u16,
     pub message: String,
     /// Further members of the exception's shape, all lists of texts so far.
-    pub fields: Vec<(&'static str, Vec<String>)>,
+    pub fields: Vec<(Cow<'static, str>, Vec<String>)>,
 }
 
 impl ApiError {
@@ -33,7 +33,9 @@ impl From<Violation> for ApiError {
     fn from(violation: Violation) -> ApiError {
         let code = match violation {
             Violation::Type { .. } => "SerializationException",
-            Violation::Missing { .. } | Violation::NotOneOf { .. } => "InvalidParameterException",
+            Violation::Missing { .. } | Violation::NotOneOf { .. } | Violation::Unsatisfied(_) => {
+                "InvalidParameterException"
+            }
         };
         ApiError::new(code, violation.to_string())
     }

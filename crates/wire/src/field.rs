@@ -1,84 +1,14 @@
 //! Values of members: how each type is read from a decoded body and written to any protocol's writer.
 
+use crate::limits::Limits;
+use crate::reading::{Reading, SHOWN_MAX, Step, Value, Violation, shown};
 use crate::shape::Structure;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A decoded body, whatever the protocol: forms become the same tree with texts at the leaves.
-pub type Value = serde_json::Value;
-
 /// Text that is none of an enum's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownValue;
-
-/// Why a body does not fit its shape. `path` leads to the member, as `containerDefinitions[0].name`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    #[error("{path} is missing")]
-    Missing { path: String },
-    #[error("{path} must be {expected}")]
-    Type { path: String, expected: &'static str },
-    #[error("{path} is '{value}', but must be one of: {allowed}")]
-    NotOneOf { path: String, value: String, allowed: String },
-}
-
-/// One part of the way to a member.
-enum Step {
-    Member(&'static str),
-    Item(usize),
-    Key(String),
-}
-
-/// Where in a body the reader is, and how that body spells its values.
-pub struct Reading {
-    path: Vec<Step>,
-    /// Forms carry numbers and booleans as text, and lists as numbered members.
-    pub textual: bool,
-}
-
-impl Reading {
-    pub fn json() -> Reading {
-        Reading { path: Vec::new(), textual: false }
-    }
-
-    pub fn form() -> Reading {
-        Reading { path: Vec::new(), textual: true }
-    }
-
-    fn path(&self) -> String {
-        let mut path = String::new();
-        for step in &self.path {
-            match step {
-                Step::Member(name) if path.is_empty() => path.push_str(name),
-                Step::Member(name) => path.extend([".", name]),
-                Step::Item(index) => path.push_str(&format!("[{index}]")),
-                Step::Key(key) => path.push_str(&format!("[{key}]")),
-            }
-        }
-        path
-    }
-
-    fn wrong(&self, expected: &'static str) -> Violation {
-        Violation::Type { path: self.path(), expected }
-    }
-
-    /// The violation of an enum by `value`.
-    pub fn not_one_of(&self, value: &str, allowed: &[&str]) -> Violation {
-        let value = value.chars().take(100).collect();
-        Violation::NotOneOf { path: self.path(), value, allowed: allowed.join(", ") }
-    }
-
-    fn within<T>(
-        &mut self,
-        step: Step,
-        read: impl FnOnce(&mut Reading) -> Result<T, Violation>,
-    ) -> Result<T, Violation> {
-        self.path.push(step);
-        let result = read(self);
-        self.path.pop();
-        result
-    }
-}
 
 /// A type that a member may have.
 pub trait Field: fmt::Debug {
@@ -90,6 +20,14 @@ pub trait Field: fmt::Debug {
     /// Whether there is nothing to write.
     fn is_absent(&self) -> bool {
         false
+    }
+
+    /// Holds the value to the limits of its shape; `reading` collects what it does not satisfy.
+    fn check(&self, _limits: &Limits, _reading: &mut Reading) {}
+
+    /// The value as an error may show it.
+    fn shown(&self) -> Option<String> {
+        None
     }
 }
 
@@ -104,37 +42,6 @@ pub trait Writer {
     fn structure(&mut self, structure: &dyn Structure);
     fn list(&mut self, items: &mut dyn Iterator<Item = &dyn Field>);
     fn map(&mut self, entries: &mut dyn Iterator<Item = (&str, &dyn Field)>);
-}
-
-/// Reads a structure's members; unknown ones are ignored, as AWS does: clients may be newer than we are.
-///
-/// # Errors
-/// The first member that does not fit, or a required one that is missing.
-pub fn read_structure(
-    target: &mut dyn Structure,
-    value: Value,
-    reading: &mut Reading,
-) -> Result<(), Violation> {
-    let mut given = match value {
-        Value::Object(given) => given,
-        // An empty structure in a form is an empty text.
-        Value::String(text) if reading.textual && text.is_empty() => serde_json::Map::new(),
-        _ => return Err(reading.wrong("an object")),
-    };
-    for (index, member) in target.members().iter().enumerate() {
-        match given.remove(member.name).filter(|value| !value.is_null()) {
-            Some(value) => {
-                let field = target.field_mut(index);
-                reading.within(Step::Member(member.name), |reading| field.read(value, reading))?;
-            }
-            None if member.required => {
-                return reading
-                    .within(Step::Member(member.name), |r| Err(Violation::Missing { path: r.path() }));
-            }
-            None => {}
-        }
-    }
-    Ok(())
 }
 
 /// A text value.
@@ -157,6 +64,14 @@ impl Field for String {
     fn write(&self, writer: &mut dyn Writer) {
         writer.text(self);
     }
+
+    fn check(&self, limits: &Limits, reading: &mut Reading) {
+        limits.text(self, || self.shown(), reading);
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(shown(self))
+    }
 }
 
 fn integer(value: &Value, reading: &Reading) -> Result<i64, Violation> {
@@ -177,6 +92,10 @@ impl Field for i64 {
     fn write(&self, writer: &mut dyn Writer) {
         writer.integer(*self);
     }
+
+    fn check(&self, limits: &Limits, reading: &mut Reading) {
+        limits.number(*self as f64, || Some(self.to_string()), reading);
+    }
 }
 
 impl Field for i32 {
@@ -188,6 +107,10 @@ impl Field for i32 {
 
     fn write(&self, writer: &mut dyn Writer) {
         writer.integer(i64::from(*self));
+    }
+
+    fn check(&self, limits: &Limits, reading: &mut Reading) {
+        limits.number(f64::from(*self), || Some(self.to_string()), reading);
     }
 }
 
@@ -208,6 +131,10 @@ impl Field for f64 {
 
     fn write(&self, writer: &mut dyn Writer) {
         writer.float(*self);
+    }
+
+    fn check(&self, limits: &Limits, reading: &mut Reading) {
+        limits.number(*self, || Some(self.to_string()), reading);
     }
 }
 
@@ -233,6 +160,13 @@ pub struct EpochMillis(pub i64);
 
 impl Field for EpochMillis {
     fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        if let Value::String(text) = &value
+            && reading.textual
+            && let Some(at) = crate::xml::read_iso8601(text)
+        {
+            *self = at;
+            return Ok(());
+        }
         let seconds = float(&value, reading)?;
         // Beyond the year 9999 nobody means a time, and arithmetic stays far from overflow.
         if !(-62_135_596_800.0..=253_402_300_800.0).contains(&seconds) {
@@ -276,6 +210,10 @@ impl Field for Secret {
     fn write(&self, writer: &mut dyn Writer) {
         writer.text(&self.0);
     }
+
+    fn check(&self, limits: &Limits, reading: &mut Reading) {
+        limits.text(&self.0, || None, reading);
+    }
 }
 
 impl<T: Field + Default> Field for Option<T> {
@@ -294,6 +232,12 @@ impl<T: Field + Default> Field for Option<T> {
 
     fn is_absent(&self) -> bool {
         self.is_none()
+    }
+
+    fn check(&self, limits: &Limits, reading: &mut Reading) {
+        if let Some(inner) = self {
+            inner.check(limits, reading);
+        }
     }
 }
 
@@ -320,6 +264,12 @@ impl<T: Field + Default> Field for Vec<T> {
     fn write(&self, writer: &mut dyn Writer) {
         writer.list(&mut self.iter().map(|item| item as &dyn Field));
     }
+
+    fn check(&self, limits: &Limits, reading: &mut Reading) {
+        let values = || self.iter().take(SHOWN_MAX).filter_map(|item| item.shown()).collect::<Vec<_>>();
+        limits.length(self.len(), || Some(format!("[{}]", values().join(", "))), reading);
+        limits.items(self.iter().map(|item| item as &dyn Field), reading);
+    }
 }
 
 impl<T: Field + Default> Field for BTreeMap<String, T> {
@@ -342,5 +292,17 @@ impl<T: Field + Default> Field for BTreeMap<String, T> {
 
     fn write(&self, writer: &mut dyn Writer) {
         writer.map(&mut self.iter().map(|(key, item)| (key.as_str(), item as &dyn Field)));
+    }
+
+    fn check(&self, limits: &Limits, reading: &mut Reading) {
+        limits.length(self.len(), || None, reading);
+        for (key, item) in self {
+            if let Some(limits) = limits.key {
+                limits.text(key, || Some(shown(key)), reading);
+            }
+            if let Some(limits) = limits.item {
+                reading.at_key(key, |reading| item.check(limits, reading));
+            }
+        }
     }
 }

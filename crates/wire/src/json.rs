@@ -1,14 +1,28 @@
 //! awsJson: a structure as a JSON object, times as seconds with a fraction, absent members left out.
 
 use crate::error::ApiError;
-use crate::field::{EpochMillis, Field, Reading, Value, Writer};
+use crate::field::{EpochMillis, Field, Writer};
+use crate::reading::{Reading, Value};
 use crate::shape::Structure;
 
-/// Reads a body into `target`. An empty body counts as an empty object, as some clients send it.
+/// Reads a body into `target` as a client does, without regard to the model's constraints. An empty body counts as an
+/// empty object, as some clients send it.
 ///
 /// # Errors
-/// `SerializationException` for what is no JSON or has values of the wrong type; see [`crate::field::Violation`].
+/// `SerializationException` for what is no JSON or has values of the wrong type; see [`crate::reading::Violation`].
 pub fn read(target: &mut dyn Structure, body: &[u8]) -> Result<(), ApiError> {
+    read_as(target, body, Reading::json())
+}
+
+/// Reads a request into `target`.
+///
+/// # Errors
+/// As [`read`], and for values that the model's constraints do not allow.
+pub fn read_request(target: &mut dyn Structure, body: &[u8]) -> Result<(), ApiError> {
+    read_as(target, body, Reading::json_request())
+}
+
+fn read_as(target: &mut dyn Structure, body: &[u8], reading: Reading) -> Result<(), ApiError> {
     let value: Value = if body.is_empty() {
         Value::Object(serde_json::Map::new())
     } else {
@@ -17,7 +31,7 @@ pub fn read(target: &mut dyn Structure, body: &[u8]) -> Result<(), ApiError> {
             ApiError::new("SerializationException", format!("The body is not JSON: {error}"))
         })?
     };
-    Ok(crate::field::read_structure(target, value, &mut Reading::json())?)
+    Ok(crate::reading::read_body(target, value, reading)?)
 }
 
 /// Reads a body as one structure.
@@ -48,7 +62,7 @@ pub fn error(error: &ApiError) -> Vec<u8> {
     body.insert("__type".to_owned(), Value::from(error.code.as_ref()));
     body.insert("message".to_owned(), Value::from(error.message.as_str()));
     for (name, values) in &error.fields {
-        body.insert((*name).to_owned(), Value::from(values.clone()));
+        body.insert(name.clone().into_owned(), Value::from(values.clone()));
     }
     Value::Object(body).to_string().into_bytes()
 }

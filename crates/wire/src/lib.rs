@@ -8,7 +8,10 @@ pub mod envelope;
 pub mod error;
 pub mod field;
 pub mod json;
+pub mod limits;
+pub mod protocol;
 pub mod query;
+pub mod reading;
 pub mod route;
 pub mod shape;
 pub mod sigv4;
@@ -16,4 +19,5 @@ pub mod xml;
 
 pub use error::ApiError;
 pub use field::{EpochMillis, Field, Secret, Writer};
+pub use limits::{Limits, Pattern};
 pub use shape::{Member, Operation, OperationModel, Protocol, ServiceModel, Structure};

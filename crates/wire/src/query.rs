@@ -1,7 +1,7 @@
-//! awsQuery requests: a form whose dotted names spell a tree, lists numbered from 1.
+//! awsQuery and ec2Query requests: a form whose dotted names spell a tree, lists numbered from 1.
 
 use crate::error::ApiError;
-use crate::field::{Reading, Value};
+use crate::reading::{Reading, Unsatisfied, Value, Violation, read_body, told};
 use crate::shape::Structure;
 use serde_json::Map;
 
@@ -25,21 +25,71 @@ pub fn pairs(body: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
     Ok(pairs)
 }
 
-/// Reads a form into `target`.
+/// Reads a form into `target`, as awsQuery services do.
 ///
 /// # Errors
-/// `MalformedQueryString` for names that contradict each other, and what does not fit the shape.
+/// `MalformedQueryString` for names that contradict each other, and `ValidationError` for what does not fit the shape.
 pub fn read(target: &mut dyn Structure, body: &[u8]) -> Result<(), ApiError> {
+    read_body(target, Value::Object(tree(body)?), Reading::form()).map_err(|violation| {
+        let message = match violation {
+            Violation::Type { .. } => violation.to_string(),
+            violation => told(&as_constraints(violation)),
+        };
+        ApiError::new("ValidationError", message)
+    })
+}
+
+/// Reads a form into `target`, as EC2 does: other codes and other words for the same.
+///
+/// # Errors
+/// `MalformedQueryString`, `MissingParameter` and `InvalidParameterValue`.
+pub fn read_ec2(target: &mut dyn Structure, body: &[u8]) -> Result<(), ApiError> {
+    let invalid = |value: &str, path: &str, rule: &str| {
+        let message = format!("Value ({value}) for parameter {path} is invalid. {rule}");
+        ApiError::new("InvalidParameterValue", message)
+    };
+    read_body(target, Value::Object(tree(body)?), Reading::form()).map_err(|violation| match violation {
+        Violation::Missing { path } => {
+            ApiError::new("MissingParameter", format!("The request must contain the parameter {path}"))
+        }
+        Violation::Type { path, expected } => {
+            ApiError::new("InvalidParameterValue", format!("The parameter {path} must be {expected}."))
+        }
+        Violation::NotOneOf { path, value, allowed } => {
+            invalid(&value, &path, &format!("Expecting one of: {allowed}."))
+        }
+        Violation::Unsatisfied(all) => {
+            let first = all.into_iter().next();
+            let Unsatisfied { path, value, rule } = first.expect("it is never empty");
+            let rule = rule.trim_start_matches("Member must have ");
+            invalid(value.unwrap_or_default().trim_matches('\''), &path, &format!("Expecting a {rule}."))
+        }
+    })
+}
+
+/// What is missing or of no known value, worded as a constraint: so awsQuery services do.
+fn as_constraints(violation: Violation) -> Vec<Unsatisfied> {
+    let one = |path, value, rule| vec![Unsatisfied { path, value, rule }];
+    match violation {
+        Violation::Missing { path } => {
+            one(path, Some("null".to_owned()), "Member must not be null".to_owned())
+        }
+        Violation::NotOneOf { path, value, allowed } => {
+            one(path, Some(format!("'{value}'")), format!("Member must satisfy enum value set: [{allowed}]"))
+        }
+        Violation::Type { path, expected } => one(path, None, format!("Member must be {expected}")),
+        Violation::Unsatisfied(all) => all,
+    }
+}
+
+fn tree(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let mut tree = Map::new();
     for (name, value) in pairs(body)? {
         if name != "Action" && name != "Version" && !name.starts_with("X-Amz-") {
             insert(&mut tree, &name, value)?;
         }
     }
-    crate::field::read_structure(target, Value::Object(tree), &mut Reading::form()).map_err(|violation| {
-        let error = ApiError::from(violation);
-        ApiError::new("ValidationError", error.message)
-    })
+    Ok(tree)
 }
 
 fn insert(tree: &mut Map<String, Value>, name: &str, value: String) -> Result<(), ApiError> {
@@ -107,6 +157,26 @@ mod tests {
         tags "Tags" false Option<BTreeMap<String, String>>,
         dry "DryRun" false Option<bool>,
     } }
+
+    #[test]
+    fn ec2_has_its_own_words() {
+        let error = |body: &str| read_ec2(&mut Ask::default(), body.as_bytes()).unwrap_err();
+        let missing = error("Filters.1.Values.1=x");
+        assert_eq!(missing.code, "MissingParameter");
+        assert_eq!(missing.message, "The request must contain the parameter filters.1.member.name");
+        assert_eq!(error("Count=x").code, "InvalidParameterValue");
+        let mut ask = Ask::default();
+        read_ec2(&mut ask, b"Filters.1.Name=a&Filters.1.Values.1=x&Filters.1.Values.2=y").unwrap();
+        assert_eq!(ask.filters.unwrap()[0].values, Some(vec!["x".to_owned(), "y".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_missing_is_null() {
+        let message = ask("Filters.member.1.Values.member.1=x").unwrap_err().message;
+        let text = "1 validation error detected: Value null at 'filters.1.member.name' failed to satisfy constraint: \
+                    Member must not be null";
+        assert_eq!(message, text);
+    }
 
     fn ask(body: &str) -> Result<Ask, ApiError> {
         let mut ask = Ask::default();

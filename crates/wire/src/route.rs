@@ -2,14 +2,14 @@
 
 use crate::error::ApiError;
 use crate::query;
-use crate::shape::{Protocol, ServiceModel};
+use crate::shape::{OperationModel, Protocol, ServiceModel};
 
 /// What a request asks for.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub service: &'static ServiceModel,
-    /// As the client spelled it; the service says whether it serves it.
-    pub operation: String,
+    /// Of the service's model; the service says whether it serves it.
+    pub operation: &'static OperationModel,
 }
 
 /// A refused request and the protocol in whose shape the refusal must go.
@@ -34,11 +34,13 @@ pub fn target(
         let (prefix, operation) = header.split_once('.').ok_or_else(unknown)?;
         let served = |service: &&&'static ServiceModel| service.target_prefix == prefix && !prefix.is_empty();
         let service = services.iter().find(served).ok_or_else(unknown)?;
-        if service.operation(operation).is_none() {
-            let message = format!("{} has no operation of that name.", service.name);
-            return Err((service.protocol, ApiError::new("UnknownOperationException", message)));
-        }
-        return Ok(Target { service, operation: operation.to_owned() });
+        return match service.operation(operation) {
+            Some(operation) => Ok(Target { service, operation }),
+            None => {
+                let message = format!("{} has no operation of that name.", service.name);
+                Err((service.protocol, ApiError::new("UnknownOperationException", message)))
+            }
+        };
     }
     let in_query = |error| (Protocol::AwsQuery, error);
     let mut pairs = query::pairs(query_string.as_bytes()).map_err(in_query)?;
@@ -49,14 +51,21 @@ pub fn target(
         return Err((FALLBACK, ApiError::new("MissingAction", message)));
     };
     let version = value("Version").unwrap_or_default();
-    let query_services = services.iter().filter(|service| service.protocol == Protocol::AwsQuery);
-    let known = query_services.filter(|service| service.operation(action).is_some());
-    match known.into_iter().find(|service| version.is_empty() || service.api_version == version) {
-        Some(service) => Ok(Target { service, operation: action.to_owned() }),
-        None => {
-            let action: String = action.chars().take(100).collect();
-            let message = format!("Could not find operation {action} for version {version:.20}");
-            Err((Protocol::AwsQuery, ApiError::new("InvalidAction", message)))
-        }
+    let of_version = |service: &&&'static ServiceModel| {
+        service.protocol.has_forms() && (version.is_empty() || service.api_version == version)
+    };
+    let named = |service: &&'static ServiceModel| {
+        service.operation(action).map(|operation| Target { service, operation })
+    };
+    if let Some(target) = services.iter().filter(of_version).find_map(named) {
+        return Ok(target);
     }
+    // A service that is known by its version refuses in its own words.
+    let known = services.iter().find(of_version).filter(|_| !version.is_empty());
+    let protocol = known.map_or(Protocol::AwsQuery, |service| service.protocol);
+    let message = match protocol {
+        Protocol::Ec2Query => format!("The action {action:.100} is not valid for this web service."),
+        _ => format!("Could not find operation {action:.100} for version {version:.20}"),
+    };
+    Err((protocol, ApiError::new("InvalidAction", message)))
 }

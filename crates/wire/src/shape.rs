@@ -1,15 +1,22 @@
 //! What generated code is made of: structures with member tables, string enums, operations, services.
 
 use crate::field::Field;
+use crate::limits::Limits;
 use std::fmt::Debug;
 
 /// One member of a structure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Member {
-    /// The name in the model, which is the name on the wire unless a protocol says otherwise.
+    /// The name in the model, and in JSON.
     pub name: &'static str,
+    /// The name in a form.
+    pub form: &'static str,
+    /// The name of its element in XML.
+    pub xml: &'static str,
     /// A request without it is refused before a handler sees it.
     pub required: bool,
+    /// What a request's value must satisfy.
+    pub limits: Option<&'static Limits>,
 }
 
 /// A shape with named members; generated types implement it through [`crate::structure!`].
@@ -29,6 +36,8 @@ pub enum Protocol {
     AwsJson(&'static str),
     /// `Action` and `Version` in a form, XML back.
     AwsQuery,
+    /// The same with EC2's habits: flat lists, no wrapper around the result, errors of its own form.
+    Ec2Query,
 }
 
 /// An operation and its two shapes, at the type level.
@@ -70,10 +79,20 @@ impl ServiceModel {
     }
 }
 
-/// Defines a structure: a plain struct, its member table, and its place in the codecs.
+/// The first of some expressions.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! first {
+    ($first:expr $(, $rest:expr)*) => {
+        $first
+    };
+}
+
+/// Defines a structure: a plain struct, its member table, and its place in the codecs. After a member's name may come
+/// its names `as` in forms and XML, after its type `=` its limits.
 #[macro_export]
 macro_rules! structure {
-    ($name:ident { $($field:ident $wire:literal $required:literal $ty:ty,)* }) => {
+    ($name:ident { $($field:ident $wire:literal $(as $form:literal $xml:literal)? $required:literal $ty:ty $(= $limits:path)?,)* }) => {
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct $name { $(pub $field: $ty,)* }
 
@@ -83,7 +102,13 @@ macro_rules! structure {
             }
 
             fn members(&self) -> &'static [$crate::Member] {
-                const MEMBERS: &[$crate::Member] = &[$($crate::Member { name: $wire, required: $required },)*];
+                static MEMBERS: &[$crate::Member] = &[$($crate::Member {
+                    name: $wire,
+                    form: $crate::first!($($form,)? $wire),
+                    xml: $crate::first!($($xml,)? $wire),
+                    required: $required,
+                    limits: $crate::first!($(Some(&$limits),)? None),
+                },)*];
                 MEMBERS
             }
 
@@ -103,8 +128,8 @@ macro_rules! structure {
         }
 
         impl $crate::Field for $name {
-            fn read(&mut self, value: $crate::field::Value, reading: &mut $crate::field::Reading) -> Result<(), $crate::field::Violation> {
-                $crate::field::read_structure(self, value, reading)
+            fn read(&mut self, value: $crate::reading::Value, reading: &mut $crate::reading::Reading) -> Result<(), $crate::reading::Violation> {
+                $crate::reading::read_structure(self, value, reading)
             }
 
             fn write(&self, writer: &mut dyn $crate::Writer) {
@@ -138,7 +163,7 @@ macro_rules! string_enum {
         }
 
         impl $crate::Field for $name {
-            fn read(&mut self, value: $crate::field::Value, reading: &mut $crate::field::Reading) -> Result<(), $crate::field::Violation> {
+            fn read(&mut self, value: $crate::reading::Value, reading: &mut $crate::reading::Reading) -> Result<(), $crate::reading::Violation> {
                 let text = $crate::field::text(value, reading)?;
                 *self = text.parse().map_err(|_| reading.not_one_of(&text, &[$first_wire, $($wire,)*]))?;
                 Ok(())

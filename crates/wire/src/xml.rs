@@ -1,4 +1,4 @@
-//! awsQuery responses: a structure as XML elements, lists as `member`s, maps as `entry`s.
+//! awsQuery and ec2Query responses: a structure as XML elements, lists as `member`s or `item`s, maps as `entry`s.
 
 use crate::error::ApiError;
 use crate::field::{EpochMillis, Field, Writer};
@@ -13,7 +13,7 @@ pub fn response(
     request_id: &str,
 ) -> Vec<u8> {
     let (name, namespace) = (operation.name, service.xml_namespace);
-    let mut writer = XmlWriter { out: format!("<{name}Response xmlns=\"{namespace}\">") };
+    let mut writer = XmlWriter::new("member", format!("<{name}Response xmlns=\"{namespace}\">"));
     match operation.result_wrapper {
         Some(wrapper) => writer.element(wrapper, |writer| writer.structure(response)),
         None => writer.structure(response),
@@ -24,28 +24,70 @@ pub fn response(
     writer.out.into_bytes()
 }
 
+/// An operation's response document as EC2 writes it.
+pub fn ec2_response(
+    service: &ServiceModel,
+    operation: &OperationModel,
+    response: &dyn Structure,
+    request_id: &str,
+) -> Vec<u8> {
+    let (name, namespace) = (operation.name, service.xml_namespace);
+    let mut writer = XmlWriter::new("item", format!("<{name}Response xmlns=\"{namespace}\">"));
+    writer.element("requestId", |writer| writer.text(request_id));
+    if response.members().is_empty() {
+        // What EC2 answers where there is nothing to tell.
+        writer.element("return", |writer| writer.boolean(true));
+    }
+    writer.structure(response);
+    let _ = write!(writer.out, "</{name}Response>");
+    writer.out.into_bytes()
+}
+
 /// An error document.
 pub fn error(namespace: &str, error: &ApiError, request_id: &str) -> Vec<u8> {
-    let mut writer = XmlWriter { out: format!("<ErrorResponse xmlns=\"{namespace}\">") };
+    let mut writer = XmlWriter::new("member", format!("<ErrorResponse xmlns=\"{namespace}\">"));
     writer.element("Error", |writer| {
         writer.element("Type", |writer| writer.text(if error.status < 500 { "Sender" } else { "Receiver" }));
-        writer.element("Code", |writer| writer.text(&error.code));
-        writer.element("Message", |writer| writer.text(&error.message));
+        writer.error(error);
     });
     writer.element("RequestId", |writer| writer.text(request_id));
     writer.out.push_str("</ErrorResponse>");
     writer.out.into_bytes()
 }
 
+/// An error document as EC2 writes it.
+pub fn ec2_error(error: &ApiError, request_id: &str) -> Vec<u8> {
+    let mut writer = XmlWriter::new("item", "<Response>".to_owned());
+    writer.element("Errors", |writer| writer.element("Error", |writer| writer.error(error)));
+    writer.element("RequestID", |writer| writer.text(request_id));
+    writer.out.push_str("</Response>");
+    writer.out.into_bytes()
+}
+
 struct XmlWriter {
     out: String,
+    /// The element of a list's items.
+    item: &'static str,
 }
 
 impl XmlWriter {
+    fn new(item: &'static str, start: String) -> XmlWriter {
+        XmlWriter { out: start, item }
+    }
+
     fn element(&mut self, name: &str, content: impl FnOnce(&mut XmlWriter)) {
         let _ = write!(self.out, "<{name}>");
         content(self);
         let _ = write!(self.out, "</{name}>");
+    }
+
+    fn error(&mut self, error: &ApiError) {
+        self.element("Code", |writer| writer.text(&error.code));
+        self.element("Message", |writer| writer.text(&error.message));
+        for (name, values) in &error.fields {
+            let mut items = values.iter().map(|value| value as &dyn Field);
+            self.element(name, |writer| writer.list(&mut items));
+        }
     }
 }
 
@@ -91,14 +133,14 @@ impl Writer for XmlWriter {
         for (index, member) in structure.members().iter().enumerate() {
             let field = structure.field(index);
             if !field.is_absent() {
-                self.element(member.name, |writer| field.write(writer));
+                self.element(member.xml, |writer| field.write(writer));
             }
         }
     }
 
     fn list(&mut self, items: &mut dyn Iterator<Item = &dyn Field>) {
         for item in items {
-            self.element("member", |writer| item.write(writer));
+            self.element(self.item, |writer| item.write(writer));
         }
     }
 
@@ -121,6 +163,22 @@ pub fn iso8601(at: EpochMillis) -> String {
         0 => format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"),
         fraction => format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z"),
     }
+}
+
+/// Reads what [`iso8601`] writes, with any number of digits in the fraction. `None` for other forms and for dates
+/// that do not exist.
+pub fn read_iso8601(text: &str) -> Option<EpochMillis> {
+    let (date, fraction) = match text.strip_suffix('Z')?.split_once('.') {
+        Some((date, fraction)) => (date, fraction),
+        None => (text.strip_suffix('Z')?, "0"),
+    };
+    let digits_only = fraction.len() <= 9 && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let millis: i64 = Some(format!("{fraction:0<3}")).filter(|_| digits_only)?.get(..3)?.parse().ok()?;
+    let form = |at: usize, c: char| matches!((at, c), (4 | 7, '-') | (10, 'T') | (13 | 16, ':'));
+    let compact: String = date.char_indices().filter(|(at, c)| !form(*at, *c)).map(|(_, c)| c).collect();
+    let stamp = format!("{}T{}Z", compact.get(..8)?, compact.get(8..)?);
+    let second = crate::sigv4::Stamp::parse(&stamp).filter(|_| date.len() == 19)?;
+    Some(EpochMillis(second.at().0 + millis))
 }
 
 /// The Gregorian date of a day counted from 1970-01-01, by eras of 400 years that begin in March.
@@ -149,7 +207,32 @@ mod tests {
             (-1000, "1969-12-31T23:59:59Z"),
         ] {
             assert_eq!(iso8601(EpochMillis(millis)), text);
+            assert_eq!(read_iso8601(text), Some(EpochMillis(millis)));
         }
+        for text in
+            ["", "Z", "1970-01-01", "1970-02-30T00:00:00Z", "1970-01-01T00:00:00.xZ", "1970-01-01 00:00:00Z"]
+        {
+            assert_eq!(read_iso8601(text), None, "{text}");
+        }
+        assert_eq!(read_iso8601("1970-01-01T00:00:00.5Z"), Some(EpochMillis(500)));
+    }
+
+    #[test]
+    fn an_error_s_further_members_are_written() {
+        let mut conflict = ApiError::new("Conflict", "x");
+        conflict.fields.push(("resourceIds".into(), vec!["a".to_owned(), "b".to_owned()]));
+        let text = String::from_utf8_lossy(&error("urn:x", &conflict, "id-1")).into_owned();
+        assert!(
+            text.contains("<resourceIds><member>a</member><member>b</member></resourceIds></Error>"),
+            "{text}"
+        );
+        let text = String::from_utf8_lossy(&ec2_error(&conflict, "id-1")).into_owned();
+        let start =
+            "<Response><Errors><Error><Code>Conflict</Code><Message>x</Message><resourceIds><item>a</item>";
+        assert!(
+            text.starts_with(start) && text.ends_with("<RequestID>id-1</RequestID></Response>"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Services for Parrot {
     }
 
     fn call(&self, call: Call, read: &mut ReadRequest<'_>) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
-        let reply: Reply = match call.target.operation.as_str() {
+        let reply: Reply = match call.target.operation.name {
             "ListClusters" => {
                 let mut request = ecs::ListClustersRequest::default();
                 read(&mut request).map(|()| {

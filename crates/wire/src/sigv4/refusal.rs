@@ -49,9 +49,18 @@ impl Refusal {
             }
             Refusal::Payload(error) => return error.clone(),
         };
-        match protocol {
-            Protocol::AwsJson(_) => ApiError::new(json, self.to_string()),
-            Protocol::AwsQuery => ApiError::new(query, self.to_string()).with_status(query_status),
+        match (protocol, self) {
+            (Protocol::AwsJson(_), _) => ApiError::new(json, self.to_string()),
+            (Protocol::Ec2Query, Refusal::Unknown) => {
+                let message = "AWS was not able to validate the provided access credentials";
+                ApiError::new("AuthFailure", message).with_status(401)
+            }
+            (Protocol::Ec2Query, Refusal::Expired(_)) => {
+                ApiError::new("RequestExpired", "Request has expired.")
+            }
+            (Protocol::AwsQuery | Protocol::Ec2Query, _) => {
+                ApiError::new(query, self.to_string()).with_status(query_status)
+            }
         }
     }
 }

@@ -94,7 +94,7 @@ impl From<EcsError> for ApiError {
     fn from(error: EcsError) -> ApiError {
         let mut answer = ApiError::new(error.code(), error.to_string());
         if let EcsError::Conflict { resource_ids, .. } = error {
-            answer.fields.push(("resourceIds", resource_ids));
+            answer.fields.push(("resourceIds".into(), resource_ids));
         }
         answer
     }
