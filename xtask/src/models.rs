@@ -14,41 +14,70 @@ use std::process::Command;
 pub const BOTOCORE: &str = "1.43.11";
 
 /// Services by botocore's name for them.
-const SERVICES: &[&str] = &["ec2", "ecs", "sts"];
+const SERVICES: &[&str] = &["ec2", "ecs", "logs", "sts"];
 
-/// Services of which only some operations, and the shapes that these need, are taken: the whole of EC2's model is
-/// larger than everything else together.
-const SELECTED: &[(&str, &[&str])] = &[(
-    "ec2",
-    &[
-        "AuthorizeSecurityGroupEgress",
-        "AuthorizeSecurityGroupIngress",
-        "CreateSecurityGroup",
-        "CreateSubnet",
-        "CreateTags",
-        "CreateVpc",
-        "DeleteSecurityGroup",
-        "DeleteSubnet",
-        "DeleteTags",
-        "DeleteVpc",
-        "DescribeAccountAttributes",
-        "DescribeAvailabilityZones",
-        "DescribeInternetGateways",
-        "DescribeNetworkAcls",
-        "DescribeNetworkInterfaces",
-        "DescribeRegions",
-        "DescribeRouteTables",
-        "DescribeSecurityGroupRules",
-        "DescribeSecurityGroups",
-        "DescribeSubnets",
-        "DescribeTags",
-        "DescribeVpcAttribute",
-        "DescribeVpcs",
-        "ModifyVpcAttribute",
-        "RevokeSecurityGroupEgress",
-        "RevokeSecurityGroupIngress",
-    ],
-)];
+/// Services of which only some operations, and the shapes that these need, are taken: the others have nothing to do
+/// with running containers, and every shape costs time in each build. The whole of EC2's model is larger than
+/// everything else together.
+const SELECTED: &[(&str, &[&str])] = &[
+    (
+        "ec2",
+        &[
+            "AuthorizeSecurityGroupEgress",
+            "AuthorizeSecurityGroupIngress",
+            "CreateSecurityGroup",
+            "CreateSubnet",
+            "CreateTags",
+            "CreateVpc",
+            "DeleteSecurityGroup",
+            "DeleteSubnet",
+            "DeleteTags",
+            "DeleteVpc",
+            "DescribeAccountAttributes",
+            "DescribeAvailabilityZones",
+            "DescribeInternetGateways",
+            "DescribeNetworkAcls",
+            "DescribeNetworkInterfaces",
+            "DescribeRegions",
+            "DescribeRouteTables",
+            "DescribeSecurityGroupRules",
+            "DescribeSecurityGroups",
+            "DescribeSubnets",
+            "DescribeTags",
+            "DescribeVpcAttribute",
+            "DescribeVpcs",
+            "ModifyVpcAttribute",
+            "RevokeSecurityGroupEgress",
+            "RevokeSecurityGroupIngress",
+        ],
+    ),
+    (
+        "logs",
+        &[
+            "CreateLogGroup",
+            "CreateLogStream",
+            "DeleteLogGroup",
+            "DeleteLogStream",
+            "DeleteMetricFilter",
+            "DeleteRetentionPolicy",
+            "DescribeLogGroups",
+            "DescribeLogStreams",
+            "DescribeMetricFilters",
+            "FilterLogEvents",
+            "GetLogEvents",
+            "ListTagsForResource",
+            "ListTagsLogGroup",
+            "PutLogEvents",
+            "PutMetricFilter",
+            "PutRetentionPolicy",
+            "TagLogGroup",
+            "TagResource",
+            "TestMetricFilter",
+            "UntagLogGroup",
+            "UntagResource",
+        ],
+    ),
+];
 
 /// Members that the public model leaves out although the container agent's own client sends them: service, shape,
 /// member and the shape of its value.

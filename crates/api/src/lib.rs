@@ -19,6 +19,8 @@ services! {
     ec2
     /// Amazon Elastic Container Service.
     ecs
+    /// Amazon CloudWatch Logs.
+    logs
     /// AWS Security Token Service.
     sts
     /// Messages of the telemetry service: health and metrics of an agent's tasks, over a WebSocket.
