@@ -8,6 +8,7 @@ pub mod config;
 pub mod data_channel;
 pub mod driver;
 pub mod exec;
+pub mod health;
 pub mod images;
 pub mod network;
 pub mod protocol;

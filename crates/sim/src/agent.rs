@@ -95,10 +95,12 @@ pub fn spec(task: &acs::Task) -> (TaskSpec, DesiredStatus) {
         depends_on: Vec::new(),
         start_timeout: None,
         stop_timeout: None,
+        restart: None,
     });
     let spec = TaskSpec {
         arn: TaskArn(task.arn.clone().unwrap_or_default()),
         network_mode: NetworkMode::None,
+        pause: false,
         waits_for_resources: false,
         cpu: 0,
         memory: 0,

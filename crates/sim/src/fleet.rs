@@ -540,7 +540,7 @@ impl Fleet {
                         What::Happened { agent, life, event: Event::NetworkTornDown { task } },
                     );
                 }
-                Action::Launch { task, container } => {
+                Action::Launch { task, container } | Action::Restart { task, container } => {
                     let key = (task.clone(), container.clone());
                     self.agents[agent].runtime.insert(key, Container::Running);
                     let event = Event::ContainerStarted {

@@ -1,10 +1,11 @@
 //! Carrying out the task engine's actions, each on a task of its own; what came of it is an event again.
 
-use super::container::{self, Parts, container_id, task_id};
-use super::{Hands, Input, Known};
+use super::container::{self, Parts, container_id, pause_id, task_group, task_id};
+use super::links::links;
+use super::{Hands, Input, Known, volumes};
 use crate::images::{LocalImage, PullError};
 use crate::network::{Bridged, NetworkError, PortRequest, TaskInterface};
-use crate::runtime::{NetworkNamespace, Runtime, RuntimeError, Step};
+use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
 use gantry_api::{acs, ecs};
 use gantry_decide::task::{NetworkMode, TransportProtocol};
 use gantry_decide::task_engine::{
@@ -13,8 +14,10 @@ use gantry_decide::task_engine::{
 };
 use gantry_decide::time::Timestamp;
 use gantry_wire::EpochMillis;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 
 /// Makes a container's image ready.
 pub async fn prepare_image<R: Runtime>(
@@ -47,9 +50,10 @@ fn kind_of(_error: &PullError) -> FailureKind {
     FailureKind::CannotPullContainerError
 }
 
-/// Makes the network of a task in awsvpc mode; other modes have none of the task's own.
+/// Makes what the containers of a task share: its network in awsvpc mode (other modes have none of the task's own), and
+/// the container that holds shared namespaces.
 pub async fn set_up_network<R: Runtime>(hands: Arc<Hands<R>>, arn: TaskArn, known: Arc<Known>) {
-    let result = match known.mode {
+    let mut result = match known.mode {
         NetworkMode::Awsvpc => match interface(&known.task) {
             Some((interface, _)) => {
                 let (network, key) = (hands.network.clone(), task_id(&arn));
@@ -62,7 +66,36 @@ pub async fn set_up_network<R: Runtime>(hands: Arc<Hands<R>>, arn: TaskArn, know
         },
         NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None => Ok(()),
     };
+    if known.pause && result.is_ok() {
+        result = start_pause(&hands, &arn, &known).await;
+        if result.is_err() && known.mode == NetworkMode::Awsvpc {
+            let (network, key) = (hands.network.clone(), task_id(&arn));
+            // The first failure is the one to tell; leftovers are swept at the next start.
+            let _ = blocking(move || network.detach(&key)).await;
+        }
+    }
     hands.tell(Input::Event(Event::NetworkSetUp { task: arn, result })).await;
+}
+
+/// Makes the control group that a task's containers are in; one that is there is limited anew.
+async fn make_group<R: Runtime>(hands: &Hands<R>, arn: &TaskArn, known: &Known) -> Result<(), Failure> {
+    let (group, limits) = (task_group(&hands.config, arn), container::task_limits(&known.task));
+    hands.runtime.create_task_group(&group, limits).await.map_err(|error| failure_of(&error))
+}
+
+/// Starts the container that holds what the others share. One that runs already is taken as it is.
+async fn start_pause<R: Runtime>(hands: &Hands<R>, arn: &TaskArn, known: &Known) -> Result<(), Failure> {
+    let runtime = &hands.runtime;
+    make_group(hands, arn, known).await?;
+    let config = container::pause(&hands.config, arn)?;
+    match runtime.run(config.clone()).await {
+        Err(RuntimeError::Exists(id)) if runtime.stats(&id).await.is_err() => {
+            runtime.remove(&id).await.map_err(|error| failure_of(&error))?;
+            runtime.run(config).await.map(drop).map_err(|error| failure_of(&error))
+        }
+        Ok(_) | Err(RuntimeError::Exists(_)) => Ok(()),
+        Err(error) => Err(failure_of(&error)),
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -111,13 +144,33 @@ pub async fn launch<R: Runtime>(
     name: String,
     known: Arc<Known>,
     image: Arc<LocalImage>,
+    bridged: BTreeMap<String, Bridged>,
 ) {
-    let input = match try_launch(&hands, &arn, &name, &known, &image).await {
+    let input = match try_launch(&hands, &arn, &name, &known, &image, &bridged).await {
         Ok(launched) => launched,
-        Err(failure) => {
-            tracing::warn!(task = %arn, container = name, reason = failure.reason(), "a container could not be run");
-            Input::Event(Event::ContainerFailed { task: arn, container: name, failure })
+        Err(failure) => not_run(arn, name, failure),
+    };
+    hands.tell(input).await;
+}
+
+fn not_run(task: TaskArn, container: String, failure: Failure) -> Input {
+    tracing::warn!(task = %task, container, reason = failure.reason(), "a container could not be run");
+    Input::Event(Event::ContainerFailed { task, container, failure })
+}
+
+/// Starts a container again that has ended, as its restart policy has it.
+pub async fn restart<R: Runtime>(
+    hands: Arc<Hands<R>>,
+    task: TaskArn,
+    container: String,
+    bindings: Vec<NetworkBinding>,
+) {
+    let input = match hands.runtime.restart(&container_id(&task, &container)).await {
+        Ok(started) => {
+            tracing::info!(task = %task, container, pid = started.pid, "a container runs again");
+            Input::Launched { task, container, bridged: None, bindings }
         }
+        Err(error) => not_run(task, container, failure_of(&error)),
     };
     hands.tell(input).await;
 }
@@ -128,6 +181,7 @@ async fn try_launch<R: Runtime>(
     name: &str,
     known: &Known,
     image: &LocalImage,
+    others: &BTreeMap<String, Bridged>,
 ) -> Result<Input, Failure> {
     let vanished =
         || Failure::new(FailureKind::CannotCreateContainerError, "the payload has no such container");
@@ -135,6 +189,12 @@ async fn try_launch<R: Runtime>(
     let payload = containers.iter().find(|c| c.name.as_deref() == Some(name)).ok_or_else(vanished)?;
     let docker = known.docker.get(name).ok_or_else(vanished)?;
     let id = container_id(arn, name);
+    let links = links(&known.task, payload, others)?;
+    let mounts = volumes::mounts(&hands.config, arn, &known.task, payload)?;
+    for mount in &mounts {
+        volumes::provide(mount)?;
+    }
+    make_group(hands, arn, known).await?;
     let mut bridged = None;
     let (network, own) = match known.mode {
         NetworkMode::Awsvpc => {
@@ -155,20 +215,18 @@ async fn try_launch<R: Runtime>(
     let parts = Parts {
         config: &hands.config,
         arn,
-        task: &known.task,
+        known,
         container: payload,
         docker,
         image,
         network,
         interface: own,
+        mounts: &mounts,
+        links: &links,
+        endpoints: &BTreeMap::new(),
     };
     let run = async {
         let config = container::compile(&parts)?;
-        for mount in config.mounts.iter().filter(|mount| mount.source.starts_with(&hands.config.data_dir)) {
-            std::fs::create_dir_all(&mount.source).map_err(|error| {
-                Failure::new(FailureKind::InvalidVolumeError, format!("{}: {error}", mount.source.display()))
-            })?;
-        }
         hands.runtime.run(config).await.map_err(|error| failure_of(&error))
     };
     match run.await {
@@ -265,8 +323,43 @@ pub async fn watch<R: Runtime>(hands: Arc<Hands<R>>, task: TaskArn, container: S
     }
 }
 
-/// Takes a task's networks away.
-pub async fn tear_down_network<R: Runtime>(hands: Arc<Hands<R>>, task: TaskArn, keys: Vec<String>) {
+/// Removes what is left of a container.
+pub async fn remove<R: Runtime>(runtime: &R, id: &ContainerId) {
+    if let Err(error) = runtime.remove(id).await {
+        tracing::warn!(container = %id, error = explain(&error), "a container's remains cannot be removed");
+    }
+}
+
+/// Removes the rest of a task, once its containers are gone.
+pub async fn forget<R: Runtime>(hands: Arc<Hands<R>>, task: TaskArn, removals: Vec<JoinHandle<()>>) {
+    for removal in removals {
+        // One that panicked has removed what it could.
+        let _ = removal.await;
+    }
+    if let Err(error) = hands.runtime.remove_task_group(&task_group(&hands.config, &task)).await {
+        tracing::warn!(task = %task, error = explain(&error), "a control group is left behind");
+    }
+    let id = task_id(&task);
+    let directories = ["logs", volumes::TASK_VOLUMES].map(|kind| hands.config.data_dir.join(kind).join(&id));
+    let removing = tokio::task::spawn_blocking(move || {
+        for directory in directories {
+            // Most tasks have no volumes.
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    });
+    let _ = removing.await;
+}
+
+/// Takes what a task's containers shared away.
+pub async fn tear_down_network<R: Runtime>(
+    hands: Arc<Hands<R>>,
+    task: TaskArn,
+    keys: Vec<String>,
+    pause: bool,
+) {
+    if pause {
+        remove(&hands.runtime, &pause_id(&task)).await;
+    }
     for key in keys {
         let network = hands.network.clone();
         if let Err(failure) = blocking(move || network.detach(&key)).await {

@@ -1,16 +1,19 @@
 //! From a payload's container and its image to what the runtime makes.
 
+use super::Known;
+use super::links::Links;
+use super::volumes::Mount;
 use crate::config::AgentConfig;
 use crate::images::LocalImage;
-use crate::protocol::docker::{Config, HostConfig};
+use crate::protocol::docker::HostConfig;
 use crate::protocol::payload::ContainerConfig as Docker;
 use crate::runtime::capabilities::Capabilities;
-use crate::runtime::cgroup::CPU_PERIOD_MICROS;
+use crate::runtime::cgroup::{CPU_PERIOD_MICROS, TaskLimits};
 use crate::runtime::{
-    BindMount, ContainerConfig, ContainerId, DeviceMapping, LogFile, Namespace, NetworkNamespace, Rlimit,
-    TmpfsMount,
+    ContainerConfig, ContainerId, DeviceMapping, LogFile, Namespace, NetworkNamespace, Rlimit, TmpfsMount,
 };
 use gantry_api::acs;
+use gantry_decide::task::{IpcMode, PidMode};
 use gantry_decide::task_engine::{Failure, FailureKind, TaskArn};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +24,12 @@ const CPU_SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 /// Docker's smallest limit.
 const MEMORY_MIN_MIB: i64 = 6;
 const SHM_DEFAULT: u64 = 64 << 20;
+/// The kernel's smallest quota of CPU time, in microseconds.
+const CPU_QUOTA_MIN: i64 = 1000;
+/// Characters of a host name that nobody chose: as many as Docker's.
+const HOSTNAME_LENGTH: usize = 12;
+/// By which AWS's SDKs find their region.
+const REGION_VARIABLES: [&str; 2] = ["AWS_DEFAULT_REGION", "AWS_REGION"];
 /// What is kept of a container's output, unless its options say otherwise.
 const LOG_BYTES: u64 = 20 << 20;
 const LOG_FILES: u32 = 5;
@@ -52,17 +61,34 @@ pub fn log_path(data_dir: &Path, task: &TaskArn, container: &str) -> PathBuf {
     data_dir.join("logs").join(task_id(task)).join(format!("{container}.log"))
 }
 
+/// The name of the container of the agent's own that holds what a task's containers share.
+const PAUSE: &str = "~internal~ecs~pause";
+
+/// The container that holds what the containers of a task share.
+pub fn pause_id(task: &TaskArn) -> ContainerId {
+    container_id(task, PAUSE)
+}
+
+/// The control group of a task.
+pub fn task_group(agent: &AgentConfig, task: &TaskArn) -> String {
+    format!("/gantry/{}/{}", agent.name, task_id(task))
+}
+
 /// What a container is made of beside its image.
 pub struct Parts<'a> {
     pub config: &'a AgentConfig,
     pub arn: &'a TaskArn,
-    pub task: &'a acs::Task,
+    pub known: &'a Known,
     pub container: &'a acs::Container,
     pub docker: &'a Docker,
     pub image: &'a LocalImage,
     pub network: NetworkNamespace,
     /// The task's own address and name, in awsvpc mode.
     pub interface: Option<(String, String)>,
+    pub mounts: &'a [Mount],
+    pub links: &'a Links,
+    /// Variables by which programs find the agent's endpoints.
+    pub endpoints: &'a BTreeMap<String, String>,
 }
 
 /// Compiles a container.
@@ -70,19 +96,20 @@ pub struct Parts<'a> {
 /// # Errors
 /// For what the native runtime does not do yet, and for what makes no sense.
 pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
-    let Parts { config: agent, arn, task, container, docker, image, network, interface } = parts;
+    let Parts { config: agent, arn, known, container, docker, image, network, interface, .. } = parts;
     let (config, host) = (&docker.config, &docker.host_config);
-    refuse_what_is_not_there(container, config, host)?;
+    refuse_what_is_not_there(container, host)?;
     let name = container.name.as_deref().unwrap_or_default();
     let mut hosts_file = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     let hostname = match (config.hostname.as_deref(), interface) {
         (Some(name), _) if !name.is_empty() => name.to_owned(),
         (_, Some((_, name))) if !name.is_empty() => name.clone(),
-        _ => task_id(arn).chars().take(12).collect(),
+        _ => task_id(arn).chars().take(HOSTNAME_LENGTH).collect(),
     };
     if let Some((address, _)) = interface {
         hosts_file.push_str(&format!("{address}\t{hostname}\n"));
     }
+    hosts_file.push_str(&parts.links.hosts);
     for entry in host.extra_hosts.iter().flatten() {
         let (name, address) = entry.split_once(':').unwrap_or((entry, ""));
         hosts_file.push_str(&format!("{address}\t{name}\n"));
@@ -96,7 +123,7 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
     Ok(ContainerConfig {
         layers: image.layers.clone(),
         args: args(container, image)?,
-        env: environment(container, image),
+        env: environment(parts),
         cwd: config
             .working_dir
             .clone()
@@ -109,9 +136,9 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
             .unwrap_or_else(|| image.config.user.clone()),
         hostname,
         domainname: String::new(),
-        init: false,
-        tty: false,
-        stdin_open: false,
+        init: host.init == Some(true),
+        tty: config.tty == Some(true),
+        stdin_open: config.open_stdin == Some(true),
         hosts_file,
         resolv_conf: resolv_conf(host),
         read_only_root: host.readonly_rootfs.unwrap_or(false),
@@ -129,15 +156,16 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
                 .unwrap_or(0)
                 .clamp(*CPU_SHARES.start(), *CPU_SHARES.end()),
         ),
-        cpu_quota: quota(task),
-        memory_limit: memory(task, container),
+        // The task's own is its group's.
+        cpu_quota: None,
+        memory_limit: container.memory.filter(|mib| *mib > 0).map(mib),
         memory_reservation: host.memory_reservation.filter(|bytes| *bytes > 0),
         memory_swap: host.memory_swap,
         memory_swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
         pids_limit: None,
         rlimits: host.ulimits.iter().flatten().map(rlimit).collect(),
         sysctls: host.sysctls.clone().unwrap_or_default().into_iter().collect(),
-        mounts: mounts(agent, arn, task, container)?,
+        mounts: parts.mounts.iter().map(|mount| mount.bind.clone()).collect(),
         tmpfs: tmpfs(host),
         devices: host
             .devices
@@ -155,9 +183,17 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
             .filter(|bytes| *bytes > 0)
             .unwrap_or(SHM_DEFAULT),
         network: network.clone(),
-        pid: Namespace::Private,
-        ipc: Namespace::Private,
-        cgroup_parent: format!("/gantry/{}/{}", agent.name, task_id(arn)),
+        pid: match known.pid_mode {
+            Some(PidMode::Host) => Namespace::Host,
+            Some(PidMode::Task) => Namespace::Container(pause_id(arn)),
+            None => Namespace::Private,
+        },
+        ipc: match known.ipc_mode {
+            Some(IpcMode::Host) => Namespace::Host,
+            Some(IpcMode::Task) => Namespace::Container(pause_id(arn)),
+            Some(IpcMode::None) | None => Namespace::Private,
+        },
+        cgroup_parent: task_group(agent, arn),
         log: LogFile {
             path: log_path(&agent.data_dir, arn, name),
             max_bytes: LOG_BYTES,
@@ -168,28 +204,21 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
 }
 
 /// What would otherwise be left out in silence.
-fn refuse_what_is_not_there(
-    container: &acs::Container,
-    config: &Config,
-    host: &HostConfig,
-) -> Result<(), Failure> {
+fn refuse_what_is_not_there(container: &acs::Container, host: &HostConfig) -> Result<(), Failure> {
     let given = |list: Option<usize>| list.is_some_and(|length| length > 0);
     let missing = [
-        (config.tty == Some(true), "pseudoTerminal"),
-        (host.init == Some(true), "linuxParameters.initProcessEnabled"),
-        (config.network_disabled == Some(true), "disableNetworking"),
-        (given(container.links.as_ref().map(Vec::len)), "links"),
-        (given(container.volumes_from.as_ref().map(Vec::len)), "volumesFrom"),
         (given(container.secrets.as_ref().map(Vec::len)), "secrets"),
         (given(container.environment_files.as_ref().map(Vec::len)), "environmentFiles"),
-        (
-            container.restart_policy.as_ref().is_some_and(|policy| policy.enabled == Some(true)),
-            "restartPolicy",
-        ),
     ];
-    match missing.into_iter().find(|(asked, _)| *asked) {
-        Some((_, name)) => {
-            let text = format!("{name} is not supported by the native runtime of this agent yet");
+    if let Some((_, name)) = missing.into_iter().find(|(asked, _)| *asked) {
+        let text = format!("{name} is not supported by the native runtime of this agent yet");
+        return Err(Failure::new(FailureKind::HostConfigError, text));
+    }
+    let options = host.security_opt.as_deref().unwrap_or_default();
+    match options.iter().find(|option| !option.starts_with("no-new-privileges")) {
+        Some(option) => {
+            let text =
+                format!("security option {option}: this agent's containers know only no-new-privileges");
             Err(Failure::new(FailureKind::HostConfigError, text))
         }
         None => Ok(()),
@@ -212,26 +241,82 @@ fn args(container: &acs::Container, image: &LocalImage) -> Result<Vec<String>, F
     Ok(args)
 }
 
-/// The image's variables, the task's over them.
-fn environment(container: &acs::Container, image: &LocalImage) -> Vec<String> {
-    let mut all: BTreeMap<&str, &str> =
-        image.config.env.iter().filter_map(|pair| pair.split_once('=')).collect();
-    let own = container.environment.iter().flatten();
-    all.extend(own.map(|(name, value)| (name.as_str(), value.as_str())));
+/// The image's variables, those of links over them, the task's over these, and last the ones that lead to the agent.
+fn environment(parts: &Parts<'_>) -> Vec<String> {
+    fn pair<'a>((name, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
+        (name, value)
+    }
+    let image = &parts.image.config.env;
+    let mut all: BTreeMap<&str, &str> = image.iter().filter_map(|pair| pair.split_once('=')).collect();
+    all.extend(parts.links.environment.iter().map(pair));
+    all.extend(parts.container.environment.iter().flatten().map(pair));
+    let region = &parts.config.region;
+    // As the stock agent has it: who sets one of them means both.
+    if !REGION_VARIABLES.iter().any(|name| all.contains_key(name)) {
+        all.extend(REGION_VARIABLES.map(|name| (name, region.as_str())));
+    }
+    all.extend(parts.endpoints.iter().map(pair));
     all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-/// Fargate tasks get exactly what they ask for; elsewhere CPU is shared by weight.
-fn quota(task: &acs::Task) -> Option<i64> {
-    let cores = task.cpu.filter(|cores| *cores > 0.0)?;
-    let fargate = task.launch_type.as_deref() == Some("FARGATE");
-    fargate.then_some((cores * CPU_PERIOD_MICROS as f64) as i64)
+/// What a task's containers share: the task's size, where it has one. A task's CPU is a limit, a container's a weight.
+pub fn task_limits(task: &acs::Task) -> TaskLimits {
+    let cores = task.cpu.filter(|cores| *cores > 0.0);
+    TaskLimits {
+        cpu_shares: None,
+        cpu_quota: cores.map(|cores| ((cores * CPU_PERIOD_MICROS as f64) as i64).max(CPU_QUOTA_MIN)),
+        memory: task.memory.filter(|mib| *mib > 0).map(mib),
+    }
 }
 
-/// The container's own limit, or the task's.
-fn memory(task: &acs::Task, container: &acs::Container) -> Option<i64> {
-    let mib = container.memory.filter(|mib| *mib > 0).or(task.memory.filter(|mib| *mib > 0))?;
-    Some(i64::from(mib).max(MEMORY_MIN_MIB) * BYTES_PER_MIB)
+fn mib(mib: i32) -> i64 {
+    i64::from(mib).max(MEMORY_MIN_MIB) * BYTES_PER_MIB
+}
+
+/// The container that holds the namespaces that a task's containers share. It has no image.
+///
+/// # Errors
+/// Never for what a payload says.
+pub fn pause(agent: &AgentConfig, arn: &TaskArn) -> Result<ContainerConfig, Failure> {
+    let nothing = Capabilities::new(&[], &["ALL".to_owned()])
+        .map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))?;
+    Ok(ContainerConfig {
+        id: pause_id(arn),
+        layers: Vec::new(),
+        args: Vec::new(),
+        env: Vec::new(),
+        cwd: "/".to_owned(),
+        user: String::new(),
+        hostname: task_id(arn).chars().take(HOSTNAME_LENGTH).collect(),
+        domainname: String::new(),
+        init: true,
+        tty: false,
+        stdin_open: false,
+        hosts_file: String::new(),
+        resolv_conf: String::new(),
+        read_only_root: true,
+        privileged: false,
+        capabilities: nothing,
+        no_new_privileges: true,
+        cpu_shares: Some(*CPU_SHARES.start()),
+        cpu_quota: None,
+        memory_limit: None,
+        memory_reservation: None,
+        memory_swap: None,
+        memory_swappiness: None,
+        pids_limit: None,
+        rlimits: Vec::new(),
+        sysctls: Vec::new(),
+        mounts: Vec::new(),
+        tmpfs: Vec::new(),
+        devices: Vec::new(),
+        shm_size: SHM_DEFAULT,
+        network: NetworkNamespace::Isolated,
+        pid: Namespace::Private,
+        ipc: Namespace::Private,
+        cgroup_parent: task_group(agent, arn),
+        log: LogFile { path: log_path(&agent.data_dir, arn, PAUSE), max_bytes: LOG_BYTES, max_files: 1 },
+    })
 }
 
 fn rlimit(limit: &crate::protocol::docker::Ulimit) -> Rlimit {
@@ -252,45 +337,6 @@ fn tmpfs(host: &HostConfig) -> Vec<TmpfsMount> {
             options: options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect(),
         })
         .collect()
-}
-
-/// Directories of the host; a volume without a path is one of the task's own.
-fn mounts(
-    agent: &AgentConfig,
-    arn: &TaskArn,
-    task: &acs::Task,
-    container: &acs::Container,
-) -> Result<Vec<BindMount>, Failure> {
-    let mut mounts = Vec::new();
-    for mount in container.mount_points.iter().flatten() {
-        let name = mount.source_volume.as_deref().unwrap_or_default();
-        let invalid =
-            |text: &str| Failure::new(FailureKind::InvalidVolumeError, format!("volume {name}: {text}"));
-        let volume = task.volumes.iter().flatten().find(|volume| volume.name.as_deref() == Some(name));
-        let volume = volume.ok_or_else(|| invalid("the task has no such volume"))?;
-        let host = volume
-            .host
-            .as_ref()
-            .ok_or_else(|| invalid("only host volumes are supported by this agent yet"))?;
-        let source = match host.source_path.as_deref().filter(|path| !path.is_empty()) {
-            Some(path) if path.starts_with('/') => PathBuf::from(path),
-            Some(_) => return Err(invalid("the source path is not absolute")),
-            None => {
-                let safe =
-                    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-                if !safe {
-                    return Err(invalid("its name cannot name a directory"));
-                }
-                agent.data_dir.join("volumes").join(task_id(arn)).join(name)
-            }
-        };
-        mounts.push(BindMount {
-            source,
-            target: mount.container_path.clone().unwrap_or_default(),
-            read_only: mount.read_only.unwrap_or(false),
-        });
-    }
-    Ok(mounts)
 }
 
 /// Name servers as asked for, or the host's. A resolver on the host's loopback is out of a container's reach.

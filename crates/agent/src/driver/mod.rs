@@ -4,7 +4,9 @@
 
 mod actions;
 pub mod container;
+mod links;
 mod saver;
+mod volumes;
 
 pub use saver::Saver;
 
@@ -12,18 +14,20 @@ use crate::agent::OsRandom;
 use crate::client::Client;
 use crate::config::AgentConfig;
 use crate::exec;
+use crate::health::{self, Check};
 use crate::images::{Images, LocalImage};
 use crate::network::{Bridged, Network};
 use crate::protocol::manifest::Manifests;
-use crate::protocol::payload::{self, ContainerConfig as Docker, PayloadError};
+use crate::protocol::payload::{self, CompiledTask, ContainerConfig as Docker, PayloadError};
 use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
 use crate::state::{Instance, SavedTask};
-use container::{container_id, task_id};
+use container::{container_id, pause_id, task_id};
 use gantry_api::acs;
 use gantry_decide::lifecycle::DesiredStatus;
-use gantry_decide::task::NetworkMode;
+use gantry_decide::task::{IpcMode, NetworkMode, PidMode};
 use gantry_decide::task_engine::{
-    Action, Event, Found, NetworkBinding, PullTimes, Signal, Task, TaskArn, TaskEngine, TaskPhase,
+    Action, Event, Found, Health, NetworkBinding, PullTimes, Signal, Task, TaskArn, TaskEngine, TaskPhase,
+    TaskSpec,
 };
 use gantry_decide::time::Timestamp;
 use gantry_wire::envelope::{Frame, seal};
@@ -32,6 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
 /// Events that may wait. Who has one waits with it.
@@ -74,18 +79,49 @@ impl<R> Hands<R> {
 /// What comes back to the loop.
 pub enum Input {
     Event(Event),
-    Image { task: TaskArn, container: String, image: Box<LocalImage>, pull: Option<PullTimes> },
-    Launched { task: TaskArn, container: String, bridged: Option<Bridged>, bindings: Vec<NetworkBinding> },
+    Image {
+        task: TaskArn,
+        container: String,
+        image: Box<LocalImage>,
+        pull: Option<PullTimes>,
+    },
+    Launched {
+        task: TaskArn,
+        container: String,
+        bridged: Option<Bridged>,
+        bindings: Vec<NetworkBinding>,
+    },
+    /// A health check's result. `life` counts the container's restarts: news of an earlier one come too late.
+    Checked {
+        task: TaskArn,
+        container: String,
+        life: u32,
+        report: health::Report,
+    },
 }
 
 /// A payload's task, read.
 pub struct Known {
     task: acs::Task,
     mode: NetworkMode,
+    pid_mode: Option<PidMode>,
+    ipc_mode: Option<IpcMode>,
+    /// Whether a container of the agent's own holds what the others share.
+    pause: bool,
     docker: BTreeMap<String, Docker>,
 }
 
 impl Known {
+    fn new(task: acs::Task, compiled: CompiledTask) -> (Known, TaskSpec, DesiredStatus) {
+        let CompiledTask { spec, desired, pid_mode, ipc_mode, containers } = compiled;
+        let (mode, pause) = (spec.network_mode, spec.pause);
+        (Known { task, mode, pid_mode, ipc_mode, pause, docker: containers }, spec, desired)
+    }
+
+    fn check(&self, container: &str) -> Option<Check> {
+        Check::read(self.docker.get(container)?.config.healthcheck.as_ref()?)
+    }
+
     fn container(&self, name: &str) -> Option<&acs::Container> {
         self.task.containers.iter().flatten().find(|container| container.name.as_deref() == Some(name))
     }
@@ -99,6 +135,19 @@ struct Entry {
     payload: Option<String>,
     images: BTreeMap<String, Arc<LocalImage>>,
     bridged: BTreeMap<String, Bridged>,
+    health: BTreeMap<String, health::Report>,
+    checks: BTreeMap<String, Held>,
+    /// Containers that are being removed.
+    removals: Vec<JoinHandle<()>>,
+}
+
+/// Work that ends when nobody holds it any more.
+struct Held(AbortHandle);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// See the module.
@@ -155,12 +204,11 @@ impl<R: Runtime> Driver<R> {
             self.hands.runtime.list().await?.into_iter().collect();
         for SavedTask { task, payload, bridged } in saved {
             let arn = task.spec.arn.clone();
-            let entry = Entry {
-                known: payload.as_deref().and_then(|payload| read(payload).ok()).map(Arc::new),
-                payload,
-                images: BTreeMap::new(),
-                bridged,
-            };
+            let known = payload.as_deref().and_then(|payload| read(payload).ok()).map(Arc::new);
+            let entry = Entry { known, payload, bridged, ..Entry::default() };
+            if task.phase != TaskPhase::Stopped {
+                containers.remove(&pause_id(&arn));
+            }
             let mut found = BTreeMap::new();
             for container in &task.spec.containers {
                 let id = container_id(&arn, &container.name);
@@ -194,6 +242,7 @@ impl<R: Runtime> Driver<R> {
             self.tasks.insert(arn.clone(), entry);
             self.step(Event::Recovered { task: Box::new(task), containers: found });
             for name in running {
+                self.keep_checking(&arn, &name);
                 tokio::spawn(actions::watch(Arc::clone(&self.hands), arn.clone(), name));
             }
         }
@@ -277,8 +326,40 @@ impl<R: Runtime> Driver<R> {
                 let runtime_id = container_id(&task, &container).to_string();
                 let (arn, name) = (task.clone(), container.clone());
                 self.step(Event::ContainerStarted { task, container, runtime_id, bindings });
+                self.keep_checking(&arn, &name);
                 tokio::spawn(actions::watch(Arc::clone(&self.hands), arn, name));
             }
+            Input::Checked { task, container, life, report } => {
+                let known = self.engine.task(&task).and_then(|known| known.container(&container));
+                if known.is_none_or(|known| known.restarts != life) {
+                    return;
+                }
+                let health = report.status;
+                if let Some(entry) = self.tasks.get_mut(&task) {
+                    entry.health.insert(container.clone(), report);
+                }
+                self.step(Event::HealthChanged { task, container, health });
+            }
+        }
+    }
+
+    /// Checks the health of a container that runs, if it has a check, until it ends.
+    fn keep_checking(&mut self, task: &TaskArn, name: &str) {
+        let Some(check) = self.known(task).and_then(|known| known.check(name)) else { return };
+        let Some(container) = self.engine.task(task).and_then(|known| known.container(name)) else { return };
+        let Some(started_at) = container.restarted_at.or(container.started_at) else { return };
+        let (life, health) = (container.restarts, Health::resume(started_at, container.health));
+        let (hands, runtime, id) =
+            (Arc::clone(&self.hands), self.hands.runtime.clone(), container_id(task, name));
+        let (arn, container) = (task.clone(), name.to_owned());
+        let checking = tokio::spawn(async move {
+            let tell = |report| {
+                hands.tell(Input::Checked { task: arn.clone(), container: container.clone(), life, report })
+            };
+            health::keep_checking(runtime, id, check, health, tell).await;
+        });
+        if let Some(entry) = self.tasks.get_mut(task) {
+            entry.checks.insert(name.to_owned(), Held(checking.abort_handle()));
         }
     }
 
@@ -384,14 +465,11 @@ impl<R: Runtime> Driver<R> {
         let arn = TaskArn(task.arn.clone().unwrap_or_default());
         match payload::compile(&task) {
             Ok(compiled) => {
-                let (spec, desired) = (compiled.spec, compiled.desired);
+                let payload = Some(json::to_string(&task));
+                let (known, spec, desired) = Known::new(task, compiled);
                 self.tasks.entry(arn).or_insert_with(|| Entry {
-                    payload: Some(json::to_string(&task)),
-                    known: Some(Arc::new(Known {
-                        mode: spec.network_mode,
-                        docker: compiled.containers,
-                        task,
-                    })),
+                    payload,
+                    known: Some(Arc::new(known)),
                     ..Entry::default()
                 });
                 self.step(Event::TaskAccepted { spec, desired });
@@ -452,10 +530,18 @@ impl<R: Runtime> Driver<R> {
                 }
             }
             Action::Launch { task, container } => {
-                let image = self.tasks.get(&task).and_then(|entry| entry.images.get(&container).cloned());
-                if let (Some(known), Some(image)) = (self.known(&task), image) {
-                    tokio::spawn(actions::launch(hands, task, container, known, image));
+                let Some(entry) = self.tasks.get(&task) else { return };
+                if let (Some(known), Some(image)) =
+                    (entry.known.clone(), entry.images.get(&container).cloned())
+                {
+                    let bridged = entry.bridged.clone();
+                    tokio::spawn(actions::launch(hands, task, container, known, image, bridged));
                 }
+            }
+            Action::Restart { task, container } => {
+                let bindings = self.engine.task(&task).and_then(|known| known.container(&container));
+                let bindings = bindings.map(|known| known.bindings.to_vec()).unwrap_or_default();
+                tokio::spawn(actions::restart(hands, task, container, bindings));
             }
             Action::Signal { task, container, signal } => self.signal(&task, &container, signal),
             Action::TearDownNetwork { task } => {
@@ -468,30 +554,23 @@ impl<R: Runtime> Driver<R> {
                     }
                     _ => Vec::new(),
                 };
-                tokio::spawn(actions::tear_down_network(hands, task, keys));
+                let pause = self.known(&task).is_some_and(|known| known.pause);
+                tokio::spawn(actions::tear_down_network(hands, task, keys, pause));
             }
             Action::RemoveContainer { task, container } => {
                 let id = container_id(&task, &container);
-                tokio::spawn(async move {
-                    if let Err(error) = hands.runtime.remove(&id).await {
-                        tracing::warn!(container = %id, %error, "a container's remains cannot be removed");
-                    }
-                });
+                let removal = tokio::spawn(async move { actions::remove(&hands.runtime, &id).await });
+                if let Some(entry) = self.tasks.get_mut(&task) {
+                    entry.removals.push(removal);
+                }
             }
             Action::Submit(submission) => {
                 tokio::spawn(actions::submit(hands, submission));
             }
             Action::Forget { task } => {
-                self.tasks.remove(&task);
+                let removals = self.tasks.remove(&task).map(|entry| entry.removals).unwrap_or_default();
                 self.saver.forget(task.clone());
-                let id = task_id(&task);
-                let directories = ["logs", "volumes"].map(|kind| hands.config.data_dir.join(kind).join(&id));
-                tokio::task::spawn_blocking(move || {
-                    for directory in directories {
-                        // Most tasks have no volumes.
-                        let _ = std::fs::remove_dir_all(directory);
-                    }
-                });
+                tokio::spawn(actions::forget(hands, task, removals));
             }
             Action::WakeAt(at) => {
                 let wait = u64::try_from(at.as_millis() - now().as_millis()).unwrap_or(0);
@@ -551,7 +630,7 @@ pub fn networks_of(saved: &[SavedTask]) -> (BTreeMap<String, Bridged>, BTreeSet<
 fn read(payload: &str) -> Result<Known, PayloadError> {
     let task: acs::Task = json::from_slice(payload.as_bytes()).unwrap_or_default();
     let compiled = payload::compile(&task)?;
-    Ok(Known { mode: compiled.spec.network_mode, docker: compiled.containers, task })
+    Ok(Known::new(task, compiled).0)
 }
 
 /// A signal by its name, with `SIG` or without, or its number.

@@ -5,9 +5,9 @@
 use super::docker::{Config, HostConfig};
 use gantry_api::acs;
 use gantry_decide::lifecycle::DesiredStatus;
-use gantry_decide::task::{ContainerCondition, NetworkMode, TransportProtocol};
+use gantry_decide::task::{ContainerCondition, IpcMode, NetworkMode, PidMode, TransportProtocol};
 use gantry_decide::task_engine::{
-    ContainerSpec, Dependency, Failure, FailureKind, HostPort, TaskArn, TaskSpec,
+    ContainerSpec, Dependency, Failure, FailureKind, HostPort, RestartPolicy, TaskArn, TaskSpec,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +23,8 @@ const BYTES_PER_MIB: i64 = 1 << 20;
 pub struct CompiledTask {
     pub spec: TaskSpec,
     pub desired: DesiredStatus,
+    pub pid_mode: Option<PidMode>,
+    pub ipc_mode: Option<IpcMode>,
     /// By name, as in `spec.containers`.
     pub containers: BTreeMap<String, ContainerConfig>,
 }
@@ -80,6 +82,8 @@ pub fn compile(task: &acs::Task) -> Result<CompiledTask, PayloadError> {
         None | Some("") => NetworkMode::Bridge,
         Some(word) => parse("networkMode", word)?,
     };
+    let pid_mode = word("pidMode", task.pid_mode.as_deref())?;
+    let ipc_mode = word("ipcMode", task.ipc_mode.as_deref())?;
     let mut specs = Vec::new();
     let mut configs = BTreeMap::new();
     let mut host_ports = Vec::new();
@@ -118,13 +122,14 @@ pub fn compile(task: &acs::Task) -> Result<CompiledTask, PayloadError> {
     let spec = TaskSpec {
         arn: TaskArn(arn),
         network_mode,
+        pause: pid_mode == Some(PidMode::Task) || ipc_mode == Some(IpcMode::Task),
         waits_for_resources: task.launch_type.as_deref() != Some("FARGATE"),
         cpu,
         memory,
         host_ports,
         containers: specs,
     };
-    Ok(CompiledTask { spec, desired, containers: configs })
+    Ok(CompiledTask { spec, desired, pid_mode, ipc_mode, containers: configs })
 }
 
 fn compile_container(container: &acs::Container) -> Result<(ContainerSpec, ContainerConfig), PayloadError> {
@@ -151,9 +156,26 @@ fn compile_container(container: &acs::Container) -> Result<(ContainerSpec, Conta
         depends_on,
         start_timeout: seconds(&name, "startTimeout", container.start_timeout)?,
         stop_timeout: seconds(&name, "stopTimeout", container.stop_timeout)?,
+        restart: restart_policy(&name, container.restart_policy.as_ref())?,
         name,
     };
     Ok((spec, config))
+}
+
+fn restart_policy(
+    container: &str,
+    policy: Option<&acs::RestartPolicy>,
+) -> Result<Option<RestartPolicy>, PayloadError> {
+    let Some(policy) = policy.filter(|policy| policy.enabled == Some(true)) else { return Ok(None) };
+    Ok(Some(RestartPolicy {
+        ignored_exit_codes: policy.ignored_exit_codes.clone().unwrap_or_default(),
+        attempt_period: seconds(container, "restartAttemptPeriod", policy.restart_attempt_period)?,
+    }))
+}
+
+/// A word that may be left out.
+fn word<T: std::str::FromStr>(member: &'static str, word: Option<&str>) -> Result<Option<T>, PayloadError> {
+    word.filter(|word| !word.is_empty()).map(|word| parse(member, word)).transpose()
 }
 
 fn parse<T: std::str::FromStr>(member: &'static str, word: &str) -> Result<T, PayloadError> {

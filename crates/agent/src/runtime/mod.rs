@@ -250,6 +250,10 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// Makes a container and starts its program. On an error nothing is left of it.
     fn run(&self, config: ContainerConfig) -> impl Future<Output = Result<Started, RuntimeError>> + Send;
 
+    /// Starts the program of a container that has ended again, with what it wrote before. On an error the container
+    /// stays as it is, or with nothing but its end known.
+    fn restart(&self, id: &ContainerId) -> impl Future<Output = Result<Started, RuntimeError>> + Send;
+
     /// Signals the container's first process. One that is gone is no error.
     fn signal(&self, id: &ContainerId, signal: i32) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 

@@ -5,7 +5,7 @@
 use super::cgroup::{self, Hierarchies, Stats, TaskLimits};
 use super::exec::{Exec, ExecRequest};
 use super::{ContainerConfig, ContainerId, Runtime, RuntimeError, Started, State, Step};
-use crate::shim::{CONFIG_FILE, EXIT_FILE, Process, Report, Running, STATE_FILE};
+use crate::shim::{CONFIG_FILE, EXIT_FILE, Process, Report, Running, STATE_FILE, UPPER};
 use gantry_decide::task_engine::Exit;
 use gantry_decide::time::Timestamp;
 use serde::de::DeserializeOwned;
@@ -183,6 +183,28 @@ impl Runtime for NativeRuntime {
         }
     }
 
+    async fn restart(&self, id: &ContainerId) -> Result<Started, RuntimeError> {
+        let directory = self.directory(id);
+        if self.exit(id).is_none() {
+            return Err(RuntimeError::Unknown(id.clone()));
+        }
+        if let Some(shim) = self.running(id).and_then(|running| pidfd(running.shim)).map(watch).transpose()? {
+            // It has written down the end and is clearing up.
+            if timeout(EXIT_FILE_WAIT, shim.readable()).await.is_err() {
+                send(shim.get_ref(), libc::SIGKILL).map_err(RuntimeError::io("killing an old shim"))?;
+            }
+        }
+        let clearing = directory.clone();
+        let cleared = tokio::task::spawn_blocking(move || clear_for_restart(&clearing)).await;
+        cleared
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(RuntimeError::io(format!("clearing {}", directory.display())))?;
+        match self.start(&directory).await? {
+            Report::Running(running) => Ok(Started { pid: running.container.pid, at: running.at }),
+            Report::Failed { step, text } => Err(RuntimeError::Failed { step, text }),
+        }
+    }
+
     async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError> {
         let Some(running) = self.running(id) else { return Ok(()) };
         match pidfd(running.container) {
@@ -276,6 +298,23 @@ impl Runtime for NativeRuntime {
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(found)
     }
+}
+
+/// Removes what one run of a container left and the next makes anew. What the program wrote stays.
+fn clear_for_restart(directory: &Path) -> io::Result<()> {
+    const KEPT: [&str; 5] = [CONFIG_FILE, UPPER, "hosts", "hostname", "resolv.conf"];
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if KEPT.iter().any(|kept| entry.file_name() == *kept) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn hierarchies() -> Result<Hierarchies, RuntimeError> {

@@ -37,6 +37,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub const CONFIG_FILE: &str = "container.json";
 pub const STATE_FILE: &str = "state.json";
 pub const EXIT_FILE: &str = "exit.json";
+/// The directory of what the container writes. It outlives one run of it.
+pub const UPPER: &str = "upper";
 /// Bytes taken from a pipe at once: what a pipe holds.
 const READ_MAX: usize = 64 << 10;
 

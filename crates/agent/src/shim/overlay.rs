@@ -18,7 +18,11 @@ pub fn mount(directory: &Path, layers: &[PathBuf]) -> Result<(), String> {
         return Err(format!("an image of {} layers cannot be mounted", layers.len()));
     }
     for name in ["rootfs", "upper", "work", "l"] {
-        fs::create_dir(directory.join(name)).map_err(|error| failed(name, &error))?;
+        match fs::create_dir(directory.join(name)) {
+            // Of an earlier run.
+            Err(error) if name == super::UPPER && error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(|error| failed(name, &error))?,
+        }
     }
     let mut lower = String::new();
     for (index, layer) in layers.iter().enumerate() {

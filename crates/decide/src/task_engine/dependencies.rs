@@ -45,7 +45,7 @@ fn one(other: &Container, condition: ContainerCondition, now: Timestamp) -> Read
         return Readiness::Never(format!("container {name} did not start"));
     }
     let satisfied = match condition {
-        ContainerCondition::Start => stopped || other.phase == Phase::Running,
+        ContainerCondition::Start => stopped || matches!(other.phase, Phase::Running | Phase::Restarting),
         ContainerCondition::Complete => stopped && code.is_some(),
         ContainerCondition::Success => stopped && code == Some(0),
         ContainerCondition::Healthy => !stopped && other.health == HealthStatus::Healthy,

@@ -24,9 +24,9 @@ pub enum Event {
     NetworkSetUp { task: TaskArn, result: Result<(), Failure> },
     /// Answers [`Action::TearDownNetwork`], also when that failed: a leftover is swept at the next start.
     NetworkTornDown { task: TaskArn },
-    /// Answers [`Action::Launch`].
+    /// Answers [`Action::Launch`] and [`Action::Restart`].
     ContainerStarted { task: TaskArn, container: String, runtime_id: String, bindings: Vec<NetworkBinding> },
-    /// Answers [`Action::Launch`]: no process runs.
+    /// Answers [`Action::Launch`] and [`Action::Restart`]: no process runs.
     ContainerFailed { task: TaskArn, container: String, failure: Failure },
     /// A started container's process ended.
     ContainerExited { task: TaskArn, container: String, exit: Exit },
@@ -87,6 +87,8 @@ pub enum Action {
     SetUpNetwork { task: TaskArn },
     /// Create and start a container. Image and network are ready.
     Launch { task: TaskArn, container: String },
+    /// Start a container again that has ended, with what it wrote and the network that it had.
+    Restart { task: TaskArn, container: String },
     /// Signal a container's process. No answer but its exit.
     Signal { task: TaskArn, container: String, signal: Signal },
     /// Take the task's network away. No process of the task runs any more.

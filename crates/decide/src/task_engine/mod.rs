@@ -10,6 +10,7 @@
 
 mod dependencies;
 mod engine;
+mod health;
 mod message;
 mod queue;
 #[cfg(test)]
@@ -20,13 +21,17 @@ mod steps;
 mod task;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use engine::{EngineConfig, TaskEngine};
+pub use health::{Health, HealthRules};
 pub use message::{
     Action, ContainerChange, Event, Exit, Found, PullTimes, Signal, Submission, SubmitFailure,
 };
 pub use queue::Capacity;
 pub use spec::{
-    ContainerSpec, Dependency, Failure, FailureKind, HostPort, NetworkBinding, TaskArn, TaskSpec,
+    ContainerSpec, Dependency, Failure, FailureKind, HostPort, NetworkBinding, RestartPolicy, TaskArn,
+    TaskSpec,
 };
 pub use task::{Task, TaskPhase};
+pub use view::{ContainerView, KnownStatus};

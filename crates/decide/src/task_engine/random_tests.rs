@@ -52,7 +52,7 @@ impl World {
                     let result = if luck.is_multiple_of(13) { Err(failure) } else { Ok(()) };
                     self.due.push(Event::NetworkSetUp { task, result });
                 }
-                Action::Launch { task, container } => {
+                Action::Launch { task, container } | Action::Restart { task, container } => {
                     self.launched.insert((task.clone(), container.clone()));
                     assert!(!self.running.contains(&(task.clone(), container.clone())), "launched twice");
                     self.due.push(if luck.is_multiple_of(7) {
@@ -148,11 +148,11 @@ fn tasks() -> impl Strategy<Value = Vec<TaskSpec>> {
                         // Any container may be named, itself, later ones and missing ones included.
                         let name = format!("c{}", other % 5);
                         let depends_on = [(name.as_str(), CONDITIONS[condition])];
-                        container(
-                            &format!("c{index}"),
-                            essential,
-                            if other % 2 == 0 { &[] } else { &depends_on },
-                        )
+                        let on: &[_] = if other % 2 == 0 { &[] } else { &depends_on };
+                        let attempt_period = Some(Duration::from_secs(u64::from(other) % 3));
+                        let restart = RestartPolicy { ignored_exit_codes: vec![2], attempt_period };
+                        let restart = (other % 7 < 3).then_some(restart);
+                        ContainerSpec { restart, ..container(&format!("c{index}"), essential, on) }
                     })
                     .collect();
                 let network_mode = if host { NetworkMode::Host } else { NetworkMode::Awsvpc };

@@ -21,6 +21,10 @@ impl fmt::Display for TaskArn {
 pub struct TaskSpec {
     pub arn: TaskArn,
     pub network_mode: NetworkMode,
+    /// Whether a container of the agent's own holds namespaces that the others share: it is made and taken away with
+    /// the network.
+    #[serde(default)]
+    pub pause: bool,
     /// Whether the task waits for free resources on this host. Tasks of launch type FARGATE do not: their capacity
     /// was booked by who placed them.
     pub waits_for_resources: bool,
@@ -52,6 +56,28 @@ pub struct ContainerSpec {
     pub start_timeout: Option<Duration>,
     /// From SIGTERM to SIGKILL. Absent: the agent's default.
     pub stop_timeout: Option<Duration>,
+    /// Absent: a container that ends has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartPolicy>,
+}
+
+/// When a container that ended by itself is started again, its task none the wiser.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    /// Exit codes after which the container has ended for good.
+    pub ignored_exit_codes: Vec<i32>,
+    /// How long the container must have run before it is started again. Absent: ECS's 300 s.
+    pub attempt_period: Option<Duration>,
+}
+
+/// ECS documents 300 s where a policy names no `restartAttemptPeriod`.
+const ATTEMPT_PERIOD: Duration = Duration::from_secs(300);
+
+impl RestartPolicy {
+    /// Whether a container that ended with this code after running for so long is started again.
+    pub fn applies(&self, code: i32, ran_for: Duration) -> bool {
+        ran_for >= self.attempt_period.unwrap_or(ATTEMPT_PERIOD) && !self.ignored_exit_codes.contains(&code)
+    }
 }
 
 /// A container waits for another.
@@ -87,6 +113,7 @@ macro_rules! failure_kinds {
 
 failure_kinds! {
     CannotCreateContainerError,
+    CannotCreateVolumeError,
     CannotPullContainerError,
     CannotPullContainerAuthError,
     CannotPullImageManifestError,

@@ -133,7 +133,16 @@ impl Task {
                 }
             }
             Phase::Running if !running => return self.advance_stop(index, now, config, out),
-            Phase::Launching | Phase::Running | Phase::Stopped => return false,
+            // It never came to be asked for.
+            Phase::Restarting if container.restarts.due && !running => {
+                let exit = container.exit;
+                self.end(index, None, exit, now);
+            }
+            Phase::Restarting if container.restarts.due => {
+                self.containers[index].restarts.due = false;
+                out.push(Action::Restart { task: self.spec.arn.clone(), container: self.name(index) });
+            }
+            Phase::Launching | Phase::Running | Phase::Restarting | Phase::Stopped => return false,
         }
         true
     }

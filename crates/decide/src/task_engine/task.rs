@@ -59,6 +59,8 @@ pub(super) enum Phase {
     Ready,
     Launching,
     Running,
+    /// Ended, and about to run again; counts as running for everyone else.
+    Restarting,
     Stopped,
 }
 
@@ -71,12 +73,24 @@ pub(super) struct Container {
     pub(super) runtime_id: Option<String>,
     pub(super) bindings: Vec<NetworkBinding>,
     pub(super) started_at: Option<Timestamp>,
+    #[serde(default)]
+    pub(super) restarts: Restarts,
     pub(super) exit: Option<Exit>,
     /// The first error.
     pub(super) failure: Option<Failure>,
     /// There may be something of it on the host.
     pub(super) launched: bool,
     pub(super) stopping: Option<Stopping>,
+}
+
+/// How often a container's restart policy has applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Restarts {
+    pub(super) count: u32,
+    /// When it ran again the last time.
+    pub(super) last: Option<Timestamp>,
+    /// The restart has yet to be asked for.
+    pub(super) due: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +109,7 @@ impl Container {
             runtime_id: None,
             bindings: Vec::new(),
             started_at: None,
+            restarts: Restarts::default(),
             exit: None,
             failure: None,
             launched: false,
@@ -107,7 +122,11 @@ impl Task {
     pub(super) fn new(spec: TaskSpec, desired: DesiredStatus, now: Timestamp) -> Task {
         let containers: Vec<_> = spec.containers.iter().cloned().map(Container::new).collect();
         let mut task = Task {
-            network: if spec.network_mode == NetworkMode::Host { Network::Absent } else { Network::Wanted },
+            network: if spec.network_mode == NetworkMode::Host && !spec.pause {
+                Network::Absent
+            } else {
+                Network::Wanted
+            },
             phase: if spec.waits_for_resources && desired == DesiredStatus::Running {
                 TaskPhase::Queued
             } else {
@@ -140,6 +159,7 @@ impl Task {
         let spec = TaskSpec {
             arn,
             network_mode: NetworkMode::Host,
+            pause: false,
             waits_for_resources: false,
             cpu: 0,
             memory: 0,
@@ -241,6 +261,13 @@ impl Task {
         now: Timestamp,
     ) -> bool {
         let container = &mut self.containers[index];
+        if container.phase == Phase::Restarting {
+            container.phase = Phase::Running;
+            container.exit = None;
+            container.health = HealthStatus::Unknown;
+            container.restarts.last = Some(now);
+            return true;
+        }
         if container.phase != Phase::Launching {
             return false;
         }
@@ -253,10 +280,12 @@ impl Task {
     }
 
     pub(super) fn launch_failed(&mut self, index: usize, failure: Failure, now: Timestamp) -> bool {
-        if self.containers[index].phase != Phase::Launching {
+        let container = &self.containers[index];
+        if !matches!(container.phase, Phase::Launching | Phase::Restarting) {
             return false;
         }
-        self.end(index, Some(failure), None, now);
+        // One that could not be started again ended as it did before.
+        self.end(index, Some(failure), container.exit, now);
         true
     }
 
@@ -264,11 +293,30 @@ impl Task {
         if !matches!(self.containers[index].phase, Phase::Launching | Phase::Running) {
             return false;
         }
+        if self.runs_again(index, exit) {
+            let container = &mut self.containers[index];
+            container.phase = Phase::Restarting;
+            container.exit = Some(exit);
+            container.restarts.count = container.restarts.count.saturating_add(1);
+            container.restarts.due = true;
+            return true;
+        }
         let failure = exit
             .out_of_memory
             .then(|| Failure::new(FailureKind::OutOfMemoryError, "Container killed due to memory usage"));
         self.end(index, failure, Some(exit), now);
         true
+    }
+
+    /// Whether a container that just ended is started again: only one that ended by itself, and that tells how.
+    fn runs_again(&self, index: usize, exit: Exit) -> bool {
+        let container = &self.containers[index];
+        let since = container.restarts.last.max(container.started_at);
+        let (Some(policy), Some(code), Some(since)) = (&container.spec.restart, exit.code, since) else {
+            return false;
+        };
+        let ran_for = u64::try_from(exit.at.as_millis() - since.as_millis()).unwrap_or(0);
+        self.desired == DesiredStatus::Running && policy.applies(code, Duration::from_millis(ran_for))
     }
 
     /// A container is over, whether or not it ever ran.
@@ -299,7 +347,12 @@ impl Task {
             match (container.phase, found.remove(&container.spec.name)) {
                 (Phase::Stopped, _) => {}
                 (Phase::Running, Some(Found::Running { .. })) => {}
-                (Phase::Running, None) => {
+                (Phase::Restarting, Some(Found::Running { runtime_id, bindings })) => {
+                    self.started(index, runtime_id, bindings, now);
+                }
+                // Whether the restart failed or was never made: it is made now.
+                (Phase::Restarting, Some(Found::Exited { .. })) => container.restarts.due = true,
+                (Phase::Running | Phase::Restarting, None) => {
                     let failure = Failure::new(
                         FailureKind::ContainerVanishedError,
                         "Container is unknown to the runtime",

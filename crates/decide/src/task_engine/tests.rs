@@ -26,6 +26,7 @@ pub(super) fn container(
         depends_on: depends_on.iter().map(dependency).collect(),
         start_timeout: None,
         stop_timeout: None,
+        restart: None,
     }
 }
 
@@ -33,6 +34,7 @@ pub(super) fn spec(name: &str, containers: Vec<ContainerSpec>) -> TaskSpec {
     TaskSpec {
         arn: arn(name),
         network_mode: NetworkMode::Host,
+        pause: false,
         waits_for_resources: true,
         cpu: 256,
         memory: 128,
@@ -113,6 +115,7 @@ fn line(action: &Action) -> Option<String> {
         Action::SetUpNetwork { .. } => "network up".into(),
         Action::TearDownNetwork { .. } => "network down".into(),
         Action::Launch { container, .. } => format!("launch {container}"),
+        Action::Restart { container, .. } => format!("restart {container}"),
         Action::Signal { container, signal, .. } => format!("{signal:?} {container}"),
         Action::RemoveContainer { container, .. } => format!("remove {container}"),
         Action::Forget { task } => format!("forget {task}"),
@@ -359,4 +362,76 @@ fn a_restart_in_the_middle_of_a_launch_launches_once() {
     assert_eq!(adopted, ["t RUNNING [app RUNNING]"]);
     let again = Script::new().step(Event::Recovered { task, containers: BTreeMap::new() });
     assert_eq!(again, ["image app"]);
+}
+
+fn restarting(name: &str, seconds: u64) -> ContainerSpec {
+    let restart =
+        RestartPolicy { ignored_exit_codes: vec![3], attempt_period: Some(Duration::from_secs(seconds)) };
+    ContainerSpec { restart: Some(restart), ..container(name, true, &[]) }
+}
+
+#[test]
+fn a_restart_policy_starts_a_container_again_and_nobody_is_told() {
+    let mut script = Script::new();
+    script.running(vec![restarting("app", 60)]);
+    script.after(60);
+    assert_eq!(script.exited("app", 1), ["restart app"]);
+    assert_eq!(script.started("app"), [""; 0]);
+    assert_eq!(script.engine.task(&arn("t")).unwrap().container("app").unwrap().restarts, 1);
+    // Counted from the restart, and an exit that comes too soon is an end.
+    script.after(59);
+    assert_eq!(script.exited("app", 1), ["t STOPPED [app STOPPED(1)]"]);
+}
+
+#[test]
+fn exits_without_a_code_ignored_ones_and_those_of_a_stopping_task_are_ends() {
+    let mut script = Script::new();
+    script.running(vec![restarting("app", 0)]);
+    assert_eq!(script.exited("app", 3), ["t STOPPED [app STOPPED(3)]"]);
+
+    let mut script = Script::new();
+    script.running(vec![restarting("app", 0)]);
+    let exit = Exit { code: None, out_of_memory: false, at: script.now };
+    let ended = script.step(Event::ContainerExited { task: arn("t"), container: "app".into(), exit });
+    assert_eq!(ended, ["t STOPPED [app STOPPED]"]);
+
+    let mut script = Script::new();
+    script.running(vec![restarting("app", 0)]);
+    assert_eq!(script.stop("t"), ["Stop app"]);
+    assert_eq!(script.exited("app", 143), ["t STOPPED [app STOPPED(143)]"]);
+}
+
+#[test]
+fn a_restart_that_fails_is_the_end_that_came_before_and_a_stop_waits_for_its_answer() {
+    let mut script = Script::new();
+    script.running(vec![restarting("app", 0)]);
+    assert_eq!(script.exited("app", 1), ["restart app"]);
+    let failure = Failure::new(FailureKind::CannotStartContainerError, "no");
+    let failed = Event::ContainerFailed { task: arn("t"), container: "app".into(), failure };
+    assert_eq!(script.step(failed), ["t STOPPED [app STOPPED(1) CannotStartContainerError: no]"]);
+
+    let mut script = Script::new();
+    script.running(vec![restarting("app", 0)]);
+    script.exited("app", 1);
+    assert_eq!(script.stop("t"), [""; 0]);
+    assert_eq!(script.started("app"), ["Stop app"]);
+}
+
+#[test]
+fn a_restart_survives_one_of_the_agent() {
+    let mut script = Script::new();
+    script.running(vec![restarting("app", 0)]);
+    script.exited("app", 1);
+    let task = script.engine.task(&arn("t")).unwrap().clone();
+    let exit = Exit { code: Some(1), out_of_memory: false, at: script.now };
+    for (found, expected) in [
+        (Found::Exited { runtime_id: "id".into(), exit }, vec!["restart app"]),
+        (Found::Running { runtime_id: "id".into(), bindings: vec![] }, vec![]),
+    ] {
+        let mut later = Script::new();
+        let containers = BTreeMap::from([("app".to_owned(), found)]);
+        let actions = later.step(Event::Recovered { task: Box::new(task.clone()), containers });
+        assert_eq!(actions, expected);
+        assert_eq!(later.engine.task(&arn("t")).unwrap().container("app").unwrap().restarts, 1);
+    }
 }

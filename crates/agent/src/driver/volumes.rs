@@ -1,0 +1,175 @@
+//! Volumes: which directories of the host a container's mount points and its siblings' volumes mean.
+//!
+//! A volume without a path of the host, and a Docker volume of scope `task`, is a directory of the task's own, gone with
+//! its remains. A Docker volume of scope `shared` outlives tasks: it lies under its name in `shared-volumes`, where an
+//! operator may also make one.
+
+use super::container::task_id;
+use crate::config::AgentConfig;
+use crate::runtime::BindMount;
+use gantry_api::acs;
+use gantry_decide::task_engine::{Failure, FailureKind, TaskArn};
+use std::path::{Path, PathBuf};
+
+/// In the agent's directory: volumes of single tasks.
+pub const TASK_VOLUMES: &str = "volumes";
+/// In the agent's directory: volumes that outlive tasks.
+pub const SHARED_VOLUMES: &str = "shared-volumes";
+
+/// A directory of the host that a container sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    pub bind: BindMount,
+    pub kind: Kind,
+}
+
+/// What may be done to a mount's source before its container starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Made where it is not there, as Docker does.
+    HostPath,
+    /// Made where it is not there. An empty one begins with what the image has at the mount point.
+    Volume,
+    /// Has to be there.
+    Existing,
+}
+
+/// All mounts of a container: its own, and those of the containers that it takes volumes from.
+///
+/// # Errors
+/// For volumes that the task does not have, and for kinds of volumes that this agent cannot make.
+pub fn mounts(
+    agent: &AgentConfig,
+    arn: &TaskArn,
+    task: &acs::Task,
+    container: &acs::Container,
+) -> Result<Vec<Mount>, Failure> {
+    let mut found = Vec::new();
+    let mut seen = Vec::new();
+    collect(agent, arn, task, container, false, &mut seen, &mut found)?;
+    Ok(found)
+}
+
+fn collect(
+    agent: &AgentConfig,
+    arn: &TaskArn,
+    task: &acs::Task,
+    container: &acs::Container,
+    read_only: bool,
+    seen: &mut Vec<String>,
+    found: &mut Vec<Mount>,
+) -> Result<(), Failure> {
+    let name = container.name.as_deref().unwrap_or_default();
+    if seen.iter().any(|known| known == name) {
+        // Two that take from each other have the same volumes.
+        return Ok(());
+    }
+    seen.push(name.to_owned());
+    for point in container.mount_points.iter().flatten() {
+        let mut mount = mount(agent, arn, task, point)?;
+        mount.bind.read_only |= read_only;
+        // What a container says itself goes before what it takes from others.
+        if !found.iter().any(|known| known.bind.target == mount.bind.target) {
+            found.push(mount);
+        }
+    }
+    for from in container.volumes_from.iter().flatten() {
+        let source = from.source_container.as_deref().unwrap_or_default();
+        let other = task.containers.iter().flatten().find(|other| other.name.as_deref() == Some(source));
+        let other = other.ok_or_else(|| {
+            Failure::new(
+                FailureKind::InvalidVolumeError,
+                format!("volumesFrom: the task has no container {source}"),
+            )
+        })?;
+        let read_only = read_only || from.read_only.unwrap_or(false);
+        collect(agent, arn, task, other, read_only, seen, found)?;
+    }
+    Ok(())
+}
+
+fn mount(
+    agent: &AgentConfig,
+    arn: &TaskArn,
+    task: &acs::Task,
+    point: &acs::MountPoint,
+) -> Result<Mount, Failure> {
+    let name = point.source_volume.as_deref().unwrap_or_default();
+    let invalid =
+        |text: &str| Failure::new(FailureKind::InvalidVolumeError, format!("volume {name}: {text}"));
+    let volume = task.volumes.iter().flatten().find(|volume| volume.name.as_deref() == Some(name));
+    let volume = volume.ok_or_else(|| invalid("the task has no such volume"))?;
+    let safe = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if !safe || name.is_empty() {
+        return Err(invalid("its name cannot name a directory"));
+    }
+    let of_task = || agent.data_dir.join(TASK_VOLUMES).join(task_id(arn)).join(name);
+    let (source, kind) = if let Some(docker) = &volume.docker_volume_configuration {
+        docker_volume(agent, name, docker, of_task)?
+    } else if let Some(host) = &volume.host {
+        match host.source_path.as_deref().filter(|path| !path.is_empty()) {
+            Some(path) if path.starts_with('/') => (PathBuf::from(path), Kind::HostPath),
+            Some(_) => return Err(invalid("the source path is not absolute")),
+            None => (of_task(), Kind::Volume),
+        }
+    } else {
+        return Err(invalid("this agent has neither EFS, S3 Files, EBS nor FSx file systems"));
+    };
+    let bind = BindMount {
+        source,
+        target: point.container_path.clone().unwrap_or_default(),
+        read_only: point.read_only.unwrap_or(false),
+    };
+    Ok(Mount { bind, kind })
+}
+
+fn docker_volume(
+    agent: &AgentConfig,
+    name: &str,
+    docker: &acs::DockerVolumeConfiguration,
+    of_task: impl Fn() -> PathBuf,
+) -> Result<(PathBuf, Kind), Failure> {
+    let failed =
+        |text: String| Failure::new(FailureKind::CannotCreateVolumeError, format!("volume {name}: {text}"));
+    if let Some(driver) = docker.driver.as_deref().filter(|driver| !matches!(*driver, "" | "local")) {
+        return Err(failed(format!("this agent has no volume driver {driver}, only local")));
+    }
+    let options = docker.driver_opts.clone().unwrap_or_default();
+    if !options.is_empty() {
+        // Of the local driver's mounts only those of directories of the host need no file system of their own.
+        let is_bind = options.get("o").is_some_and(|o| o.split(',').any(|o| matches!(o, "bind" | "rbind")));
+        let path = options.get("device").filter(|path| is_bind && path.starts_with('/'));
+        return path.map(|path| (PathBuf::from(path), Kind::Existing)).ok_or_else(|| {
+            failed(
+                "of the local driver's options only `o: bind` with a `device` path is supported".to_owned(),
+            )
+        });
+    }
+    if docker.scope.as_deref() != Some("shared") {
+        return Ok((of_task(), Kind::Volume));
+    }
+    let path = agent.data_dir.join(SHARED_VOLUMES).join(name);
+    match docker.autoprovision {
+        Some(true) => Ok((path, Kind::Volume)),
+        _ if path.is_dir() => Ok((path, Kind::Volume)),
+        _ => Err(failed("no such volume, and autoprovision is off".to_owned())),
+    }
+}
+
+/// Makes what has to be made of a mount's source.
+///
+/// # Errors
+/// When it cannot be, or is not there.
+pub fn provide(mount: &Mount) -> Result<(), Failure> {
+    let source = &mount.bind.source;
+    let failed =
+        |text: String| Failure::new(FailureKind::InvalidVolumeError, format!("{}: {text}", source.display()));
+    match mount.kind {
+        Kind::Existing if Path::new(source).exists() => Ok(()),
+        Kind::Existing => Err(failed("no such directory".to_owned())),
+        Kind::HostPath | Kind::Volume if source.exists() => Ok(()),
+        Kind::HostPath | Kind::Volume => {
+            std::fs::create_dir_all(source).map_err(|error| failed(error.to_string()))
+        }
+    }
+}
