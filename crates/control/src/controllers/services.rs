@@ -39,6 +39,8 @@ pub struct Plan {
     /// A task of the primary deployment became well after the last failure: what failed is forgiven.
     well: bool,
     start: u32,
+    /// So many of those are started in place of unhealthy ones.
+    replaces: u32,
     stop: Vec<(TaskKey, Why)>,
     blocked: bool,
     steady: bool,
@@ -99,6 +101,7 @@ impl Controller for Services {
                 && primary.rollout_state != RolloutState::Failed
                 && plan.ended.is_empty();
             plan.start = if allowed { steps.start.min(STARTS_PER_ROUND_MAX) } else { 0 };
+            plan.replaces = plan.start.min(situation.target.unhealthy);
             plan.blocked = situation.is_blocked();
             plan.steady = situation.is_steady()
                 && (service.steady_at.is_none() || primary.rollout_state == RolloutState::InProgress);
@@ -123,7 +126,7 @@ impl Controller for Services {
         }
         stop(tx, &mut service, &plan.stop);
         if plan.start > 0 {
-            start(tx, &mut service, plan.start as usize);
+            start(tx, &mut service, plan.start as usize, plan.replaces as usize);
         }
         service.deployments.retain(|deployment| !plan.finished.contains(&deployment.id));
         if plan.steady {
@@ -156,6 +159,8 @@ struct Census<'a> {
     ended: Vec<(TaskKey, bool)>,
     /// When the next young task will count as healthy.
     next_healthy: Option<Timestamp>,
+    /// When the next protection ends.
+    next_unprotected: Option<Timestamp>,
     /// Tasks asked to stop that have not even been signalled.
     waiting_to_stop: u32,
 }
@@ -176,6 +181,7 @@ impl<'a> Census<'a> {
             running: Vec::new(),
             ended: Vec::new(),
             next_healthy: None,
+            next_unprotected: None,
             waiting_to_stop: 0,
         };
         let primary = service.primary().map(|deployment| deployment.id.to_string());
@@ -188,6 +194,10 @@ impl<'a> Census<'a> {
                 census.stopping += 1;
                 census.waiting_to_stop += u32::from(task.last_status < LastStatus::Stopping);
                 continue;
+            }
+            if let Some(until) = task.protected_until.filter(|_| task.is_protected(view.now)) {
+                let next = &mut census.next_unprotected;
+                *next = Some(next.map_or(until, |known: Timestamp| known.min(until)));
             }
             let is_target = primary.is_some() && task.started_by == primary;
             // On an instance that is being emptied it does not count for the target: another one takes its place.
@@ -255,11 +265,13 @@ impl<'a> Census<'a> {
                 if count == 0 {
                     continue;
                 }
+                // The unhealthy are replaced whatever they say, and who deletes a service means all of it.
+                let spares = why == Why::Scaling && service.status == ServiceStatus::Active;
                 let candidates: Vec<ServiceTask<TaskKey, ContainerInstanceKey>> = self
                     .running
                     .iter()
                     .filter(|(_, its, stays)| *its == condition && *stays == of_target)
-                    .map(|(task, _, _)| candidate(task))
+                    .map(|(task, _, _)| candidate(task, spares && task.is_protected(view.now)))
                     .collect();
                 let launch_type = service.primary().map_or(LaunchType::Ec2, |p| p.compute.launch_type());
                 let pool = view.state.ecs.pool(&placement::pool_name(&service.cluster, launch_type));
@@ -329,13 +341,13 @@ fn on_draining_instance(view: View<'_>, task: &Task) -> bool {
     instance.is_some_and(|instance| instance.status == ContainerInstanceStatus::Draining)
 }
 
-fn candidate(task: &Task) -> ServiceTask<TaskKey, ContainerInstanceKey> {
+fn candidate(task: &Task, protected: bool) -> ServiceTask<TaskKey, ContainerInstanceKey> {
     let held = placement::held_by(task);
     ServiceTask {
         id: TaskKey::from(task),
         host: task.instance.clone(),
         pending: task.last_status < LastStatus::Running,
-        protected: false,
+        protected,
         cpu: held.cpu,
         memory: held.memory,
     }
@@ -368,7 +380,7 @@ fn look_again(view: View<'_>, service: &Service, census: &Census<'_>, wants_more
     let patience =
         service.primary().and_then(|primary| primary.launch_not_before).filter(|at| *at > view.now);
     let retry = wants_more.then(|| patience.unwrap_or(view.now + PLACE_AGAIN));
-    [retry, census.next_healthy].into_iter().flatten().min()
+    [retry, census.next_healthy, census.next_unprotected].into_iter().flatten().min()
 }
 
 fn tell(tx: &mut Tx<'_>, service: &mut Service, message: String) {
@@ -438,6 +450,10 @@ fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)]) {
             Why::Unhealthy => "Task failed container health checks".to_owned(),
         };
         if task.request_stop(StopCode::ServiceSchedulerInitiated, &reason, tx.now) {
+            if *why == Why::Unhealthy {
+                let message = events::failed_health_checks(service.name.as_str(), task.id);
+                tell(tx, service, message);
+            }
             stopped.push(task.id);
             tx.state.ecs.put_task(task);
         }
@@ -448,7 +464,8 @@ fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)]) {
     }
 }
 
-fn start(tx: &mut Tx<'_>, service: &mut Service, count: usize) {
+/// Starts `count` tasks, `replaces` of them in place of unhealthy ones.
+fn start(tx: &mut Tx<'_>, service: &mut Service, count: usize, replaces: usize) {
     let Some(primary) = service.primary().cloned() else { return };
     let Some(record) = tx.state.ecs.task_definitions.get(&primary.task_definition).cloned() else {
         let message = format!(
@@ -499,7 +516,7 @@ fn start(tx: &mut Tx<'_>, service: &mut Service, count: usize) {
         }
     }
     if !started.is_empty() {
-        let message = events::started(service.name.as_str(), &started);
+        let message = events::started(service.name.as_str(), &started, replaces.min(started.len()));
         tell(tx, service, message);
     }
     if let Some(refusals) = refusal {

@@ -13,8 +13,19 @@ fn list(tasks: &[TaskId]) -> String {
     text
 }
 
-pub fn started(service: &str, tasks: &[TaskId]) -> String {
-    format!("(service {service}) has started {} tasks: {}.", tasks.len(), list(tasks))
+/// `replaced` of them stand in for unhealthy ones.
+pub fn started(service: &str, tasks: &[TaskId], replaced: usize) -> String {
+    let mut text = format!("(service {service}) has started {} tasks: {}.", tasks.len(), list(tasks));
+    if replaced > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(text, " Amazon ECS replaced {replaced} tasks due to an unhealthy status.");
+    }
+    text
+}
+
+/// A task's essential container failed its health check.
+pub fn failed_health_checks(service: &str, task: TaskId) -> String {
+    format!("(service {service}) (task {task}) failed container health checks.")
 }
 
 pub fn stopped(service: &str, tasks: &[TaskId]) -> String {
@@ -80,7 +91,7 @@ mod tests {
     fn several_tasks_are_listed_as_ecs_lists_them() {
         let random = &mut Seeded::new(3);
         let (a, b) = (TaskId::random(random), TaskId::random(random));
-        assert_eq!(started("web", &[a]), format!("(service web) has started 1 tasks: (task {a})."));
+        assert_eq!(started("web", &[a], 0), format!("(service web) has started 1 tasks: (task {a})."));
         assert_eq!(
             stopped("web", &[a, b]),
             format!("(service web) has stopped 2 running tasks: (task {a}) (task {b}).")

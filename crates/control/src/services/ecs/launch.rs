@@ -133,6 +133,7 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
         enable_execute_command: launch.enable_execute_command,
         sent: false,
         accounted: false,
+        protected_until: None,
         version: 1,
         created_at: tx.now,
         connectivity_at: None,

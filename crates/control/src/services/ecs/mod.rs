@@ -53,6 +53,8 @@ pub static SERVICE: Service = Service {
         write StopTask => authorize::tasks::stop_task, ops::task::stop_task;
         read DescribeTasks => authorize::tasks::describe_tasks, ops::task::describe_tasks;
         read ListTasks => authorize::tasks::list_tasks, ops::task::list_tasks;
+        write UpdateTaskProtection => authorize::tasks::update_task_protection, ops::protection::update_task_protection;
+        read GetTaskProtection => authorize::tasks::get_task_protection, ops::protection::get_task_protection;
         write CreateService => authorize::services::create_service, ops::service::create_service;
         write UpdateService => authorize::services::update_service, ops::service::update_service;
         write DeleteService => authorize::services::delete_service, ops::service::delete_service;
@@ -92,7 +94,6 @@ pub static SERVICE: Service = Service {
         "DescribeServiceDeployments",
         "DescribeServiceRevisions",
         "DescribeTaskSets",
-        "GetTaskProtection",
         "ListDaemonDeployments",
         "ListDaemonTaskDefinitions",
         "ListDaemons",
@@ -104,7 +105,6 @@ pub static SERVICE: Service = Service {
         "UpdateDaemon",
         "UpdateExpressGatewayService",
         "UpdateServicePrimaryTaskSet",
-        "UpdateTaskProtection",
         "UpdateTaskSet",
     ],
 };

@@ -55,3 +55,13 @@ pub fn submit_attachment_state_changes(
 ) -> Demand {
     Demand::on("ecs:SubmitAttachmentStateChanges", cluster_arn(scope, request.cluster.as_deref()))
 }
+
+pub fn update_task_protection(request: &ecs::UpdateTaskProtectionRequest, scope: &Scope) -> Demand {
+    let on = |text: &String| task_arn(scope, Some(&request.cluster), text);
+    Demand { action: "ecs:UpdateTaskProtection", resources: request.tasks.iter().map(on).collect() }
+}
+
+pub fn get_task_protection(request: &ecs::GetTaskProtectionRequest, scope: &Scope) -> Demand {
+    let on = |text: &String| task_arn(scope, Some(&request.cluster), text);
+    Demand { action: "ecs:GetTaskProtection", resources: request.tasks.iter().flatten().map(on).collect() }
+}

@@ -8,6 +8,7 @@ pub mod container_instance;
 pub mod execute_command;
 pub mod idempotency;
 pub mod page;
+pub mod protection;
 pub mod service;
 pub mod submit;
 pub mod tag;

@@ -359,7 +359,7 @@ pub fn describe_tasks(
 }
 
 /// The full ARN of a task that was asked for by id or ARN.
-fn asked_task_arn(view: View<'_>, cluster: &ClusterName, text: &str) -> String {
+pub fn asked_task_arn(view: View<'_>, cluster: &ClusterName, text: &str) -> String {
     if text.starts_with("arn:") {
         return text.to_owned();
     }

@@ -154,6 +154,9 @@ pub struct Task {
     /// Whether its service has taken note of its end.
     #[serde(default)]
     pub accounted: bool,
+    /// Until then its service does not stop it to shrink or to deploy.
+    #[serde(default)]
+    pub protected_until: Option<Timestamp>,
     /// Grows by one with each change that an event would tell.
     pub version: u64,
     pub created_at: Timestamp,
@@ -176,6 +179,11 @@ impl Task {
     /// Not yet STOPPED: it holds resources, or will.
     pub fn is_live(&self) -> bool {
         !self.last_status.is_stopped()
+    }
+
+    /// Whether scale-in and deployments have to spare it.
+    pub fn is_protected(&self, now: Timestamp) -> bool {
+        self.protected_until.is_some_and(|until| until > now)
     }
 
     /// Whether its service still has to do with it.

@@ -4,10 +4,10 @@ use super::world::{INVALID, World, fails};
 use crate::controllers::services::Services;
 use crate::controllers::tasks::Tasks;
 use crate::controllers::testing::round;
-use crate::services::ecs::ops::{container_instance, service, submit, task};
+use crate::services::ecs::ops::{container_instance, protection, service, submit, task, task_definition};
 use crate::services::ecs::state::{ServiceKey, Task, TaskKey};
 use gantry_decide::ids::ClusterName;
-use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_decide::lifecycle::{DesiredStatus, HealthStatus, LastStatus};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -29,8 +29,13 @@ impl World {
         world.create("default");
         let mut request = super::world::registration("default");
         request["totalResources"][1]["integerValue"] = json!(memory);
-        let docker = json!({"name": "com.amazonaws.ecs.capability.docker-remote-api.1.18"});
-        request["attributes"].as_array_mut().unwrap().push(docker);
+        for name in [
+            "com.amazonaws.ecs.capability.docker-remote-api.1.18",
+            "com.amazonaws.ecs.capability.docker-remote-api.1.24",
+            "ecs.capability.container-health-check",
+        ] {
+            request["attributes"].as_array_mut().unwrap().push(json!({"name": name}));
+        }
         world.write(container_instance::register_container_instance, request).unwrap();
         let instances: Vec<_> =
             world.state.ecs.container_instances().iter().map(|(_, i)| i.as_ref().clone()).collect();
@@ -310,5 +315,108 @@ proptest! {
         prop_assert_eq!(&service["deployments"][0]["rolloutState"], "COMPLETED");
         prop_assert_eq!(&service["runningCount"], &json!(desired));
         prop_assert!(world.live().iter().all(|task| task.definition_id.revision == 2));
+    }
+}
+
+#[test]
+fn unhealthy_tasks_are_replaced_first_and_stopped_then() {
+    let mut world = World::with_capacity(7800);
+    let check = json!({"command": ["CMD-SHELL", "true"]});
+    let app = json!({"name": "app", "image": "app:1", "memory": 128, "healthCheck": check});
+    let request = json!({"family": "app", "containerDefinitions": [app]});
+    world.write(task_definition::register_task_definition, request).unwrap();
+    world.create_service(json!({"desiredCount": 1}));
+    world.agent_acts(runs);
+    let told = |world: &mut World, task: &Task, health| {
+        let mut task = world.state.ecs.task(&TaskKey::from(task)).unwrap().clone();
+        task.containers[0].health_status = health;
+        world.state.ecs.put_task(task);
+        world.come_to_rest();
+    };
+    let first = world.live()[0].clone();
+    told(&mut world, &first, HealthStatus::Unhealthy);
+    let second = world.live().into_iter().find(|task| task.id != first.id).unwrap();
+    let started = format!(
+        "(service web) has started 1 tasks: (task {}). Amazon ECS replaced 1 tasks due to an unhealthy status.",
+        second.id
+    );
+    assert_eq!(world.messages().last(), Some(&started));
+    assert_eq!(world.live().len(), 2, "the old one stays until the new one is well");
+    world.agent_acts(runs);
+    told(&mut world, &second, HealthStatus::Healthy);
+    let gone = world.live().into_iter().find(|task| task.id == first.id).unwrap();
+    assert_eq!(gone.desired_status, DesiredStatus::Stopped);
+    assert_eq!(gone.stopped_reason.as_deref(), Some("Task failed container health checks"));
+    let expected = format!("(service web) (task {}) failed container health checks.", first.id);
+    assert!(world.messages().contains(&expected), "{:?}", world.messages());
+}
+
+#[test]
+fn protected_tasks_are_spared_until_their_protection_ends() {
+    let mut world = World::with_capacity(7800);
+    world.create_service(json!({"desiredCount": 2}));
+    world.agent_acts(runs);
+    world.pass(LONG);
+    let ids: Vec<String> = world.live().iter().map(|task| task.id.to_string()).collect();
+    let request =
+        json!({"cluster": "default", "tasks": [ids[0]], "protectionEnabled": true, "expiresInMinutes": 5});
+    let reply = world.write(protection::update_task_protection, request).unwrap();
+    assert_eq!(reply["protectedTasks"][0]["protectionEnabled"], true);
+    let got =
+        world.read(protection::get_task_protection, json!({"cluster": "default", "tasks": ids})).unwrap();
+    assert_eq!(got["protectedTasks"][0], reply["protectedTasks"][0]);
+    assert_eq!(got["protectedTasks"][1]["protectionEnabled"], false);
+    assert!(got["protectedTasks"][1].get("expirationDate").is_none());
+
+    world.write(service::update_service, json!({"service": "web", "desiredCount": 0})).unwrap();
+    world.come_to_rest();
+    world.agent_acts(runs);
+    let left: Vec<String> = world.live().iter().map(|task| task.id.to_string()).collect();
+    assert_eq!(left, [ids[0].clone()]);
+    world.pass(Duration::from_secs(300));
+    world.agent_acts(runs);
+    assert!(world.live().is_empty());
+}
+
+#[test]
+fn protection_says_whom_it_cannot_cover() {
+    let mut world = World::with_capacity(7800);
+    world.create_service(json!({"desiredCount": 1}));
+    world.agent_acts(runs);
+    world.pass(LONG);
+    let instance =
+        world.state.ecs.container_instances().iter().next().unwrap().0.arn(&world.scope).to_string();
+    let alone = world.run("app:1", &instance).id.to_string();
+    let protect = |tasks: Value| json!({"cluster": "default", "tasks": tasks, "protectionEnabled": true});
+    let missing = "0".repeat(32);
+    let reply = world.write(protection::update_task_protection, protect(json!([alone, missing]))).unwrap();
+    let reasons: Vec<_> =
+        reply["failures"].as_array().unwrap().iter().map(|f| f["reason"].as_str()).collect();
+    assert_eq!(reasons, [Some("TASK_NOT_VALID"), Some("MISSING")]);
+
+    // During a deployment not more than the service shall have.
+    let old = world.live()[0].id.to_string();
+    world.write(protection::update_task_protection, protect(json!([old]))).unwrap();
+    world.register("app");
+    world.write(service::update_service, json!({"service": "web", "taskDefinition": "app"})).unwrap();
+    world.come_to_rest();
+    world.agent_acts(runs);
+    let new = world.live().into_iter().find(|task| task.id.to_string() != old).unwrap().id.to_string();
+    let reply = world.write(protection::update_task_protection, protect(json!([new]))).unwrap();
+    assert_eq!(reply["failures"][0]["reason"], "DEPLOYMENT_BLOCKED");
+    world.pass(LONG);
+    assert!(world.live().iter().any(|task| task.id.to_string() == old), "the deployment waits for it");
+
+    for (change, message) in [
+        (json!({"tasks": []}), "Tasks cannot be empty."),
+        (json!({"expiresInMinutes": 0}), "expiresInMinutes must be between 1 and 2880."),
+        (
+            json!({"protectionEnabled": false, "expiresInMinutes": 5}),
+            "expiresInMinutes can be given only when protectionEnabled is true.",
+        ),
+    ] {
+        let mut request = protect(json!([new]));
+        request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        fails(world.write(protection::update_task_protection, request), INVALID, message);
     }
 }

@@ -119,6 +119,7 @@ impl World {
             enable_execute_command: false,
             sent: true,
             accounted: false,
+            protected_until: None,
             version: 1,
             created_at: self.now,
             connectivity_at: None,
