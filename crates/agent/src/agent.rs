@@ -85,6 +85,7 @@ pub async fn run(
     let saved = state.tasks()?;
     let (task_block, bridge_block) = config.address_block.halves().ok_or(AgentError::AddressBlock)?;
     let runtime = NativeRuntime::open(&config.data_dir.join("containers"), &config.program)?;
+    runtime.warm_up().await?;
     let (bridged, tasks) = networks_of(&saved);
     let network = NetworkConfig { name: config.name.clone(), task_block, bridge_block };
     let network = tokio::task::spawn_blocking(move || Network::open(network, bridged, &tasks));
@@ -326,6 +327,7 @@ async fn clear(name: &str, data_dir: &Path, runtime: &NativeRuntime) -> Result<(
         let _ = std::fs::remove_dir_all(data_dir.join(kind));
     }
     remove_groups_below(name);
+    runtime.close().await;
     let name = name.to_owned();
     let removed = tokio::task::spawn_blocking(move || crate::network::remove_all(&name)).await;
     removed.map_err(|error| AgentError::Thread(error.into()))??;

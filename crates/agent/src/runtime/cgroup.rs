@@ -64,7 +64,6 @@ pub struct Hierarchies {
 impl Hierarchies {
     /// Looks what is mounted.
     pub fn of_host() -> io::Result<Hierarchies> {
-        let kind = |path: &Path| rustix::fs::statfs(path).map(|found| found.f_type);
         if kind(Path::new(ROOT))? == libc::CGROUP2_SUPER_MAGIC {
             return Ok(Hierarchies { mounts: vec![(PathBuf::from(ROOT), Vec::new())] });
         }
@@ -124,6 +123,31 @@ impl Hierarchies {
             }
         }
         Ok(())
+    }
+
+    /// Moves the calling process there, which has one thread; also in the hierarchy of systemd's hybrid layout.
+    pub fn join(&self, group: &str) -> io::Result<()> {
+        if self.is_unified() {
+            return self
+                .directories(group)
+                .iter()
+                .try_for_each(|(directory, _)| fs::write(directory.join("cgroup.procs"), "0"));
+        }
+        let hybrid = Path::new(ROOT).join("unified");
+        if kind(&hybrid) == Ok(libc::CGROUP2_SUPER_MAGIC) {
+            let directory = hybrid.join(relative(group));
+            fs::create_dir_all(&directory)?;
+            fs::write(directory.join("cgroup.procs"), "0")?;
+        }
+        // A thread that moves itself need not wait for the whole machine.
+        self.directories(group).iter().try_for_each(|(directory, _)| fs::write(directory.join("tasks"), "0"))
+    }
+
+    /// The processes in a group.
+    pub fn members(&self, group: &str) -> Vec<i32> {
+        let Some((directory, _)) = self.directories(group).into_iter().next() else { return Vec::new() };
+        let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1).collect()
     }
 
     /// Limits a task's group, which is made when it is not there.
@@ -264,6 +288,11 @@ impl Hierarchies {
     }
 }
 
+/// The kind of a file system, by its magic number.
+fn kind(path: &Path) -> rustix::io::Result<i64> {
+    rustix::fs::statfs(path).map(|found| found.f_type)
+}
+
 fn relative(group: &str) -> &Path {
     Path::new(group.trim_start_matches('/'))
 }
@@ -306,7 +335,10 @@ fn copy_cpuset(from: &Path, to: &Path) -> io::Result<()> {
 /// Where a group may be: in each hierarchy, whatever the layout is.
 fn candidates(group: &str) -> Vec<PathBuf> {
     let hierarchies = Hierarchies::of_host().map(|all| all.directories(group)).unwrap_or_default();
-    hierarchies.into_iter().map(|(directory, _)| directory).collect()
+    let mut all: Vec<PathBuf> = hierarchies.into_iter().map(|(directory, _)| directory).collect();
+    // Of the hybrid layout: see `join`.
+    all.extend(Some(Path::new(ROOT).join("unified").join(relative(group))).filter(|path| path.exists()));
+    all
 }
 
 /// Kills what runs in a group. Of groups by this path only our containers are members.

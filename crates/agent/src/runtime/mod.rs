@@ -5,10 +5,13 @@
 
 pub mod capabilities;
 pub mod cgroup;
+pub mod devices;
 pub mod exec;
 pub mod logs;
 pub mod native;
+pub mod process;
 pub mod seccomp;
+mod shims;
 pub mod spec;
 
 use gantry_decide::task_engine::Exit;

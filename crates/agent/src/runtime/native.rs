@@ -3,29 +3,27 @@
 //! The truth is in the containers' directories and in /proc; nothing here must be remembered across restarts.
 
 use super::cgroup::{self, Hierarchies, Stats, TaskLimits};
-use super::exec::{Exec, ExecRequest};
-use super::{ContainerConfig, ContainerId, Runtime, RuntimeError, Started, State, Step};
-use crate::shim::{CONFIG_FILE, EXIT_FILE, Process, Report, Running, STATE_FILE, UPPER};
+use super::exec::{self, Exec, ExecRequest};
+use super::process::{self, Process};
+use super::shims::{Line, Shims};
+use super::{ContainerConfig, ContainerId, Runtime, RuntimeError, Started, State};
+use crate::shim::orders::{Order, Report, Running};
+use crate::shim::{CONFIG_FILE, EXIT_FILE, STATE_FILE, UPPER};
 use gantry_decide::task_engine::Exit;
 use gantry_decide::time::Timestamp;
 use serde::de::DeserializeOwned;
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
 /// How long a shim may take to start a container, on a busy machine with a slow disk.
-const START_MAX: Duration = Duration::from_secs(60);
-/// A shim's report: one line with one error text.
-const REPORT_MAX: u64 = 64 << 10;
+pub(super) const START_MAX: Duration = Duration::from_secs(60);
 /// The shim writes down the end within milliseconds of it.
 const EXIT_FILE_WAIT: Duration = Duration::from_secs(5);
 const EXIT_FILE_LOOK: Duration = Duration::from_micros(500);
@@ -34,14 +32,16 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 /// How often, and after how long, the group of killed processes is tried to be removed: half a second in all.
 const GROUP_LOOKS: usize = 100;
 const GROUP_LOOK: Duration = Duration::from_millis(5);
+/// After a container could not be given another shim.
+const RESUME_PAUSE: Duration = Duration::from_millis(200);
 /// How long the parent of orphans may take to collect one.
 const REAP_WAIT: Duration = Duration::from_secs(1);
 
-/// Where containers are kept, and the program that shims are.
+/// Where containers are kept, and who makes their shims.
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
-    program: PathBuf,
+    shims: Shims,
 }
 
 /// See the module.
@@ -49,14 +49,28 @@ struct Inner {
 pub struct NativeRuntime(Arc<Inner>);
 
 impl NativeRuntime {
-    /// Keeps containers in directories below `root`. `program` is started as `program shim DIRECTORY`.
+    /// Keeps containers in directories below `root`. `program` is started as `program shim` and makes all shims.
     ///
     /// # Errors
     /// When the directory cannot be made.
     pub fn open(root: &Path, program: &Path) -> Result<NativeRuntime, RuntimeError> {
         let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(root);
         make().map_err(RuntimeError::io(format!("making {}", root.display())))?;
-        Ok(NativeRuntime(Arc::new(Inner { root: root.to_owned(), program: program.to_owned() })))
+        Ok(NativeRuntime(Arc::new(Inner { root: root.to_owned(), shims: Shims::new(program) })))
+    }
+
+    /// Starts what makes shims, so that the first container need not wait for it.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub async fn warm_up(&self) -> Result<(), RuntimeError> {
+        self.0.shims.warm_up().await
+    }
+
+    /// Ends what makes shims. Containers and their shims go on; this runtime can still be used.
+    pub async fn close(&self) {
+        self.0.shims.close().await;
+        removed(crate::shim::GROUP).await;
     }
 
     fn directory(&self, id: &ContainerId) -> PathBuf {
@@ -91,28 +105,24 @@ impl NativeRuntime {
         Ok(directory)
     }
 
-    /// Starts the shim and waits for its one report.
-    async fn start(&self, directory: &Path) -> Result<Report, RuntimeError> {
-        let mut shim = Command::new(&self.0.program)
-            .arg("shim")
-            .arg(directory)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(RuntimeError::io(format!("starting {}", self.0.program.display())))?;
-        let report = match shim.stdout.take() {
-            Some(output) => hear(output).await,
-            None => Err(RuntimeError::Silent),
-        };
-        if report.is_err() {
-            // It may go on, and nobody else knows of it. One that has ended is no error.
-            let _ = shim.start_kill();
+    /// Has a container made, and waits until its program runs.
+    async fn start(&self, directory: &Path) -> Result<Running, RuntimeError> {
+        let mut line = self.0.shims.order(&Order::Run { directory: directory.to_owned() }, &[]).await?;
+        let running = hear(&mut line).await;
+        if matches!(
+            running,
+            Err(RuntimeError::Silent | RuntimeError::Timeout { .. } | RuntimeError::Io { .. })
+        ) {
+            // It may go on, and nobody else knows of it.
+            line.kill();
         }
-        // Reaps it when it ends, as long as this process lives.
-        tokio::spawn(async move { shim.wait().await });
-        report
+        running
+    }
+
+    /// Gives a container whose shim is gone another one.
+    async fn resume(&self, id: &ContainerId) -> Result<Running, RuntimeError> {
+        let order = Order::Resume { directory: self.directory(id) };
+        hear(&mut self.0.shims.order(&order, &[]).await?).await
     }
 
     fn running(&self, id: &ContainerId) -> Option<Running> {
@@ -143,7 +153,7 @@ impl NativeRuntime {
         let mut code = None;
         waited = Duration::ZERO;
         while let Some(process) = process {
-            match exit_code(process) {
+            match process::exit_code(process) {
                 Err(error) if error.raw_os_error() == Some(libc::ENODATA) && waited < REAP_WAIT => {}
                 result => {
                     code = result.ok();
@@ -170,11 +180,7 @@ impl Runtime for NativeRuntime {
             Err(error) => Err(RuntimeError::io("writing the container's files")(error)),
         };
         match result {
-            Ok(Report::Running(running)) => Ok(Started { pid: running.container.pid, at: running.at }),
-            Ok(Report::Failed { step, text }) => {
-                self.remove(&id).await?;
-                Err(RuntimeError::Failed { step, text })
-            }
+            Ok(running) => Ok(Started { pid: running.container.pid, at: running.at }),
             Err(error) => {
                 // The first error is the one to tell.
                 let _ = self.remove(&id).await;
@@ -188,10 +194,10 @@ impl Runtime for NativeRuntime {
         if self.exit(id).is_none() {
             return Err(RuntimeError::Unknown(id.clone()));
         }
-        if let Some(shim) = self.running(id).and_then(|running| pidfd(running.shim)).map(watch).transpose()? {
+        if let Some(shim) = self.running(id).and_then(|running| running.shim.open()).map(watch).transpose()? {
             // It has written down the end and is clearing up.
             if timeout(EXIT_FILE_WAIT, shim.readable()).await.is_err() {
-                send(shim.get_ref(), libc::SIGKILL).map_err(RuntimeError::io("killing an old shim"))?;
+                process::signal(shim.get_ref(), libc::SIGKILL).map_err(RuntimeError::io("killing an old shim"))?;
             }
         }
         let clearing = directory.clone();
@@ -199,16 +205,14 @@ impl Runtime for NativeRuntime {
         cleared
             .unwrap_or_else(|error| Err(io::Error::other(error)))
             .map_err(RuntimeError::io(format!("clearing {}", directory.display())))?;
-        match self.start(&directory).await? {
-            Report::Running(running) => Ok(Started { pid: running.container.pid, at: running.at }),
-            Report::Failed { step, text } => Err(RuntimeError::Failed { step, text }),
-        }
+        let running = self.start(&directory).await?;
+        Ok(Started { pid: running.container.pid, at: running.at })
     }
 
     async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError> {
         let Some(running) = self.running(id) else { return Ok(()) };
-        match pidfd(running.container) {
-            Some(fd) => send(&fd, signal).map_err(RuntimeError::io("signalling the container")),
+        match running.container.open() {
+            Some(fd) => process::signal(&fd, signal).map_err(RuntimeError::io("signalling the container")),
             None => Ok(()),
         }
     }
@@ -217,12 +221,31 @@ impl Runtime for NativeRuntime {
         if let Some(exit) = self.exit(id) {
             return Ok(exit);
         }
-        let running = self.running(id).ok_or_else(|| RuntimeError::Unknown(id.clone()))?;
-        let process = pidfd(running.container).map(watch).transpose()?;
-        if let Some(process) = &process {
-            let _ready = process.readable().await.map_err(RuntimeError::io("watching the container"))?;
+        loop {
+            let running = self.running(id).ok_or_else(|| RuntimeError::Unknown(id.clone()))?;
+            let Some(process) = running.container.open().map(watch).transpose()? else {
+                return Ok(self.ended(id, running.shim, None).await);
+            };
+            let shim = running.shim.open().map(watch).transpose()?;
+            let shim_ends = async {
+                if let Some(shim) = &shim {
+                    // What cannot be watched is taken for gone.
+                    let _ = shim.readable().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                ended = process.readable() => {
+                    drop(ended.map_err(RuntimeError::io("watching the container"))?);
+                    return Ok(self.ended(id, running.shim, Some(process.get_ref())).await);
+                }
+                () = shim_ends => {}
+            }
+            // Somebody else may have seen it too.
+            if self.resume(id).await.is_err() {
+                sleep(RESUME_PAUSE).await;
+            }
         }
-        Ok(self.ended(id, running.shim, process.as_ref().map(AsyncFd::get_ref)).await)
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -248,9 +271,12 @@ impl Runtime for NativeRuntime {
         }
     }
 
-    async fn exec(&self, id: &ContainerId, _request: ExecRequest) -> Result<Exec, RuntimeError> {
-        let text = format!("programs cannot be run in container {id} yet");
-        Err(RuntimeError::Failed { step: Step::Start, text })
+    async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<Exec, RuntimeError> {
+        let running = self.running(id).ok_or_else(|| RuntimeError::Unknown(id.clone()))?;
+        if !running.container.is_there() {
+            return Err(RuntimeError::NotRunning(id.clone()));
+        }
+        exec::start(&self.0.shims, self.directory(id), request).await
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats, RuntimeError> {
@@ -284,6 +310,10 @@ impl Runtime for NativeRuntime {
             let state = match (self.exit(&id), self.running(&id)) {
                 (Some(exit), _) => State::Exited(exit),
                 (None, Some(running)) if running.container.is_there() => {
+                    if !running.shim.is_there() {
+                        // Otherwise its output stops it; who waits for its end tries again.
+                        let _ = self.resume(&id).await;
+                    }
                     State::Running(Started { pid: running.container.pid, at: running.at })
                 }
                 (None, Some(running)) => State::Exited(self.ended(&id, running.shim, None).await),
@@ -317,6 +347,16 @@ fn clear_for_restart(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The one report of a shim that makes or takes up a container.
+async fn hear(line: &mut Line) -> Result<Running, RuntimeError> {
+    let heard = timeout(START_MAX, line.hear()).await;
+    match heard.map_err(|_| RuntimeError::Timeout { seconds: START_MAX.as_secs() })?? {
+        Some((Report::Running(running), _)) => Ok(running),
+        Some((Report::Failed { step, text }, _)) => Err(RuntimeError::Failed { step, text }),
+        _ => Err(RuntimeError::Silent),
+    }
+}
+
 fn hierarchies() -> Result<Hierarchies, RuntimeError> {
     Hierarchies::of_host().map_err(RuntimeError::io("looking for control groups"))
 }
@@ -331,20 +371,10 @@ async fn removed(group: &str) {
     }
 }
 
-/// The shim's one line.
-async fn hear(output: ChildStdout) -> Result<Report, RuntimeError> {
-    let mut line = String::new();
-    let mut output = BufReader::new(output.take(REPORT_MAX));
-    let read = timeout(START_MAX, output.read_line(&mut line)).await;
-    let read = read.map_err(|_| RuntimeError::Timeout { seconds: START_MAX.as_secs() })?;
-    read.map_err(RuntimeError::io("hearing from the shim"))?;
-    serde_json::from_str(&line).map_err(|_| RuntimeError::Silent)
-}
-
 /// Kills a process and waits until it is gone.
 async fn end(process: Process) -> Result<(), RuntimeError> {
-    let Some(fd) = pidfd(process) else { return Ok(()) };
-    send(&fd, libc::SIGKILL).map_err(RuntimeError::io("killing a process"))?;
+    let Some(fd) = process.open() else { return Ok(()) };
+    process::signal(&fd, libc::SIGKILL).map_err(RuntimeError::io("killing a process"))?;
     let fd = watch(fd)?;
     let gone = timeout(KILL_WAIT, fd.readable()).await;
     gone.map(drop).map_err(|_| RuntimeError::Timeout { seconds: KILL_WAIT.as_secs() })
@@ -355,63 +385,6 @@ fn watch(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, RuntimeError> {
     // SAFETY: the descriptor is owned by the `AsyncFd`, which never gives it away: it stays open and itself.
     let watched = unsafe { AsyncFd::register(fd) };
     watched.map_err(|error| RuntimeError::io("watching a process")(error.into()))
-}
-
-/// A descriptor of exactly this process; `None` when it is gone.
-fn pidfd(process: Process) -> Option<OwnedFd> {
-    // SAFETY: makes a descriptor from a number.
-    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, process.pid, libc::PIDFD_NONBLOCK) };
-    if raw < 0 {
-        return None;
-    }
-    // SAFETY: the descriptor was just made, and is nobody else's.
-    let fd = unsafe { OwnedFd::from_raw_fd(raw as libc::c_int) };
-    // The number may have been given to another process; not so once the descriptor is open.
-    process.is_there().then_some(fd)
-}
-
-fn send(fd: &OwnedFd, signal: i32) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    // SAFETY: the descriptor is open; no signal information is given.
-    let result = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal, std::ptr::null::<()>(), 0)
-    };
-    match result {
-        0 => Ok(()),
-        _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            error => Err(error),
-        },
-    }
-}
-
-/// How a process ended that is no child of ours: kernels from 6.15 on tell it.
-///
-/// # Errors
-/// ENODATA before its parent has collected it, others from older kernels.
-fn exit_code(fd: &OwnedFd) -> io::Result<i32> {
-    use std::os::fd::AsRawFd;
-    /// `struct pidfd_info`, in its first version.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Info {
-        mask: u64,
-        cgroup: u64,
-        ids: [u32; 11],
-        exit_code: i32,
-    }
-    const GET_INFO: libc::c_ulong = 0xc040_ff0b;
-    const INFO_EXIT: u64 = 1 << 3;
-    let mut info = Info { mask: INFO_EXIT, ..Info::default() };
-    // SAFETY: the structure is as large as the request says, and lives until the call returns.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), GET_INFO, std::ptr::from_mut(&mut info)) };
-    match result {
-        0 if info.mask & INFO_EXIT != 0 => {}
-        0 => return Err(io::Error::from_raw_os_error(libc::ENODATA)),
-        _ => return Err(io::Error::last_os_error()),
-    }
-    let status = info.exit_code;
-    Ok(if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) })
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {

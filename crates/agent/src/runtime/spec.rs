@@ -1,16 +1,9 @@
-//! From a container's configuration to the OCI runtime specification that libcontainer works by.
-//!
-//! Our executor needs rights that the container shall not have: it loads the filter of system calls, which takes
-//! CAP_SYS_ADMIN, and then takes capabilities away, which takes CAP_SETPCAP. So the specification carries both, and
-//! [`Privileges`] says what is left after the executor. The two are made together, so that none goes without the other.
+//! What a container's program is left with: rights, variables, and which of the kernel's files it does not see.
 
+use super::ContainerConfig;
 use super::capabilities::Capabilities;
-use super::cgroup::{CPU_PERIOD_MICROS, PIDS_DEFAULT};
-use super::{ContainerConfig, NetworkNamespace};
-use serde_json::{Value, json};
-use std::path::Path;
 
-/// Who the container's program runs as.
+/// Who a program runs as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
     pub uid: u32,
@@ -19,111 +12,63 @@ pub struct User {
     pub home: String,
 }
 
-/// What the executor leaves the program.
+/// The rights that a program keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Privileges {
+    /// Of root; others have none of their own, and can gain no more.
     pub capabilities: Capabilities,
     /// None for privileged containers.
     pub filter_system_calls: bool,
     pub no_new_privileges: bool,
-    /// Not for privileged containers. Control groups are below /sys.
-    pub read_only_sys: bool,
-    pub is_root: bool,
 }
 
-/// What this host can give.
-#[derive(Clone, Copy, Debug)]
-pub struct Host {
-    /// The capabilities that the shim itself may hand on: its bounding set.
-    pub capabilities: u64,
-    pub unified_cgroups: bool,
-}
-
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
+/// Files and directories of the kernel that containers do not see: Docker's list.
+pub const MASKED: [&str; 12] = [
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// What they see and cannot write.
+pub const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
-/// Device nodes that every container has. Binding /dev/null over a file is how some are switched off.
-const HARMLESS: [&str; 6] =
-    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
-
-/// Compiles a container whose files lie in `directory`.
-pub fn compile(config: &ContainerConfig, user: &User, host: Host, directory: &Path) -> (Value, Privileges) {
-    let mut capabilities = config.capabilities.among(host.capabilities);
-    if config.privileged {
-        capabilities = Capabilities::all(host.capabilities);
-    } else if host.unified_cgroups {
-        // There devices are not controlled by the group; without this nobody can make one, and the root file system
-        // and volumes are mounted so that those in them do not work.
-        capabilities = capabilities.without("MKNOD");
-    }
-    let privileges = Privileges {
+/// The rights of a container's programs, where the shim itself can hand on so many capabilities.
+pub fn privileges(config: &ContainerConfig, of_host: u64) -> Privileges {
+    let capabilities = match config.privileged {
+        true => Capabilities::all(of_host),
+        false => config.capabilities.among(of_host),
+    };
+    Privileges {
         capabilities,
         filter_system_calls: !config.privileged,
         no_new_privileges: config.no_new_privileges,
-        read_only_sys: !config.privileged,
-        is_root: user.uid == 0,
+    }
+}
+
+/// A program's variables: the container's with others over them, and what Docker adds where it is missing.
+pub fn environment(config: &ContainerConfig, over: &[String], home: &str) -> Vec<String> {
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    let mut env: Vec<String> =
+        config.env.iter().filter(|pair| !over.iter().any(|own| name(own) == name(pair))).cloned().collect();
+    env.extend(over.iter().cloned());
+    let mut missing = |variable: &str, value: &str| {
+        if !value.is_empty() && !env.iter().any(|pair| name(pair) == variable) {
+            env.push(format!("{variable}={value}"));
+        }
     };
-    let carried = capabilities.with("SYS_ADMIN").with("SETPCAP").names();
-    let mut env = config.env.clone();
-    if !env.iter().any(|pair| pair.starts_with("PATH=")) {
-        env.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
-    }
-    if !env.iter().any(|pair| pair.starts_with("HOME=")) {
-        env.push(format!("HOME={}", user.home));
-    }
-    if !env.iter().any(|pair| pair.starts_with("HOSTNAME=")) && !config.hostname.is_empty() {
-        env.push(format!("HOSTNAME={}", config.hostname));
-    }
-    let process = json!({
-        "terminal": false,
-        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.additional_gids},
-        "args": config.args,
-        "env": env,
-        "cwd": if config.cwd.is_empty() { "/" } else { &config.cwd },
-        "capabilities": {
-            "bounding": carried, "effective": carried, "permitted": carried, "inheritable": [], "ambient": [],
-        },
-        "rlimits": config.rlimits.iter().map(|limit| json!({
-            "type": limit.name, "soft": limit.soft, "hard": limit.hard,
-        })).collect::<Vec<_>>(),
-        // Written out: libcontainer takes an absent field for true.
-        "noNewPrivileges": false,
-    });
-    let mut linux = json!({
-        "namespaces": namespaces(config),
-        "cgroupsPath": cgroup(config),
-        "resources": resources(config),
-        "sysctl": config.sysctls.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-        "devices": [],
-    });
-    if !config.privileged {
-        linux["maskedPaths"] = json!(MASKED);
-        linux["readonlyPaths"] = json!(READ_ONLY);
-    }
-    let mut spec = json!({
-        "ociVersion": "1.0.2",
-        "process": process,
-        "root": {"path": directory.join("rootfs"), "readonly": config.read_only_root},
-        "mounts": mounts(config, host, directory),
-        "linux": linux,
-    });
-    if config.network != NetworkNamespace::Host && !config.hostname.is_empty() {
-        spec["hostname"] = json!(config.hostname);
-    }
-    (spec, privileges)
+    missing("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    missing("HOME", home);
+    missing("HOSTNAME", &config.hostname);
+    missing("TERM", if config.tty { "xterm" } else { "" });
+    env
 }
 
 /// The container's own control group.
@@ -131,123 +76,13 @@ pub fn cgroup(config: &ContainerConfig) -> String {
     format!("{}/{}", config.cgroup_parent, config.id)
 }
 
-fn namespaces(config: &ContainerConfig) -> Vec<Value> {
-    let mut namespaces = vec![json!({"type": "pid"}), json!({"type": "ipc"}), json!({"type": "mount"})];
-    match &config.network {
-        // The host's name belongs to the host's network.
-        NetworkNamespace::Host => {}
-        NetworkNamespace::Path(path) => {
-            namespaces.extend([json!({"type": "uts"}), json!({"type": "network", "path": path})]);
-        }
-        NetworkNamespace::Isolated => namespaces.extend([json!({"type": "uts"}), json!({"type": "network"})]),
-    }
-    namespaces
-}
-
-fn resources(config: &ContainerConfig) -> Value {
-    let device = |device: &super::DeviceMapping| {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = std::fs::metadata(&device.host_path).ok()?;
-        let (major, minor) = (nix::sys::stat::major(metadata.rdev()), nix::sys::stat::minor(metadata.rdev()));
-        let kind = if metadata.mode() & libc::S_IFMT == libc::S_IFBLK { "b" } else { "c" };
-        Some(json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": device.access}))
-    };
-    let mut devices = vec![json!({"allow": config.privileged, "access": "rwm"})];
-    devices.extend(config.devices.iter().filter_map(device));
-    let mut resources = json!({ "devices": devices });
-    let mut memory = serde_json::Map::new();
-    for (name, value) in [
-        ("limit", config.memory_limit),
-        ("reservation", config.memory_reservation),
-        ("swap", config.memory_swap),
-    ] {
-        if let Some(value) = value {
-            memory.insert(name.to_owned(), json!(value));
-        }
-    }
-    if let Some(swappiness) = config.memory_swappiness {
-        memory.insert("swappiness".to_owned(), json!(swappiness));
-    }
-    if !memory.is_empty() {
-        resources["memory"] = Value::Object(memory);
-    }
-    let mut cpu = serde_json::Map::new();
-    if let Some(shares) = config.cpu_shares {
-        cpu.insert("shares".to_owned(), json!(shares));
-    }
-    if let Some(quota) = config.cpu_quota {
-        cpu.insert("quota".to_owned(), json!(quota));
-        cpu.insert("period".to_owned(), json!(CPU_PERIOD_MICROS));
-    }
-    resources["pids"] = json!({"limit": config.pids_limit.unwrap_or(PIDS_DEFAULT)});
-    if !cpu.is_empty() {
-        resources["cpu"] = Value::Object(cpu);
-    }
-    resources
-}
-
-fn mounts(config: &ContainerConfig, host: Host, directory: &Path) -> Vec<Value> {
-    let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
-    let shm = format!("size={}", config.shm_size);
-    let sys = if config.privileged { "rw" } else { "ro" };
-    let mut mounts = vec![
-        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
-        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-    ];
-    // Never the host's own /sys: everything that the host mounted there would come along, writable.
-    mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys]));
-    mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", sys]));
-    for file in ["hosts", "hostname", "resolv.conf"] {
-        let source = directory.join(file);
-        let options: &[&str] = if config.read_only_root { &["rbind", "ro"] } else { &["rbind", "rw"] };
-        mounts.push(mount(&format!("/etc/{file}"), "bind", &source.to_string_lossy(), options));
-    }
-    for tmpfs in &config.tmpfs {
-        mounts.push(json!({"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": tmpfs.options}));
-    }
-    for bind in &config.mounts {
-        let access = if bind.read_only { "ro" } else { "rw" };
-        let mut options = vec!["rbind", "rprivate", access];
-        if host.unified_cgroups
-            && !config.privileged
-            && !HARMLESS.iter().any(|node| bind.source == Path::new(node))
-        {
-            // With the mounts below it.
-            options.push("rnodev");
-        }
-        mounts.push(mount(&bind.target, "bind", &bind.source.to_string_lossy(), &options));
-    }
-    for device in &config.devices {
-        mounts.push(mount(
-            &device.container_path,
-            "bind",
-            &device.host_path.to_string_lossy(),
-            &["bind", "rw"],
-        ));
-    }
-    mounts
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::runtime::{BindMount, ContainerId, LogFile, Namespace};
+    use crate::runtime::{ContainerId, LogFile, Namespace, NetworkNamespace};
 
-    fn config(volumes: &[&str]) -> ContainerConfig {
-        let bind = |source: &&str| BindMount {
-            source: source.into(),
-            target: format!("/volumes{source}"),
-            read_only: false,
-        };
+    pub fn config() -> ContainerConfig {
         ContainerConfig {
             id: ContainerId::try_from("c".to_owned()).unwrap(),
             layers: Vec::new(),
@@ -264,7 +99,7 @@ mod tests {
             resolv_conf: String::new(),
             read_only_root: false,
             privileged: false,
-            capabilities: Capabilities::default().with("MKNOD"),
+            capabilities: Capabilities::default(),
             no_new_privileges: false,
             cpu_shares: None,
             cpu_quota: None,
@@ -275,7 +110,7 @@ mod tests {
             pids_limit: None,
             rlimits: Vec::new(),
             sysctls: Vec::new(),
-            mounts: volumes.iter().map(bind).collect(),
+            mounts: Vec::new(),
             tmpfs: Vec::new(),
             devices: Vec::new(),
             shm_size: 64 << 20,
@@ -287,43 +122,24 @@ mod tests {
         }
     }
 
-    fn compiled(config: &ContainerConfig, unified_cgroups: bool) -> (Value, Privileges) {
-        let host = Host { capabilities: u64::MAX, unified_cgroups };
-        compile(config, &User::default(), host, Path::new("/c"))
-    }
-
-    fn has_option(spec: &Value, target: &str, option: &str) -> bool {
-        let mounts = spec["mounts"].as_array().unwrap();
-        let mount = mounts.iter().find(|mount| mount["destination"] == target).unwrap();
-        mount["options"].as_array().unwrap().iter().any(|known| known == option)
+    #[test]
+    fn rights_are_those_asked_for_and_the_host_has() {
+        let usual = privileges(&config(), u64::MAX);
+        assert_eq!(usual.capabilities, Capabilities::default());
+        assert!(usual.filter_system_calls);
+        let poor = privileges(&config(), !1);
+        assert!(!poor.capabilities.has("CHOWN") && poor.capabilities.has("KILL"));
+        let privileged = privileges(&ContainerConfig { privileged: true, ..config() }, u64::MAX);
+        assert!(privileged.capabilities.has("SYS_ADMIN") && !privileged.filter_system_calls);
     }
 
     #[test]
-    fn devices_are_out_of_reach_where_groups_do_not_control_them() {
-        let usual = config(&["/dev", "/dev/null"]);
-        let (spec, privileges) = compiled(&usual, true);
-        assert!(!privileges.capabilities.has("MKNOD"));
-        assert!(!spec["process"]["capabilities"].to_string().contains("MKNOD"));
-        assert!(has_option(&spec, "/volumes/dev", "rnodev"));
-        assert!(!has_option(&spec, "/volumes/dev/null", "rnodev"));
-
-        let (spec, privileges) = compiled(&usual, false);
-        assert!(privileges.capabilities.has("MKNOD"));
-        assert!(!has_option(&spec, "/volumes/dev", "rnodev"));
-
-        let (spec, privileges) = compiled(&ContainerConfig { privileged: true, ..usual }, true);
-        assert!(privileges.capabilities.has("MKNOD"));
-        assert!(!has_option(&spec, "/volumes/dev", "rnodev"));
-    }
-
-    #[test]
-    fn what_only_the_executor_needs_is_taken_away_again() {
-        let (spec, privileges) = compiled(&config(&[]), false);
-        assert!(spec["process"]["capabilities"]["effective"].to_string().contains("CAP_SYS_ADMIN"));
-        assert_eq!(privileges.capabilities, Capabilities::default());
-        assert!(privileges.filter_system_calls && privileges.read_only_sys);
-        assert_eq!(spec["process"]["noNewPrivileges"], false);
-        let (_, privileged) = compiled(&ContainerConfig { privileged: true, ..config(&[]) }, false);
-        assert!(!privileged.filter_system_calls && !privileged.read_only_sys);
+    fn variables_of_a_program_beside_the_containers_win() {
+        let config = ContainerConfig { env: vec!["A=1".to_owned(), "B=2".to_owned()], tty: true, ..config() };
+        let env = environment(&config, &["B=3".to_owned(), "HOME=/srv".to_owned()], "/root");
+        let has = |pair: &str| env.iter().any(|known| known == pair);
+        assert!(has("A=1") && has("B=3") && !has("B=2"));
+        assert!(has("HOME=/srv") && has("HOSTNAME=host") && has("TERM=xterm"));
+        assert!(env.iter().any(|pair| pair.starts_with("PATH=/usr/local/sbin:")));
     }
 }

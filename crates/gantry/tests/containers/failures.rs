@@ -2,6 +2,7 @@
 
 use super::inside::probe;
 use super::{Bench, is_root};
+use gantry_agent::runtime::logs::Reader;
 use gantry_agent::runtime::native::NativeRuntime;
 use gantry_agent::runtime::{ContainerConfig, Runtime, RuntimeError, State};
 use nix::sys::signal::{Signal, kill};
@@ -88,20 +89,70 @@ async fn a_second_container_of_a_name_does_not_disturb_the_first() {
 }
 
 #[tokio::test]
-async fn a_shim_that_talks_nonsense_is_not_left_running() {
+async fn a_program_that_makes_no_shims_is_not_left_running() {
     if !is_root() {
         return;
     }
     let bench = Bench::new("nonsense");
     let program = bench.directory.path().join("shim");
-    fs::write(&program, "#!/bin/sh\necho $$ > \"$2/../../pid\"\necho nonsense\nexec sleep 600\n").unwrap();
+    // What it closes here is the only thing that it was given.
+    let script = "#!/bin/sh\necho $$ >> \"${0%/*}/pids\"\nexec <&-\nexec sleep 600\n";
+    fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     let root = bench.directory.path().join("odd");
     let runtime = NativeRuntime::open(&root, &program).unwrap();
     runtime.run(probe(&bench, "odd", "sleep")).await.unwrap_err();
-    let pid: i32 = fs::read_to_string(bench.directory.path().join("pid")).unwrap().trim().parse().unwrap();
-    until("the shim is left", || !is_there(pid)).await;
     assert!(runtime.list().await.unwrap().is_empty());
+    let pids = || fs::read_to_string(bench.directory.path().join("pids")).unwrap_or_default();
+    until("the programs are left", || pids().lines().all(|pid| !is_there(pid.parse().unwrap()))).await;
+    assert!(runtime.run(ContainerConfig { ..probe(&bench, "odd", "sleep") }).await.is_err(), "every time");
+}
+
+#[tokio::test]
+async fn a_killed_spawner_is_replaced() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new("spawner");
+    bench.runtime.run(probe(&bench, "one", "sleep")).await.unwrap();
+    let parent = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        fields.split(' ').nth(1).unwrap().parse::<i32>().unwrap()
+    };
+    let (first, shim) = processes(&bench, "one");
+    kill(Pid::from_raw(parent(shim)), Signal::SIGKILL).unwrap();
+    until("the shim is the spawner's", || parent(shim) == 1).await;
+    bench.runtime.run(probe(&bench, "two", "sleep")).await.unwrap();
+    assert!(is_there(first) && is_there(shim), "the container before goes on");
+}
+
+#[tokio::test]
+async fn output_is_kept_when_a_shim_was_killed() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new("resume");
+    let config = probe(&bench, "talk", "talk");
+    let (id, log) = (config.id.clone(), config.log.path.clone());
+    let started = bench.runtime.run(config).await.unwrap();
+    let (_, shim) = processes(&bench, "talk");
+    let waiting = tokio::spawn({
+        let (runtime, id) = (bench.runtime.clone(), id.clone());
+        async move { runtime.wait(&id).await.unwrap() }
+    });
+    kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+    // Who waits for the container sees it; so does who lists containers, at the agent's next start.
+    until("there is no other shim", || processes(&bench, "talk").1 != shim).await;
+    assert_eq!(bench.runtime.list().await.unwrap(), [(id.clone(), State::Running(started))]);
+    let exit = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
+    assert_eq!(exit.code, (release() >= (6, 15)).then_some(0));
+    let mut reader = Reader::open(&log);
+    let lines: Vec<String> = std::iter::from_fn(|| reader.read().unwrap()).map(|line| line.text).collect();
+    for number in 0..super::inside::TALK_LINES {
+        let line = format!("t={number}");
+        assert_eq!(lines.iter().filter(|known| **known == line).count(), 1, "{line}");
+    }
 }
 
 #[tokio::test]

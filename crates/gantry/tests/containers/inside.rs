@@ -15,6 +15,8 @@ use std::time::Duration;
 const PROBE: &str = "/usr/bin/probe";
 /// More than pipes hold, and several reads of the shim.
 const LINES: usize = 20_000;
+/// Lines over half a second.
+pub const TALK_LINES: usize = 100;
 
 /// A container whose program is [`program`], told to do `task`.
 pub fn probe(bench: &Bench, id: &str, task: &str) -> ContainerConfig {
@@ -95,6 +97,26 @@ fn look() {
     say("interfaces", interfaces.lines().filter(|line| line.contains(':')).count());
 }
 
+/// Tells what terminal it has, then what becomes of its window, until a line is typed.
+fn window() {
+    let size = || {
+        // SAFETY: a structure of numbers, which the call fills.
+        let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+        // SAFETY: the structure lives until the call returns.
+        let done = unsafe { libc::ioctl(0, libc::TIOCGWINSZ, std::ptr::from_mut(&mut size)) };
+        if done == 0 { format!("{}x{}", size.ws_row, size.ws_col) } else { "no terminal".to_owned() }
+    };
+    say("window", size());
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).unwrap();
+    say("window then", size());
+    say("typed", line.trim());
+    // SAFETY: takes no arguments of ours.
+    say("foreground", unsafe { libc::tcgetpgrp(0) == libc::getpgrp() });
+    say("console", outcome(File::options().write(true).open("/dev/console")));
+    say("own terminal", outcome(File::open("/dev/tty")));
+}
+
 fn eat() -> ! {
     let mut eaten = Vec::new();
     loop {
@@ -127,6 +149,48 @@ fn program() {
                 writeln!(out, "n={number}").unwrap();
             }
         }
+        "talk" => {
+            for number in 0..TALK_LINES {
+                println!("\nt={number}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        "echo" => {
+            let text = io::read_to_string(io::stdin()).unwrap();
+            say("heard", text.trim());
+            eprintln!("complaint");
+            std::process::exit(5)
+        }
+        "put" => say("put", outcome(fs::write("/dev/shm/there", "x"))),
+        "window" => window(),
+        "fork" => {
+            // In the background, as servers do that leave their starter.
+            let child = std::process::Command::new("/proc/self/exe")
+                .args(std::env::args().skip(1))
+                .env("PROBE", "sleep")
+                .spawn();
+            say("child", child.unwrap().id());
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        "orphan" => {
+            // SAFETY: neither copy does more than to wait and end.
+            unsafe {
+                if libc::fork() == 0 {
+                    if libc::fork() == 0 {
+                        libc::usleep(50_000);
+                    }
+                    libc::_exit(0);
+                }
+                libc::wait(std::ptr::null_mut());
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            let processes = fs::read_dir("/proc").unwrap().flatten();
+            let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+            let stats: Vec<String> = stats.filter(|stat| !stat.contains("self")).collect();
+            say("zombies", stats.iter().filter(|stat| stat.contains(") Z ")).count());
+            say("pid", std::process::id());
+            say("first", fs::read_to_string("/proc/1/comm").unwrap().trim());
+        }
         "sleep" => std::thread::sleep(Duration::from_secs(600)),
         other => panic!("no task {other}"),
     }
@@ -134,13 +198,13 @@ fn program() {
 }
 
 /// What a program that looks around finds.
-async fn seen(bench: &Bench, config: ContainerConfig) -> BTreeMap<String, String> {
+pub async fn seen(bench: &Bench, config: ContainerConfig) -> BTreeMap<String, String> {
     let (exit, lines) = bench.end_of(config).await;
     assert_eq!(exit.code, Some(0), "{lines:?}");
     lines.iter().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
 
-fn number(errno: i32) -> String {
+pub fn number(errno: i32) -> String {
     errno.to_string()
 }
 

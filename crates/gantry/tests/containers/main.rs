@@ -1,7 +1,9 @@
 //! The native runtime with the real binary as its shim and a sample image as its program. Needs root.
 #![allow(clippy::unwrap_used)]
 
+mod beside;
 mod failures;
+mod first;
 mod inside;
 
 use gantry_agent::images::{ImageStore, Reference};
