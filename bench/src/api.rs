@@ -17,7 +17,7 @@ const PAIRS: usize = 10;
 const CONNECTIONS: [usize; 2] = [1, 16];
 
 pub async fn run() -> Result<()> {
-    let host = Host::start("up")?;
+    let host = Host::up()?;
     let client = host.client()?;
     let definition = ecs::RegisterTaskDefinitionRequest {
         family: "bench".to_owned(),
@@ -69,7 +69,8 @@ pub async fn run() -> Result<()> {
     Ok(())
 }
 
-fn signed(host: &Host, operation: &str, request: &dyn Structure) -> Vec<u8> {
+/// A signed request, ready to be written to a connection.
+pub fn signed(host: &Host, operation: &str, request: &dyn Structure) -> Vec<u8> {
     let body = json::to_vec(request);
     let target = format!("{}.{operation}", ecs::SERVICE.target_prefix);
     let headers = [

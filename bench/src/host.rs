@@ -1,4 +1,4 @@
-//! A `gantry up` of the benchmark's own, ended and swept at the end.
+//! A Gantry of the benchmark's own, ended and swept at the end.
 
 use anyhow::{Context, Result, bail};
 use gantry_agent::client::Client;
@@ -29,15 +29,47 @@ pub struct Host {
 /// How long a start may take before the benchmark gives up.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// What `gantry up` offers: more than the machine has, so that placement never is what is measured elsewhere.
+const CAPACITY: [&str; 4] = ["--cpu", "65536", "--memory", "131072"];
+
 impl Host {
-    /// Starts `gantry up` or `gantry server`.
-    pub fn start(command: &str) -> Result<Host> {
+    /// Starts `gantry up`, with the sample images.
+    pub fn up() -> Result<Host> {
         let program = program()?;
         let directory = tempfile::tempdir()?;
         let samples =
             Command::new(&program).args(["image", "samples", "--data-dir"]).arg(directory.path()).status()?;
         anyhow::ensure!(samples.success(), "the sample images could not be made");
-        let child = spawn(&program, command, directory.path())?;
+        let child = spawn(Command::new(&program).arg("up").args(CAPACITY), directory.path())?;
+        Host::reach(program, directory, child)
+    }
+
+    /// Starts `gantry server` on one core of the machine.
+    pub fn server_on_one_core() -> Result<Host> {
+        let program = program()?;
+        let directory = tempfile::tempdir()?;
+        let mut pinned = Command::new("taskset");
+        pinned.args(["--cpu-list", "0"]).arg(&program).arg("server");
+        let child = spawn(&mut pinned, directory.path())?;
+        Host::reach(program, directory, child)
+    }
+
+    /// Starts `gantry server` on a data directory, which may be one that another left.
+    pub fn server_in(directory: tempfile::TempDir) -> Result<Host> {
+        let program = program()?;
+        let child = spawn(Command::new(&program).arg("server"), directory.path())?;
+        Host::reach(program, directory, child)
+    }
+
+    /// Kills the process and returns its data directory.
+    pub fn kill(mut self) -> Result<tempfile::TempDir> {
+        self.child.kill()?;
+        self.child.wait()?;
+        std::fs::remove_file(self.directory.path().join("endpoint"))?;
+        Ok(std::mem::replace(&mut self.directory, tempfile::tempdir()?))
+    }
+
+    fn reach(program: PathBuf, directory: tempfile::TempDir, child: Child) -> Result<Host> {
         let endpoint = endpoint(directory.path())?;
         let keys = std::fs::read(directory.path().join("keys.json"))?;
         let keys: serde_json::Value = serde_json::from_slice(&keys)?;
@@ -58,6 +90,17 @@ impl Host {
         self.endpoint.trim_start_matches("http://")
     }
 
+    /// Seconds of processor time that it took so far.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // After the name, which may contain anything: the state is the first, user and system time are 12th and 13th.
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+        let ticks = |index: usize| anyhow::Ok(fields.get(index).context("a field of stat")?.parse::<f64>()?);
+        // Linux tells these in hundredths on every architecture.
+        Ok((ticks(11)? + ticks(12)?) / 100.0)
+    }
+
     /// Resident memory in MiB.
     pub fn memory(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
@@ -67,9 +110,10 @@ impl Host {
     }
 }
 
-pub fn spawn(program: &Path, command: &str, directory: &Path) -> Result<Child> {
-    Command::new(program)
-        .args([command, "--listen", "127.0.0.1:0", "--data-dir"])
+/// Starts a command of Gantry's on a free port.
+pub fn spawn(command: &mut Command, directory: &Path) -> Result<Child> {
+    command
+        .args(["--listen", "127.0.0.1:0", "--data-dir"])
         .arg(directory)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -15,7 +15,7 @@ const ROUNDS: usize = 40;
 const BURST: usize = 100;
 
 pub async fn run() -> Result<()> {
-    let host = Host::start("up")?;
+    let host = Host::up()?;
     let client = host.client()?;
     for (family, image) in [("web", "nginx:latest")] {
         let definition = ecs::RegisterTaskDefinitionRequest {
