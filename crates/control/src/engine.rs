@@ -89,7 +89,7 @@ pub struct Engine {
     held: VecDeque<Held>,
     controllers: Controllers,
     sessions: Sessions,
-    /// Changes that sessions made last, after the controllers had their turn: they see them in the next step.
+    /// Changes made after the controllers' last turn, by sessions or by themselves: they see them in the next step.
     late: Changes,
     random: Box<dyn Random + Send>,
     placers: Placers,
@@ -141,20 +141,25 @@ impl Engine {
         let mut news = self.head.drain_writes(&mut writes);
         let mut changes = news.clone();
         news.append(&mut self.late);
-        // Controllers react to what changed, and to each other's changes, until nothing moves. The bound is far above
-        // what any chain of reactions needs; whatever is left then is looked at again in the next step.
-        for _ in 0..controllers::ROUNDS_PER_STEP_MAX {
-            if !self.controllers.run(now, &mut self.head, self.random.as_mut(), &mut self.placers, &news) {
-                break;
-            }
+        // Controllers react to what changed, and to each other's changes, until nothing moves. Much work, such as the
+        // thousand tasks of a new service, takes several steps: what is left is taken up at once in the next one.
+        let mut rounds = 0;
+        let mut unfinished = false;
+        while self.controllers.run(now, &mut self.head, self.random.as_mut(), &mut self.placers, &news) {
             news = self.head.drain_writes(&mut writes);
             changes.extend(news.iter().cloned());
+            rounds += 1;
+            unfinished = rounds == controllers::ROUNDS_PER_STEP_MAX;
+            if unfinished {
+                self.late = news;
+                break;
+            }
         }
         // Agents are told last, of what all of this came to.
         self.sessions.deliver(now, &mut self.head, &changes, self.random.as_mut());
-        self.late = self.head.drain_writes(&mut writes);
+        let by_sessions = self.head.drain_writes(&mut writes).into_iter();
         // That a task was handed to its agent concerns nobody else.
-        self.late.retain(|(_, change)| matches!(change, Change::ContainerInstance(_)));
+        self.late.extend(by_sessions.filter(|(_, change)| matches!(change, Change::ContainerInstance(_))));
         let told = self.sessions.take_outputs().into_iter();
         visible.extend(told.map(|(id, output)| Effect::Session { id, output }));
 
@@ -175,7 +180,8 @@ impl Engine {
             }
         }
         effects.extend(inquiries.into_iter().map(|id| Effect::Status { id, status: self.status() }));
-        let wake = self.controllers.wake_at().min(self.sessions.wake_at());
+        let due = self.controllers.wake_at().min(self.sessions.wake_at());
+        let wake = if unfinished { now + controllers::SOONEST } else { due };
         if wake < Timestamp::NEVER {
             effects.push(Effect::WakeAt(wake));
         }

@@ -18,19 +18,20 @@ use std::time::Duration;
 mod client_tokens;
 mod exec_sessions;
 pub(crate) mod services;
-mod task_definitions;
+pub(crate) mod task_definitions;
 pub(crate) mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
 
-/// How often one step lets controllers react to each other. Far above the longest chain of reactions.
+/// How often one step lets controllers react to each other. Above the longest chain of reactions, and low enough that
+/// a step ends, and is told of, within milliseconds.
 pub const ROUNDS_PER_STEP_MAX: usize = 8;
 
 /// How long a lost hint can go unnoticed.
 const RESYNC: Duration = Duration::from_secs(60);
 
 /// The least pause before a key is looked at again.
-const SOONEST: Duration = Duration::from_millis(1);
+pub const SOONEST: Duration = Duration::from_millis(1);
 
 /// Everything that changed in a step.
 pub type Changes = Vec<(Scope, Change)>;

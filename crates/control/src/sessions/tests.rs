@@ -58,6 +58,19 @@ fn an_agent_hears_of_a_task_once_it_is_durable() {
 }
 
 #[test]
+fn a_large_service_is_started_without_pauses() {
+    let script = &mut Script::with_cluster();
+    let instance = script.register();
+    let agent = script.connect(&instance);
+    let request = json!({"serviceName": "large", "taskDefinition": "app", "desiredCount": 1500});
+    script.call("CreateService", request).unwrap();
+    script.pass(Duration::from_millis(100));
+    let told = messages(&script.heard(agent));
+    let tasks: usize = told.iter().filter_map(|message| message["tasks"].as_array()).map(Vec::len).sum();
+    assert_eq!(tasks, 1500, "all are handed out within moments");
+}
+
+#[test]
 fn what_is_not_acknowledged_is_repeated_a_few_times() {
     let mut script = Script::with_cluster();
     let instance = script.register();
