@@ -5,6 +5,7 @@
 pub mod call;
 pub mod controllers;
 pub mod engine;
+pub mod load;
 pub mod service;
 pub mod services;
 pub mod sessions;

@@ -3,7 +3,7 @@
 
 use crate::services::ecs::state::EcsState;
 use gantry_decide::ids::Scope;
-use gantry_store::{LoadError, Write};
+use gantry_store::Write;
 use imbl::OrdMap;
 use std::sync::Arc;
 
@@ -21,21 +21,6 @@ pub struct State {
 #[derive(Clone, Default)]
 pub struct ScopeState {
     pub ecs: EcsState,
-}
-
-/// A row of the store that cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    #[error("the store holds the record '{key}', whose key is not ACCOUNT/REGION/KIND/NAME")]
-    Key { key: String },
-    #[error("the store holds the record '{key}', of a kind that this version of Gantry does not know")]
-    Kind { key: String },
-    #[error("the record '{key}' cannot be read")]
-    Record {
-        key: String,
-        #[source]
-        source: LoadError,
-    },
 }
 
 impl State {
@@ -75,28 +60,8 @@ impl State {
         changes
     }
 
-    /// Takes one row of the store, on start.
-    ///
-    /// # Errors
-    /// When the key or the record is not one that this version writes.
-    pub fn load(&mut self, key: &str, value: &[u8]) -> Result<(), StateError> {
-        let bad_key = || StateError::Key { key: key.to_owned() };
-        let mut parts = key.splitn(5, '/');
-        let mut next = || parts.next().ok_or_else(bad_key);
-        let (account, region, service, table, _name) = (next()?, next()?, next()?, next()?, next()?);
-        let scope = Scope {
-            account: account.parse().map_err(|_| bad_key())?,
-            region: region.parse().map_err(|_| bad_key())?,
-        };
-        let state = Arc::make_mut(self.scopes.entry(scope).or_default());
-        let known = match service {
-            "ecs" => state.ecs.load(table, value),
-            _ => Ok(false),
-        };
-        match known {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(StateError::Kind { key: key.to_owned() }),
-            Err(source) => Err(StateError::Record { key: key.to_owned(), source }),
-        }
+    /// Takes a scope as it was loaded.
+    pub(crate) fn adopt(&mut self, scope: Scope, state: ScopeState) {
+        self.scopes.insert(scope, Arc::new(state));
     }
 }

@@ -7,6 +7,7 @@ pub mod committer;
 pub mod endpoint;
 pub mod exec;
 pub mod keys;
+mod loading;
 pub mod os;
 pub mod server;
 pub mod sockets;

@@ -4,16 +4,15 @@ use crate::backend::sqlite::{OpenError, SqliteBackend};
 use crate::cell::{Cell, Shared};
 use crate::endpoint::Endpoint;
 use crate::keys::{Auth, Keys, KeysError, SigningKeys};
+use crate::loading::{self, LoadError};
 use crate::os::OsRandom;
 use crate::transport::{Options, Transport};
 use crate::writer::{Fatal, Writer};
 use gantry_control::engine::{Engine, Input};
-use gantry_control::state::{State, StateError};
 use gantry_decide::ids::AccountId;
-use gantry_store::{Backend, BackendError, Fence};
+use gantry_store::Fence;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -37,10 +36,8 @@ pub enum StartError {
     Keys(#[from] KeysError),
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("the store cannot be loaded")]
-    Load(#[from] BackendError),
     #[error(transparent)]
-    State(#[from] StateError),
+    Load(#[from] LoadError),
     #[error("the writer cannot be started")]
     Writer(#[source] io::Error),
     #[error("cannot listen on {address}")]
@@ -69,7 +66,7 @@ impl Server {
         config.auth.allowed_on(config.address)?;
         let mut backend = SqliteBackend::open(&config.data_dir)?;
         let keys = Arc::new(Keys::open_or_create(&config.data_dir, config.account)?);
-        let (state, last_seq) = load(&mut backend)?;
+        let (state, last_seq) = loading::load(&mut backend)?;
         let shared = Shared::new(state.clone());
         let engine = Engine::new(state, last_seq, Box::new(OsRandom));
         let (report, fatal) = oneshot::channel();
@@ -123,21 +120,5 @@ impl Server {
         self.shared.agents().close_all();
         self.transport.shutdown().await;
         self.writer.stop()
-    }
-}
-
-fn load(backend: &mut SqliteBackend) -> Result<(State, u64), StartError> {
-    let mut state = State::default();
-    let mut bad = None;
-    let last_seq = backend.load(&mut |key, value| match state.load(key, value) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            bad = Some(error);
-            ControlFlow::Break(())
-        }
-    })?;
-    match bad {
-        Some(error) => Err(error.into()),
-        None => Ok((state, last_seq)),
     }
 }

@@ -6,6 +6,7 @@ use crate::agent::{self, Agent, Container};
 use gantry_api::acs;
 use gantry_control::call::{Call, Caller, Principal};
 use gantry_control::engine::{CallId, Effect, Engine, Input};
+use gantry_control::load::{Loading, Row};
 use gantry_control::service::{Prepared, Reply};
 use gantry_control::services::ecs::{self, state::Task};
 use gantry_control::sessions::{self, Channel, Opening, SessionId, SessionInput, SessionOutput};
@@ -362,12 +363,14 @@ impl Fleet {
                 self.after(100..5000, What::Happened { agent, life, event });
             }
         }
-        let mut state = State::default();
+        let mut loading = Loading::default();
         let load = |key: &str, value: &[u8]| {
-            state.load(key, value).unwrap_or_else(|error| panic!("the store's own record: {error:?}"));
+            let taken = Row::read(key, value).and_then(|row| loading.take(row));
+            taken.unwrap_or_else(|error| panic!("the store's own record: {error:?}"));
             ControlFlow::Continue(())
         };
         let last_seq = self.backend.load(&mut { load }).expect("memory can be read");
+        let state = loading.finish();
         self.published = state.clone();
         self.engine = Engine::new(state, last_seq, Box::new(Seeded::new(self.random.next_u64())));
         self.wake = Timestamp::NEVER;

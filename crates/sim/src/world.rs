@@ -4,6 +4,7 @@ use crate::oracle::{Oracle, cluster_of};
 use crate::workload::Ask;
 use gantry_control::call::{Call, Caller, Principal};
 use gantry_control::engine::{CallId, Effect, Engine, Input};
+use gantry_control::load::{Loading, Row};
 use gantry_control::service::{Prepared, Reply};
 use gantry_control::services::ecs;
 use gantry_control::state::State;
@@ -85,12 +86,14 @@ impl World {
     pub fn crash(&mut self, survivors: usize) {
         self.backend.crash(survivors);
         self.open.clear();
-        let mut state = State::default();
+        let mut loading = Loading::default();
         let load = |key: &str, value: &[u8]| {
-            state.load(key, value).unwrap_or_else(|error| panic!("the store's own record: {error:?}"));
+            let taken = Row::read(key, value).and_then(|row| loading.take(row));
+            taken.unwrap_or_else(|error| panic!("the store's own record: {error:?}"));
             ControlFlow::Continue(())
         };
         let last_seq = self.backend.load(&mut { load }).expect("memory can be read");
+        let state = loading.finish();
         self.published = state.clone();
         self.engine = Engine::new(state, last_seq, Box::new(Seeded::new(self.random.next_u64())));
     }

@@ -52,6 +52,8 @@ pub enum LoadError {
         "the stored {kind} has version {found}, which this Gantry can no longer upgrade to version {known}"
     )]
     NoUpgrade { kind: &'static str, found: u32, known: u32 },
+    #[error("a stored {kind} needs the record '{wanted}', which is not stored")]
+    Missing { kind: &'static str, wanted: String },
 }
 
 /// The stored form of a record.

@@ -1,7 +1,7 @@
 //! A table: records of one kind by key, shared structurally between snapshots, with a log of what changed.
 
 use crate::batch::Write;
-use crate::record::{LoadError, Record, decode, encode};
+use crate::record::{Record, encode};
 use imbl::{OrdMap, OrdSet};
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -106,20 +106,6 @@ impl<R: Record> Table<R> {
             changed.push(key);
         }
         changed
-    }
-
-    /// Forgets what was written since the last drain without storing it: on start, where writes came from the store.
-    pub fn forget_dirty(&mut self) {
-        self.dirty = OrdSet::new();
-    }
-
-    /// Takes one stored value, on start. Does not count as a write.
-    ///
-    /// # Errors
-    /// When the value is not a record that this version can read.
-    pub fn load(&mut self, value: &[u8]) -> Result<(), LoadError> {
-        self.adopt(decode::<R>(value)?);
-        Ok(())
     }
 
     /// Takes a record that the store holds already. Does not count as a write.

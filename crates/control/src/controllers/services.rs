@@ -4,8 +4,8 @@
 use super::{Controller, LookAgain};
 use crate::services::ecs::launch::{self, Launch, Launched};
 use crate::services::ecs::state::{
-    Change, ContainerInstanceKey, ContainerInstanceStatus, Deployment, LaunchType, PlacementStrategy,
-    PropagateTags, RolloutState, Service, ServiceKey, ServiceStatus, Task, TaskKey,
+    Change, ContainerInstanceKey, ContainerInstanceStatus, Deployment, EffectiveDefinition, LaunchType,
+    PlacementStrategy, PropagateTags, RolloutState, Service, ServiceKey, ServiceStatus, Task, TaskKey,
 };
 use crate::services::ecs::{compute, placement};
 use crate::tx::{Tx, View};
@@ -488,7 +488,7 @@ fn start(tx: &mut Tx<'_>, service: &mut Service, count: usize, replaces: usize) 
     let mut launch = Launch {
         cluster: service.cluster.clone(),
         definition_id: record.id.clone(),
-        definition: std::sync::Arc::clone(&record.definition),
+        definition: EffectiveDefinition::registered(std::sync::Arc::clone(&record.definition)),
         overrides: TaskOverride::default(),
         launch_type,
         capacity_provider: None,

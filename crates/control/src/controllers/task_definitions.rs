@@ -1,11 +1,12 @@
 //! Removes task definitions whose deletion was requested, once nothing refers to them any more.
 
 use super::{Controller, LookAgain};
-use crate::services::ecs::state::{Change, TaskDefinitionStatus};
+use crate::services::ecs::state::{Change, EffectiveDefinition, Task, TaskDefinitionStatus};
 use crate::tx::{Tx, View};
 use gantry_decide::ids::TaskDefinitionId;
 use gantry_decide::random::Random;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 pub struct TaskDefinitions;
 
@@ -58,6 +59,14 @@ impl Controller for TaskDefinitions {
     }
 
     fn apply(tx: &mut Tx<'_>, id: &TaskDefinitionId, Remove: Remove) {
+        // Stopped tasks can be described for a while yet: from now on they carry the definition themselves.
+        let ecs = &mut tx.state.ecs;
+        let left = ecs.tasks().values().filter(|task| task.definition.is_registered());
+        let left: Vec<_> = left.filter(|task| &task.definition_id == id).cloned().collect();
+        for task in left {
+            let definition = EffectiveDefinition::own(Arc::clone(task.definition.shared()));
+            ecs.put_task(Task { definition, ..Task::clone(&task) });
+        }
         tx.state.ecs.task_definitions.remove(id);
     }
 }

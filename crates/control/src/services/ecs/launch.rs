@@ -3,8 +3,8 @@
 
 use super::placement::{self, ADDRESS_BLOCK_ATTRIBUTE};
 use super::state::{
-    Container, ContainerInstanceKey, Eni, LaunchType, NetworkConfiguration, PlacementConstraint,
-    PlacementStrategy, Tags, Task, TaskKey,
+    Container, ContainerInstanceKey, EffectiveDefinition, Eni, LaunchType, NetworkConfiguration,
+    PlacementConstraint, PlacementStrategy, Tags, Task, TaskKey,
 };
 use crate::tx::Tx;
 use gantry_decide::ids::{
@@ -15,18 +15,15 @@ use gantry_decide::placement::{Refusal, Refusals};
 use gantry_decide::random::Random;
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task::TaskOverride;
-use gantry_decide::task::definition::TaskDefinition;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 /// What shall start, and how.
 #[derive(Clone, Debug)]
 pub struct Launch {
     pub cluster: ClusterName,
     pub definition_id: TaskDefinitionId,
-    /// The definition with the overrides applied.
-    pub definition: Arc<TaskDefinition>,
+    pub definition: EffectiveDefinition,
     pub overrides: TaskOverride,
     pub launch_type: LaunchType,
     pub capacity_provider: Option<CapacityProviderName>,
@@ -116,7 +113,7 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
         cluster: launch.cluster.clone(),
         id: TaskId::random(tx.random),
         definition_id: launch.definition_id.clone(),
-        definition: Arc::clone(&launch.definition),
+        definition: launch.definition.clone(),
         overrides: launch.overrides.clone(),
         last_status: if eni.is_some() { LastStatus::Provisioning } else { LastStatus::Pending },
         desired_status: DesiredStatus::Running,

@@ -7,7 +7,8 @@ use crate::services::ecs::launch::{self, Launch, Launched};
 use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::ops::page::{LIST_MAX, Page};
 use crate::services::ecs::state::{
-    Compute, ContainerInstanceKey, ContainerInstanceStatus, LaunchType, Tags, Task, TaskKey,
+    Compute, ContainerInstanceKey, ContainerInstanceStatus, EffectiveDefinition, LaunchType, Tags, Task,
+    TaskKey,
 };
 use crate::services::ecs::stop::REASON_LENGTH_MAX;
 use crate::services::ecs::views::container_instance::asked_arn;
@@ -238,12 +239,10 @@ fn launch_of(view: View<'_>, asked: &Asked<'_>, launch_type: LaunchType) -> Resu
     }
     let overrides = convert::overrides(asked.overrides)?;
     let definition = if overrides == TaskOverride::default() {
-        Arc::clone(&record.definition)
+        EffectiveDefinition::registered(Arc::clone(&record.definition))
     } else {
-        let account = view.scope.account;
-        Arc::new(
-            overrides.apply(&record.definition, account, compatibility).map_err(convert::override_error)?,
-        )
+        let applied = overrides.apply(&record.definition, view.scope.account, compatibility);
+        EffectiveDefinition::own(Arc::new(applied.map_err(convert::override_error)?))
     };
     if asked.execute_command && definition.task_role_arn.is_none() {
         return Err(EcsError::invalid(

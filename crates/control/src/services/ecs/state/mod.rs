@@ -3,8 +3,10 @@
 mod account_setting;
 mod cluster;
 mod container_instance;
+mod effective_definition;
 mod exec_session;
 mod idempotency;
+mod load;
 mod service;
 mod task;
 mod task_definition;
@@ -12,15 +14,17 @@ mod task_definition;
 pub use account_setting::*;
 pub use cluster::*;
 pub use container_instance::*;
+pub use effective_definition::*;
 pub use exec_session::*;
 pub use idempotency::*;
+pub use load::Row;
 pub use service::*;
 pub use task::*;
 pub use task_definition::*;
 
 use crate::services::ecs::placement::{self, InstancePool};
 use gantry_decide::ids::{ClusterName, ExecSessionId, TaskDefinitionId};
-use gantry_store::{Index, LoadError, Record, Table, Write};
+use gantry_store::{Index, Record, Table, Write};
 use imbl::OrdMap;
 
 /// One record that changed, by key: a hint to controllers and sessions.
@@ -188,37 +192,6 @@ impl EcsState {
             self.container_instances.drain_writes(prefix, out).into_iter().map(Change::ContainerInstance),
         );
         changes
-    }
-
-    /// Takes one stored record; false if no table is named so.
-    pub(crate) fn load(&mut self, table: &str, value: &[u8]) -> Result<bool, LoadError> {
-        fn is<R: Record>(table: &str) -> bool {
-            R::KIND.strip_prefix("ecs/") == Some(table)
-        }
-        if is::<Task>(table) {
-            self.put_task(gantry_store::decode::<Task>(value)?);
-            self.tasks.forget_dirty();
-        } else if is::<Cluster>(table) {
-            self.clusters.load(value)?;
-        } else if is::<TaskDefinitionRecord>(table) {
-            self.task_definitions.load(value)?;
-        } else if is::<FamilyRecord>(table) {
-            self.families.load(value)?;
-        } else if is::<AccountSetting>(table) {
-            self.account_settings.load(value)?;
-        } else if is::<Service>(table) {
-            self.services.load(value)?;
-        } else if is::<ContainerInstance>(table) {
-            self.put_container_instance(gantry_store::decode::<ContainerInstance>(value)?);
-            self.container_instances.forget_dirty();
-        } else if is::<IdempotencyRecord>(table) {
-            self.idempotency.load(value)?;
-        } else if is::<ExecSession>(table) {
-            self.exec_sessions.load(value)?;
-        } else {
-            return Ok(false);
-        }
-        Ok(true)
     }
 
     /// Panics where the tables contradict each other. Called by tests and by the simulator after every step.

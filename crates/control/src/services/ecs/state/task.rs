@@ -1,20 +1,19 @@
 //! Tasks: what was asked for, where it runs, and what its agent reported.
 
-use super::{ContainerInstanceKey, ServiceKey, Tags};
+use super::{ContainerInstanceKey, EffectiveDefinition, ServiceKey, Tags};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{
     AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerName, EniId, Scope,
     TaskDefinitionId, TaskId,
 };
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus, StopCode};
-use gantry_decide::task::definition::TaskDefinition;
 use gantry_decide::task::overrides::TaskOverride;
 use gantry_decide::time::Timestamp;
-use gantry_store::Record;
+use gantry_store::{LoadError, Record};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskKey {
@@ -132,8 +131,7 @@ pub struct Task {
     pub cluster: ClusterName,
     pub id: TaskId,
     pub definition_id: TaskDefinitionId,
-    /// What runs: the definition with the overrides applied. Kept with the task because a definition may be deleted.
-    pub definition: Arc<TaskDefinition>,
+    pub definition: EffectiveDefinition,
     pub overrides: TaskOverride,
     pub last_status: LastStatus,
     pub desired_status: DesiredStatus,
@@ -204,7 +202,8 @@ impl Task {
 
 impl Record for Task {
     const KIND: &'static str = "ecs/task";
-    const VERSION: u32 = 1;
+    /// Version 1 held every task's definition; now it is `null` where it is the registered one.
+    const VERSION: u32 = 2;
     type Key = TaskKey;
 
     fn key(&self) -> TaskKey {
@@ -213,5 +212,12 @@ impl Record for Task {
 
     fn path(key: &TaskKey) -> String {
         format!("{}/{}", key.cluster, key.id)
+    }
+
+    fn upgrade(from: u32, value: Value) -> Result<Task, LoadError> {
+        match from {
+            1 => serde_json::from_value(value).map_err(|source| LoadError::Json { kind: Task::KIND, source }),
+            _ => Err(LoadError::NoUpgrade { kind: Task::KIND, found: from, known: Task::VERSION }),
+        }
     }
 }

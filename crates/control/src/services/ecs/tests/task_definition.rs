@@ -2,8 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use super::world::{CLIENT, INVALID, World, fails};
+use crate::controllers::task_definitions::TaskDefinitions;
+use crate::controllers::testing::settle;
 use crate::services::ecs::ops::task_definition;
+use crate::services::ecs::state::TaskKey;
+use gantry_decide::lifecycle::LastStatus;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 #[test]
 fn revisions_count_up_and_are_never_used_twice() {
@@ -166,4 +171,59 @@ fn tags_of_a_definition_are_shown_when_asked_for() {
     };
     assert_eq!(describe(world, json!([])), None);
     assert_eq!(describe(world, json!(["TAGS"])), Some(json!([{"key": "team", "value": "a"}])));
+}
+
+#[test]
+fn a_deleted_definition_lives_on_in_stopped_tasks() {
+    let world = &mut World::new();
+    world.create("default");
+    world.register("web");
+    let instance = world.join("default");
+    let (ended, runs) = (world.run("web:1", &instance), world.run("web:1", &instance));
+    world.write(task_definition::deregister_task_definition, json!({"taskDefinition": "web:1"})).unwrap();
+    world.write(task_definition::delete_task_definitions, json!({"taskDefinitions": ["web:1"]})).unwrap();
+    let stop = |world: &mut World, key: &TaskKey| {
+        let mut task = world.state.ecs.task(key).unwrap().clone();
+        (task.last_status, task.stopped_at) = (LastStatus::Stopped, Some(world.now));
+        world.state.ecs.put_task(task);
+    };
+    stop(world, &ended);
+    settle::<TaskDefinitions>(world);
+    assert_eq!(world.state.ecs.task_definitions.len(), 1, "a running task needs it");
+    world.restart();
+    let memory =
+        |world: &World, key: &TaskKey| world.state.ecs.task(key).unwrap().definition.reserved_memory().0;
+    assert_eq!((memory(world, &ended), memory(world, &runs)), (128, 128));
+
+    stop(world, &runs);
+    settle::<TaskDefinitions>(world);
+    assert!(world.state.ecs.task_definitions.is_empty());
+    world.restart();
+    assert_eq!((memory(world, &ended), memory(world, &runs)), (128, 128));
+}
+
+#[test]
+fn tasks_share_their_definition_again_after_a_restart() {
+    let world = &mut World::new();
+    world.create("default");
+    world.register("web");
+    let instance = world.join("default");
+    let (one, other) = (world.run("web:1", &instance), world.run("web:1", &instance));
+    world.restart();
+    let definition = |key: &TaskKey| world.state.ecs.task(key).unwrap().definition.shared().clone();
+    assert!(Arc::ptr_eq(&definition(&one), &definition(&other)));
+}
+
+#[test]
+fn a_task_whose_definition_is_not_stored_is_refused() {
+    let world = &mut World::new();
+    world.create("default");
+    world.register("web");
+    let instance = world.join("default");
+    world.run("web:1", &instance);
+    let rows = world.rows();
+    rows.retain(|key, _| !key.contains("/task-definition/"));
+    let error = World::load(rows).err().unwrap();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(cause, "a stored ecs/task needs the record 'web/1', which is not stored");
 }

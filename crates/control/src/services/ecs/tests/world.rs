@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::call::{Call, Caller, Principal};
+use crate::load::{Loading, Row, StateError};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::{cluster, container_instance, task_definition};
 use crate::services::ecs::placement::Placers;
-use crate::services::ecs::state::{ContainerInstanceKey, LaunchType, Tags, Task, TaskKey};
-use crate::state::ScopeState;
+use crate::services::ecs::state::{
+    ContainerInstanceKey, EffectiveDefinition, LaunchType, Tags, Task, TaskKey,
+};
+use crate::state::{ScopeState, State};
 use crate::tx::{Tx, View};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{AccountId, RequestId, Scope, TaskId};
@@ -16,6 +19,7 @@ use gantry_decide::task::TaskOverride;
 use gantry_decide::time::Timestamp;
 use gantry_wire::{ApiError, Structure, json};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One scope, its clock and its randomness. Requests and replies are JSON in ECS's spelling.
@@ -25,6 +29,7 @@ pub struct World {
     pub now: Timestamp,
     pub random: Seeded,
     pub placers: Placers,
+    rows: BTreeMap<String, Box<[u8]>>,
 }
 
 pub type Write<Q, R> = fn(&mut Tx<'_>, &Call, Q) -> Result<R, EcsError>;
@@ -39,6 +44,7 @@ impl World {
             now: Timestamp::from_millis(1_000_000),
             random: Seeded::new(7),
             placers: Placers::default(),
+            rows: BTreeMap::new(),
         }
     }
 
@@ -79,6 +85,35 @@ impl World {
         Ok(value(&operation(view, &call, shape(request))?))
     }
 
+    /// What the store would hold.
+    pub fn rows(&mut self) -> &mut BTreeMap<String, Box<[u8]>> {
+        let (mut state, mut writes) = (State::default(), Vec::new());
+        state.replace(&self.scope, std::mem::take(&mut self.state));
+        state.drain_writes(&mut writes);
+        self.state = state.scope(&self.scope);
+        for write in writes {
+            match write.value {
+                Some(value) => self.rows.insert(write.key, value),
+                None => self.rows.remove(&write.key),
+            };
+        }
+        &mut self.rows
+    }
+
+    pub fn load(rows: &BTreeMap<String, Box<[u8]>>) -> Result<State, StateError> {
+        let mut loading = Loading::default();
+        for (key, value) in rows {
+            loading.take(Row::read(key, value)?)?;
+        }
+        Ok(loading.finish())
+    }
+
+    /// A new process on what the store holds.
+    pub fn restart(&mut self) {
+        self.state = World::load(self.rows()).unwrap().scope(&self.scope);
+        self.state.ecs.check_invariants();
+    }
+
     pub fn register(&mut self, family: &str) -> Value {
         let request = json!({
             "family": family,
@@ -102,7 +137,7 @@ impl World {
             cluster: cluster.clone(),
             id: TaskId::random(&mut self.random),
             definition_id: record.id.clone(),
-            definition: record.definition.clone(),
+            definition: EffectiveDefinition::registered(record.definition.clone()),
             overrides: TaskOverride::default(),
             last_status: LastStatus::Running,
             desired_status: DesiredStatus::Running,

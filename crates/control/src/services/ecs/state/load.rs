@@ -1,0 +1,103 @@
+//! From stored rows to ECS's tables. What a row says is read on its own, and on any thread; the indexes, which rest on
+//! all rows together, are derived once at the end.
+
+use super::{
+    AccountSetting, Cluster, ContainerInstance, ContainerInstanceKey, EcsState, ExecSession, FamilyRecord,
+    IdempotencyRecord, Service, Task, TaskDefinitionRecord, TaskKey,
+};
+use crate::services::ecs::placement;
+use gantry_store::{LoadError, Record, decode};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One record, read.
+pub enum Row {
+    Cluster(Cluster),
+    TaskDefinition(Box<TaskDefinitionRecord>),
+    Family(FamilyRecord),
+    AccountSetting(AccountSetting),
+    Task(Box<Task>),
+    Service(Box<Service>),
+    ContainerInstance(Box<ContainerInstance>),
+    Idempotency(IdempotencyRecord),
+    ExecSession(ExecSession),
+}
+
+impl Row {
+    /// Reads one stored record; `None` if no table is named so.
+    pub fn read(table: &str, value: &[u8]) -> Result<Option<Row>, LoadError> {
+        fn is<R: Record>(table: &str) -> bool {
+            R::KIND.strip_prefix("ecs/") == Some(table)
+        }
+        Ok(Some(if is::<Task>(table) {
+            Row::Task(Box::new(decode(value)?))
+        } else if is::<Cluster>(table) {
+            Row::Cluster(decode(value)?)
+        } else if is::<TaskDefinitionRecord>(table) {
+            Row::TaskDefinition(Box::new(decode(value)?))
+        } else if is::<FamilyRecord>(table) {
+            Row::Family(decode(value)?)
+        } else if is::<AccountSetting>(table) {
+            Row::AccountSetting(decode(value)?)
+        } else if is::<Service>(table) {
+            Row::Service(Box::new(decode(value)?))
+        } else if is::<ContainerInstance>(table) {
+            Row::ContainerInstance(Box::new(decode(value)?))
+        } else if is::<IdempotencyRecord>(table) {
+            Row::Idempotency(decode(value)?)
+        } else if is::<ExecSession>(table) {
+            Row::ExecSession(decode(value)?)
+        } else {
+            return Ok(None);
+        }))
+    }
+}
+
+impl EcsState {
+    /// Takes a row, in the order of the stored keys. The indexes stay as they are until [`EcsState::derive_indexes`].
+    pub(crate) fn adopt(&mut self, row: Row) -> Result<(), LoadError> {
+        match row {
+            Row::Cluster(record) => self.clusters.adopt(record),
+            Row::TaskDefinition(record) => self.task_definitions.adopt(*record),
+            Row::Family(record) => self.families.adopt(record),
+            Row::AccountSetting(record) => self.account_settings.adopt(record),
+            Row::Task(mut task) => {
+                // In the order of keys, `task-definition/` comes before `task/`.
+                let registered = self.task_definitions.get(&task.definition_id);
+                if !task.definition.resolve(registered.map(|record| &record.definition)) {
+                    let wanted = TaskDefinitionRecord::path(&task.definition_id);
+                    return Err(LoadError::Missing { kind: Task::KIND, wanted });
+                }
+                self.tasks.adopt(*task);
+            }
+            Row::Service(record) => self.services.adopt(*record),
+            Row::ContainerInstance(record) => self.container_instances.adopt(*record),
+            Row::Idempotency(record) => self.idempotency.adopt(record),
+            Row::ExecSession(record) => self.exec_sessions.adopt(record),
+        }
+        Ok(())
+    }
+
+    /// Makes indexes and pools of adopted rows.
+    pub(crate) fn derive_indexes(&mut self) {
+        let mut on: BTreeMap<&ContainerInstanceKey, Vec<&Arc<Task>>> = BTreeMap::new();
+        for (key, task) in self.tasks.iter() {
+            if let Some(service) = task.service_key().filter(|_| task.is_in_books()) {
+                self.tasks_by_service.insert(service, key.clone());
+            }
+            if let Some(instance) = task.instance.as_ref().filter(|_| task.is_live()) {
+                on.entry(instance).or_default().push(task);
+            }
+        }
+        for (key, instance) in self.container_instances.iter() {
+            let tasks = on.get(key).into_iter().flatten().map(|task| task.as_ref());
+            let host = placement::host(instance, tasks);
+            self.pools.entry(key.cluster.clone()).or_default().put(key.clone(), host);
+        }
+        for (instance, tasks) in on {
+            for task in tasks {
+                self.tasks_by_instance.insert(instance.clone(), TaskKey::from(task.as_ref()));
+            }
+        }
+    }
+}
