@@ -10,7 +10,7 @@ import tarfile
 import time
 
 import pytest
-from conftest import Platform, binary, leftovers, needs_root, wait
+from conftest import NETWORK, Platform, binary, leftovers, needs_root, wait
 from test_tasks import describe, run
 
 BUSYBOX = shutil.which("busybox")
@@ -192,3 +192,89 @@ def test_a_restart_policy_keeps_a_container_and_what_it_wrote(host):
     assert [c["lastStatus"] for c in describe(host.ecs, arn)["containers"]] == ["RUNNING", "RUNNING"]
     host.ecs.stop_task(task=arn)
     host.end(arn)
+
+
+NETWORKED = {"networkConfiguration": NETWORK}
+ASK = 'ask() { wget -q -O - "$1"; echo; }; '
+
+
+@pytest.mark.parametrize("mode", ["bridge", "awsvpc", "host"])
+def test_metadata_is_the_tasks_own(host, mode):
+    more = {"arguments": NETWORKED} if mode == "awsvpc" else {}
+    mapping = [{"containerPort": 7654, "protocol": "tcp"}]
+    said = host.says(
+        ASK + "nc -l -p 80 < /dev/null & sleep 0.5; ask $ECS_CONTAINER_METADATA_URI_V4; ask $ECS_CONTAINER_METADATA_URI_V4/task; "
+        "ask $ECS_CONTAINER_METADATA_URI/task; ask $ECS_CONTAINER_METADATA_URI_V4/taskWithTags; "
+        "wget -q -O - $ECS_CONTAINER_METADATA_URI_V4-no/task 2>/dev/null || echo none",
+        task={"networkMode": mode, "family": f"meta-{mode}"}, portMappings=mapping, dockerLabels={"mine": "yes"}, cpu=64, **more)
+    container, task, older, tagged = map(json.loads, said[:4])
+    assert said[4] == "none"
+    assert (container["Name"], container["Image"], container["KnownStatus"]) == ("app", IMAGE, "RUNNING")
+    assert container["Limits"] == {"CPU": 64, "Memory": 32} and container["Type"] == "NORMAL"
+    assert container["Labels"]["mine"] == "yes"
+    assert container["Labels"]["com.amazonaws.ecs.task-arn"] == task["TaskARN"]
+    described = describe(host.ecs, task["TaskARN"])
+    assert container["ContainerARN"] == described["containers"][0]["containerArn"]
+    assert container["DockerId"] == described["containers"][0]["runtimeId"]
+    assert container["StartedAt"] and container["LogDriver"] == "json-file"
+    assert (task["Family"], task["Revision"], task["DesiredStatus"]) == (f"meta-{mode}", "1", "RUNNING")
+    assert (task["LaunchType"], task["Cluster"]) == ("EC2", "default")
+    assert task["Containers"] == [container] and tagged["TaskARN"] == task["TaskARN"]
+    assert "LaunchType" not in older and "ContainerARN" not in older["Containers"][0]
+    network = container["Networks"][0]
+    assert network["NetworkMode"] == mode
+    if mode == "awsvpc":
+        details = {d["name"]: d["value"] for d in described["attachments"][0]["details"]}
+        assert network["IPv4Addresses"] == [details["privateIPv4Address"]]
+        assert network["MACAddress"] == details["macAddress"]
+        assert container["Ports"] == [{"ContainerPort": 7654, "Protocol": "tcp", "HostPort": 7654}]
+    elif mode == "bridge":
+        binding = described["containers"][0]["networkBindings"][0]
+        assert container["Ports"][0]["HostPort"] == binding["hostPort"]
+
+
+def test_a_task_cannot_ask_for_another(host):
+    arn = host.start(sh("env; exec sleep 100"))
+    lines = until(lambda: host.lines(arn))
+    other = next(line.split("/v4/")[1] for line in lines if line.startswith("ECS_CONTAINER_METADATA_URI_V4="))
+    said = host.says(f"wget -q -O - http://169.254.170.2/v4/{other}/task 2>/dev/null || echo refused; "
+                     f"wget -q -O - http://169.254.170.2/v2/credentials/{other} 2>/dev/null || echo none")
+    assert said == ["refused", "none"]
+    host.ecs.stop_task(task=arn)
+
+
+def test_statistics_are_docker_s(host):
+    said = host.says(ASK + "i=0; while test $i -lt 20000; do i=$((i+1)); done; ask $ECS_CONTAINER_METADATA_URI_V4/stats; "
+                     "ask $ECS_CONTAINER_METADATA_URI_V4/task/stats")
+    own, task = map(json.loads, said)
+    assert own["cpu_stats"]["cpu_usage"]["total_usage"] > 0
+    assert 0 < own["memory_stats"]["usage"] <= own["memory_stats"]["limit"] == 32 << 20
+    assert own["networks"]["eth0"]["tx_bytes"] > 0
+    assert list(task) == [own["id"]]
+
+
+def test_version_two_and_a_task_with_a_role_of_no_one(host):
+    said = host.says(ASK + "ask http://169.254.170.2/v2/metadata; ask http://169.254.170.2/v2/stats; "
+                     "wget -O - http://169.254.170.2/v2/credentials/1 2>&1 | grep -c 400",
+                     task={"networkMode": "awsvpc"}, arguments=NETWORKED)
+    metadata, stats = map(json.loads, said[:2])
+    assert [metadata["Containers"][0]["DockerId"]] == list(stats)
+    assert said[2] == "1"
+
+
+def test_a_task_protects_itself(host):
+    ask = "wget -q -O - $ECS_AGENT_URI/task-protection/v1/state; echo"
+    put = ('B=\'{"ProtectionEnabled":true,"ExpiresInMinutes":30}\'; U=${ECS_AGENT_URI#http://169.254.170.2}; '
+           'printf "PUT $U/task-protection/v1/state HTTP/1.0\\r\\nHost: x\\r\\nContent-Length: ${#B}\\r\\n\\r\\n$B" '
+           "| nc 169.254.170.2 80; echo; ")
+    definition = {"family": "protected", "containerDefinitions": [
+        {"name": "app", "image": IMAGE, "memory": 32, **sh(f"{ask}; {put} {ask}; exec sleep 1000")}]}
+    registered = host.ecs.register_task_definition(**definition)["taskDefinition"]["taskDefinitionArn"]
+    host.ecs.create_service(serviceName="protected", taskDefinition=registered, desiredCount=1)
+    arn = until(lambda: host.ecs.list_tasks(serviceName="protected")["taskArns"])[0]
+    lines = until(lambda: [line for line in host.lines(arn) if line.startswith("{")][2:] and host.lines(arn))
+    shown = [json.loads(line)["protection"] for line in lines if line.startswith("{")]
+    assert [one["ProtectionEnabled"] for one in shown] == [False, True, True]
+    protected = host.ecs.get_task_protection(cluster="default", tasks=[arn])["protectedTasks"][0]
+    assert protected["protectionEnabled"] and shown[1]["TaskArn"] == arn and "ExpirationDate" in shown[1]
+    host.ecs.delete_service(service="protected", force=True)

@@ -6,30 +6,33 @@ use crate::channel::{self, Target};
 use crate::client::{Client, ClientError};
 use crate::config::{AgentConfig, AtEnd};
 use crate::driver::container::task_id;
-use crate::driver::{Driver, Ending, Hands, Saver, networks_of};
+use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of};
+use crate::endpoints;
 use crate::images::{ImageStore, Images, PullOptions, StoreError};
-use crate::network::{Network, NetworkConfig, NetworkError};
+use crate::network::{ENDPOINT_PORT, Network, NetworkConfig, NetworkError};
 use crate::protocol::backoff::{Backoff, Growth};
 use crate::runtime::cgroup;
 use crate::runtime::native::NativeRuntime;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::state::{AgentState, Instance, StateError};
-use gantry_api::{ecs, tcs};
+use crate::telemetry;
+use gantry_api::ecs;
 use gantry_decide::ids::RequestId;
 use gantry_decide::random::Random;
 use gantry_decide::task_engine::{Capacity, EngineConfig, HostPort, TaskEngine};
-use gantry_wire::EpochMillis;
-use gantry_wire::envelope::{Frame, seal, seal_signed};
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 /// What the control plane is told of this program.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Messages that may wait for the control plane.
-const OUTGOING_MAX: usize = 256;
+pub(crate) const OUTGOING_MAX: usize = 256;
 /// Messages of the control plane that may wait for the loop.
-const INCOMING_MAX: usize = 256;
+pub(crate) const INCOMING_MAX: usize = 256;
 
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,8 @@ pub enum AgentError {
     AddressBlock,
     #[error("a thread cannot be started")]
     Thread(#[source] std::io::Error),
+    #[error("tasks in the host's namespace have nowhere to ask")]
+    Listen(#[source] std::io::Error),
     #[error("a container's directory cannot be read")]
     Sweep(#[source] std::io::Error),
 }
@@ -93,15 +98,28 @@ pub async fn run(
     let images = Images::new(ImageStore::open(&config.image_dir)?, PullOptions::default());
     let client = Client::new(&config.endpoint, &config.region, config.credentials.clone())?;
 
-    let instance = register(&config, &client, &state, task_block).await?;
+    let mut instance = register(&config, &client, &state, task_block).await?;
+    let host_listener = listen_on_host(&mut instance).await?;
+    state.save_instance(&instance)?;
     tracing::info!(instance = instance.container_instance_arn, cluster = config.cluster, "registered");
     let (cannot_save, save_failed) = oneshot::channel();
     let saver = Saver::start(state, cannot_save).map_err(AgentError::Thread)?;
     let engine = TaskEngine::new(engine_config(&config));
     let (acs_out, acs_outgoing) = mpsc::channel(OUTGOING_MAX);
     let (acs_in, messages) = mpsc::channel(INCOMING_MAX);
-    let hands = Hands::new(config.clone(), runtime.clone(), network, images, client.clone());
-    let mut driver = Driver::new(engine, hands, saver, instance.clone(), acs_out);
+    let host_port = instance.host_port.unwrap_or_default();
+    let tools = Tools {
+        config: config.clone(),
+        runtime: runtime.clone(),
+        network,
+        images,
+        client: client.clone(),
+        host_port,
+    };
+    let (hands, inbox) = Hands::new(tools, &instance);
+    let on_host = endpoints::serve(host_listener, Arc::downgrade(&hands), endpoints::Owner::Host);
+    let on_host = tokio::spawn(on_host);
+    let mut driver = Driver::new(engine, (Arc::clone(&hands), inbox), saver, instance.clone(), acs_out);
     driver.recover(saved).await?;
 
     let acs = channel::keep(
@@ -116,7 +134,7 @@ pub async fn run(
         acs_outgoing,
     );
     let acs = tokio::spawn(acs);
-    let telemetry = tokio::spawn(telemetry(client, config.clone(), instance));
+    let telemetry = tokio::spawn(telemetry::keep(hands, instance));
     let at_end = config.at_end;
     let mut failure = None;
     let ending = async {
@@ -140,6 +158,7 @@ pub async fn run(
     drop(driver);
     acs.abort();
     telemetry.abort();
+    on_host.abort();
     if at_end == AtEnd::StopAll {
         clear(&config.name, &config.data_dir, &runtime).await?;
     }
@@ -164,6 +183,22 @@ fn engine_config(config: &AgentConfig) -> EngineConfig {
         cleanup_wait: config.cleanup_wait,
         ..EngineConfig::new(capacity)
     }
+}
+
+/// Listens for tasks in the host's namespace: where the last run did, or at ECS's port, or at any.
+async fn listen_on_host(instance: &mut Instance) -> Result<TcpListener, AgentError> {
+    let wanted = [instance.host_port, Some(ENDPOINT_PORT), Some(0)];
+    let mut failure = None;
+    for port in wanted.into_iter().flatten() {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Ok(listener) => {
+                instance.host_port = listener.local_addr().ok().map(|address| address.port());
+                return Ok(listener);
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(AgentError::Listen(failure.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into())))
 }
 
 /// Registers, anew or under the name that an earlier run was given.
@@ -203,18 +238,23 @@ async fn register(
             Err(error) => return Err(AgentError::Refused(error)),
         }
     };
-    let arn =
-        answer.container_instance.and_then(|instance| instance.container_instance_arn).unwrap_or_default();
-    let instance = known.unwrap_or(Instance {
+    let registered = answer.container_instance.unwrap_or_default();
+    let mut instance = known.unwrap_or(Instance {
         cluster: config.cluster.clone(),
-        container_instance_arn: arn,
+        container_instance_arn: registered.container_instance_arn.unwrap_or_default(),
         timeline: 0,
+        availability_zone: None,
+        host_port: None,
     });
+    let zone = |attribute: &ecs::Attribute| attribute.name == "ecs.availability-zone";
+    let zone = registered.attributes.into_iter().flatten().find(zone).and_then(|attribute| attribute.value);
+    instance.availability_zone = zone.or(instance.availability_zone);
     state.save_instance(&instance)?;
     Ok(instance)
 }
 
-async fn endpoints(
+/// Where the control plane has its sessions.
+pub(crate) async fn poll_endpoints(
     client: &Client,
     config: &AgentConfig,
     instance: &Instance,
@@ -232,7 +272,7 @@ async fn acs_target(
     instance: Instance,
     first: bool,
 ) -> Result<Target, ClientError> {
-    let found = endpoints(&client, &config, &instance).await?;
+    let found = poll_endpoints(&client, &config, &instance).await?;
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("agentHash", "gantry")
         .append_pair("agentVersion", VERSION)
@@ -247,68 +287,8 @@ async fn acs_target(
 }
 
 /// A form's plus signs as what signatures are made over.
-fn plain(query: &str) -> String {
+pub(crate) fn plain(query: &str) -> String {
     query.replace('+', "%20")
-}
-
-/// Keeps the telemetry connection: tells that the container runtime works. Metrics come with their service.
-async fn telemetry(client: Client, config: AgentConfig, instance: Instance) {
-    let (incoming, mut messages) = mpsc::channel(INCOMING_MAX);
-    let (outgoing, to_send) = mpsc::channel(OUTGOING_MAX);
-    let (signer, told) = (client.clone(), instance.clone());
-    let cluster = config.cluster.clone();
-    let target = move |_first| {
-        let (client, config, instance) = (client.clone(), config.clone(), instance.clone());
-        async move {
-            let found = endpoints(&client, &config, &instance).await?;
-            let query = form_urlencoded::Serializer::new(String::new())
-                .append_pair("agentHash", "gantry")
-                .append_pair("agentVersion", VERSION)
-                .append_pair("cluster", &config.cluster)
-                .append_pair("containerInstance", &instance.container_instance_arn)
-                .append_pair("dockerVersion", &format!("gantry {VERSION}"))
-                .finish();
-            let base = found.telemetry_endpoint.unwrap_or_default();
-            Ok(Target { base, query: plain(&query), growth: Growth::TCS })
-        }
-    };
-    let keeping =
-        tokio::spawn(channel::keep("tcs", signer.clone(), Box::new(OsRandom), target, incoming, to_send));
-    while let Some(message) = messages.recv().await {
-        let due = match message {
-            channel::Incoming::Connected => true,
-            channel::Incoming::Text(text) => {
-                Frame::open(&text).is_some_and(|frame| frame.kind == "HeartbeatMessage")
-            }
-        };
-        if due {
-            let envelope = seal("PublishInstanceStatusRequest", &instance_status(&cluster, &told));
-            let host = "telemetry";
-            let headers = signer.sign_message(host, "/tcs/ws", "", envelope.as_bytes());
-            let all = headers.iter().map(|(name, value)| (*name, value.as_str())).chain([("host", host)]);
-            // No connection, no news.
-            let _ = outgoing.try_send(seal_signed(all, &envelope));
-        }
-    }
-    keeping.abort();
-}
-
-fn instance_status(cluster: &str, instance: &Instance) -> tcs::PublishInstanceStatusRequest {
-    let now = Some(EpochMillis(crate::driver::now().as_millis()));
-    tcs::PublishInstanceStatusRequest {
-        metadata: Some(tcs::InstanceStatusMetadata {
-            cluster: Some(cluster.to_owned()),
-            container_instance: Some(instance.container_instance_arn.clone()),
-            request_id: None,
-        }),
-        statuses: Some(vec![tcs::InstanceStatus {
-            type_: Some("ContainerRuntime".to_owned()),
-            status: Some("OK".to_owned()),
-            last_updated: now,
-            last_status_change: None,
-        }]),
-        timestamp: now,
-    }
 }
 
 /// Removes all containers and whatever else carries the agent's name on this host.

@@ -27,6 +27,12 @@ pub struct Instance {
     pub container_instance_arn: String,
     /// The largest sequence number or timeline of a manifest or payload; older manifests are ignored.
     pub timeline: i64,
+    /// As the control plane named it.
+    #[serde(default)]
+    pub availability_zone: Option<String>,
+    /// The port of the host's loopback where tasks in its namespace ask: those that run know no other.
+    #[serde(default)]
+    pub host_port: Option<u16>,
 }
 
 /// A task as it is saved: what the engine knows of it, and what it takes to go on with it.
@@ -38,6 +44,9 @@ pub struct SavedTask {
     /// The networks of its containers in bridge mode, by container.
     #[serde(default)]
     pub bridged: BTreeMap<String, Bridged>,
+    /// The secret ids by which its containers ask their agent.
+    #[serde(default)]
+    pub keys: BTreeMap<String, String>,
 }
 
 /// Why the saved state cannot be read or written.
@@ -200,7 +209,7 @@ mod tests {
         let failure = Failure::new(FailureKind::UnrecogniedTaskError, "Error loading task");
         engine.step(Timestamp::from_millis(accepted_at), Event::TaskRejected { task: arn.clone(), failure });
         let task = engine.task(&arn).unwrap().clone();
-        SavedTask { task, payload: Some("{}".to_owned()), bridged: BTreeMap::new() }
+        SavedTask { task, payload: Some("{}".to_owned()), bridged: BTreeMap::new(), keys: BTreeMap::new() }
     }
 
     #[test]
@@ -209,8 +218,13 @@ mod tests {
         let root = dir.path().join("agent");
         let state = AgentState::open(&root).unwrap();
         assert_eq!(state.instance().unwrap(), None);
-        let instance =
-            Instance { cluster: "default".into(), container_instance_arn: "arn:i".into(), timeline: 7 };
+        let instance = Instance {
+            cluster: "default".into(),
+            container_instance_arn: "arn:i".into(),
+            timeline: 7,
+            availability_zone: None,
+            host_port: Some(51_679),
+        };
         state.save_instance(&instance).unwrap();
         let (first, mut second) = (task("arn:zz/../../etc", 1), task("arn:aa", 2));
         state.save_task(&second).unwrap();

@@ -2,12 +2,14 @@
 
 use super::container::{self, Parts, container_id, pause_id, task_group, task_id};
 use super::links::links;
-use super::{Hands, Input, Known, volumes};
+use super::reach::{bindings, interface, requests};
+use super::{Hands, Held, Input, Known, volumes};
+use crate::endpoints::{self, Owner};
 use crate::images::{LocalImage, PullError};
-use crate::network::{Bridged, NetworkError, PortRequest, TaskInterface};
+use crate::network::{Bridged, NetworkError};
 use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
-use gantry_api::{acs, ecs};
-use gantry_decide::task::{NetworkMode, TransportProtocol};
+use gantry_api::ecs;
+use gantry_decide::task::NetworkMode;
 use gantry_decide::task_engine::{
     ContainerChange, Event, Failure, FailureKind, NetworkBinding, PullTimes, Submission, SubmitFailure,
     TaskArn,
@@ -15,8 +17,8 @@ use gantry_decide::task_engine::{
 use gantry_decide::time::Timestamp;
 use gantry_wire::EpochMillis;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// Makes a container's image ready.
@@ -53,11 +55,14 @@ fn kind_of(_error: &PullError) -> FailureKind {
 /// Makes what the containers of a task share: its network in awsvpc mode (other modes have none of the task's own), and
 /// the container that holds shared namespaces.
 pub async fn set_up_network<R: Runtime>(hands: Arc<Hands<R>>, arn: TaskArn, known: Arc<Known>) {
-    let mut result = match known.mode {
-        NetworkMode::Awsvpc => match interface(&known.task) {
+    let mut result = match known.mode() {
+        NetworkMode::Awsvpc => match interface(known.task()) {
             Some((interface, _)) => {
                 let (network, key) = (hands.network.clone(), task_id(&arn));
-                blocking(move || network.attach_task(&key, interface).map(drop)).await
+                match blocking(move || network.attach_task(&key, interface).map(drop)).await {
+                    Ok(()) => listen(&hands, &task_id(&arn), Owner::Task(arn.clone())).await,
+                    Err(failure) => Err(failure),
+                }
             }
             None => Err(Failure::new(
                 FailureKind::ContainerNetworkingError,
@@ -68,18 +73,42 @@ pub async fn set_up_network<R: Runtime>(hands: Arc<Hands<R>>, arn: TaskArn, know
     };
     if known.pause && result.is_ok() {
         result = start_pause(&hands, &arn, &known).await;
-        if result.is_err() && known.mode == NetworkMode::Awsvpc {
-            let (network, key) = (hands.network.clone(), task_id(&arn));
-            // The first failure is the one to tell; leftovers are swept at the next start.
-            let _ = blocking(move || network.detach(&key)).await;
-        }
+    }
+    if result.is_err() && known.mode() == NetworkMode::Awsvpc {
+        // The first failure is the one to tell; leftovers are swept at the next start.
+        let _ = detach(&hands, task_id(&arn)).await;
     }
     hands.tell(Input::Event(Event::NetworkSetUp { task: arn, result })).await;
 }
 
+/// Answers the questions of who is in a namespace, until it is detached.
+async fn listen<R: Runtime>(hands: &Arc<Hands<R>>, key: &str, owner: Owner) -> Result<(), Failure> {
+    let (network, namespace) = (hands.network.clone(), key.to_owned());
+    let listener = blocking(move || network.listen(&namespace)).await?;
+    let listener = TcpListener::from_std(listener)
+        .map_err(|error| Failure::new(FailureKind::ContainerNetworkingError, error.to_string()))?;
+    let serving = tokio::spawn(endpoints::serve(listener, Arc::downgrade(hands), owner));
+    hands.listeners.lock().insert(key.to_owned(), Held(serving.abort_handle()));
+    Ok(())
+}
+
+/// Answers again in a namespace that an earlier run made.
+pub async fn listen_again<R: Runtime>(hands: Arc<Hands<R>>, key: String, owner: Owner) {
+    if let Err(failure) = listen(&hands, &key, owner).await {
+        tracing::warn!(namespace = key, reason = failure.reason(), "a task cannot ask its agent");
+    }
+}
+
+/// Takes a namespace away, and who listens in it.
+async fn detach<R: Runtime>(hands: &Hands<R>, key: String) -> Result<(), Failure> {
+    hands.listeners.lock().remove(&key);
+    let network = hands.network.clone();
+    blocking(move || network.detach(&key)).await
+}
+
 /// Makes the control group that a task's containers are in; one that is there is limited anew.
 async fn make_group<R: Runtime>(hands: &Hands<R>, arn: &TaskArn, known: &Known) -> Result<(), Failure> {
-    let (group, limits) = (task_group(&hands.config, arn), container::task_limits(&known.task));
+    let (group, limits) = (task_group(&hands.config, arn), container::task_limits(known.task()));
     hands.runtime.create_task_group(&group, limits).await.map_err(|error| failure_of(&error))
 }
 
@@ -116,37 +145,19 @@ fn explain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// The interface that the control plane chose, with the task's host name.
-fn interface(task: &acs::Task) -> Option<(TaskInterface, String)> {
-    let eni = task.elastic_network_interfaces.as_ref()?.first()?;
-    let addresses = eni.ipv4_addresses.as_deref().unwrap_or_default();
-    let primary = addresses.iter().find(|a| a.primary == Some(true)).or(addresses.first())?;
-    let (gateway, prefix) = eni.subnet_gateway_ipv4_address.as_deref()?.split_once('/')?;
-    let mut mac = [0; 6];
-    let text = eni.mac_address.as_deref()?;
-    let mut parts = text.split(':');
-    for byte in &mut mac {
-        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
-    }
-    let interface = TaskInterface {
-        address: primary.private_address.as_deref()?.parse::<Ipv4Addr>().ok()?,
-        prefix_length: prefix.parse().ok().filter(|bits| (8..=30).contains(bits))?,
-        gateway: gateway.parse().ok()?,
-        mac,
-    };
-    Some((interface, eni.private_dns_name.clone().unwrap_or_default()))
+/// What it takes to start a container.
+pub struct Launch {
+    pub known: Arc<Known>,
+    pub image: Arc<LocalImage>,
+    /// By which it asks its agent.
+    pub key: Option<String>,
+    /// The networks of the task's containers that run, in bridge mode.
+    pub others: BTreeMap<String, Bridged>,
 }
 
 /// Creates and starts a container.
-pub async fn launch<R: Runtime>(
-    hands: Arc<Hands<R>>,
-    arn: TaskArn,
-    name: String,
-    known: Arc<Known>,
-    image: Arc<LocalImage>,
-    bridged: BTreeMap<String, Bridged>,
-) {
-    let input = match try_launch(&hands, &arn, &name, &known, &image, &bridged).await {
+pub async fn launch<R: Runtime>(hands: Arc<Hands<R>>, arn: TaskArn, name: String, start: Launch) {
+    let input = match try_launch(&hands, &arn, &name, &start).await {
         Ok(launched) => launched,
         Err(failure) => not_run(arn, name, failure),
     };
@@ -168,7 +179,7 @@ pub async fn restart<R: Runtime>(
     let input = match hands.runtime.restart(&container_id(&task, &container)).await {
         Ok(started) => {
             tracing::info!(task = %task, container, pid = started.pid, "a container runs again");
-            Input::Launched { task, container, bridged: None, bindings }
+            Input::Launched { task, container, pid: started.pid, bridged: None, bindings }
         }
         Err(error) => not_run(task, container, failure_of(&error)),
     };
@@ -179,27 +190,26 @@ async fn try_launch<R: Runtime>(
     hands: &Arc<Hands<R>>,
     arn: &TaskArn,
     name: &str,
-    known: &Known,
-    image: &LocalImage,
-    others: &BTreeMap<String, Bridged>,
+    start: &Launch,
 ) -> Result<Input, Failure> {
+    let Launch { known, image, key, others } = start;
     let vanished =
         || Failure::new(FailureKind::CannotCreateContainerError, "the payload has no such container");
-    let containers = known.task.containers.as_deref().unwrap_or_default();
+    let containers = known.task().containers.as_deref().unwrap_or_default();
     let payload = containers.iter().find(|c| c.name.as_deref() == Some(name)).ok_or_else(vanished)?;
-    let docker = known.docker.get(name).ok_or_else(vanished)?;
+    let docker = known.docker(name).ok_or_else(vanished)?;
     let id = container_id(arn, name);
-    let links = links(&known.task, payload, others)?;
-    let mounts = volumes::mounts(&hands.config, arn, &known.task, payload)?;
+    let links = links(known.task(), payload, others)?;
+    let mounts = volumes::mounts(&hands.config, arn, known.task(), payload)?;
     for mount in &mounts {
         volumes::provide(mount)?;
     }
     make_group(hands, arn, known).await?;
     let mut bridged = None;
-    let (network, own) = match known.mode {
+    let (network, own) = match known.mode() {
         NetworkMode::Awsvpc => {
             let path = hands.network.path(&task_id(arn));
-            let own = interface(&known.task).map(|(i, host)| (i.address.to_string(), host));
+            let own = interface(known.task()).map(|(i, host)| (i.address.to_string(), host));
             (NetworkNamespace::Path(path), own)
         }
         NetworkMode::Bridge => {
@@ -207,11 +217,20 @@ async fn try_launch<R: Runtime>(
             let ports = requests(payload);
             let (path, attached) = blocking(move || network.attach_bridged(&key, &ports)).await?;
             bridged = Some(attached);
+            if let Err(failure) = listen(hands, id.as_str(), Owner::Task(arn.clone())).await {
+                // The first failure is the one to tell; leftovers are swept at the next start.
+                let _ = detach(hands, id.to_string()).await;
+                return Err(failure);
+            }
             (NetworkNamespace::Path(path), None)
         }
         NetworkMode::Host => (NetworkNamespace::Host, None),
         NetworkMode::None => (NetworkNamespace::Isolated, None),
     };
+    let host_port = (known.mode() == NetworkMode::Host).then_some(hands.host_port);
+    // Without a network there is no way to the agent.
+    let key = key.as_deref().filter(|_| known.mode() != NetworkMode::None);
+    let endpoints = key.map(|key| endpoints::environment(key, host_port, known.role_credentials()));
     let parts = Parts {
         config: &hands.config,
         arn,
@@ -223,7 +242,7 @@ async fn try_launch<R: Runtime>(
         interface: own,
         mounts: &mounts,
         links: &links,
-        endpoints: &BTreeMap::new(),
+        endpoints: &endpoints.unwrap_or_default(),
     };
     let run = async {
         let config = container::compile(&parts)?;
@@ -232,14 +251,14 @@ async fn try_launch<R: Runtime>(
     match run.await {
         Ok(started) => {
             tracing::info!(task = %arn, container = name, pid = started.pid, "a container runs");
-            let bindings = bindings(known.mode, payload, bridged.as_ref());
-            Ok(Input::Launched { task: arn.clone(), container: name.to_owned(), bridged, bindings })
+            let bindings = bindings(known.mode(), payload, bridged.as_ref());
+            let (task, container, pid) = (arn.clone(), name.to_owned(), started.pid);
+            Ok(Input::Launched { task, container, pid, bridged, bindings })
         }
         Err(failure) => {
             if bridged.is_some() {
-                let (network, key) = (hands.network.clone(), id.to_string());
                 // The first failure is the one to tell; leftovers are swept at the next start.
-                let _ = blocking(move || network.detach(&key)).await;
+                let _ = detach(hands, id.to_string()).await;
             }
             Err(failure)
         }
@@ -258,52 +277,6 @@ fn failure_of(error: &RuntimeError) -> Failure {
         RuntimeError::Timeout { .. } => FailureKind::DockerTimeoutError,
     };
     Failure::new(kind, explain(error))
-}
-
-fn protocol(mapping: &acs::PortMapping) -> TransportProtocol {
-    match mapping.protocol.as_deref() {
-        Some("udp") => TransportProtocol::Udp,
-        _ => TransportProtocol::Tcp,
-    }
-}
-
-fn requests(container: &acs::Container) -> Vec<PortRequest> {
-    let port = |number: Option<i32>| u16::try_from(number.unwrap_or(0)).unwrap_or(0);
-    let mappings = container.port_mappings.iter().flatten();
-    mappings
-        .map(|mapping| PortRequest {
-            container_port: port(mapping.container_port),
-            host_port: port(mapping.host_port),
-            protocol: protocol(mapping),
-        })
-        .filter(|request| request.container_port != 0)
-        .collect()
-}
-
-/// What the control plane is told of a container's ports.
-pub fn bindings(
-    mode: NetworkMode,
-    container: &acs::Container,
-    bridged: Option<&Bridged>,
-) -> Vec<NetworkBinding> {
-    let binding = |container_port, host_port, protocol| NetworkBinding {
-        bind_ip: "0.0.0.0".to_owned(),
-        container_port,
-        host_port,
-        protocol,
-    };
-    match (mode, bridged) {
-        (NetworkMode::Bridge, Some(bridged)) => bridged
-            .ports
-            .iter()
-            .map(|port| binding(port.container_port, port.host_port, port.protocol))
-            .collect(),
-        (NetworkMode::Host, _) => requests(container)
-            .into_iter()
-            .map(|request| binding(request.container_port, request.container_port, request.protocol))
-            .collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// Waits for a container's end.
@@ -339,6 +312,7 @@ pub async fn forget<R: Runtime>(hands: Arc<Hands<R>>, task: TaskArn, removals: V
     if let Err(error) = hands.runtime.remove_task_group(&task_group(&hands.config, &task)).await {
         tracing::warn!(task = %task, error = explain(&error), "a control group is left behind");
     }
+    hands.credentials.forget(&task);
     let id = task_id(&task);
     let directories = ["logs", volumes::TASK_VOLUMES].map(|kind| hands.config.data_dir.join(kind).join(&id));
     let removing = tokio::task::spawn_blocking(move || {
@@ -361,8 +335,7 @@ pub async fn tear_down_network<R: Runtime>(
         remove(&hands.runtime, &pause_id(&task)).await;
     }
     for key in keys {
-        let network = hands.network.clone();
-        if let Err(failure) = blocking(move || network.detach(&key)).await {
+        if let Err(failure) = detach(&hands, key).await {
             tracing::warn!(task = %task, reason = failure.reason(), "a network is left behind until the next start");
         }
     }

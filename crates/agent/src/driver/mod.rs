@@ -4,38 +4,47 @@
 
 mod actions;
 pub mod container;
+mod known;
 mod links;
+pub mod reach;
 mod saver;
-mod volumes;
+mod snapshot;
+pub mod volumes;
 
+pub use known::Known;
 pub use saver::Saver;
+pub use snapshot::{Asked, ContainerSnapshot, TaskSnapshot};
 
 use crate::agent::OsRandom;
 use crate::client::Client;
 use crate::config::AgentConfig;
+use crate::endpoints::{Credentials, Owner};
 use crate::exec;
-use crate::health::{self, Check};
+use crate::health;
 use crate::images::{Images, LocalImage};
 use crate::network::{Bridged, Network};
 use crate::protocol::manifest::Manifests;
-use crate::protocol::payload::{self, CompiledTask, ContainerConfig as Docker, PayloadError};
+use crate::protocol::payload;
 use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
 use crate::state::{Instance, SavedTask};
+use crate::telemetry::Usage;
 use container::{container_id, pause_id, task_id};
 use gantry_api::acs;
+use gantry_decide::ids::RequestId;
 use gantry_decide::lifecycle::DesiredStatus;
-use gantry_decide::task::{IpcMode, NetworkMode, PidMode};
+use gantry_decide::task::NetworkMode;
 use gantry_decide::task_engine::{
-    Action, Event, Found, Health, NetworkBinding, PullTimes, Signal, Task, TaskArn, TaskEngine, TaskPhase,
-    TaskSpec,
+    Action, ContainerSpec, Event, Found, Health, NetworkBinding, PullTimes, Signal, Task, TaskArn,
+    TaskEngine, TaskPhase,
 };
 use gantry_decide::time::Timestamp;
 use gantry_wire::envelope::{Frame, seal};
 use gantry_wire::json;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
@@ -55,24 +64,65 @@ pub struct Hands<R> {
     pub network: Network,
     pub images: Images,
     pub client: Client,
+    pub instance_arn: String,
+    pub availability_zone: Option<String>,
+    /// Where tasks in the host's namespace ask, on its loopback.
+    pub host_port: u16,
+    pub usage: Usage<R>,
+    pub credentials: Credentials,
+    /// A container's health has changed.
+    pub health_news: Notify,
+    /// By the key of the namespace that they are in.
+    listeners: Mutex<BTreeMap<String, Held>>,
     events: mpsc::Sender<Input>,
 }
 
-impl<R> Hands<R> {
+/// The parts of [`Hands`] that are made elsewhere.
+pub struct Tools<R> {
+    pub config: AgentConfig,
+    pub runtime: R,
+    pub network: Network,
+    pub images: Images,
+    pub client: Client,
+    /// Where tasks in the host's namespace ask, on its loopback.
+    pub host_port: u16,
+}
+
+impl<R: Runtime> Hands<R> {
+    pub fn new(tools: Tools<R>, instance: &Instance) -> (Arc<Hands<R>>, mpsc::Receiver<Input>) {
+        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let Tools { config, runtime, network, images, client, host_port } = tools;
+        let hands = Hands {
+            instance_arn: instance.container_instance_arn.clone(),
+            availability_zone: instance
+                .availability_zone
+                .clone()
+                .or_else(|| config.availability_zone.clone()),
+            usage: Usage::new(runtime.clone()),
+            credentials: Credentials::default(),
+            health_news: Notify::new(),
+            listeners: Mutex::default(),
+            config,
+            runtime,
+            network,
+            images,
+            client,
+            host_port,
+            events,
+        };
+        (Arc::new(hands), inbox)
+    }
+
     /// Tells the loop. One that has ended has no use for it.
     async fn tell(&self, input: Input) {
         let _ = self.events.send(input).await;
     }
 
-    pub fn new(
-        config: AgentConfig,
-        runtime: R,
-        network: Network,
-        images: Images,
-        client: Client,
-    ) -> (Arc<Hands<R>>, mpsc::Receiver<Input>) {
-        let (events, inbox) = mpsc::channel(EVENTS_MAX);
-        (Arc::new(Hands { config, runtime, network, images, client, events }), inbox)
+    /// Asks the loop for its tasks. One that has ended has none.
+    pub async fn ask(&self, asked: Asked) -> Vec<TaskSnapshot> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::Asked(asked, reply)).await;
+        answer.await.unwrap_or_default()
     }
 }
 
@@ -88,6 +138,7 @@ pub enum Input {
     Launched {
         task: TaskArn,
         container: String,
+        pid: i32,
         bridged: Option<Bridged>,
         bindings: Vec<NetworkBinding>,
     },
@@ -98,33 +149,7 @@ pub enum Input {
         life: u32,
         report: health::Report,
     },
-}
-
-/// A payload's task, read.
-pub struct Known {
-    task: acs::Task,
-    mode: NetworkMode,
-    pid_mode: Option<PidMode>,
-    ipc_mode: Option<IpcMode>,
-    /// Whether a container of the agent's own holds what the others share.
-    pause: bool,
-    docker: BTreeMap<String, Docker>,
-}
-
-impl Known {
-    fn new(task: acs::Task, compiled: CompiledTask) -> (Known, TaskSpec, DesiredStatus) {
-        let CompiledTask { spec, desired, pid_mode, ipc_mode, containers } = compiled;
-        let (mode, pause) = (spec.network_mode, spec.pause);
-        (Known { task, mode, pid_mode, ipc_mode, pause, docker: containers }, spec, desired)
-    }
-
-    fn check(&self, container: &str) -> Option<Check> {
-        Check::read(self.docker.get(container)?.config.healthcheck.as_ref()?)
-    }
-
-    fn container(&self, name: &str) -> Option<&acs::Container> {
-        self.task.containers.iter().flatten().find(|container| container.name.as_deref() == Some(name))
-    }
+    Asked(Asked, oneshot::Sender<Vec<TaskSnapshot>>),
 }
 
 /// What the loop keeps of a task beside the engine's own.
@@ -135,6 +160,10 @@ struct Entry {
     payload: Option<String>,
     images: BTreeMap<String, Arc<LocalImage>>,
     bridged: BTreeMap<String, Bridged>,
+    /// By which containers ask their agent; nobody can guess them.
+    keys: BTreeMap<String, String>,
+    /// The first processes of containers that were started.
+    pids: BTreeMap<String, i32>,
     health: BTreeMap<String, health::Report>,
     checks: BTreeMap<String, Held>,
     /// Containers that are being removed.
@@ -202,10 +231,10 @@ impl<R: Runtime> Driver<R> {
     pub async fn recover(&mut self, saved: Vec<SavedTask>) -> Result<(), RuntimeError> {
         let mut containers: BTreeMap<ContainerId, State> =
             self.hands.runtime.list().await?.into_iter().collect();
-        for SavedTask { task, payload, bridged } in saved {
+        for SavedTask { task, payload, bridged, keys } in saved {
             let arn = task.spec.arn.clone();
-            let known = payload.as_deref().and_then(|payload| read(payload).ok()).map(Arc::new);
-            let entry = Entry { known, payload, bridged, ..Entry::default() };
+            let known = payload.as_deref().and_then(|payload| Known::read(payload).ok()).map(Arc::new);
+            let mut entry = Entry { known, payload, bridged, keys, ..Entry::default() };
             if task.phase != TaskPhase::Stopped {
                 containers.remove(&pause_id(&arn));
             }
@@ -221,9 +250,12 @@ impl<R: Runtime> Driver<R> {
                     continue;
                 }
                 containers.remove(&id);
+                if let State::Running(started) = state {
+                    entry.pids.insert(container.name.clone(), started.pid);
+                }
                 let payload = entry.known.as_ref().and_then(|known| known.container(&container.name));
                 let bindings = payload.map_or_else(Vec::new, |payload| {
-                    actions::bindings(task.spec.network_mode, payload, entry.bridged.get(&container.name))
+                    reach::bindings(task.spec.network_mode, payload, entry.bridged.get(&container.name))
                 });
                 found.insert(
                     container.name.clone(),
@@ -239,6 +271,20 @@ impl<R: Runtime> Driver<R> {
                 .map(|(name, _)| name.clone())
                 .collect();
             tracing::info!(task = %arn, running = running.len(), "a task of an earlier run is taken up");
+            let mut namespaces: Vec<String> =
+                entry.bridged.keys().map(|name| container_id(&arn, name).to_string()).collect();
+            if task.spec.network_mode == NetworkMode::Awsvpc {
+                namespaces.push(task_id(&arn));
+            }
+            if !running.is_empty() {
+                for key in namespaces {
+                    tokio::spawn(actions::listen_again(
+                        Arc::clone(&self.hands),
+                        key,
+                        Owner::Task(arn.clone()),
+                    ));
+                }
+            }
             self.tasks.insert(arn.clone(), entry);
             self.step(Event::Recovered { task: Box::new(task), containers: found });
             for name in running {
@@ -319,9 +365,10 @@ impl<R: Runtime> Driver<R> {
                 }
                 self.step(Event::ImageReady { task, container, digest, pull });
             }
-            Input::Launched { task, container, bridged, bindings } => {
-                if let (Some(entry), Some(bridged)) = (self.tasks.get_mut(&task), bridged) {
-                    entry.bridged.insert(container.clone(), bridged);
+            Input::Launched { task, container, pid, bridged, bindings } => {
+                if let Some(entry) = self.tasks.get_mut(&task) {
+                    entry.bridged.extend(bridged.map(|bridged| (container.clone(), bridged)));
+                    entry.pids.insert(container.clone(), pid);
                 }
                 let runtime_id = container_id(&task, &container).to_string();
                 let (arn, name) = (task.clone(), container.clone());
@@ -334,12 +381,17 @@ impl<R: Runtime> Driver<R> {
                 if known.is_none_or(|known| known.restarts != life) {
                     return;
                 }
-                let health = report.status;
+                let (health, known_health) = (report.status, known.map(|known| known.health));
                 if let Some(entry) = self.tasks.get_mut(&task) {
                     entry.health.insert(container.clone(), report);
                 }
-                self.step(Event::HealthChanged { task, container, health });
+                if known_health != Some(health) {
+                    self.step(Event::HealthChanged { task, container, health });
+                    self.hands.health_news.notify_one();
+                }
             }
+            // Who asked may have gone.
+            Input::Asked(asked, reply) => drop(reply.send(self.describe(&asked))),
         }
     }
 
@@ -395,6 +447,11 @@ impl<R: Runtime> Driver<R> {
                     }
                 }
             }
+            "IAMRoleCredentialsMessage" => {
+                if let Ok(message) = frame.message::<acs::IAMRoleCredentialsMessage>() {
+                    self.credentials(message);
+                }
+            }
             "ExecuteCommandMessage" => {
                 if let Ok(message) = frame.message::<acs::ExecuteCommandMessage>() {
                     self.execute(message);
@@ -403,6 +460,21 @@ impl<R: Runtime> Driver<R> {
             kind => tracing::debug!(kind, "a message that asks for nothing here"),
         }
         false
+    }
+
+    /// Keeps a role's new credentials. Those of a task that is not here have no use, and are not acknowledged.
+    fn credentials(&mut self, message: acs::IAMRoleCredentialsMessage) {
+        let task = TaskArn(message.task_arn);
+        if !self.tasks.contains_key(&task) {
+            return;
+        }
+        let ack = acs::IAMRoleCredentialsAckRequest {
+            message_id: Some(message.message_id),
+            credentials_id: message.role_credentials.credentials_id.clone(),
+            expiration: message.role_credentials.expiration.clone(),
+        };
+        self.hands.credentials.put(&task, message.role_credentials);
+        self.send("IAMRoleCredentialsAckRequest", &ack);
     }
 
     /// Begins a session of ECS Exec, which from then on is nobody's business here.
@@ -461,15 +533,20 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Hands a payload's task to the engine. False if it makes no sense.
-    fn accept(&mut self, task: acs::Task) -> bool {
+    fn accept(&mut self, mut task: acs::Task) -> bool {
         let arn = TaskArn(task.arn.clone().unwrap_or_default());
+        self.hands.credentials.take(&arn, &mut task);
         match payload::compile(&task) {
             Ok(compiled) => {
                 let payload = Some(json::to_string(&task));
                 let (known, spec, desired) = Known::new(task, compiled);
+                let key = |container: &ContainerSpec| {
+                    (container.name.clone(), RequestId::random(&mut OsRandom).to_string())
+                };
                 self.tasks.entry(arn).or_insert_with(|| Entry {
                     payload,
                     known: Some(Arc::new(known)),
+                    keys: spec.containers.iter().map(key).collect(),
                     ..Entry::default()
                 });
                 self.step(Event::TaskAccepted { spec, desired });
@@ -534,8 +611,9 @@ impl<R: Runtime> Driver<R> {
                 if let (Some(known), Some(image)) =
                     (entry.known.clone(), entry.images.get(&container).cloned())
                 {
-                    let bridged = entry.bridged.clone();
-                    tokio::spawn(actions::launch(hands, task, container, known, image, bridged));
+                    let key = entry.keys.get(&container).cloned();
+                    let start = actions::Launch { known, image, key, others: entry.bridged.clone() };
+                    tokio::spawn(actions::launch(hands, task, container, start));
                 }
             }
             Action::Restart { task, container } => {
@@ -546,7 +624,7 @@ impl<R: Runtime> Driver<R> {
             Action::Signal { task, container, signal } => self.signal(&task, &container, signal),
             Action::TearDownNetwork { task } => {
                 let entry = self.tasks.get(&task);
-                let mode = entry.and_then(|entry| Some(entry.known.as_ref()?.mode));
+                let mode = entry.and_then(|entry| Some(entry.known.as_ref()?.mode()));
                 let keys = match (mode, entry) {
                     (Some(NetworkMode::Awsvpc), _) => vec![task_id(&task)],
                     (Some(NetworkMode::Bridge), Some(entry)) => {
@@ -606,6 +684,7 @@ impl<R: Runtime> Driver<R> {
             task: state.clone(),
             payload: entry.and_then(|entry| entry.payload.clone()),
             bridged: entry.map(|entry| entry.bridged.clone()).unwrap_or_default(),
+            keys: entry.map(|entry| entry.keys.clone()).unwrap_or_default(),
         })
     }
 }
@@ -625,12 +704,6 @@ pub fn networks_of(saved: &[SavedTask]) -> (BTreeMap<String, Bridged>, BTreeSet<
         );
     }
     (bridged, tasks)
-}
-
-fn read(payload: &str) -> Result<Known, PayloadError> {
-    let task: acs::Task = json::from_slice(payload.as_bytes()).unwrap_or_default();
-    let compiled = payload::compile(&task)?;
-    Ok(Known::new(task, compiled).0)
 }
 
 /// A signal by its name, with `SIG` or without, or its number.

@@ -26,9 +26,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Where tasks ask their agent, as on ECS.
+pub const ENDPOINT_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 2);
+/// The port that ECS's agent listens on, and reserves on every host. Tasks ask port 80, which stays their own to use.
+pub const ENDPOINT_PORT: u16 = 51_679;
 
 /// What a network is for.
 #[derive(Clone, Debug)]
@@ -170,6 +175,21 @@ impl Network {
 
     fn namespace(&self, key: &str) -> String {
         format!("{}{key}", namespace_prefix(&self.0.config.name))
+    }
+
+    /// Listens for the questions of who is in a namespace.
+    ///
+    /// # Errors
+    /// When it is not there, or the kernel refuses.
+    pub fn listen(&self, key: &str) -> Result<TcpListener, NetworkError> {
+        let listening = namespace::within(&self.namespace(key), || {
+            route::add_address(&mut Socket::route()?, route::index("lo")?, ENDPOINT_ADDRESS, 32)?;
+            nft::install_endpoint(ENDPOINT_ADDRESS, ENDPOINT_PORT)?;
+            let listener = TcpListener::bind((ENDPOINT_ADDRESS, ENDPOINT_PORT))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        listening.map_err(io("listening in a network namespace"))
     }
 
     /// Makes the namespace of a task in awsvpc mode. One that is there already is taken as it is.

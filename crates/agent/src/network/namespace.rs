@@ -1,7 +1,7 @@
 //! Network namespaces, pinned by name where `ip netns` looks for them too.
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -47,6 +47,18 @@ pub fn create<B: Send>(
         let _ = remove(name);
     }
     result
+}
+
+/// Runs `work` in a namespace that is pinned, on a thread of its own.
+pub fn within<T: Send>(name: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let namespace = File::open(path(name))?;
+    thread::scope(|scope| {
+        let done = scope.spawn(|| {
+            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+            work()
+        });
+        done.join().unwrap_or_else(|_| Err(io::Error::other("the namespace's thread panicked")))
+    })
 }
 
 /// Unpins it; it goes with its last process. One that is not there is no error.

@@ -12,6 +12,14 @@
 //!         ip saddr 127.0.0.0/8 oifname BRIDGE masquerade }
 //! }
 //! ```
+//!
+//! In the namespace of a task, whose program may listen on every address at port 80 itself:
+//!
+//! ```text
+//! table ip gantry-endpoints {
+//!     chain output { type nat hook output priority dstnat; ip daddr ADDRESS tcp dport 80 dnat to ADDRESS:PORT }
+//! }
+//! ```
 
 use super::block::Ipv4Block;
 use super::netlink::{F_ACKNOWLEDGE, F_APPEND, F_CREATE, Message, Socket};
@@ -147,6 +155,17 @@ impl Table {
         batch.table(DELETE_TABLE);
         batch.commit()
     }
+}
+
+/// Leads what is asked of port 80 of an address, in the namespace of the calling thread, to another port of it.
+pub fn install_endpoint(address: Ipv4Addr, port: u16) -> io::Result<()> {
+    let mut batch = Batch::begin("gantry-endpoints")?;
+    batch.table(NEW_TABLE);
+    batch.table(DELETE_TABLE);
+    batch.table(NEW_TABLE);
+    batch.chain("output", OUTPUT, PRIORITY_DESTINATION);
+    batch.rule("output", |rule| lead(rule, address, port));
+    batch.commit()
 }
 
 impl Batch {
@@ -292,6 +311,38 @@ fn redirect(rule: &mut Message) {
     expression(rule, "lookup", |lookup| {
         lookup.text(1, MAP).be(2, REGISTER_A).be(3, REGISTER_A).be(4, 1);
     });
+    expression(rule, "nat", |nat| {
+        nat.be(1, TO_DESTINATION).be(2, libc::AF_INET as u32).be(3, REGISTER_A).be(5, REGISTER_B);
+    });
+}
+
+/// From port 80 of this address to its port `port`.
+fn lead(rule: &mut Message, address: Ipv4Addr, port: u16) {
+    const NETWORK_HEADER: u32 = 1;
+    const TRANSPORT_HEADER: u32 = 2;
+    const DESTINATION_ADDRESS: u32 = 16;
+    const L4_PROTOCOL: u32 = 16;
+    const TO_DESTINATION: u32 = 1;
+    const HTTP: u16 = 80;
+    expression(rule, "payload", |payload| {
+        payload.be(1, REGISTER_A).be(2, NETWORK_HEADER).be(3, DESTINATION_ADDRESS).be(4, 4);
+    });
+    compare(rule, REGISTER_A, true, &address.octets());
+    expression(rule, "meta", |meta| {
+        meta.be(1, REGISTER_A).be(2, L4_PROTOCOL);
+    });
+    compare(rule, REGISTER_A, true, &[libc::IPPROTO_TCP as u8]);
+    expression(rule, "payload", |payload| {
+        payload.be(1, REGISTER_A).be(2, TRANSPORT_HEADER).be(3, 2).be(4, 2);
+    });
+    compare(rule, REGISTER_A, true, &HTTP.to_be_bytes());
+    for (register, value) in [(REGISTER_A, &address.octets()[..]), (REGISTER_B, &port.to_be_bytes()[..])] {
+        expression(rule, "immediate", |immediate| {
+            immediate.be(1, register).nest(2, |data| {
+                data.attribute(VALUE, value);
+            });
+        });
+    }
     expression(rule, "nat", |nat| {
         nat.be(1, TO_DESTINATION).be(2, libc::AF_INET as u32).be(3, REGISTER_A).be(5, REGISTER_B);
     });

@@ -30,8 +30,10 @@ pub struct Traffic {
     pub tx_dropped: u64,
 }
 
-impl Traffic {
-    pub fn add(self, other: &Traffic) -> Traffic {
+impl std::ops::Add for Traffic {
+    type Output = Traffic;
+
+    fn add(self, other: Traffic) -> Traffic {
         Traffic {
             rx_bytes: self.rx_bytes + other.rx_bytes,
             rx_packets: self.rx_packets + other.rx_packets,
@@ -79,7 +81,7 @@ impl Sample {
 
     /// Of all interfaces together; `None` without any.
     pub fn traffic(&self) -> Option<Traffic> {
-        self.interfaces.values().copied().reduce(|sum, one| sum.add(&one))
+        self.interfaces.values().copied().reduce(std::ops::Add::add)
     }
 }
 
@@ -154,8 +156,21 @@ fn read_interfaces(text: &str) -> Interfaces {
     let line = |line: &str| {
         let (name, counters) = line.split_once(':')?;
         let numbers: Vec<u64> = counters.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect();
-        let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] =
-            numbers[..]
+        let [
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            _,
+            _,
+            _,
+            _,
+            tx_bytes,
+            tx_packets,
+            tx_errors,
+            tx_dropped,
+            ..,
+        ] = numbers[..]
         else {
             return None;
         };
@@ -183,7 +198,12 @@ mod tests {
         let traffic = Traffic { rx_bytes, ..Traffic::default() };
         Sample {
             at: Timestamp::from_millis(at),
-            stats: Stats { cpu_nanos, memory_bytes: 10 << 20, inactive_file_bytes: 4 << 20, ..Stats::default() },
+            stats: Stats {
+                cpu_nanos,
+                memory_bytes: 10 << 20,
+                inactive_file_bytes: 4 << 20,
+                ..Stats::default()
+            },
             host_cpu_nanos: 0,
             interfaces: BTreeMap::from([("eth0".to_owned(), traffic)]),
         }

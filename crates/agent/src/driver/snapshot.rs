@@ -1,0 +1,116 @@
+//! What the loop tells those who only show it: endpoints of tasks, telemetry.
+
+use super::container::container_id;
+use super::{Driver, Known};
+use crate::health::Report;
+use crate::runtime::{ContainerId, Runtime};
+use gantry_decide::lifecycle::DesiredStatus;
+use gantry_decide::task::NetworkMode;
+use gantry_decide::task_engine::{Exit, KnownStatus, NetworkBinding, PullTimes, Task, TaskArn, TaskPhase};
+use gantry_decide::time::Timestamp;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// Which tasks are asked for.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// All that are not over.
+    Running,
+    Task(TaskArn),
+    /// That with a container of this endpoint id.
+    Key(String),
+}
+
+/// A task at one time.
+#[derive(Clone)]
+pub struct TaskSnapshot {
+    pub arn: TaskArn,
+    pub known: Arc<Known>,
+    pub desired: DesiredStatus,
+    pub status: KnownStatus,
+    pub pull: Option<PullTimes>,
+    pub execution_stopped_at: Option<Timestamp>,
+    /// In the order of the payload.
+    pub containers: Vec<ContainerSnapshot>,
+}
+
+/// A container at one time.
+#[derive(Clone)]
+pub struct ContainerSnapshot {
+    pub name: String,
+    /// By which it asks its agent.
+    pub key: Option<String>,
+    pub id: ContainerId,
+    /// Of its first process on the host.
+    pub pid: Option<i32>,
+    pub desired: DesiredStatus,
+    pub status: KnownStatus,
+    /// Only with a health check, and after the first result.
+    pub health: Option<Report>,
+    pub image_digest: Option<String>,
+    pub bindings: Vec<NetworkBinding>,
+    /// When it first ran.
+    pub started_at: Option<Timestamp>,
+    pub restarts: u32,
+    pub exit: Option<Exit>,
+    /// Its own address, in bridge mode.
+    pub address: Option<Ipv4Addr>,
+}
+
+impl TaskSnapshot {
+    pub fn of_key(&self, key: &str) -> Option<&ContainerSnapshot> {
+        self.containers.iter().find(|container| container.key.as_deref() == Some(key))
+    }
+
+    /// A process by which a container's traffic can be seen, if it has a network that is not the host's.
+    pub fn pid_of_own_network(&self, one: &ContainerSnapshot) -> Option<i32> {
+        one.pid.filter(|_| matches!(self.known.mode(), NetworkMode::Awsvpc | NetworkMode::Bridge))
+    }
+}
+
+impl<R: Runtime> Driver<R> {
+    /// The tasks that are asked for.
+    pub(super) fn describe(&self, asked: &Asked) -> Vec<TaskSnapshot> {
+        let is_asked = |task: &Task| match asked {
+            Asked::Running => task.phase != TaskPhase::Stopped,
+            Asked::Task(arn) => task.spec.arn == *arn,
+            Asked::Key(key) => self
+                .tasks
+                .get(&task.spec.arn)
+                .is_some_and(|entry| entry.keys.values().any(|known| known == key)),
+        };
+        self.engine.tasks().filter(|task| is_asked(task)).filter_map(|task| self.snapshot(task)).collect()
+    }
+
+    fn snapshot(&self, task: &Task) -> Option<TaskSnapshot> {
+        let arn = &task.spec.arn;
+        let entry = self.tasks.get(arn)?;
+        let containers = task.containers().map(|container| {
+            let name = container.spec.name.as_str();
+            ContainerSnapshot {
+                name: name.to_owned(),
+                key: entry.keys.get(name).cloned(),
+                id: container_id(arn, name),
+                pid: entry.pids.get(name).copied().filter(|_| container.known == KnownStatus::Running),
+                desired: container.desired,
+                status: container.known,
+                health: entry.health.get(name).cloned(),
+                image_digest: container.image_digest.map(str::to_owned),
+                bindings: container.bindings.to_vec(),
+                started_at: container.started_at,
+                restarts: container.restarts,
+                exit: container.exit,
+                address: entry.bridged.get(name).map(|bridged| bridged.address),
+            }
+        });
+        Some(TaskSnapshot {
+            arn: arn.clone(),
+            known: Arc::clone(entry.known.as_ref()?),
+            desired: task.desired,
+            status: task.known(),
+            pull: task.pull_times(),
+            execution_stopped_at: task.execution_stopped_at(),
+            containers: containers.collect(),
+        })
+    }
+}

@@ -1,0 +1,57 @@
+//! What tasks can ask their agent over HTTP: who they are (metadata, versions 2 to 4), what they use (statistics), their
+//! role's credentials, and to be spared when their service shrinks.
+//!
+//! Each namespace has a listener of its own, so that a task can only ever ask for itself; tasks in the host's namespace
+//! share one on its loopback, and are told apart by ids that cannot be guessed, as everywhere.
+
+mod credentials;
+mod document;
+mod limit;
+mod protection;
+mod serve;
+mod stats;
+
+pub use credentials::Credentials;
+pub use serve::{Owner, serve};
+
+use crate::network::ENDPOINT_ADDRESS;
+use std::collections::BTreeMap;
+
+/// The variables by which a container's programs find these endpoints. `origin` is where they listen for it.
+pub fn environment(key: &str, host_port: Option<u16>, credentials: Option<&str>) -> BTreeMap<String, String> {
+    let origin = match host_port {
+        Some(port) => format!("http://127.0.0.1:{port}"),
+        None => format!("http://{ENDPOINT_ADDRESS}"),
+    };
+    let mut all = BTreeMap::from([
+        ("ECS_CONTAINER_METADATA_URI".to_owned(), format!("{origin}/v3/{key}")),
+        ("ECS_CONTAINER_METADATA_URI_V4".to_owned(), format!("{origin}/v4/{key}")),
+        ("ECS_AGENT_URI".to_owned(), format!("{origin}/api/{key}")),
+    ]);
+    if let Some(id) = credentials {
+        // SDKs put ECS's own address before a relative one, which nothing on the host answers at.
+        let (name, origin) = match host_port {
+            Some(_) => ("AWS_CONTAINER_CREDENTIALS_FULL_URI", origin.as_str()),
+            None => ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", ""),
+        };
+        all.insert(name.to_owned(), format!("{origin}/v2/credentials/{id}"));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_told_where_to_ask() {
+        let own = environment("k", None, Some("c"));
+        assert_eq!(own["ECS_CONTAINER_METADATA_URI_V4"], "http://169.254.170.2/v4/k");
+        assert_eq!(own["ECS_AGENT_URI"], "http://169.254.170.2/api/k");
+        assert_eq!(own["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"], "/v2/credentials/c");
+        let host = environment("k", Some(51_679), Some("c"));
+        assert_eq!(host["ECS_CONTAINER_METADATA_URI"], "http://127.0.0.1:51679/v3/k");
+        assert_eq!(host["AWS_CONTAINER_CREDENTIALS_FULL_URI"], "http://127.0.0.1:51679/v2/credentials/c");
+        assert!(!environment("k", None, None).keys().any(|name| name.contains("CREDENTIALS")));
+    }
+}
