@@ -85,8 +85,6 @@ pub enum Namespace {
     Host,
     /// That of another container of the task, which runs.
     Container(ContainerId),
-    /// One that is pinned, or that a process's `/proc/PID/ns` names.
-    Path(PathBuf),
 }
 
 /// A directory or file of the host in a container.

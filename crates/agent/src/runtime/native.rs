@@ -70,7 +70,8 @@ impl NativeRuntime {
     /// Ends what makes shims. Containers and their shims go on; this runtime can still be used.
     pub async fn close(&self) {
         self.0.shims.close().await;
-        removed(crate::shim::GROUP).await;
+        // Busy as long as there are shims, also of others.
+        cgroup::remove(crate::shim::GROUP);
     }
 
     fn directory(&self, id: &ContainerId) -> PathBuf {
@@ -197,7 +198,8 @@ impl Runtime for NativeRuntime {
         if let Some(shim) = self.running(id).and_then(|running| running.shim.open()).map(watch).transpose()? {
             // It has written down the end and is clearing up.
             if timeout(EXIT_FILE_WAIT, shim.readable()).await.is_err() {
-                process::signal(shim.get_ref(), libc::SIGKILL).map_err(RuntimeError::io("killing an old shim"))?;
+                process::signal(shim.get_ref(), libc::SIGKILL)
+                    .map_err(RuntimeError::io("killing an old shim"))?;
             }
         }
         let clearing = directory.clone();

@@ -103,12 +103,19 @@ impl Shims {
 
     /// Ends the spawner, and waits until it is gone. Shims go on; a later order starts another.
     pub async fn close(&self) {
-        if let Some(Spawner { socket, mut process }) = self.spawner.lock().await.take() {
-            drop(socket);
-            if timeout(SPAWN_MAX, process.wait()).await.is_err() {
+        let Some(Spawner { socket, mut process }) = self.spawner.lock().await.take() else { return };
+        let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
+        let ending = pid.and_then(|pid| watch(process::open(pid).ok()?).ok());
+        drop(socket);
+        if let Some(ending) = ending {
+            // Not by waiting for a signal, which only the runtime hears that started it.
+            let ended = timeout(SPAWN_MAX, ending.readable()).await;
+            if ended.is_err() {
                 let _ = process.start_kill();
             }
         }
+        // Collects it.
+        let _ = process.try_wait();
     }
 }
 

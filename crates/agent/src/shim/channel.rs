@@ -26,6 +26,7 @@ const TEXT_MAX: usize = 4096;
 const READY: u8 = b'r';
 const CREATE_FAILED: u8 = b'c';
 const START_FAILED: u8 = b's';
+const BORN: u8 = b'b';
 const GO: u8 = b'g';
 
 /// Two ends of a channel that keeps messages apart.
@@ -101,6 +102,18 @@ impl ToShim {
         }
     }
 
+    /// Another process goes on in place of this one.
+    pub fn born(&self, pid: i32, process: &OwnedFd) {
+        let mut message = vec![BORN];
+        message.extend_from_slice(&pid.to_ne_bytes());
+        // A shim that is gone needs to know nothing.
+        let _ = send(&self.0, &message, &[process.as_raw_fd()]);
+    }
+
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
     /// Hands a descriptor over, and asks for nothing.
     pub fn hand_over(&self, fd: OwnedFd) {
         // A shim that is gone needs nothing.
@@ -120,6 +133,20 @@ impl ToShim {
 }
 
 impl ToChild {
+    /// Waits for the process that goes on in place of the first.
+    pub fn wait_born(&self) -> Result<(i32, OwnedFd), Failure> {
+        let (message, mut fds) = self.receive()?;
+        match (message.split_first(), fds.pop()) {
+            (Some((&BORN, pid)), Some(process)) => {
+                let pid = <[u8; 4]>::try_from(pid).map(i32::from_ne_bytes);
+                pid.map(|pid| (pid, process))
+                    .map_err(|_| failed_start("a process without a number".to_owned()))
+            }
+            (Some((&kind, text)), _) => Err(failure(kind, text)),
+            (None, _) => Err((Step::Create, "the container's first process ended without a word".to_owned())),
+        }
+    }
+
     /// Waits until all but the last step is done; the terminal comes along where there is one.
     pub fn wait_ready(&self) -> Result<Option<OwnedFd>, Failure> {
         let (message, mut fds) = self.receive()?;

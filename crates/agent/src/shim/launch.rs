@@ -4,16 +4,17 @@
 //! it does anything for the container, cannot be looked into until it has become the program, and executes nothing of
 //! the container's before it has all its restrictions.
 
-use super::channel::{self, Failure, ToChild, ToShim};
-use super::mounts::Mount;
-use super::program::Program;
-use super::rootfs;
+use super::channel::{self, Failure, ToChild};
+use super::clone;
+use super::mounts::{Flags, Mount};
+use super::program::{Birth, Program};
+use super::rootfs::{self, Shared};
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::{ContainerConfig, ContainerId, Namespace, NetworkNamespace, Step, devices, spec};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -23,9 +24,6 @@ pub struct Child {
     pub process: OwnedFd,
     pub channel: ToChild,
 }
-
-/// What a copy of this process does until it is a program, in the container's root.
-type Work<'a> = dyn FnOnce(&ToShim) -> Result<std::convert::Infallible, Failure> + 'a;
 
 fn create(what: &str) -> impl Fn(io::Error) -> Failure {
     let what = what.to_owned();
@@ -38,13 +36,13 @@ pub struct Neighbour {
     pub pid: i32,
 }
 
-/// Namespaces of others that a container is to be in.
+/// Namespaces of others that a container is to be in, and what shows of them in its file system.
 #[derive(Default)]
 struct Joined {
     network: Option<File>,
     pid: Option<File>,
     ipc: Option<File>,
-    shm: Option<Mount>,
+    shared: Shared,
 }
 
 impl Joined {
@@ -52,46 +50,51 @@ impl Joined {
         config: &ContainerConfig,
         neighbour: &dyn Fn(&ContainerId) -> Option<Neighbour>,
     ) -> Result<Joined, Failure> {
-        let open = |path: PathBuf| {
-            File::open(&path).map(Some).map_err(create(&format!("the namespace {}", path.display())))
+        let open =
+            |path: PathBuf| File::open(&path).map_err(create(&format!("the namespace {}", path.display())));
+        let find = |id: &ContainerId| {
+            neighbour(id).ok_or_else(|| (Step::Create, format!("container {id} is not running")))
         };
-        let of = |namespace: &Namespace, name: &str| match namespace {
-            Namespace::Private | Namespace::Host => Ok(None),
-            Namespace::Path(path) => open(path.clone()),
-            Namespace::Container(id) => match neighbour(id) {
-                Some(Neighbour { pid }) => open(PathBuf::from(format!("/proc/{pid}/ns/{name}"))),
-                None => Err((Step::Create, format!("container {id} is not running"))),
-            },
+        let of = |neighbour: Neighbour, name: &str| {
+            open(PathBuf::from(format!("/proc/{}/ns/{name}", neighbour.pid))).map(Some)
         };
-        let network = match &config.network {
-            NetworkNamespace::Path(path) => open(path.clone())?,
-            NetworkNamespace::Host | NetworkNamespace::Isolated => None,
-        };
-        let shm = match &config.ipc {
-            Namespace::Host => Some(
-                Mount::bind_path(Path::new("/dev/shm"), super::mounts::Flags::INERT)
-                    .map_err(create("the host's /dev/shm"))?,
-            ),
-            Namespace::Container(id) => match neighbour(id) {
-                Some(neighbour) => Some(neighbours_shm(neighbour).map_err(create("the shared /dev/shm"))?),
-                None => None,
-            },
-            Namespace::Private | Namespace::Path(_) => None,
-        };
-        Ok(Joined { network, pid: of(&config.pid, "pid")?, ipc: of(&config.ipc, "ipc")?, shm })
+        let mut joined = Joined::default();
+        if let NetworkNamespace::Path(path) = &config.network {
+            joined.network = Some(open(path.clone())?);
+        }
+        if let Namespace::Container(id) = &config.pid {
+            let neighbour = find(id)?;
+            joined.pid = of(neighbour, "pid")?;
+            // Its own would have to be made by a process among those that are shared.
+            let view = view_of(neighbour, Path::new("/proc"), libc::PROC_SUPER_MAGIC);
+            joined.shared.proc = Some(view.map_err(create("the shared /proc"))?);
+        }
+        match &config.ipc {
+            Namespace::Private => {}
+            Namespace::Host => {
+                let view = Mount::bind_path(Path::new("/dev/shm"), Flags::INERT);
+                joined.shared.shm = Some(view.map_err(create("the host's /dev/shm"))?);
+            }
+            Namespace::Container(id) => {
+                let neighbour = find(id)?;
+                joined.ipc = of(neighbour, "ipc")?;
+                let view = view_of(neighbour, Path::new("/dev/shm"), libc::TMPFS_MAGIC);
+                joined.shared.shm = Some(view.map_err(create("the shared /dev/shm"))?);
+            }
+        }
+        Ok(joined)
     }
 }
 
-/// A view of another container's `/dev/shm`, taken by a process that goes there for it.
-fn neighbours_shm(neighbour: Neighbour) -> io::Result<Mount> {
+/// A view of a file system of this kind in another container, taken by a process that goes there for it.
+fn view_of(neighbour: Neighbour, path: &Path, kind: libc::c_long) -> io::Result<Mount> {
     let mounts = File::open(format!("/proc/{}/ns/mnt", neighbour.pid))?;
     let (ours, theirs) = channel::pair()?;
-    let child = copy(CloneFlags::empty().bits().cast_unsigned().into(), None)?;
-    let Some(child) = child else {
+    let Some((pid, _)) = clone::child(0, None)? else {
         drop(ours);
         let taken = setns(&mounts, CloneFlags::CLONE_NEWNS)
             .map_err(io::Error::from)
-            .and_then(|()| Mount::bind_path(Path::new("/dev/shm"), super::mounts::Flags::INERT));
+            .and_then(|()| Mount::view(path, Flags::INERT));
         match taken {
             Ok(view) => theirs.hand_over(view.into()),
             Err(error) => theirs.fail(&(Step::Create, error.to_string())),
@@ -101,10 +104,11 @@ fn neighbours_shm(neighbour: Neighbour) -> io::Result<Mount> {
     drop(theirs);
     let taken = ours.wait_ready();
     // It has ended, or is about to.
-    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child.0), None);
+    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
     match taken {
-        Ok(Some(view)) => Ok(view.into()),
-        Ok(None) => Err(io::Error::other("it is not there")),
+        // The container may have put something else there.
+        Ok(Some(view)) if rustix::fs::fstatfs(&view)?.f_type == kind => Ok(view.into()),
+        Ok(_) => Err(io::Error::other("it is not there")),
         Err((_, text)) => Err(io::Error::other(text)),
     }
 }
@@ -179,14 +183,8 @@ pub fn container(
 ) -> Result<Child, Failure> {
     let joined = Joined::open(config, neighbour)?;
     let mut flags = CloneFlags::CLONE_NEWNS;
-    match (&config.pid, &joined.pid) {
-        (Namespace::Private, _) => flags |= CloneFlags::CLONE_NEWPID,
-        (_, Some(namespace)) => {
-            // Takes effect for the next process.
-            setns(namespace, CloneFlags::CLONE_NEWPID)
-                .map_err(|error| create("the shared process namespace")(error.into()))?;
-        }
-        (_, None) => {}
+    if config.pid == Namespace::Private {
+        flags |= CloneFlags::CLONE_NEWPID;
     }
     if config.ipc == Namespace::Private {
         flags |= CloneFlags::CLONE_NEWIPC;
@@ -198,18 +196,20 @@ pub fn container(
         NetworkNamespace::Isolated => flags |= CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET,
     }
     let own_name = flags.contains(CloneFlags::CLONE_NEWUTS);
-    process(flags, groups, move |shim| {
+    let birth = if joined.pid.is_some() { Birth::Last } else { Birth::First };
+    process(flags, groups, birth, program, move || {
         set_up(config, groups, &joined, own_name).map_err(create("setting up namespaces"))?;
-        rootfs::enter(directory, config, &groups.all, joined.shm.as_ref())
-            .map_err(|text| (Step::Create, text))?;
-        program.become_it(shim)
+        rootfs::enter(directory, config, &groups.all, &joined.shared).map_err(|text| (Step::Create, text))
     })
 }
 
 fn set_up(config: &ContainerConfig, groups: &Groups, joined: &Joined, own_name: bool) -> io::Result<()> {
-    for (namespace, kind) in
-        [(&joined.network, CloneFlags::CLONE_NEWNET), (&joined.ipc, CloneFlags::CLONE_NEWIPC)]
-    {
+    for (namespace, kind) in [
+        (&joined.network, CloneFlags::CLONE_NEWNET),
+        (&joined.ipc, CloneFlags::CLONE_NEWIPC),
+        // Takes effect for the next process.
+        (&joined.pid, CloneFlags::CLONE_NEWPID),
+    ] {
         if let Some(namespace) = namespace {
             setns(namespace, kind)?;
         }
@@ -250,84 +250,76 @@ fn loopback_up() -> io::Result<()> {
 
 /// Makes a process beside a container's own, which `first` is a descriptor of.
 pub fn beside(groups: &Groups, first: &OwnedFd, program: Program<'_>) -> Result<Child, Failure> {
-    setns(first, CloneFlags::CLONE_NEWPID)
-        .map_err(|error| create("the container's process namespace")(error.into()))?;
-    process(CloneFlags::empty(), groups, move |shim| {
+    process(CloneFlags::empty(), groups, Birth::Last, program, move || {
         groups.join().map_err(create("joining the control group"))?;
-        let rest = CloneFlags::CLONE_NEWNS
+        let all = CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWUTS
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWCGROUP;
-        setns(first, rest).map_err(|error| create("the container's namespaces")(error.into()))?;
-        std::env::set_current_dir("/").map_err(create("the container's root"))?;
-        program.become_it(shim)
+        setns(first, all).map_err(|error| create("the container's namespaces")(error.into()))?;
+        std::env::set_current_dir("/").map_err(create("the container's root"))
     })
 }
 
-fn process<'a>(
+/// Makes a process that does the work, which takes it to the container's root and namespaces, and becomes the program.
+fn process(
     flags: CloneFlags,
     groups: &Groups,
-    work: impl FnOnce(&ToShim) -> Result<std::convert::Infallible, Failure> + 'a,
+    birth: Birth,
+    program: Program<'_>,
+    work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<Child, Failure> {
-    let work: Box<Work<'a>> = Box::new(work);
     let (ours, theirs) = channel::pair().map_err(create("a channel to the container"))?;
-    let made = copy(flags.bits().cast_unsigned().into(), groups.unified.as_ref())
+    let made = clone::child(flags.bits().cast_unsigned().into(), groups.unified.as_ref())
         .map_err(create("making the container's first process"))?;
     if let Some((pid, process)) = made {
-        return Ok(Child { pid, process, channel: ours });
+        drop(theirs);
+        let born = match birth {
+            Birth::First => Ok((pid, process)),
+            Birth::Last => {
+                let born = ours.wait_born();
+                // It has nothing more to do, whatever came of it.
+                let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+                born
+            }
+        };
+        return born.map(|(pid, process)| Child { pid, process, channel: ours });
     }
     drop(ours);
-    let prepared = || -> io::Result<()> {
+    let prepare = || -> io::Result<()> {
         nix::sys::prctl::set_dumpable(false)?;
-        nix::unistd::setsid()?;
         // Modes are meant as they are written here.
         nix::sys::stat::umask(nix::sys::stat::Mode::empty());
         Ok(())
     };
-    let result = prepared().map_err(create("preparing the first process")).and_then(|()| work(&theirs));
-    let Err(failure) = result;
+    let done = prepare().map_err(create("preparing the first process")).and_then(|()| {
+        work()?;
+        let mut kept = program.descriptors();
+        kept.push(theirs.as_raw_fd());
+        close_all_but(kept).map_err(create("closing what is the host's"))?;
+        program.become_it(&theirs, birth)
+    });
+    let Err(failure) = done;
     theirs.fail(&failure);
     std::process::exit(127)
 }
 
-/// clone3(2) like fork(2), with namespaces and, in version 2, into a control group. `None` in the copy.
-fn copy(flags: u64, group: Option<&File>) -> io::Result<Option<(i32, OwnedFd)>> {
-    const INTO_GROUP: u64 = 1 << 33;
-    #[repr(C)]
-    #[derive(Default)]
-    struct Arguments {
-        flags: u64,
-        pidfd: u64,
-        child_tid: u64,
-        parent_tid: u64,
-        exit_signal: u64,
-        stack: u64,
-        stack_size: u64,
-        tls: u64,
-        set_tid: u64,
-        set_tid_size: u64,
-        cgroup: u64,
+/// Closes all descriptors but input, outputs, and these. Those that own others are never dropped: the process goes on to
+/// execute its program, or exits.
+fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut from = 3;
+    for fd in kept.into_iter().chain([RawFd::MAX]) {
+        if fd > from {
+            // SAFETY: takes numbers only; see above for who thinks to own them.
+            let closed = unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) };
+            if closed != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        from = from.max(fd.saturating_add(1));
     }
-    let mut process: libc::c_int = -1;
-    let mut arguments = Arguments {
-        flags: flags | libc::CLONE_PIDFD as u64,
-        pidfd: std::ptr::from_mut(&mut process) as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..Arguments::default()
-    };
-    if let Some(group) = group {
-        arguments.flags |= INTO_GROUP;
-        arguments.cgroup = group.as_raw_fd() as u64;
-    }
-    // SAFETY: the structure is as large as said; the copy shares no memory, and this process has one thread.
-    let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut arguments), size_of::<Arguments>())
-    };
-    match pid {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(None),
-        // SAFETY: the descriptor was just made, and is nobody else's.
-        pid => Ok(Some((pid as i32, unsafe { OwnedFd::from_raw_fd(process) }))),
-    }
+    Ok(())
 }

@@ -12,6 +12,7 @@
 
 mod beside;
 mod channel;
+mod clone;
 mod init;
 mod keeper;
 mod launch;

@@ -97,6 +97,14 @@ impl Mount {
         Ok(mount)
     }
 
+    /// A second view of a file system's place, without what is mounted below it.
+    pub fn view(path: &Path, flags: Flags) -> io::Result<Mount> {
+        let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let mount = Mount(open_tree(CWD, path, how)?);
+        mount.restrict(flags)?;
+        Ok(mount)
+    }
+
     /// A second view of a path of this process.
     pub fn bind_path(path: &Path, flags: Flags) -> io::Result<Mount> {
         Mount::bind(CWD, path, flags)

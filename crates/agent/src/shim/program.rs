@@ -3,13 +3,13 @@
 
 use super::channel::{Failure, ToShim, failed_start};
 use super::user;
-use super::{init, terminal};
+use super::{clone, init, terminal};
 use crate::runtime::spec::{self, Privileges, User};
 use crate::runtime::{ContainerConfig, Step, seccomp};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 /// What a program reads from and writes to.
@@ -18,6 +18,16 @@ pub enum Streams {
     Pipes([OwnedFd; 3]),
     /// One terminal of so many rows and columns; `console` makes it the container's `/dev/console` too.
     Terminal { size: (u16, u16), console: bool },
+}
+
+/// When the process that executes the program is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// It does everything itself.
+    First,
+    /// As the last step, by a process in between, which ends then. That is for process namespaces where others see it:
+    /// who may trace processes there must find none that can do more than the container, or has something of the host's.
+    Last,
 }
 
 /// A program to become.
@@ -35,11 +45,19 @@ pub struct Program<'a> {
 }
 
 impl Program<'_> {
+    /// What it holds until it is executed.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        match &self.streams {
+            Streams::Pipes(pipes) => pipes.iter().map(AsRawFd::as_raw_fd).collect(),
+            Streams::Terminal { .. } => Vec::new(),
+        }
+    }
+
     /// Becomes the program once the shim agrees. Called in the container's root and namespaces, with all rights.
     ///
     /// # Errors
     /// When it cannot; otherwise there is no return.
-    pub fn become_it(self, shim: &ToShim) -> Result<std::convert::Infallible, Failure> {
+    pub fn become_it(self, shim: &ToShim, birth: Birth) -> Result<std::convert::Infallible, Failure> {
         let create = |what: &str| {
             let what = what.to_owned();
             move |error: io::Error| (Step::Create, format!("{what}: {error}"))
@@ -68,6 +86,17 @@ impl Program<'_> {
         };
         let file = found.as_ref().map(|file| file.to_string_lossy().into_owned());
         let (args, env) = (words(self.args)?, words(&env)?);
+        if birth == Birth::Last {
+            // A child of the shim, as if the shim itself had made it.
+            if let Some((pid, process)) = clone::sibling().map_err(create("making the process"))? {
+                shim.born(pid, &process);
+                std::process::exit(0);
+            }
+        }
+        nix::unistd::setsid().map_err(|error| create("beginning a session")(error.into()))?;
+        if matches!(self.streams, Streams::Terminal { .. }) {
+            terminal::take(&io::stdin()).map_err(create("taking the terminal"))?;
+        }
         shim.ready(master);
         if self.init {
             init::split(file.is_some()).map_err(create("starting the first process"))?;
@@ -92,7 +121,6 @@ impl Program<'_> {
                 if *console {
                     terminal::make_console(&terminal.program)?;
                 }
-                terminal::take(&terminal.program)?;
                 for number in 0..3 {
                     replace(&terminal.program, number)?;
                 }

@@ -5,7 +5,7 @@ use super::mounts::{Flags, Mount, Root};
 use super::overlay;
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::spec::{self, MASKED, READ_ONLY};
-use crate::runtime::{ContainerConfig, NetworkNamespace, TmpfsMount};
+use crate::runtime::{ContainerConfig, Namespace, NetworkNamespace, TmpfsMount};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{FileType, Mode, OFlags, fstat, mkdirat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
@@ -31,6 +31,17 @@ const OWN: [&str; 5] = ["pts", "shm", "mqueue", "console", "fd"];
 /// What Docker lets users without rights do in networks that are not the host's: serve on every port, and ping.
 const UNPRIVILEGED: [(&str, &str); 2] =
     [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+/// Parameters of System V's objects.
+const OF_IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
 /// Devices of the host that a privileged container gets, and how deep they lie: far beyond what `/dev` holds.
 const HOST_NODES_MAX: usize = 4096;
 const HOST_NODES_DEPTH: usize = 4;
@@ -40,12 +51,19 @@ fn doing(what: &str) -> impl FnOnce(io::Error) -> String {
     move |error| format!("{what}: {error}")
 }
 
-/// Builds it, and makes it the root of the calling process. `shm` is another container's `/dev/shm`.
+/// What of the file system goes with namespaces that are shared: another container's, or the host's.
+#[derive(Debug, Default)]
+pub struct Shared {
+    pub proc: Option<Mount>,
+    pub shm: Option<Mount>,
+}
+
+/// Builds it, and makes it the root of the calling process.
 pub fn enter(
     directory: &Path,
     config: &ContainerConfig,
     groups: &Hierarchies,
-    shm: Option<&Mount>,
+    shared: &Shared,
 ) -> Result<(), String> {
     // Nothing that is mounted here shows on the host, and nothing there shows here.
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
@@ -54,7 +72,7 @@ pub fn enter(
     overlay::mount(directory, config.layers.len())?;
     let root = Root::open(&directory.join("rootfs")).map_err(doing("the root file system"))?;
     let null = host_null().map_err(doing("the host's /dev/null"))?;
-    kernel_file_systems(&root, config, groups, shm)?;
+    kernel_file_systems(&root, config, groups, shared)?;
     files_and_volumes(&root, directory, config)?;
     if !config.privileged {
         mask(&root, &null)?;
@@ -69,20 +87,28 @@ fn kernel_file_systems(
     root: &Root,
     config: &ContainerConfig,
     groups: &Hierarchies,
-    shm: Option<&Mount>,
+    shared: &Shared,
 ) -> Result<(), String> {
-    let proc = Mount::new("proc", &[], Flags::INERT).map_err(doing("/proc"))?;
+    let own;
+    let proc = match &shared.proc {
+        Some(proc) => proc,
+        None => {
+            own = Mount::new("proc", &[], Flags::INERT).map_err(doing("/proc"))?;
+            &own
+        }
+    };
     if config.network != NetworkNamespace::Host {
         for (name, value) in UNPRIVILEGED {
             // Kernels are built without.
-            let _ = set_parameter(&proc, name, value);
+            let _ = set_parameter(proc, name, value);
         }
     }
     // Before any volume is there, and through the mount itself: no name can lead elsewhere.
     for (name, value) in &config.sysctls {
-        set_parameter(&proc, name, value).map_err(|error| format!("sysctl {name}={value}: {error}"))?;
+        check_parameter(config, name)?;
+        set_parameter(proc, name, value).map_err(|error| format!("sysctl {name}={value}: {error}"))?;
     }
-    attach_plain(root, &proc, "proc")?;
+    attach_plain(root, proc, "proc")?;
 
     let suid = Flags { no_suid: true, ..Flags::default() };
     let dev = Mount::new("tmpfs", &[("mode", "755"), ("size", "65536k")], suid).map_err(doing("/dev"))?;
@@ -92,7 +118,7 @@ fn kernel_file_systems(
     let pts = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
     let pts = Mount::new("devpts", &pts, exec).map_err(doing("/dev/pts"))?;
     attach_plain(root, &pts, "dev/pts")?;
-    match shm {
+    match &shared.shm {
         Some(shm) => attach_plain(root, shm, "dev/shm")?,
         None => {
             let size = config.shm_size.to_string();
@@ -144,6 +170,24 @@ fn attach_plain(root: &Root, mount: &Mount, path: &str) -> Result<(), String> {
         other => other.map_err(Into::into),
     };
     place.and_then(|place| mount.attach(place)).map_err(|error| format!("/{path}: {error}"))
+}
+
+/// Only what belongs to a namespace of the container's own: all else would be the host's. As Docker has it, and with
+/// its words.
+fn check_parameter(config: &ContainerConfig, name: &str) -> Result<(), String> {
+    let name = name.replace('/', ".");
+    let of_ipc = OF_IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.");
+    if of_ipc && config.ipc == Namespace::Host {
+        return Err(format!("sysctl \"{name}\" is not allowed in host ipc namespace"));
+    }
+    if name.starts_with("net.") && config.network == NetworkNamespace::Host {
+        return Err(format!("sysctl \"{name}\" is not allowed in host net namespace"));
+    }
+    let of_name = name == "kernel.domainname" && config.network != NetworkNamespace::Host;
+    if of_ipc || of_name || name.starts_with("net.") {
+        return Ok(());
+    }
+    Err(format!("sysctl \"{name}\" is not in a separate kernel namespace"))
 }
 
 fn set_parameter(proc: &Mount, name: &str, value: &str) -> io::Result<()> {

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 /// The control group of spawners and shims. Not the agent's: a service manager that ends the agent by its group must not
 /// end them.
 pub const GROUP: &str = "/gantry-shims";
+const JOIN_TRIES: usize = 3;
 /// The argument of a spawner that has started itself once more: see [`seal`].
 const SEALED: &str = "sealed";
 
@@ -119,7 +120,12 @@ fn handle_children(handler: SigHandler) -> io::Result<()> {
 /// Where that is not possible shims stay with the agent, which is right for who gave the agent a group of its own.
 fn leave_agents_group() {
     if let Ok(hierarchies) = Hierarchies::of_host() {
-        let _ = hierarchies.make(GROUP).and_then(|()| hierarchies.join(GROUP));
+        // Another agent that ends may remove it in between.
+        for _ in 0..JOIN_TRIES {
+            if hierarchies.make(GROUP).and_then(|()| hierarchies.join(GROUP)).is_ok() {
+                break;
+            }
+        }
     }
 }
 

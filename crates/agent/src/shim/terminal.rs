@@ -49,7 +49,7 @@ pub fn resize(terminal: &impl AsFd, (rows, columns): (u16, u16)) -> io::Result<(
 }
 
 /// Makes it the terminal of the calling process's session.
-pub fn take(terminal: &OwnedFd) -> io::Result<()> {
+pub fn take(terminal: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: takes numbers only.
     check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
 }
@@ -57,7 +57,13 @@ pub fn take(terminal: &OwnedFd) -> io::Result<()> {
 /// Has it appear as `/dev/console` too, where some programs write.
 pub fn make_console(terminal: &OwnedFd) -> io::Result<()> {
     let view = Mount::bind(terminal, Path::new(""), Flags::default())?;
-    Root::open(Path::new("/"))?.attach(&view, "dev/console")
+    let root = Root::open(Path::new("/"))?;
+    let place = match root.find_plain("dev/console") {
+        Err(rustix::io::Errno::NOENT) => root.place("dev/console", false)?,
+        // A link there, in a volume over /dev, is an error: what it leads to must stay as it is.
+        other => other?,
+    };
+    view.attach(place)
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

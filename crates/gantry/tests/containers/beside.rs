@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The probe's program with another task: see [`probe`].
-fn request(config: &ContainerConfig, task: &str) -> ExecRequest {
+pub fn request(config: &ContainerConfig, task: &str) -> ExecRequest {
     ExecRequest {
         args: config.args.clone(),
         env: vec![format!("PROBE={task}")],
@@ -33,7 +33,7 @@ async fn started(bench: &Bench, config: ContainerConfig) -> (ContainerId, Contai
 }
 
 /// What it wrote to its outputs, and its exit code.
-async fn all_of(mut exec: Exec) -> (BTreeMap<String, String>, String, i32) {
+pub async fn all_of(mut exec: Exec) -> (BTreeMap<String, String>, String, i32) {
     exec.stdin.shutdown().await.unwrap();
     drop(exec.stdin);
     let (mut out, mut err) = (String::new(), String::new());
@@ -181,13 +181,20 @@ async fn dropping_it_kills_what_it_started() {
         assert!(count > 0, "{text}");
         text.push_str(&String::from_utf8_lossy(&bytes[..count]));
     }
-    assert_eq!(members(&bench).len(), 3);
+    let become_members = async |count: usize| {
+        let start = Instant::now();
+        while members(&bench).len() != count {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "{count} are to be there: {:?}",
+                members(&bench)
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    become_members(3).await;
     drop(exec);
-    let start = Instant::now();
-    while members(&bench).len() > 1 {
-        assert!(start.elapsed() < Duration::from_secs(10), "processes are left");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    become_members(1).await;
 }
 
 #[tokio::test]

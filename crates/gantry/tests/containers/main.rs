@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod beside;
+mod escapes;
 mod failures;
 mod first;
 mod inside;
@@ -112,6 +113,7 @@ impl Drop for Bench {
                 for (id, _) in runtime.list().await.unwrap() {
                     runtime.remove(&id).await.unwrap();
                 }
+                runtime.close().await;
             });
         });
         clean.join().unwrap();
