@@ -69,6 +69,7 @@ class Host:
         """Runs a task of these containers; its ARN. The first container is `app`, and essential."""
         definitions = [{"name": "app" if i == 0 else f"app{i}", "image": IMAGE, "memory": 32, "essential": i == 0, **c}
                        for i, c in enumerate(containers)]
+        definitions = [{name: value for name, value in d.items() if value is not None} for d in definitions]
         definition = {"family": "tools", "networkMode": "bridge", "containerDefinitions": definitions, **(task or {})}
         return run(self.ecs, definition, **arguments)
 
@@ -278,3 +279,123 @@ def test_a_task_protects_itself(host):
     protected = host.ecs.get_task_protection(cluster="default", tasks=[arn])["protectedTasks"][0]
     assert protected["protectionEnabled"] and shown[1]["TaskArn"] == arn and "ExpirationDate" in shown[1]
     host.ecs.delete_service(service="protected", force=True)
+
+
+def check(command, **more):
+    return {"healthCheck": {"command": command, "interval": 5, "timeout": 2, "retries": 1, **more}}
+
+
+def test_health_is_checked_and_waited_for(host):
+    arn = host.start(
+        sh("cat /shared/ready; exec sleep 100", dependsOn=[{"containerName": "app1", "condition": "HEALTHY"}],
+           mountPoints=[{"sourceVolume": "shared", "containerPath": "/shared"}], **check(["CMD", "/bin/true"])),
+        sh("sleep 2; echo by then > /shared/ready; exec sleep 100",
+           mountPoints=[{"sourceVolume": "shared", "containerPath": "/shared"}],
+           **check(["CMD-SHELL", "test -e /shared/ready || exit 1"], startPeriod=10)),
+        task={"volumes": [{"name": "shared", "host": {}}]})
+    assert until(lambda: host.lines(arn), seconds=30) == ["by then"]
+    healthy = until(lambda: describe(host.ecs, arn)["healthStatus"] == "HEALTHY" and describe(host.ecs, arn))
+    assert [c["healthStatus"] for c in healthy["containers"]] == ["HEALTHY", "HEALTHY"]
+    host.ecs.stop_task(task=arn)
+
+
+def test_an_unhealthy_task_of_a_service_is_replaced(host):
+    definition = {"family": "sick", "containerDefinitions": [
+        {"name": "app", "image": IMAGE, "memory": 32, **sh("exec sleep 1000"),
+         **check(["CMD-SHELL", "echo not well; exit 3"])}]}
+    registered = host.ecs.register_task_definition(**definition)["taskDefinition"]["taskDefinitionArn"]
+    host.ecs.create_service(serviceName="sick", taskDefinition=registered, desiredCount=1, deploymentConfiguration={
+        "minimumHealthyPercent": 0, "maximumPercent": 100})
+    first = until(lambda: host.ecs.list_tasks(serviceName="sick")["taskArns"])[0]
+    gone = until(lambda: describe(host.ecs, first)["lastStatus"] == "STOPPED" and describe(host.ecs, first), seconds=60)
+    assert gone["stoppedReason"] == "Task failed container health checks"
+    assert gone["healthStatus"] == "UNHEALTHY" and gone["stopCode"] == "ServiceSchedulerInitiated"
+    events = [e["message"] for e in host.ecs.describe_services(services=["sick"])["services"][0]["events"]]
+    assert f"(service sick) (task {first.split('/')[-1]}) failed container health checks." in events
+    host.ecs.delete_service(service="sick", force=True)
+
+
+def test_a_dependency_that_cannot_be_met_ends_the_task(host):
+    stopped = host.fails(containers=[
+        sh("exec sleep 100", dependsOn=[{"containerName": "app1", "condition": "SUCCESS"}]), sh("exit 4")])
+    assert stopped["containers"][0]["reason"].startswith("CannotStartContainerError: dependency graph: ")
+    assert stopped["containers"][0]["exitCode"] == 143
+    stopped = host.fails(containers=[
+        sh("exec sleep 100", dependsOn=[{"containerName": "app1", "condition": "COMPLETE"}]),
+        sh("exec sleep 100", startTimeout=2)])
+    assert stopped["containers"][0]["reason"].startswith("CannotStartContainerError: dependency graph: ")
+
+
+def test_a_container_may_take_its_time_to_stop(host):
+    arn = host.start(sh("trap 'sleep 3; echo done; exit 5' TERM; echo up; while true; do sleep 0.1; done", stopTimeout=10))
+    until(lambda: host.lines(arn))
+    host.ecs.stop_task(task=arn)
+    assert host.end(arn)["containers"][0]["exitCode"] == 5 and host.lines(arn) == ["up", "done"]
+    arn = host.start(sh("trap '' TERM; echo up; while true; do sleep 0.1; done", stopTimeout=2))
+    until(lambda: host.lines(arn))
+    host.ecs.stop_task(task=arn)
+    assert host.end(arn)["containers"][0]["exitCode"] == 137
+
+
+def test_linux_parameters(host):
+    linux = {"initProcessEnabled": True, "sharedMemorySize": 8, "tmpfs": [
+        {"containerPath": "/memory", "size": 4, "mountOptions": ["noexec", "mode=750"]}],
+        "devices": [{"hostPath": "/dev/kmsg", "containerPath": "/dev/words", "permissions": ["read"]}],
+        "capabilities": {"add": ["SYS_TIME"], "drop": ["CHOWN"]}}
+    said = host.says(
+        "head -c 100 /proc/1/cmdline; echo; df -k /dev/shm /memory; stat -c %a,%F /memory; stat -c %F /dev/words; "
+        "touch /tmp/x; chown 1 /tmp/x 2>/dev/null || echo no chown; grep CapEff /proc/self/status", linuxParameters=linux)
+    assert "sh -c" not in said[0].replace("\0", " "), said
+    sizes = {line.split()[-1]: line.split()[1] for line in said if line.endswith(("/dev/shm", "/memory"))}
+    assert sizes == {"/dev/shm": "8192", "/memory": "4096"}, said
+    assert "750,directory" in said and "character special file" in said and "no chown" in said
+    effective = int(said[-1].split()[1], 16)
+    assert effective & 1 << 25 and not effective & 1
+
+
+def test_limits_and_settings(host):
+    said = host.says(
+        "ulimit -n; cat /proc/sys/net/core/somaxconn; touch /x 2>/dev/null || echo read-only; grep NoNewPrivs /proc/self/status",
+        ulimits=[{"name": "nofile", "softLimit": 321, "hardLimit": 400}],
+        systemControls=[{"namespace": "net.core.somaxconn", "value": "77"}], readonlyRootFilesystem=True,
+        dockerSecurityOptions=["no-new-privileges"])
+    assert said[:3] == ["321", "77", "read-only"] and said[3].split() == ["NoNewPrivs:", "1"]
+
+
+def test_terminals_and_open_input(host):
+    assert host.says("test -t 0 && test -t 1 && echo terminal", pseudoTerminal=True) == ["terminal"]
+    assert host.says("test -t 0 || echo none; cat && echo its end") == ["none", "its end"]
+    arn = host.start(sh("cat; echo its end", interactive=True))
+    wait(host.ecs, "tasks_running", tasks=[arn])
+    time.sleep(1)
+    assert host.lines(arn) == []
+    host.ecs.stop_task(task=arn)
+
+
+@pytest.mark.parametrize("mode", ["bridge", "host"])
+def test_processes_and_shared_memory_of_a_task(host, mode):
+    said = host.says(
+        "echo of one > /dev/shm/note; sleep 2; ps; cat /dev/shm/answer",
+        task={"pidMode": "task", "ipcMode": "task", "networkMode": mode},
+        beside=[sh("while ! test -e /dev/shm/note; do sleep 0.1; done; cat /dev/shm/note > /dev/shm/answer; exec sleep 98")])
+    assert said[-1] == "of one" and any("sleep 98" in line for line in said), said
+    own = host.says("ps; ls /dev/shm")
+    assert not any("sleep 98" in line for line in own)
+    host_wide = host.says("ps", task={"pidMode": "host", "ipcMode": "host"})
+    assert any("gantry" in line for line in host_wide)
+
+
+def test_a_tasks_size_is_a_limit_for_all_its_containers(host):
+    eater = sh("i=xxxxxxxx; while test ${#i} -lt 30000000; do i=$i$i; done; echo full; sleep 3", memory=None)
+    task = {"cpu": "128", "memory": "128"}
+    assert host.says(eater["command"][0], task=task, memory=None) == ["full"]
+    both = host.end(host.start(eater, eater, task={"cpu": "128", "memory": "60"}))
+    assert 137 in [c.get("exitCode") for c in both["containers"]], both["containers"]
+    # Of CPU too: an eighth of a core does in a second what takes a whole one an eighth.
+    count = "i=0; while test $i -lt 100000; do i=$((i+1)); done; read up rest < /proc/uptime; echo $up"
+    def seconds(task):
+        arn = host.start(sh("read up rest < /proc/uptime; echo $up; " + count, memory=None), task=task)
+        host.end(arn)
+        begin, end = map(float, host.lines(arn))
+        return end - begin
+    assert seconds({"cpu": "128", "memory": "64"}) > 3 * seconds({"cpu": "1024", "memory": "64"})
