@@ -186,6 +186,27 @@ pub async fn restart<R: Runtime>(
     hands.tell(input).await;
 }
 
+/// Makes what has to be made of a container's volumes.
+async fn provide<R: Runtime>(
+    hands: &Hands<R>,
+    arn: &TaskArn,
+    mounts: &[volumes::Mount],
+    image: &LocalImage,
+) -> Result<(), Failure> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    let _one_at_a_time = hands.volumes.lock().await;
+    let (mounts, layers) = (mounts.to_vec(), image.layers.clone());
+    let scratch = hands.config.data_dir.join(volumes::SCRATCH).join(task_id(arn));
+    let provided = tokio::task::spawn_blocking(move || {
+        mounts.iter().try_for_each(|mount| volumes::provide(mount, &layers, &scratch))
+    });
+    let panicked =
+        |error: tokio::task::JoinError| Failure::new(FailureKind::InvalidVolumeError, error.to_string());
+    provided.await.unwrap_or_else(|error| Err(panicked(error)))
+}
+
 async fn try_launch<R: Runtime>(
     hands: &Arc<Hands<R>>,
     arn: &TaskArn,
@@ -201,12 +222,12 @@ async fn try_launch<R: Runtime>(
     let id = container_id(arn, name);
     let links = links(known.task(), payload, others)?;
     let mounts = volumes::mounts(&hands.config, arn, known.task(), payload)?;
-    for mount in &mounts {
-        volumes::provide(mount)?;
-    }
+    provide(hands, arn, &mounts, image).await?;
     make_group(hands, arn, known).await?;
     let mut bridged = None;
     let (network, own) = match known.mode() {
+        // As Docker has it, whatever the task's mode is.
+        _ if docker.config.network_disabled == Some(true) => (NetworkNamespace::Isolated, None),
         NetworkMode::Awsvpc => {
             let path = hands.network.path(&task_id(arn));
             let own = interface(known.task()).map(|(i, host)| (i.address.to_string(), host));
@@ -229,7 +250,7 @@ async fn try_launch<R: Runtime>(
     };
     let host_port = (known.mode() == NetworkMode::Host).then_some(hands.host_port);
     // Without a network there is no way to the agent.
-    let key = key.as_deref().filter(|_| known.mode() != NetworkMode::None);
+    let key = key.as_deref().filter(|_| network != NetworkNamespace::Isolated);
     let endpoints = key.map(|key| endpoints::environment(key, host_port, known.role_credentials()));
     let parts = Parts {
         config: &hands.config,

@@ -8,6 +8,7 @@ mod known;
 mod links;
 pub mod reach;
 mod saver;
+mod seed;
 mod snapshot;
 pub mod volumes;
 
@@ -72,6 +73,8 @@ pub struct Hands<R> {
     pub credentials: Credentials,
     /// A container's health has changed.
     pub health_news: Notify,
+    /// One volume is made at a time: containers of a task that start at once may share one.
+    volumes: tokio::sync::Mutex<()>,
     /// By the key of the namespace that they are in.
     listeners: Mutex<BTreeMap<String, Held>>,
     events: mpsc::Sender<Input>,
@@ -101,6 +104,7 @@ impl<R: Runtime> Hands<R> {
             usage: Usage::new(runtime.clone()),
             credentials: Credentials::default(),
             health_news: Notify::new(),
+            volumes: tokio::sync::Mutex::default(),
             listeners: Mutex::default(),
             config,
             runtime,

@@ -5,6 +5,7 @@
 //! operator may also make one.
 
 use super::container::task_id;
+use super::seed::seed;
 use crate::config::AgentConfig;
 use crate::runtime::BindMount;
 use gantry_api::acs;
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// In the agent's directory: volumes of single tasks.
 pub const TASK_VOLUMES: &str = "volumes";
+/// In the agent's directory: where images are looked into for what volumes begin with.
+pub const SCRATCH: &str = "seeds";
 /// In the agent's directory: volumes that outlive tasks.
 pub const SHARED_VOLUMES: &str = "shared-volumes";
 
@@ -156,20 +159,24 @@ fn docker_volume(
     }
 }
 
-/// Makes what has to be made of a mount's source.
+/// Makes what has to be made of a mount's source, for an image of these layers. `scratch` is a directory that is not
+/// there.
 ///
 /// # Errors
 /// When it cannot be, or is not there.
-pub fn provide(mount: &Mount) -> Result<(), Failure> {
+pub fn provide(mount: &Mount, layers: &[PathBuf], scratch: &Path) -> Result<(), Failure> {
     let source = &mount.bind.source;
     let failed =
         |text: String| Failure::new(FailureKind::InvalidVolumeError, format!("{}: {text}", source.display()));
-    match mount.kind {
-        Kind::Existing if Path::new(source).exists() => Ok(()),
-        Kind::Existing => Err(failed("no such directory".to_owned())),
-        Kind::HostPath | Kind::Volume if source.exists() => Ok(()),
-        Kind::HostPath | Kind::Volume => {
-            std::fs::create_dir_all(source).map_err(|error| failed(error.to_string()))
-        }
-    }
+    let made = match mount.kind {
+        Kind::Existing if source.exists() => Ok(()),
+        Kind::Existing => return Err(failed("no such directory".to_owned())),
+        Kind::HostPath if source.exists() => Ok(()),
+        Kind::HostPath => std::fs::create_dir_all(source),
+        Kind::Volume => std::fs::create_dir_all(source).and_then(|()| {
+            let is_empty = std::fs::read_dir(source)?.next().is_none();
+            if is_empty { seed(layers, &mount.bind.target, source, scratch) } else { Ok(()) }
+        }),
+    };
+    made.map_err(|error| failed(error.to_string()))
 }

@@ -24,6 +24,7 @@ pub use auth::{AuthError, EngineAuth};
 pub use builder::{BuildError, BuiltLayer, FileContent, ImageBuilder};
 pub use cleanup::{CleanupRules, select_for_cleanup};
 pub use config::ImageConfig;
+pub(crate) use confined::Confined;
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use policy::{Cached, OnFailure, PullBehavior, PullPlan, plan};
 pub use pull::{Images, Progress, ProgressSink, PullOptions};

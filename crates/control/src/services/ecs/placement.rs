@@ -158,6 +158,11 @@ pub fn request(
             request.attributes.insert(NOBODY_ATTRIBUTE.to_owned(), None);
         }
     }
+    // Nor do agents here tell of devices yet.
+    let mut requirements = definition.container_definitions.iter().map(|c| &c.resource_requirements);
+    if requirements.any(|list| list.as_ref().is_some_and(|list| !list.is_empty())) {
+        request.attributes.insert(NOBODY_ATTRIBUTE.to_owned(), None);
+    }
     let platform = definition.runtime_platform.as_ref();
     if let Some(architecture) = platform.and_then(|platform| platform.cpu_architecture) {
         let name = architecture.as_str().to_ascii_lowercase();
