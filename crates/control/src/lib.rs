@@ -2,10 +2,12 @@
 //! wanted. Still no IO, no clock, no thread: the server feeds [`engine::Engine`] with inputs and performs the effects
 //! that it returns; a simulator can do the same with a clock of its own.
 
+pub mod bulk;
 pub mod call;
 pub mod controllers;
 pub mod engine;
 pub mod load;
+pub mod page;
 pub mod service;
 pub mod services;
 pub mod sessions;

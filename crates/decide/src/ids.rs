@@ -130,6 +130,12 @@ names! {
     ContainerName: 255 word, "a container name (1 to 255 letters, digits, hyphens, underscores)";
     /// A capacity provider's name, `FARGATE` and `FARGATE_SPOT` included.
     CapacityProviderName: 255 word, "a capacity provider name (1 to 255 letters, digits, hyphens, underscores)";
+    /// A log group's name.
+    LogGroupName: 512 |b| word(b) || matches!(b, b'.' | b'/' | b'#'), "a log group name (1 to 512 letters, digits and any of . - _ / #)";
+    /// A log stream's name, unique in its group.
+    LogStreamName: 512 |b| b != b':' && b != b'*', "a log stream name (1 to 512 characters other than : and *)";
+    /// A metric filter's name, unique in its log group.
+    MetricFilterName: 512 |b| b != b':' && b != b'*', "a filter name (1 to 512 characters other than : and *)";
 }
 
 impl ClusterName {
@@ -231,6 +237,15 @@ macro_rules! random_ids {
                 random.fill(&mut bytes);
                 $name(bytes)
             }
+
+            /// The bits themselves, for binary formats; [`Self::from_bytes`] reads them back.
+            pub fn to_bytes(self) -> [u8; 16] {
+                self.0
+            }
+
+            pub fn from_bytes(bytes: [u8; 16]) -> $name {
+                $name(bytes)
+            }
         }
 
         impl fmt::Display for $name {
@@ -294,6 +309,10 @@ random_ids! {
     AttachmentId: uuid, "an attachment id (a UUID)";
     /// A set of role credentials of a task. Whoever knows it can fetch them: treat as a secret.
     CredentialsId: uuid, "a credentials id (a UUID)";
+    /// A log group between its creation and its deletion: one made later under the same name is another.
+    LogGroupId: hex, "a log group id (32 hexadecimal digits)";
+    /// A log stream between its creation and its deletion.
+    LogStreamId: hex, "a log stream id (32 hexadecimal digits)";
     /// One request; echoed in `x-amzn-RequestId`.
     RequestId: uuid, "a request id (a UUID)";
 }

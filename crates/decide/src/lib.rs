@@ -7,6 +7,7 @@ pub mod arn;
 pub mod deployment;
 pub mod ids;
 pub mod lifecycle;
+pub mod log_cursor;
 pub mod log_filter;
 pub mod placement;
 pub mod query;

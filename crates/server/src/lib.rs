@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod exec;
 pub mod keys;
 mod loading;
+pub mod logs;
 pub mod os;
 pub mod server;
 pub mod sockets;

@@ -1,5 +1,6 @@
 //! The errors that ECS answers, with AWS's codes and words. Clients look for these texts.
 
+use crate::page::PageError;
 use gantry_decide::arn::InvalidArn;
 use gantry_wire::ApiError;
 
@@ -97,6 +98,12 @@ impl From<EcsError> for ApiError {
             answer.fields.push(("resourceIds".into(), resource_ids));
         }
         answer
+    }
+}
+
+impl From<PageError> for EcsError {
+    fn from(error: PageError) -> EcsError {
+        EcsError::invalid(error.to_string())
     }
 }
 

@@ -1,8 +1,8 @@
 //! Account settings: what a principal set, else what the account set, else ECS's default.
 
 use crate::call::Call;
+use crate::page::{Page, SHORT_MAX};
 use crate::services::ecs::errors::EcsError;
-use crate::services::ecs::ops::page::{Page, SHORT_MAX};
 use crate::services::ecs::state::{AccountSetting, AccountSettingKey};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;

@@ -1,9 +1,9 @@
 //! Attributes that users give to container instances.
 
 use crate::call::Call;
+use crate::page::{LIST_MAX, Page};
 use crate::services::ecs::check;
 use crate::services::ecs::errors::EcsError;
-use crate::services::ecs::ops::page::{LIST_MAX, Page};
 use crate::services::ecs::state::{ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus};
 use crate::services::ecs::views::container_instance::show_attribute;
 use crate::tx::{Tx, View};

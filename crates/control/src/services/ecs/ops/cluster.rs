@@ -1,9 +1,9 @@
 //! Clusters and the capacity providers that they use.
 
 use crate::call::Call;
+use crate::page::{LIST_MAX, Page, SHORT_MAX};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::account_setting::effective;
-use crate::services::ecs::ops::page::{LIST_MAX, Page, SHORT_MAX};
 use crate::services::ecs::state::{
     Cluster, ClusterStatus, Compute, ContainerInstanceStatus, Deployment, ServiceStatus, StrategyItem,
 };

@@ -1,11 +1,11 @@
 //! Container instances: registration by their agents, and what users do with them.
 
 use crate::call::Call;
+use crate::page::{LIST_MAX, Page};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::attribute::{check_attribute, is_reserved};
 use crate::services::ecs::ops::candidate::InstanceCandidate;
 use crate::services::ecs::ops::idempotency::Token;
-use crate::services::ecs::ops::page::{LIST_MAX, Page};
 use crate::services::ecs::state::{
     AgentVersion, Cluster, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, FARGATE_POOL,
     InstanceResources, Task,

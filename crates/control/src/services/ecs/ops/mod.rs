@@ -7,7 +7,6 @@ pub mod cluster;
 pub mod container_instance;
 pub mod execute_command;
 pub mod idempotency;
-pub mod page;
 pub mod protection;
 pub mod service;
 pub mod submit;

@@ -1,10 +1,10 @@
 //! Services: create, update, delete, describe, list. What follows from them is the services controller's work.
 
 use crate::call::Call;
+use crate::page::{Page, SHORT_MAX};
 use crate::services::ecs::convert::{self, shortened};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::idempotency::Token;
-use crate::services::ecs::ops::page::{Page, SHORT_MAX};
 use crate::services::ecs::state::{
     CircuitBreaker, Cluster, Compute, Deployment, LaunchType, NetworkConfiguration, PropagateTags,
     RolloutState, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,

@@ -1,11 +1,11 @@
 //! Tasks: run, start, stop, describe, list.
 
 use crate::call::Call;
+use crate::page::{LIST_MAX, Page};
 use crate::services::ecs::compute;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::launch::{self, Launch, Launched};
 use crate::services::ecs::ops::idempotency::Token;
-use crate::services::ecs::ops::page::{LIST_MAX, Page};
 use crate::services::ecs::state::{
     Compute, ContainerInstanceKey, ContainerInstanceStatus, EffectiveDefinition, LaunchType, Tags, Task,
     TaskKey,

@@ -1,8 +1,8 @@
 //! Task definitions: register, deregister, describe, list, delete.
 
 use crate::call::Call;
+use crate::page::{LIST_MAX, Page};
 use crate::services::ecs::errors::EcsError;
-use crate::services::ecs::ops::page::{LIST_MAX, Page};
 use crate::services::ecs::state::{FamilyRecord, TaskDefinitionRecord, TaskDefinitionStatus};
 use crate::services::ecs::views::task_definition::{status, task_definition as show};
 use crate::services::ecs::{bridge, check, tags};

@@ -3,7 +3,14 @@
 //! A token holds the key of the last item shown, so a page is right also when items came or went in between. To the
 //! caller it is opaque, and a check sum tells a token of ours from other text.
 
-use crate::services::ecs::errors::EcsError;
+/// A page that cannot be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PageError {
+    #[error("maxResults must be between 1 and {max}.")]
+    Size { max: i32 },
+    #[error("Invalid token.")]
+    Token,
+}
 
 /// Items of most lists, at most and by default.
 pub const LIST_MAX: i32 = 100;
@@ -25,15 +32,15 @@ impl Page {
     /// Reads `nextToken` and `maxResults`.
     ///
     /// # Errors
-    /// `InvalidParameterException` for text that is no token of ours and for a size outside 1 to `max`.
-    pub fn read(token: Option<&str>, size: Option<i32>, max: i32, default: i32) -> Result<Page, EcsError> {
+    /// For text that is no token of ours and for a size outside 1 to `max`.
+    pub fn read(token: Option<&str>, size: Option<i32>, max: i32, default: i32) -> Result<Page, PageError> {
         let size = size.unwrap_or(default);
         if !(1..=max).contains(&size) {
-            return Err(EcsError::invalid(format!("maxResults must be between 1 and {max}.")));
+            return Err(PageError::Size { max });
         }
         let after = match token {
             None | Some("") => None,
-            Some(token) => Some(open(token).ok_or_else(|| EcsError::invalid("Invalid token."))?),
+            Some(token) => Some(open(token).ok_or(PageError::Token)?),
         };
         Ok(Page { after, size: size.unsigned_abs() as usize, descending: false })
     }
