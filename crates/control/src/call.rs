@@ -76,6 +76,11 @@ const AGENT_ACTIONS: &[&str] = &[
     "ecs:SubmitTaskStateChange",
     "ecs:UpdateContainerInstancesState",
     "ecs:UpdateTaskProtection",
+    // What containers write, by the driver `awslogs`.
+    "logs:CreateLogGroup",
+    "logs:CreateLogStream",
+    "logs:DescribeLogStreams",
+    "logs:PutLogEvents",
     "sts:GetCallerIdentity",
 ];
 

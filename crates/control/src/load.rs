@@ -3,6 +3,7 @@
 //! derived once, at the end.
 
 use crate::services::ecs::state as ecs;
+use crate::services::logs::state as logs;
 use crate::state::{ScopeState, State};
 use gantry_decide::ids::Scope;
 use gantry_store::LoadError;
@@ -27,7 +28,13 @@ pub enum StateError {
 pub struct Row {
     key: String,
     scope: Scope,
-    record: ecs::Row,
+    record: Service,
+}
+
+/// Whose record it is.
+enum Service {
+    Ecs(ecs::Row),
+    Logs(logs::Row),
 }
 
 impl Row {
@@ -45,7 +52,8 @@ impl Row {
             region: region.parse().map_err(|_| bad_key())?,
         };
         let record = match service {
-            "ecs" => ecs::Row::read(table, value),
+            "ecs" => ecs::Row::read(table, value).map(|row| row.map(Service::Ecs)),
+            "logs" => logs::Row::read(table, value).map(|row| row.map(Service::Logs)),
             _ => Ok(None),
         };
         match record {
@@ -70,7 +78,11 @@ impl Loading {
     pub fn take(&mut self, row: Row) -> Result<(), StateError> {
         let Row { key, scope, record } = row;
         let state = self.scopes.entry(scope).or_default();
-        state.ecs.adopt(record).map_err(|source| StateError::Record { key, source })
+        match record {
+            Service::Ecs(row) => state.ecs.adopt(row).map_err(|source| StateError::Record { key, source })?,
+            Service::Logs(row) => state.logs.adopt(row),
+        }
+        Ok(())
     }
 
     /// Everything was taken.

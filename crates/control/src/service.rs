@@ -1,6 +1,7 @@
 //! How a service folder declares its operations: name, read or write, authoriser, handler. One line per operation;
 //! an operation without an authoriser does not compile.
 
+use crate::bulk::Plan;
 use crate::call::{Call, permit};
 use crate::tx::{Tx, View};
 use gantry_api::ServiceModel;
@@ -9,12 +10,17 @@ use gantry_wire::{ApiError, Structure};
 /// A response not yet encoded, or the error that answers instead.
 pub type Reply = Result<Box<dyn Structure + Send>, ApiError>;
 
+/// What a handler has to do with bulk data, to be worked out against a published snapshot.
+pub type Planning = Box<dyn FnOnce(View<'_>) -> Result<Plan, ApiError> + Send>;
+
 /// A decoded, authorised request, ready to run.
 pub enum Prepared {
     /// Runs on any thread against a published snapshot.
     Read(Box<dyn FnOnce(View<'_>) -> Reply + Send>),
     /// Runs on the writer, in a transaction.
     Write(Box<dyn FnOnce(&mut Tx<'_>) -> Reply + Send>),
+    /// Plans on any thread against a published snapshot what to do with bulk data, and answers when that is done.
+    Bulk(Planning),
 }
 
 /// One operation of a service.
@@ -63,8 +69,8 @@ pub fn authorise(call: &Call, demand: &crate::call::Demand) -> Result<(), ApiErr
 /// Builds the operation table of a service folder.
 ///
 /// `read Name => authoriser, handler` with `fn authoriser(&Request, &Scope) -> Demand` and
-/// `fn handler(View<'_>, &Call, Request) -> Result<Response, E>`; `write` alike with `&mut Tx<'_>`. `E` becomes an
-/// [`ApiError`] through `From`.
+/// `fn handler(View<'_>, &Call, Request) -> Result<Response, E>`; `write` alike with `&mut Tx<'_>`; `bulk` like `read`,
+/// but its handler returns a [`Plan`] on bulk data. `E` becomes an [`ApiError`] through `From`.
 #[macro_export]
 macro_rules! operations {
     ($api:ident; $($kind:ident $name:ident => $authoriser:path, $handler:path;)*) => {
@@ -90,5 +96,8 @@ macro_rules! operations {
             Ok(response) => Ok(Box::new(response)),
             Err(error) => Err(error.into()),
         }))
+    };
+    (@bulk $call:ident, $request:ident, $handler:path) => {
+        $crate::service::Prepared::Bulk(Box::new(move |view| Ok($handler(view, &$call, $request)?)))
     };
 }

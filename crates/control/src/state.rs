@@ -2,6 +2,7 @@
 //! because tables share what did not change; that is what snapshots and transactions are made of.
 
 use crate::services::ecs::state::EcsState;
+use crate::services::logs::state::LogsState;
 use gantry_decide::ids::Scope;
 use gantry_store::Write;
 use imbl::OrdMap;
@@ -21,6 +22,7 @@ pub struct State {
 #[derive(Clone, Default)]
 pub struct ScopeState {
     pub ecs: EcsState,
+    pub logs: LogsState,
 }
 
 impl State {
@@ -53,7 +55,10 @@ impl State {
         for (scope, ()) in std::mem::take(&mut self.touched) {
             if let Some(state) = self.scopes.get_mut(&scope) {
                 let prefix = format!("{scope}/");
-                let ecs = Arc::make_mut(state).ecs.drain_writes(&prefix, out);
+                let state = Arc::make_mut(state);
+                // Nothing is controlled by what the logs' tables say.
+                state.logs.drain_writes(&prefix, out);
+                let ecs = state.ecs.drain_writes(&prefix, out);
                 changes.extend(ecs.into_iter().map(|change| (scope.clone(), change)));
             }
         }

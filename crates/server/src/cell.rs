@@ -5,14 +5,17 @@ use crate::agents::{self, Agents};
 use crate::endpoint::{self, ReadRequest, Services};
 use crate::exec::{self, DataChannels};
 use crate::keys::Holder;
+use crate::logs::{Keep, LogStore};
 use crate::os;
 use crate::transport::Response;
 use crate::writer::{Inbox, Machine, Rejected, Step};
 use arc_swap::ArcSwap;
+use gantry_control::bulk::logs::Request as LogsRequest;
+use gantry_control::bulk::{self, Plan};
 use gantry_control::call::{Call, Caller, Principal};
 use gantry_control::engine::{CallId, Effect, Engine, EngineStatus, Input, Write};
 use gantry_control::service::{Prepared, Reply};
-use gantry_control::services::SERVICES;
+use gantry_control::services::{SERVICES, logs};
 use gantry_control::state::State;
 use gantry_control::tx::View;
 use gantry_decide::ids::Scope;
@@ -27,7 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 impl Machine for Engine {
     type Input = Input;
@@ -69,6 +72,12 @@ impl Shared {
         Arc::new(Shared { snapshot, waiting, inquiring, agents: Arc::default() })
     }
 
+    /// What the store of log events is to keep, by the state at the time of asking.
+    pub fn keep_log_events(self: &Arc<Self>) -> Keep {
+        let shared = Arc::clone(self);
+        Box::new(move || logs::links::kept_events(&shared.snapshot.load(), os::now()))
+    }
+
     pub fn agents(&self) -> &Agents {
         &self.agents
     }
@@ -102,6 +111,10 @@ impl Shared {
     }
 }
 
+/// Reads of bulk data at the same time; others wait. Each unpacks a block and gathers a page of a MiB or two, and keeps a
+/// core busy.
+const BULK_READS_MAX: usize = 8;
+
 /// The services of one cell.
 pub struct Cell {
     shared: Arc<Shared>,
@@ -109,12 +122,21 @@ pub struct Cell {
     next_call: AtomicU64,
     models: Vec<&'static ServiceModel>,
     data_channels: Arc<DataChannels>,
+    log_events: Arc<LogStore>,
+    bulk_reads: Arc<Semaphore>,
 }
 
 impl Cell {
-    pub fn new(shared: Arc<Shared>, inbox: Inbox<Input>) -> Cell {
-        let models = SERVICES.iter().map(|service| service.model).collect();
-        Cell { shared, inbox, next_call: AtomicU64::new(1), models, data_channels: Arc::default() }
+    pub fn new(shared: Arc<Shared>, inbox: Inbox<Input>, log_events: Arc<LogStore>) -> Cell {
+        Cell {
+            shared,
+            inbox,
+            next_call: AtomicU64::new(1),
+            models: SERVICES.iter().map(|service| service.model).collect(),
+            data_channels: Arc::default(),
+            log_events,
+            bulk_reads: Arc::new(Semaphore::new(BULK_READS_MAX)),
+        }
     }
 
     fn prepare(&self, call: endpoint::Call, read: &mut ReadRequest<'_>) -> Result<Prepared, ApiError> {
@@ -170,6 +192,29 @@ fn refused(rejected: Rejected) -> ApiError {
     }
 }
 
+/// Carries out a plan on bulk data.
+async fn bulk(store: Arc<LogStore>, reads: Arc<Semaphore>, plan: Plan) -> Reply {
+    let bulk::Request::Logs(request) = plan.request;
+    let answer = match request {
+        LogsRequest::Append(append) => {
+            let (done, answer) = oneshot::channel();
+            // The caller may have hung up when the answer comes.
+            store.append(append, Box::new(move |result| drop(done.send(result))));
+            answer.await.unwrap_or(Err(bulk::Error::Unavailable))
+        }
+        request => {
+            let Ok(permit) = reads.acquire_owned().await else { return Err(stopping()) };
+            let read = tokio::task::spawn_blocking(move || {
+                let answer = store.read(&request);
+                drop(permit);
+                answer
+            });
+            read.await.unwrap_or(Err(bulk::Error::Unavailable))
+        }
+    };
+    (plan.reply)(answer.map(bulk::Answer::Logs))
+}
+
 fn stopping() -> ApiError {
     ApiError::new("ServiceUnavailableException", "The server is stopping.").with_status(503)
 }
@@ -222,6 +267,15 @@ impl Services for Cell {
             Ok(Prepared::Read(handler)) => {
                 let state = self.shared.snapshot.load().snapshot(&scope);
                 ready(handler(View { scope: &scope, state: &state, now: os::now() }))
+            }
+            Ok(Prepared::Bulk(handler)) => {
+                let state = self.shared.snapshot.load().snapshot(&scope);
+                match handler(View { scope: &scope, state: &state, now: os::now() }) {
+                    Err(error) => ready(Err(error)),
+                    Ok(plan) => {
+                        Box::pin(bulk(Arc::clone(&self.log_events), Arc::clone(&self.bulk_reads), plan))
+                    }
+                }
             }
             Ok(Prepared::Write(handler)) => match self.write(scope, handler) {
                 Err(error) => ready(Err(error)),

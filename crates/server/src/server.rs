@@ -5,6 +5,7 @@ use crate::cell::{Cell, Shared};
 use crate::endpoint::Endpoint;
 use crate::keys::{Auth, Keys, KeysError, SigningKeys};
 use crate::loading::{self, LoadError};
+use crate::logs::{self, LogStore};
 use crate::os::OsRandom;
 use crate::transport::{Options, Transport};
 use crate::writer::{Fatal, Writer};
@@ -37,6 +38,8 @@ pub enum StartError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
+    LogEvents(#[from] logs::OpenError),
+    #[error(transparent)]
     Load(#[from] LoadError),
     #[error("the writer cannot be started")]
     Writer(#[source] io::Error),
@@ -67,6 +70,7 @@ impl Server {
         let mut backend = SqliteBackend::open(&config.data_dir)?;
         let keys = Arc::new(Keys::open_or_create(&config.data_dir, config.account)?);
         let (state, last_seq) = loading::load(&mut backend)?;
+        let log_dir = config.data_dir.join("log-events");
         let shared = Shared::new(state.clone());
         let engine = Engine::new(state, last_seq, Box::new(OsRandom));
         let (report, fatal) = oneshot::channel();
@@ -80,7 +84,8 @@ impl Server {
         // One process alone: the data directory's lock is the fence.
         let writer = Writer::start(engine, Box::new(backend), Fence(0), perform, on_fatal)
             .map_err(StartError::Writer)?;
-        let services = Cell::new(Arc::clone(&shared), writer.inbox());
+        let log_events = LogStore::open(&log_dir, logs::Limits::default(), shared.keep_log_events())?;
+        let services = Cell::new(Arc::clone(&shared), writer.inbox(), Arc::new(log_events));
         let endpoint = Arc::new(Endpoint {
             services,
             keys: Arc::clone(&keys),

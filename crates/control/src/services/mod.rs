@@ -1,9 +1,10 @@
 //! The AWS services, one folder each, all of the same inner shape: who has read one has read all.
 
 pub mod ecs;
+pub mod logs;
 pub mod sts;
 
 use crate::service::Service;
 
 /// Every service that the endpoint serves.
-pub static SERVICES: &[&Service] = &[&ecs::SERVICE, &sts::SERVICE];
+pub static SERVICES: &[&Service] = &[&ecs::SERVICE, &logs::SERVICE, &sts::SERVICE];
