@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// The foreign judges: real AWS clients, pinned.
-const PYTHON_PACKAGES: &[&str] = &["awscli==1.45.11", "boto3==1.43.11", "botocore==1.43.11", "pytest==8.4.2"];
+const PYTHON_PACKAGES: &[&str] =
+    &["awscli==1.45.11", "boto3==1.43.11", "botocore==1.43.11", "pytest==8.4.2", "websockets==15.0.1"];
 
 #[derive(Default)]
 struct Counts {
@@ -36,7 +37,8 @@ impl Counts {
 }
 
 /// Programs that the tests of several hosts are made with, and Debian's packages of them.
-const DEBIAN_PACKAGES: &[(&str, &str)] = &[("ip", "iproute2"), ("nsenter", "util-linux")];
+const DEBIAN_PACKAGES: &[(&str, &str)] =
+    &[("busybox", "busybox-static"), ("ip", "iproute2"), ("nsenter", "util-linux")];
 
 /// Installs what is missing, where that can be done. Tests that still miss something say so and are skipped.
 fn install_packages() {

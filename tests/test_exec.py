@@ -1,0 +1,185 @@
+"""ECS Exec as its users have it: the AWS CLI with a plugin, and `gantry exec` without one, in containers of a shell."""
+
+import fcntl
+import os
+import pathlib
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+from conftest import binary, wait
+from session_plugin import Session
+from test_containers import host, pytestmark, sh, until  # noqa: F401
+from test_ecs import refused
+
+ROLE = {"taskRoleArn": "arn:aws:iam::123456789012:role/app"}
+
+
+@pytest.fixture(scope="module")
+def task(host):
+    """A running task that takes commands; its id."""
+    arn = host.start(sh("trap exit TERM; while true; do sleep 1; done"), sh("sleep 1000", essential=False), task=ROLE,
+                     enableExecuteCommand=True)
+    wait(host.ecs, "tasks_running", tasks=[arn])
+    yield arn.rsplit("/", 1)[1]
+    host.ecs.stop_task(task=arn)
+
+
+def execute(host, *arguments, **options):
+    """`gantry exec`, from the environment that `gantry env` gives."""
+    options = {"capture_output": True, "text": True, "timeout": 60, "env": host.platform.environment, **options}
+    return subprocess.run([binary(), "exec", *arguments], **options)
+
+
+def processes(host, task):
+    """The commands of all processes in the container."""
+    return execute(host, task, "-c", "app", "--", "ps", "-o", "args").stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    """A directory for PATH that has the plugin."""
+    directory = tmp_path_factory.mktemp("plugin")
+    script = directory / "session-manager-plugin"
+    source = pathlib.Path(__file__).parent / "session_plugin.py"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} {source} "$@"\n')
+    script.chmod(0o755)
+    return directory
+
+
+@pytest.mark.parametrize("loses", ["0", "1"], ids=["steady", "losing"])
+def test_the_aws_cli_opens_a_shell(host, task, plugin, loses):
+    environment = {**host.platform.environment, "PATH": f"{plugin}:{os.environ['PATH']}", "LOSES": loses}
+    aws = [sys.executable, pathlib.Path(sys.executable).parent / "aws"]
+    shell = subprocess.run(
+        [*aws, "ecs", "execute-command", "--task", task, "--container", "app", "--interactive", "--command", "/bin/sh"],
+        env=environment, input="echo $((40 + 2)); id -u\nexit\n", capture_output=True, text=True, timeout=60)
+    assert shell.returncode == 0, shell.stderr
+    lines = shell.stdout.splitlines()
+    assert any(line.startswith("Starting session with SessionId: ecs-execute-command-") for line in lines), lines
+    assert "42" in lines and "0" in lines, lines
+
+
+def test_a_command_ends_with_its_exit_code(host, task):
+    done = execute(host, task, "-c", "app", "--", "sh", "-c", "echo it is $OF_IMAGE; exit 7")
+    assert (done.returncode, done.stdout) == (7, "it is yes\n"), done.stderr
+    killed = execute(host, task[:12], "--container", "app", "--", "sh", "-c", "kill -9 $$")
+    assert killed.returncode == 137
+    missing = execute(host, task, "-c", "app", "--", "no-such-program")
+    assert missing.returncode == 1 and "no-such-program" in missing.stderr, missing.stderr
+
+
+def test_input_is_piped_in(host, task):
+    done = execute(host, task, "-c", "app", "--", "sh", "-c", "stty -echo 2>/dev/null || busybox stty -echo; wc -l",
+                   input="".join(f"line {n}\n" for n in range(500)))
+    assert done.returncode == 0 and done.stdout.split()[-1] == "500", done
+    much = execute(host, task, "-c", "app", "--", "sh", "-c", "seq 1 50000 2>/dev/null || busybox seq 1 50000")
+    assert much.stdout.split() == [str(n) for n in range(1, 50001)]
+
+
+class Typed:
+    """`gantry exec` at a terminal of its own."""
+
+    def __init__(self, host, *arguments):
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            os.execve(binary(), [binary(), "exec", *arguments], host.platform.environment)
+        self.shown = ""
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text):
+        os.write(self.terminal, text.encode())
+
+    def shows(self, text, seconds=20):
+        os.set_blocking(self.terminal, False)
+
+        def look():
+            try:
+                self.shown += os.read(self.terminal, 65536).decode()
+            except BlockingIOError:
+                pass
+            except OSError:
+                # Its last process has ended.
+                assert text in self.shown, self.shown
+            return text in self.shown
+        until(look, seconds)
+        self.shown = self.shown.partition(text)[2]
+
+    def ends(self):
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.terminal)
+        return os.waitstatus_to_exitcode(status)
+
+
+def test_a_terminal_resizes_and_interrupts(host, task):
+    typed = Typed(host, task, "-c", "app")
+    typed.shows("# ")
+    typed.resize(33, 101)
+    typed.type("sleep 0.5; busybox stty size\r")
+    typed.shows("33 101")
+    typed.type("sleep 777\r")
+    until(lambda: "sleep 777" in processes(host, task))
+    typed.type("\x03")
+    until(lambda: "sleep 777" not in processes(host, task))
+    typed.type("echo still $((1 + 1)) here\r")
+    typed.shows("still 2 here")
+    typed.type("exit 5\r")
+    assert typed.ends() == 5
+
+
+def test_what_was_started_ends_with_its_client(host, task):
+    client = subprocess.Popen([binary(), "exec", task, "-c", "app", "--", "sleep", "888"],
+                              env=host.platform.environment, stdin=subprocess.PIPE)
+    until(lambda: "sleep 888" in processes(host, task))
+    client.kill()
+    client.wait()
+    until(lambda: "sleep 888" not in processes(host, task))
+    interrupted = subprocess.Popen([binary(), "exec", task, "-c", "app", "--", "sleep", "999"],
+                                   env=host.platform.environment, stdin=subprocess.PIPE)
+    until(lambda: "sleep 999" in processes(host, task))
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.wait(timeout=20) == 130
+    until(lambda: "sleep 999" not in processes(host, task))
+
+
+def test_a_session_takes_its_token_once(host, task):
+    session = host.ecs.execute_command(task=task, container="app", command="sh", interactive=True)["session"]
+    assert Session({**session, "tokenValue": "0" * 64}).receive(10) is None
+    begun = Session(session)
+    assert begun.receive(10)
+    again = Session(session)
+    assert again.receive(40) is None
+    begun.socket.close()
+
+
+def test_what_cannot_be_executed_is_refused(host, task):
+    def asks(error, text, **members):
+        members = {"task": task, "container": "app", "command": "sh", "interactive": True, **members}
+        refused(error, text, host.ecs.execute_command, **members)
+    asks("InvalidParameterException", "was not found", task="0" * 32)
+    asks("InvalidParameterException", "was not found in the task", container="nobody")
+    asks("InvalidParameterException", "Interactive is the only mode", interactive=False)
+    asks("ClusterNotFoundException", "", cluster="nowhere")
+    several = execute(host, task, "--", "true")
+    assert several.returncode == 1 and "container name is required" in several.stderr
+    assert "no running task" in execute(host, "f" * 32).stderr
+
+    plain = host.start(sh("sleep 100"))
+    wait(host.ecs, "tasks_running", tasks=[plain])
+    asks("InvalidParameterException", "execute command was not enabled", task=plain)
+    host.ecs.stop_task(task=plain)
+    host.end(plain)
+    asks("InvalidParameterException", "", task=plain)
+
+
+def test_the_agent_is_seen_to_be_ready(host, task):
+    containers = host.ecs.describe_tasks(tasks=[task])["tasks"][0]["containers"]
+    for container in containers:
+        agents = {agent["name"]: agent["lastStatus"] for agent in container["managedAgents"]}
+        assert agents == {"ExecuteCommandAgent": "RUNNING"}
