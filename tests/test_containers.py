@@ -4,7 +4,11 @@ import hashlib
 import io
 import json
 import pathlib
+import platform
+import re
 import shutil
+import signal
+import socket
 import subprocess
 import tarfile
 import time
@@ -17,7 +21,7 @@ BUSYBOX = shutil.which("busybox")
 pytestmark = [needs_root, pytest.mark.skipif(not BUSYBOX, reason="needs a static busybox (Debian: busybox-static)")]
 
 IMAGE = "local/tools:1"
-APPLETS = ["cat", "chown", "df", "echo", "env", "false", "grep", "head", "hostname", "id", "ls", "mkdir", "nc", "ps", "pwd",
+APPLETS = ["cat", "chown", "df", "echo", "env", "false", "grep", "head", "hostname", "id", "ls", "mkdir", "mount", "nc", "ps", "pwd",
            "sh", "sleep", "stat", "touch", "true", "ulimit", "wc", "wget"]
 
 
@@ -444,3 +448,73 @@ ROLE = "arn:aws:iam::123456789012:role/r"
 ])
 def test_what_nobody_can_run_is_refused_at_once(host, task, container):
     assert refused(host, task, **container).startswith("ATTRIBUTE")
+
+
+def test_a_task_can_still_ask_after_its_agent_was_killed(host):
+    ask = "while true; do wget -q -O - $ECS_CONTAINER_METADATA_URI_V4 2>/dev/null | head -c 12 || true; echo; sleep 0.2; done"
+    tasks = [host.start(sh(ask), task={"networkMode": mode, "family": f"asks-{mode}"},
+                        **({"networkConfiguration": NETWORK} if mode == "awsvpc" else {}))
+             for mode in ("bridge", "awsvpc", "host")]
+    for arn in tasks:
+        until(lambda: '{"ContainerA' in host.lines(arn))
+    host.platform.end(signal.SIGKILL)
+    time.sleep(1)
+    host.platform.start()
+    host.ecs = host.platform.client("ecs")
+    for arn in tasks:
+        before = len(host.lines(arn))
+        until(lambda: '{"ContainerA' in host.lines(arn)[before:])
+        host.ecs.stop_task(task=arn)
+
+
+def test_memory_is_a_limit_and_privilege_is_none_by_default(host):
+    stopped = host.fails(containers=[sh("i=xxxxxxxx; while test ${#i} -lt 99000000; do i=$i$i; done", memory=16)])
+    app = stopped["containers"][0]
+    assert (app["exitCode"], app["reason"]) == (137, "OutOfMemoryError: Container killed due to memory usage")
+    assert stopped["stoppedReason"] == "Essential container in task exited"
+    mount = "mkdir -p /m; mount -t tmpfs none /m 2>/dev/null && echo may || echo may not"
+    assert host.says(mount) == ["may not"]
+    assert host.says(mount, privileged=True) == ["may"]
+
+
+def test_swap_is_as_asked(host):
+    memory = pathlib.Path("/sys/fs/cgroup/memory")
+    if not (memory / "memory.memsw.limit_in_bytes").exists() and not pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        pytest.skip("this kernel does not account for swap")
+    arn = host.start(sh("exec sleep 100", linuxParameters={"maxSwap": 16, "swappiness": 10}))
+    wait(host.ecs, "tasks_running", tasks=[arn])
+    groups = [g for g in pathlib.Path("/sys/fs/cgroup").glob(f"**/{arn.split('/')[-1]}/*") if g.is_dir()]
+    read = lambda name: {(g / name).read_text().strip() for g in groups if (g / name).exists()}
+    limits = read("memory.memsw.limit_in_bytes") or {str(int(x) + (32 << 20)) for x in read("memory.swap.max")}
+    assert limits == {str(48 << 20)}
+    assert read("memory.swappiness") in ({"10"}, set())
+    host.ecs.stop_task(task=arn)
+
+
+def test_ports_of_the_host_lead_to_a_container(host):
+    arn = host.start(sh("echo over tcp | nc -l -p 5000; sleep 100", portMappings=[
+        {"containerPort": 5000, "protocol": "tcp"}, {"containerPort": 5001, "protocol": "udp", "hostPort": 15311}]))
+    wait(host.ecs, "tasks_running", tasks=[arn])
+    bindings = describe(host.ecs, arn)["containers"][0]["networkBindings"]
+    ports = {b["protocol"]: b["hostPort"] for b in bindings}
+    assert ports["udp"] == 15311 and ports["tcp"] >= 32768
+    with socket.create_connection(("127.0.0.1", ports["tcp"]), timeout=5) as tcp:
+        assert tcp.recv(100) == b"over tcp\n"
+    host.ecs.stop_task(task=arn)
+
+
+def test_what_changes_nothing_here_is_taken(host):
+    said = host.says("echo runs", versionConsistency="disabled", task={
+        "runtimePlatform": {"cpuArchitecture": "X86_64" if platform.machine() == "x86_64" else "ARM64",
+                            "operatingSystemFamily": "LINUX"},
+        "placementConstraints": [{"type": "memberOf", "expression": "attribute:ecs.os-type == linux"}],
+        "tags": [{"key": "team", "value": "blue"}]})
+    assert said == ["runs"]
+
+
+def test_the_table_of_fields_names_tests_that_exist():
+    here = pathlib.Path(__file__)
+    table = (here.parent.parent / "docs/task-definition.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", table))
+    assert len(named) > 20
+    assert [name for name in named if f"def {name}(" not in here.read_text()] == []

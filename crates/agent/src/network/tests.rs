@@ -295,24 +295,55 @@ fn a_failed_test_leaves_nothing() {
     assert_eq!(leftovers("nett11"), Vec::<String>::new());
 }
 
+#[test]
+fn a_task_asks_at_port_80_and_may_serve_there_itself() {
+    let Some(bench) = Bench::new("nett13", "10.245.0.0/22") else { return };
+    bench.task("asks", 10);
+    let listener = bench.network.listen("asks").unwrap();
+    listener.set_nonblocking(false).unwrap();
+    let asked = SocketAddr::from((ENDPOINT_ADDRESS, 80));
+    // On every address, as programs do.
+    let serving = bench.serve("asks", 80);
+    let answered = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"agent").unwrap());
+    let ask = |address: SocketAddr| {
+        let mut text = String::new();
+        TcpStream::connect(address).unwrap().read_to_string(&mut text).unwrap();
+        text
+    };
+    assert_eq!(bench.run("asks", || ask(asked)), "agent");
+    assert_eq!(bench.run("asks", || ask(SocketAddr::from((Ipv4Addr::LOCALHOST, 80)))), "hello");
+    answered.join().unwrap();
+    serving.join().unwrap();
+    // Again, as after a restart of the agent.
+    drop(bench.network.listen("asks").unwrap());
+}
+
 /// Prints how long many at once take, as when a service is stopped.
 #[test]
 #[ignore = "a measurement"]
 fn measure_many() {
     const TASKS: u32 = 64;
     let Some(bench) = Bench::new("nett12", "10.242.0.0/22") else { return };
-    for step in ["attach", "detach"] {
+    let listeners = Mutex::new(Vec::new());
+    for step in ["attach", "listen", "detach"] {
         let start = Instant::now();
         std::thread::scope(|scope| {
             for task in 0..TASKS {
-                let bench = &bench;
+                let (bench, listeners) = (&bench, &listeners);
                 scope.spawn(move || match step {
                     "attach" => drop(bench.task(&format!("t{task}"), 10 + task)),
+                    "listen" => {
+                        let listener = bench.network.listen(&format!("t{task}")).unwrap();
+                        listeners.lock().push(listener);
+                    }
                     _ => bench.network.detach(&format!("t{task}")).unwrap(),
                 });
             }
         });
         println!("{step} {TASKS} at once: {:?}", start.elapsed());
+        if step == "listen" {
+            listeners.lock().clear();
+        }
     }
 }
 
@@ -321,7 +352,7 @@ fn measure_many() {
 #[ignore = "a measurement"]
 fn measure() {
     let Some(bench) = Bench::new("nett3", "10.233.0.0/22") else { return };
-    let mut times: Vec<[Duration; 4]> = Vec::new();
+    let mut times: Vec<[Duration; 5]> = Vec::new();
     for round in 0..30 {
         let start = Instant::now();
         bench.task(&format!("m{round}"), 10 + round);
@@ -342,7 +373,10 @@ fn measure() {
         bench.network.0.table.withdraw(&[port]).unwrap();
         let start = Instant::now();
         bench.network.detach("bridged").unwrap();
-        times.push([attached, bridged, published, start.elapsed()]);
+        let detached = start.elapsed();
+        let start = Instant::now();
+        bench.network.listen(&format!("m{round}")).unwrap();
+        times.push([attached, bridged, published, detached, start.elapsed()]);
     }
     for (index, name) in
         ["attach a task", "attach a container and publish a port", "publish a port", "detach"]
