@@ -1,7 +1,7 @@
 //! What the loop tells those who only show it: endpoints of tasks, telemetry.
 
 use super::container::container_id;
-use super::{Driver, Known};
+use super::{Driver, Entry, Known};
 use crate::health::Report;
 use crate::runtime::{ContainerId, Runtime};
 use gantry_decide::lifecycle::DesiredStatus;
@@ -71,15 +71,19 @@ impl TaskSnapshot {
 impl<R: Runtime> Driver<R> {
     /// The tasks that are asked for.
     pub(super) fn describe(&self, asked: &Asked) -> Vec<TaskSnapshot> {
-        let is_asked = |task: &Task| match asked {
-            Asked::Running => task.phase != TaskPhase::Stopped,
-            Asked::Task(arn) => task.spec.arn == *arn,
-            Asked::Key(key) => self
-                .tasks
-                .get(&task.spec.arn)
-                .is_some_and(|entry| entry.keys.values().any(|known| known == key)),
+        let task = match asked {
+            Asked::Running => {
+                let running = self.engine.tasks().filter(|task| task.phase != TaskPhase::Stopped);
+                return running.filter_map(|task| self.snapshot(task)).collect();
+            }
+            Asked::Task(arn) => self.engine.task(arn),
+            Asked::Key(key) => {
+                let has_key = |entry: &Entry| entry.keys.values().any(|known| known == key);
+                let found = self.tasks.iter().find(|(_, entry)| has_key(entry));
+                found.and_then(|(arn, _)| self.engine.task(arn))
+            }
         };
-        self.engine.tasks().filter(|task| is_asked(task)).filter_map(|task| self.snapshot(task)).collect()
+        task.and_then(|task| self.snapshot(task)).into_iter().collect()
     }
 
     fn snapshot(&self, task: &Task) -> Option<TaskSnapshot> {

@@ -161,9 +161,13 @@ fn unknown() -> Answer {
 
 /// The task with this id, if it may ask at this listener.
 async fn task_of_key<R: Runtime>(hands: &Hands<R>, owner: &Owner, key: &str) -> Option<TaskSnapshot> {
-    let task = hands.ask(Asked::Key(key.to_owned())).await.into_iter().next()?;
+    let asked = match owner {
+        Owner::Task(arn) => Asked::Task(arn.clone()),
+        Owner::Host => Asked::Key(key.to_owned()),
+    };
+    let task = hands.ask(asked).await.into_iter().next()?;
     let own = match owner {
-        Owner::Task(arn) => task.arn == *arn,
+        Owner::Task(_) => task.of_key(key).is_some(),
         Owner::Host => task.known.mode() == NetworkMode::Host,
     };
     own.then_some(task)
