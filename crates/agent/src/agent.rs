@@ -119,6 +119,7 @@ pub async fn run(
     let (hands, inbox) = Hands::new(tools, &instance);
     let on_host = endpoints::serve(host_listener, Arc::downgrade(&hands), endpoints::Owner::Host);
     let on_host = tokio::spawn(on_host);
+    let logs = hands.logs.clone();
     let mut driver = Driver::new(engine, (Arc::clone(&hands), inbox), saver, instance.clone(), acs_out);
     driver.recover(saved).await?;
 
@@ -160,6 +161,7 @@ pub async fn run(
     telemetry.abort();
     on_host.abort();
     if at_end == AtEnd::StopAll {
+        logs.finish().await;
         clear(&config.name, &config.data_dir, &runtime).await?;
     }
     failure.map_or(Ok(()), |error| Err(error.into()))

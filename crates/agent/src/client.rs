@@ -1,6 +1,6 @@
 //! The ECS API as a client: signed requests in awsJson, bounded in time and size.
 
-use gantry_api::ecs;
+use gantry_api::{ecs, logs};
 use gantry_wire::sigv4::{Credentials, SignedRequest, sign};
 use gantry_wire::{ApiError, EpochMillis, Operation, ServiceModel, json};
 use http::{Request, StatusCode};
@@ -104,6 +104,26 @@ impl Client {
     /// What the control plane answers, or why it does not.
     pub async fn ecs<O: Operation>(&self, request: &O::Request) -> Result<O::Response, ClientError> {
         self.call::<O>(ecs::SERVICE, request).await
+    }
+
+    /// Calls an operation of CloudWatch Logs.
+    ///
+    /// # Errors
+    /// What the control plane answers, or why it does not.
+    pub async fn logs<O: Operation>(&self, request: &O::Request) -> Result<O::Response, ClientError> {
+        self.call::<O>(logs::SERVICE, request).await
+    }
+
+    /// The same client for another region of the control plane.
+    pub fn in_region(&self, region: &str) -> Client {
+        let Shared { endpoint, host, credentials, .. } = self.shared.as_ref();
+        let shared = Shared {
+            endpoint: endpoint.clone(),
+            host: host.clone(),
+            region: region.to_owned(),
+            credentials: credentials.clone(),
+        };
+        Client { http: self.http.clone(), shared: Arc::new(shared) }
     }
 
     /// Gets a page of the control plane's own, in JSON, that is no operation of AWS's.

@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod exec;
 pub mod health;
 pub mod images;
+pub mod logs;
 pub mod network;
 pub mod protocol;
 pub mod runtime;

@@ -6,6 +6,7 @@ use super::reach::{bindings, interface, requests};
 use super::{Hands, Held, Input, Known, volumes};
 use crate::endpoints::{self, Owner};
 use crate::images::{LocalImage, PullError};
+use crate::logs::LogDriver;
 use crate::network::{Bridged, NetworkError};
 use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
 use gantry_api::ecs;
@@ -220,6 +221,15 @@ async fn try_launch<R: Runtime>(
     let payload = containers.iter().find(|c| c.name.as_deref() == Some(name)).ok_or_else(vanished)?;
     let docker = known.docker(name).ok_or_else(vanished)?;
     let id = container_id(arn, name);
+    let log = container::log_driver(&hands.config, docker)?;
+    if let LogDriver::Awslogs(to) = &log {
+        hands.logs.prepare(to).await.map_err(|error| {
+            let text = format!(
+                "failed to initialize logging driver: failed to create Cloudwatch log stream: {error}"
+            );
+            Failure::new(FailureKind::CannotStartContainerError, text)
+        })?;
+    }
     let links = links(known.task(), payload, others)?;
     let mounts = volumes::mounts(&hands.config, arn, known.task(), payload)?;
     provide(hands, arn, &mounts, image).await?;
@@ -259,6 +269,7 @@ async fn try_launch<R: Runtime>(
         container: payload,
         docker,
         image,
+        log: &log,
         network,
         interface: own,
         mounts: &mounts,
@@ -303,7 +314,9 @@ fn failure_of(error: &RuntimeError) -> Failure {
 /// Waits for a container's end.
 pub async fn watch<R: Runtime>(hands: Arc<Hands<R>>, task: TaskArn, container: String) {
     let id = container_id(&task, &container);
-    match hands.runtime.wait(&id).await {
+    let exit = hands.runtime.wait(&id).await;
+    hands.logs.ended(&task_id(&task), &container);
+    match exit {
         Ok(exit) => {
             tracing::info!(task = %task, container, code = exit.code, "a container has ended");
             hands.tell(Input::Event(Event::ContainerExited { task, container, exit })).await;
@@ -335,6 +348,7 @@ pub async fn forget<R: Runtime>(hands: Arc<Hands<R>>, task: TaskArn, removals: V
     }
     hands.credentials.forget(&task);
     let id = task_id(&task);
+    hands.logs.forget(&id).await;
     let directories = ["logs", volumes::TASK_VOLUMES].map(|kind| hands.config.data_dir.join(kind).join(&id));
     let removing = tokio::task::spawn_blocking(move || {
         for directory in directories {

@@ -5,6 +5,7 @@ use super::links::Links;
 use super::volumes::Mount;
 use crate::config::AgentConfig;
 use crate::images::LocalImage;
+use crate::logs::LogDriver;
 use crate::protocol::docker::HostConfig;
 use crate::protocol::payload::ContainerConfig as Docker;
 use crate::runtime::capabilities::Capabilities;
@@ -30,9 +31,8 @@ const CPU_QUOTA_MIN: i64 = 1000;
 const HOSTNAME_LENGTH: usize = 12;
 /// By which AWS's SDKs find their region.
 const REGION_VARIABLES: [&str; 2] = ["AWS_DEFAULT_REGION", "AWS_REGION"];
-/// What is kept of a container's output, unless its options say otherwise.
-const LOG_BYTES: u64 = 20 << 20;
-const LOG_FILES: u32 = 5;
+/// Of the log of a container that writes nothing.
+const PAUSE_LOG_BYTES: u64 = 1 << 20;
 
 /// The id of a task: the last part of its ARN, of letters and digits. Names directories, so other text is made harmless.
 pub fn task_id(task: &TaskArn) -> String {
@@ -54,6 +54,15 @@ pub fn container_id(task: &TaskArn, container: &str) -> ContainerId {
 fn hash(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The log driver that a container asks for.
+///
+/// # Errors
+/// For one that this agent does not have, and for options that make no sense.
+pub fn log_driver(config: &AgentConfig, docker: &Docker) -> Result<LogDriver, Failure> {
+    LogDriver::read(docker.host_config.log_config.as_ref(), &config.region)
+        .map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))
 }
 
 /// Where a container's log is.
@@ -82,6 +91,7 @@ pub struct Parts<'a> {
     pub container: &'a acs::Container,
     pub docker: &'a Docker,
     pub image: &'a LocalImage,
+    pub log: &'a LogDriver,
     pub network: NetworkNamespace,
     /// The task's own address and name, in awsvpc mode.
     pub interface: Option<(String, String)>,
@@ -96,7 +106,7 @@ pub struct Parts<'a> {
 /// # Errors
 /// For what the native runtime does not do yet, and for what makes no sense.
 pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
-    let Parts { config: agent, arn, known, container, docker, image, network, interface, .. } = parts;
+    let Parts { config: agent, arn, known, container, docker, image, log, network, interface, .. } = parts;
     let (config, host) = (&docker.config, &docker.host_config);
     refuse_what_is_not_there(container, host)?;
     let name = container.name.as_deref().unwrap_or_default();
@@ -194,10 +204,9 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
             Some(IpcMode::None) | None => Namespace::Private,
         },
         cgroup_parent: task_group(agent, arn),
-        log: LogFile {
-            path: log_path(&agent.data_dir, arn, name),
-            max_bytes: LOG_BYTES,
-            max_files: LOG_FILES,
+        log: {
+            let (max_bytes, max_files) = log.files();
+            LogFile { path: log_path(&agent.data_dir, arn, name), max_bytes, max_files }
         },
         id,
     })
@@ -315,7 +324,11 @@ pub fn pause(agent: &AgentConfig, arn: &TaskArn) -> Result<ContainerConfig, Fail
         pid: Namespace::Private,
         ipc: Namespace::Private,
         cgroup_parent: task_group(agent, arn),
-        log: LogFile { path: log_path(&agent.data_dir, arn, PAUSE), max_bytes: LOG_BYTES, max_files: 1 },
+        log: LogFile {
+            path: log_path(&agent.data_dir, arn, PAUSE),
+            max_bytes: PAUSE_LOG_BYTES,
+            max_files: 1,
+        },
     })
 }
 

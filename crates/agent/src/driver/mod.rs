@@ -23,13 +23,14 @@ use crate::endpoints::{Credentials, Owner};
 use crate::exec;
 use crate::health;
 use crate::images::{Images, LocalImage};
+use crate::logs::{LogDriver, Shipping};
 use crate::network::{Bridged, Network};
 use crate::protocol::manifest::Manifests;
 use crate::protocol::payload;
 use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
 use crate::state::{Instance, SavedTask};
 use crate::telemetry::Usage;
-use container::{container_id, pause_id, task_id};
+use container::{container_id, log_path, pause_id, task_id};
 use gantry_api::acs;
 use gantry_decide::ids::RequestId;
 use gantry_decide::lifecycle::DesiredStatus;
@@ -65,6 +66,7 @@ pub struct Hands<R> {
     pub network: Network,
     pub images: Images,
     pub client: Client,
+    pub logs: Shipping,
     pub instance_arn: String,
     pub availability_zone: Option<String>,
     /// Where tasks in the host's namespace ask, on its loopback.
@@ -102,6 +104,7 @@ impl<R: Runtime> Hands<R> {
                 .clone()
                 .or_else(|| config.availability_zone.clone()),
             usage: Usage::new(runtime.clone()),
+            logs: Shipping::new(client.clone()),
             credentials: Credentials::default(),
             health_news: Notify::new(),
             volumes: tokio::sync::Mutex::default(),
@@ -290,6 +293,12 @@ impl<R: Runtime> Driver<R> {
                 }
             }
             self.tasks.insert(arn.clone(), entry);
+            for (name, state) in &found {
+                self.follow_log(&arn, name);
+                if matches!(state, Found::Exited { .. }) {
+                    self.hands.logs.ended(&task_id(&arn), name);
+                }
+            }
             self.step(Event::Recovered { task: Box::new(task), containers: found });
             for name in running {
                 self.keep_checking(&arn, &name);
@@ -376,6 +385,7 @@ impl<R: Runtime> Driver<R> {
                 }
                 let runtime_id = container_id(&task, &container).to_string();
                 let (arn, name) = (task.clone(), container.clone());
+                self.follow_log(&arn, &name);
                 self.step(Event::ContainerStarted { task, container, runtime_id, bindings });
                 self.keep_checking(&arn, &name);
                 tokio::spawn(actions::watch(Arc::clone(&self.hands), arn, name));
@@ -396,6 +406,20 @@ impl<R: Runtime> Driver<R> {
             }
             // Who asked may have gone.
             Input::Asked(asked, reply) => drop(reply.send(self.describe(&asked))),
+        }
+    }
+
+    /// Sends what a container writes to where its log driver says.
+    fn follow_log(&self, task: &TaskArn, name: &str) {
+        let Some(known) = self.known(task) else { return };
+        let Some(docker) = known.docker(name) else { return };
+        let config = &self.hands.config;
+        // Others are refused when the container is launched.
+        if let Ok(LogDriver::Awslogs(to)) =
+            LogDriver::read(docker.host_config.log_config.as_ref(), &config.region)
+        {
+            let log = log_path(&config.data_dir, task, name);
+            self.hands.logs.follow(task_id(task), name.to_owned(), log, to);
         }
     }
 

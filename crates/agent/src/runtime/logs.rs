@@ -1,10 +1,13 @@
 //! A container's output on disk: one line of the log for each line that it wrote, as the container runtime interface of
 //! Kubernetes has it: `TIME stdout|stderr F|P TEXT`, P for a part of a line too long for one. The time is in seconds
 //! since the epoch with nine decimals. Files are rotated by size: `app.log`, `app.log.1` (older), `app.log.2`, …
+//!
+//! A file begins with `@BASE`, the number of bytes in all files before it, so that a place in a log has one number
+//! however often it is rotated.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes of one line; longer ones are written in parts.
@@ -18,6 +21,11 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// As logs name it.
+    pub fn from_name(name: &str) -> Option<Stream> {
+        [Stream::Stdout, Stream::Stderr].into_iter().find(|stream| stream.name() == name)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout",
@@ -30,6 +38,8 @@ impl Stream {
 pub struct Writer {
     file: super::LogFile,
     out: File,
+    /// Bytes in all files before this one.
+    base: u64,
     written: u64,
     /// The beginning of a line whose end has not come, by stream.
     pending: [Vec<u8>; 2],
@@ -38,9 +48,24 @@ pub struct Writer {
 
 impl Writer {
     pub fn open(file: super::LogFile) -> io::Result<Writer> {
-        let out = open(&file.path)?;
-        let written = out.metadata()?.len();
-        Ok(Writer { file, out, written, pending: Default::default(), buffer: Vec::new() })
+        if file.max_files == 0 {
+            let out = File::options().write(true).open("/dev/null")?;
+            return Ok(Writer {
+                file,
+                out,
+                base: 0,
+                written: 0,
+                pending: Default::default(),
+                buffer: Vec::new(),
+            });
+        }
+        let mut out = open(&file.path)?;
+        let mut written = out.metadata()?.len();
+        if written == 0 {
+            written = begin(&mut out, 0)?;
+        }
+        let base = base_of(&File::open(&file.path)?)?.unwrap_or(0);
+        Ok(Writer { file, out, base, written, pending: Default::default(), buffer: Vec::new() })
     }
 
     /// Takes output as it comes; whole lines go to the file.
@@ -89,7 +114,8 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        if self.written > 0 && self.written + self.buffer.len() as u64 > self.file.max_bytes {
+        let rotates = self.file.max_files > 0 && self.written > BASE_LINE_MAX;
+        if rotates && self.written + self.buffer.len() as u64 > self.file.max_bytes {
             self.rotate()?;
         }
         let result = self.out.write_all(&self.buffer);
@@ -109,8 +135,9 @@ impl Writer {
         if self.file.max_files <= 1 {
             std::fs::remove_file(&self.file.path)?;
         }
+        self.base += self.out.metadata()?.len();
         self.out = open(&self.file.path)?;
-        self.written = 0;
+        self.written = begin(&mut self.out, self.base)?;
         Ok(())
     }
 }
@@ -119,8 +146,31 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().create(true).append(true).mode(0o640).open(path)
 }
 
+/// Bytes of the longest line that tells a file's base.
+const BASE_LINE_MAX: u64 = 22;
+
+/// Begins a file; returns how much was written. In one piece: who sees any of it sees all of it.
+fn begin(out: &mut File, base: u64) -> io::Result<u64> {
+    let line = format!("@{base}\n");
+    out.write_all(line.as_bytes())?;
+    Ok(line.len() as u64)
+}
+
+/// The number of bytes in all files of a log before this one. `None` of a file that is not begun yet; one of an older
+/// version without a base counts as the first.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn base_of(file: &File) -> io::Result<Option<u64>> {
+    let mut bytes = [0; BASE_LINE_MAX as usize];
+    let length = file.read_at(&mut bytes, 0)?;
+    let line = bytes[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let base = line.strip_prefix(b"@").and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    Ok((length > 0).then(|| base.unwrap_or(0)))
+}
+
 /// The name of the file that was rotated `index` times; 0 is the current one.
-fn rotated(path: &Path, index: u32) -> PathBuf {
+pub fn rotated(path: &Path, index: u32) -> PathBuf {
     if index == 0 {
         return path.to_owned();
     }

@@ -128,7 +128,7 @@ pub struct LogFile {
     pub path: PathBuf,
     /// Bytes of one file before it is rotated.
     pub max_bytes: u64,
-    /// Files kept, the current one included.
+    /// Files kept, the current one included. With 0 nothing is written.
     pub max_files: u32,
 }
 

@@ -1,0 +1,125 @@
+//! Log drivers: where the output of containers goes.
+//!
+//! Every container's output is written to files of this host by its shim, which no agent and no server can hold up.
+//! The driver `awslogs` follows these files and sends what they hold to CloudWatch Logs. How far it is, is stored there
+//! together with the events, so that neither a lost answer nor a restart of either side loses or repeats anything.
+
+mod assemble;
+mod awslogs;
+mod options;
+mod tail;
+
+pub use options::{Awslogs, LogDriver, Multiline, OptionError};
+
+use crate::client::{Client, ClientError};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// How long the removal of a stopped task's remains waits for its logs to be sent.
+const FORGET_MAX: Duration = Duration::from_secs(30);
+/// How long the agent's end waits for logs to be sent, where their files go with it.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// What a container's log is to be followed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// What was written and what will be.
+    Follow,
+    /// What was written: the container has ended.
+    Finish,
+}
+
+struct Following {
+    wish: watch::Sender<Wish>,
+    work: JoinHandle<()>,
+}
+
+/// Task, as its directory is named, and container.
+type Key = (String, String);
+
+/// The logs that are being sent. Cheap to clone.
+#[derive(Clone)]
+pub struct Shipping {
+    client: Client,
+    followed: Arc<Mutex<BTreeMap<Key, Following>>>,
+}
+
+impl Shipping {
+    pub fn new(client: Client) -> Shipping {
+        Shipping { client, followed: Arc::default() }
+    }
+
+    /// Makes the stream that a container's output goes to, and its group if that is wanted.
+    ///
+    /// # Errors
+    /// What the control plane says against it. That it cannot be reached is none: it is tried again when there is
+    /// something to send.
+    pub async fn prepare(&self, to: &Awslogs) -> Result<(), ClientError> {
+        match awslogs::prepare(&self.client.in_region(&to.region), to).await {
+            Err(error) if error.is_transient() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Follows the log of a container that runs, or has run. Being followed already is no error.
+    pub fn follow(&self, task: String, container: String, log: PathBuf, to: Awslogs) {
+        let mut followed = self.followed.lock();
+        let key = (task, container);
+        if let Some(following) = followed.get(&key)
+            && !following.work.is_finished()
+        {
+            following.wish.send_replace(Wish::Follow);
+            return;
+        }
+        let (wish, wished) = watch::channel(Wish::Follow);
+        let work = tokio::spawn(awslogs::ship(self.client.in_region(&to.region), log, to, wished));
+        followed.insert(key, Following { wish, work });
+    }
+
+    /// A container has ended: its log is sent to its end.
+    pub fn ended(&self, task: &str, container: &str) {
+        let key = (task.to_owned(), container.to_owned());
+        if let Some(following) = self.followed.lock().get(&key) {
+            following.wish.send_replace(Wish::Finish);
+        }
+    }
+
+    /// Waits until a task's logs are sent, but not for ever: their files are about to be removed.
+    pub async fn forget(&self, task: &str) {
+        let of_task = {
+            let mut followed = self.followed.lock();
+            let keys: Vec<Key> = followed.keys().filter(|(of, _)| of == task).cloned().collect();
+            keys.into_iter()
+                .filter_map(|key| Some((key.1.clone(), followed.remove(&key)?)))
+                .collect::<Vec<_>>()
+        };
+        finish(of_task, FORGET_MAX).await;
+    }
+
+    /// Waits until all logs are sent, but not for long.
+    pub async fn finish(&self) {
+        let all = std::mem::take(&mut *self.followed.lock());
+        finish(all.into_iter().map(|((_, container), following)| (container, following)), END_MAX).await;
+    }
+}
+
+async fn finish(followed: impl IntoIterator<Item = (String, Following)>, within: Duration) {
+    let followed: Vec<_> = followed.into_iter().collect();
+    for (_, following) in &followed {
+        following.wish.send_replace(Wish::Finish);
+    }
+    let deadline = tokio::time::Instant::now() + within;
+    for (container, Following { mut work, .. }) in followed {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        if timeout(left, &mut work).await.is_err() {
+            tracing::warn!(container, "the end of a container's log is lost: it could not be sent in time");
+            work.abort();
+        }
+    }
+}
