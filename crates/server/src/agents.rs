@@ -1,7 +1,7 @@
 //! Agents' connections between the sockets and the engine: who may open one, which messages go where, and what becomes
 //! of them when the server stops.
 
-use crate::endpoint::Caller;
+use crate::endpoint::{Caller, base_url};
 use crate::keys::Holder;
 use crate::sockets::{self, Mailbox, Outgoing};
 use crate::transport::Response;
@@ -92,7 +92,8 @@ impl Agents {
             }
             mailboxes.insert(id, mailbox);
         }
-        let opening = Opening { scope: caller.scope.clone(), instance, channel, agent: asked.agent };
+        let (scope, endpoint) = (caller.scope.clone(), base_url(parts));
+        let opening = Opening { scope, instance, channel, agent: asked.agent, endpoint };
         let (agents, inbox) = (Arc::clone(self), inbox.clone());
         tokio::spawn(async move {
             let say = |input| inbox.hand_over(Input::Session { id, input });

@@ -303,7 +303,7 @@ fn has_form(parts: &Parts) -> bool {
 }
 
 /// The transport has seen to it that there is a host.
-fn base_url(parts: &Parts) -> String {
+pub(crate) fn base_url(parts: &Parts) -> String {
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     format!("http://{host}")
 }

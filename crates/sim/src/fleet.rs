@@ -422,8 +422,13 @@ impl Fleet {
         let session = self.counter;
         self.agents[agent].session = Some(session);
         self.sessions.insert(session, agent);
-        let opening =
-            Opening { scope: self.scope.clone(), instance, channel: Channel::Acs, agent: Default::default() };
+        let opening = Opening {
+            scope: self.scope.clone(),
+            instance,
+            channel: Channel::Acs,
+            agent: Default::default(),
+            endpoint: String::new(),
+        };
         self.step(Input::Session { id: SessionId(session), input: SessionInput::Opened(opening) });
     }
 

@@ -53,6 +53,8 @@ struct Unacknowledged {
 
 pub struct AcsSession {
     scope: Scope,
+    /// The base URL under which the agent reaches the control plane.
+    endpoint: String,
     instance: ContainerInstanceKey,
     /// Number of the last message; see [`SEQUENCE_PER_SESSION`].
     sequence: i64,
@@ -71,10 +73,11 @@ pub struct AcsSession {
 
 impl AcsSession {
     /// A session of an instance whose `sessions` counter was just raised.
-    pub fn open(now: Timestamp, scope: Scope, instance: &ContainerInstance) -> AcsSession {
+    pub fn open(now: Timestamp, scope: Scope, endpoint: String, instance: &ContainerInstance) -> AcsSession {
         let sessions = i64::try_from(instance.sessions).unwrap_or(i64::MAX);
         AcsSession {
             scope,
+            endpoint,
             instance: instance.key(),
             sequence: sessions.saturating_mul(SEQUENCE_PER_SESSION),
             told: BTreeMap::new(),
@@ -202,7 +205,8 @@ impl AcsSession {
         let running = told.filter(|(_, told)| *told == DesiredStatus::Running);
         let tasks: Vec<&Task> = running.filter_map(|(key, _)| state.ecs.task(&key)).collect();
         for tasks in tasks.chunks(TASKS_PER_PAYLOAD_MAX) {
-            let tasks = tasks.iter().map(|task| payload::compile(&self.scope, task)).collect();
+            let tasks =
+                tasks.iter().map(|task| payload::compile(&self.scope, &self.endpoint, task)).collect();
             let message_id = RequestId::random(random).to_string();
             self.send_payload(now, message_id, tasks, out);
         }
@@ -257,7 +261,7 @@ impl AcsSession {
             waiting.deliveries += 1;
             waiting.again_at = now + REDELIVER_AFTER * waiting.deliveries;
             let tasks = waiting.tasks.iter().filter_map(|key| state.ecs.task(key));
-            let tasks = tasks.map(|task| payload::compile(&self.scope, task)).collect();
+            let tasks = tasks.map(|task| payload::compile(&self.scope, &self.endpoint, task)).collect();
             self.send_payload(now, message_id.clone(), tasks, out);
             self.unacknowledged.insert(message_id, waiting);
         }
@@ -291,7 +295,7 @@ impl AcsSession {
             let mut tasks = Vec::with_capacity(some.len());
             for (desired, key) in some {
                 let Some(task) = state.ecs.task(key) else { continue };
-                tasks.push(payload::compile(&self.scope, task));
+                tasks.push(payload::compile(&self.scope, &self.endpoint, task));
                 self.told.insert(key.clone(), *desired);
                 if !task.sent {
                     let task = Task { sent: true, ..task.clone() };

@@ -38,6 +38,8 @@ pub struct Opening {
     pub instance: ContainerInstanceKey,
     pub channel: Channel,
     pub agent: AgentVersion,
+    /// The base URL under which the agent reaches the control plane, `http://host:port`.
+    pub endpoint: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +134,7 @@ impl Sessions {
     }
 
     fn open(&mut self, now: Timestamp, id: SessionId, opening: Opening, state: &mut State) {
-        let Opening { scope, instance: key, channel, agent } = opening;
+        let Opening { scope, instance: key, channel, agent, endpoint } = opening;
         let mut scope_state = state.scope(&scope);
         let known = scope_state.ecs.container_instance(&key);
         let Some(mut instance) =
@@ -154,7 +156,7 @@ impl Sessions {
         instance.agent_connected = true;
         instance.disconnected_at = None;
         instance.agent = agent;
-        let session = AcsSession::open(now, scope.clone(), &instance);
+        let session = AcsSession::open(now, scope.clone(), endpoint, &instance);
         scope_state.ecs.put_container_instance(instance);
         state.replace(&scope, scope_state);
         if let Some(older) = self.by_instance.insert((scope, key), id) {

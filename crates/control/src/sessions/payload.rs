@@ -17,18 +17,19 @@ const CPU_UNITS_PER_VCPU: f64 = 1024.0;
 const BYTES_PER_MIB: i64 = 1 << 20;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// One task as its agent is sent it.
-pub fn compile(scope: &Scope, task: &Task) -> acs::Task {
+/// One task as its agent is sent it. `endpoint` is the base URL under which the agent reaches the control plane.
+pub fn compile(scope: &Scope, endpoint: &str, task: &Task) -> acs::Task {
     let definition = &task.definition;
     let mode = definition.effective_network_mode();
     let id = &task.definition_id;
     let service = task.service_key().map(|key| key.name.to_string());
+    let containers = task.containers.iter().filter_map(|c| container(scope, endpoint, task, c, mode));
     acs::Task {
         arn: Some(task.arn(scope).to_string()),
         family: Some(id.family.to_string()),
         version: Some(id.revision.to_string()),
         desired_status: Some(task.desired_status.as_str().to_owned()),
-        containers: Some(task.containers.iter().filter_map(|c| container(scope, task, c, mode)).collect()),
+        containers: Some(containers.collect()),
         volumes: Some(definition.volumes.iter().filter_map(volume).collect()),
         cpu: definition.cpu.map(|cpu| f64::from(cpu.0) / CPU_UNITS_PER_VCPU),
         memory: definition.memory.map(|memory| i32::try_from(memory.0).unwrap_or(i32::MAX)),
@@ -64,7 +65,13 @@ fn interface(scope: &Scope, eni: &Eni) -> acs::ElasticNetworkInterface {
     }
 }
 
-fn container(scope: &Scope, task: &Task, container: &Container, mode: NetworkMode) -> Option<acs::Container> {
+fn container(
+    scope: &Scope,
+    endpoint: &str,
+    task: &Task,
+    container: &Container,
+    mode: NetworkMode,
+) -> Option<acs::Container> {
     let definition = task.definition.container(container.name.as_str())?;
     let arn = EcsResource::Container(task.cluster.clone(), task.id, container.id);
     let integer = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
@@ -119,7 +126,9 @@ fn container(scope: &Scope, task: &Task, container: &Container, mode: NetworkMod
         container_arn: Some(scope.ecs(arn).to_string()),
         docker_config: Some(acs::DockerConfig {
             config: Some(Value::Object(docker_config(definition)).to_string()),
-            host_config: Some(Value::Object(host_config(scope, task, definition, mode)).to_string()),
+            host_config: Some(
+                Value::Object(host_config(scope, endpoint, task, definition, mode)).to_string(),
+            ),
             version: Some(DOCKER_API.to_owned()),
         }),
         ..Default::default()
@@ -182,6 +191,7 @@ fn docker_config(definition: &ContainerDefinition) -> Map<String, Value> {
 
 fn host_config(
     scope: &Scope,
+    endpoint: &str,
     task: &Task,
     definition: &ContainerDefinition,
     mode: NetworkMode,
@@ -223,7 +233,7 @@ fn host_config(
     put(
         &mut config,
         "LogConfig",
-        definition.log_configuration.as_ref().map(|log| log_config(scope, task, definition, log)),
+        definition.log_configuration.as_ref().map(|log| log_config(scope, endpoint, task, definition, log)),
     );
     config
 }
@@ -275,10 +285,18 @@ fn linux_parameters(
     put(config, "MemorySwappiness", linux.swappiness);
 }
 
-/// The log driver's options. `awslogs` gets those that ECS fills in: group, region and the name of the stream.
-fn log_config(scope: &Scope, task: &Task, definition: &ContainerDefinition, log: &LogConfiguration) -> Value {
+/// The log driver's options. `awslogs` gets those that ECS fills in: group, region and the name of the stream; and the
+/// control plane's address, since Docker's driver would ask AWS.
+fn log_config(
+    scope: &Scope,
+    endpoint: &str,
+    task: &Task,
+    definition: &ContainerDefinition,
+    log: &LogConfiguration,
+) -> Value {
     let mut options = log.options.clone().unwrap_or_default();
     if log.log_driver == LogDriver::Awslogs {
+        options.entry("awslogs-endpoint".to_owned()).or_insert_with(|| endpoint.to_owned());
         options.entry("awslogs-region".to_owned()).or_insert_with(|| scope.region.to_string());
         let group = || format!("/ecs/{}", task.definition_id.family);
         options.entry("awslogs-group".to_owned()).or_insert_with(group);

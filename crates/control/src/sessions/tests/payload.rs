@@ -117,6 +117,7 @@ fn a_definition_becomes_what_dockers_api_takes() {
                         "MemoryReservation": 134217728, "MemorySwap": 805306368, "MemorySwappiness": 10,
                         "Sysctls": {"net.core.somaxconn": "1024"},
                         "LogConfig": {"Type": "awslogs", "Config": {"awslogs-group": "app",
+                            "awslogs-endpoint": "http://127.0.0.1:4580",
                             "awslogs-region": "eu-north-1", "awslogs-stream": "web/app/TASK"}}}}
             },
             {

@@ -202,7 +202,9 @@ impl Script {
             hash: "a8b3e7d3".to_owned(),
             docker: "DockerVersion: 20.10".to_owned(),
         };
-        let opening = Opening { scope: self.scope.clone(), instance: instance_key(instance), channel, agent };
+        let (scope, instance) = (self.scope.clone(), instance_key(instance));
+        let endpoint = "http://127.0.0.1:4580".to_owned();
+        let opening = Opening { scope, instance, channel, agent, endpoint };
         self.step(vec![Input::Session { id, input: SessionInput::Opened(opening) }]);
         id
     }
