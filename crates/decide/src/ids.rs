@@ -37,6 +37,9 @@ macro_rules! serde_as_text {
     )*};
 }
 
+mod network;
+pub use network::*;
+
 /// An AWS account: 12 decimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(u64);
@@ -360,44 +363,6 @@ impl FromStr for DeploymentId {
     }
 }
 
-/// A network interface: `eni-` and 17 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EniId(u128);
-
-impl EniId {
-    pub fn random(random: &mut dyn Random) -> EniId {
-        let mut bytes = [0; 16];
-        random.fill(&mut bytes);
-        // 17 hexadecimal digits are 68 bits.
-        EniId(u128::from_le_bytes(bytes) & ((1 << 68) - 1))
-    }
-}
-
-impl fmt::Display for EniId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "eni-{:017x}", self.0)
-    }
-}
-
-impl fmt::Debug for EniId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for EniId {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let digits =
-            text.strip_prefix("eni-").filter(|d| d.len() == 17 && d.bytes().all(|b| hex_digit(b).is_some()));
-        digits
-            .and_then(|d| u128::from_str_radix(d, 16).ok())
-            .map(EniId)
-            .ok_or_else(|| invalid(text, "a network interface id (eni- and 17 hexadecimal digits)"))
-    }
-}
-
 /// A session of ECS Exec: `ecs-execute-command-` and 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExecSessionId([u8; 16]);
@@ -435,7 +400,7 @@ impl FromStr for ExecSessionId {
     }
 }
 
-serde_as_text!(AccountId TaskDefinitionId DeploymentId EniId ExecSessionId);
+serde_as_text!(AccountId TaskDefinitionId DeploymentId ExecSessionId);
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod lifecycle;
 pub mod log_cursor;
 pub mod log_filter;
+pub mod network;
 pub mod placement;
 pub mod query;
 pub mod random;

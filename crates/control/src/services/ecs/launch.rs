@@ -11,6 +11,7 @@ use gantry_decide::ids::{
     AttachmentId, CapacityProviderName, ClusterName, ContainerId, EniId, TaskDefinitionId, TaskId,
 };
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus};
+use gantry_decide::network::Ipv4Block;
 use gantry_decide::placement::{Refusal, Refusals};
 use gantry_decide::random::Random;
 use gantry_decide::task::NetworkMode;
@@ -180,38 +181,28 @@ fn interface(tx: &mut Tx<'_>, launch: &Launch, instance: &ContainerInstanceKey) 
         // Locally administered, and as unique as the address that it carries.
         mac: format!("0a:58:{:02x}:{:02x}:{:02x}:{:02x}", octets[0], octets[1], octets[2], octets[3]),
         address,
-        gateway: Ipv4Addr::from(u32::from(block.base) + 1),
-        prefix_length: block.bits,
+        gateway: Ipv4Addr::from(u32::from(block.base()) + 1),
+        prefix_length: block.bits(),
         private_dns_name: format!("ip-{dashed}.{}.compute.internal", tx.scope.region),
         attached: true,
     })
 }
 
-/// A CIDR block. `base` is its first address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Block {
-    base: Ipv4Addr,
-    bits: u8,
-}
-
-fn read_block(text: &str) -> Option<Block> {
-    let (address, bits) = text.split_once('/')?;
-    let (address, bits) = (address.parse::<Ipv4Addr>().ok()?, bits.parse::<u8>().ok()?);
+/// The block that an agent gives its tasks addresses of.
+fn read_block(text: &str) -> Option<Ipv4Block> {
     // Smaller than /28 leaves no room beside the reserved addresses; /8 is the largest private block.
-    let fits = (8..=28).contains(&bits);
-    let mask = u32::MAX << (32 - u32::from(bits).clamp(8, 28));
-    fits.then(|| Block { base: Ipv4Addr::from(u32::from(address) & mask), bits })
+    text.parse().ok().filter(|block: &Ipv4Block| (8..=28).contains(&block.bits()))
 }
 
 /// A random free address. A VPC keeps the first four and the last of a subnet for itself. Random rather than lowest, so
 /// that an address just released is seldom the next one given.
-fn free_address(block: Block, taken: &BTreeSet<Ipv4Addr>, random: &mut dyn Random) -> Option<Ipv4Addr> {
+fn free_address(block: Ipv4Block, taken: &BTreeSet<Ipv4Addr>, random: &mut dyn Random) -> Option<Ipv4Addr> {
     const RESERVED_FIRST: u32 = 4;
-    let usable = (1_u32 << (32 - u32::from(block.bits))) - RESERVED_FIRST - 1;
+    let usable = block.usable();
     let start = random.below(usable as usize) as u32;
     (0..usable)
         .map(|step| RESERVED_FIRST + (start + step) % usable)
-        .map(|offset| Ipv4Addr::from(u32::from(block.base) + offset))
+        .map(|offset| Ipv4Addr::from(u32::from(block.base()) + offset))
         .find(|address| !taken.contains(address))
 }
 
