@@ -18,7 +18,7 @@ def mirror():
     return next((folder for folder in likely if any(folder.glob("*/hashicorp/aws"))), None)
 
 
-MAIN = """
+PROVIDER = """
 terraform {
   required_providers {
     aws = { source = "hashicorp/aws" }
@@ -33,11 +33,14 @@ provider "aws" {
   skip_metadata_api_check     = true
   skip_region_validation      = true
   endpoints {
+    ec2 = var.url
     ecs = var.url
     sts = var.url
   }
 }
+"""
 
+MAIN = PROVIDER + """
 resource "aws_ecs_cluster" "this" {
   name = "tf"
   setting {
@@ -111,29 +114,43 @@ def test_terraform_runs_a_fargate_service(platform, tmp_path):
     run(platform, tmp_path, MAIN + SERVICE, runs)
 
 
-def run(gantry, tmp_path, configuration, meanwhile=lambda ecs: None):
-    directory = tmp_path / "terraform"
-    directory.mkdir()
-    (directory / "main.tf").write_text(configuration)
-    environment = {**gantry.environment, "TF_CLI_CONFIG_FILE": os.devnull, "TF_VAR_url": gantry.url, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+class Terraform:
+    """A configuration that is applied, found unchanged by a second plan, and destroyed again. Skips the test where the
+    provider cannot be had."""
 
-    def terraform(*arguments, wanted=(0,)):
-        done = subprocess.run(["terraform", *arguments], cwd=directory, env=environment, capture_output=True, text=True,
-                              timeout=240)
+    def __init__(self, gantry, tmp_path, configuration):
+        self.directory = tmp_path / "terraform"
+        self.directory.mkdir()
+        (self.directory / "main.tf").write_text(configuration)
+        self.environment = {**gantry.environment, "TF_CLI_CONFIG_FILE": os.devnull, "TF_VAR_url": gantry.url,
+                            "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+
+    def run(self, *arguments, wanted=(0,)):
+        done = subprocess.run(["terraform", *arguments], cwd=self.directory, env=self.environment, capture_output=True,
+                              text=True, timeout=240)
         assert done.returncode in wanted, done.stdout + done.stderr
         return done
 
-    folder = mirror()
-    found = terraform("init", "-input=false", *([f"-plugin-dir={folder}"] if folder else []), wanted=(0, 1))
-    if found.returncode:
-        pytest.skip("the AWS provider cannot be had here")
-    terraform("apply", "-auto-approve", "-input=false")
-    ecs = gantry.client("ecs")
-    assert ecs.describe_clusters(clusters=["tf"])["clusters"][0]["status"] == "ACTIVE"
-    meanwhile(ecs)
-    # Exit code 2 would mean that the provider sees something else than it wrote.
-    terraform("plan", "-detailed-exitcode", "-input=false")
-    terraform("destroy", "-auto-approve", "-input=false")
+    def __enter__(self):
+        folder = mirror()
+        found = self.run("init", "-input=false", *([f"-plugin-dir={folder}"] if folder else []), wanted=(0, 1))
+        if found.returncode:
+            pytest.skip("the AWS provider cannot be had here")
+        self.run("apply", "-auto-approve", "-input=false")
+        return self
+
+    def __exit__(self, error, *_):
+        if error is None:
+            # Exit code 2 would mean that the provider sees something else than it wrote.
+            self.run("plan", "-detailed-exitcode", "-input=false")
+            self.run("destroy", "-auto-approve", "-input=false")
+            assert json.loads((self.directory / "terraform.tfstate").read_text())["resources"] == []
+
+
+def run(gantry, tmp_path, configuration, meanwhile=lambda ecs: None):
+    with Terraform(gantry, tmp_path, configuration):
+        ecs = gantry.client("ecs")
+        assert ecs.describe_clusters(clusters=["tf"])["clusters"][0]["status"] == "ACTIVE"
+        meanwhile(ecs)
     assert ecs.describe_clusters(clusters=["tf"])["clusters"][0]["status"] == "INACTIVE"
     assert ecs.list_task_definitions()["taskDefinitionArns"] == []
-    assert json.loads((directory / "terraform.tfstate").read_text())["resources"] == []

@@ -46,6 +46,7 @@ const SELECTED: &[(&str, &[&str])] = &[
             "DescribeTags",
             "DescribeVpcAttribute",
             "DescribeVpcs",
+            "ModifySubnetAttribute",
             "ModifyVpcAttribute",
             "RevokeSecurityGroupEgress",
             "RevokeSecurityGroupIngress",

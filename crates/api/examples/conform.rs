@@ -4,7 +4,7 @@
 //! `{"service", "operation", "response": NEUTRAL FORM}` answers the bytes that would be sent;
 //! `{"service", "operation", "error": {"code", "message", "fields": {NAME: [TEXT]}}}` the bytes of an error.
 
-use gantry_api::{ec2, ecs, sts};
+use gantry_api::{ec2, ecs, logs, sts};
 use gantry_wire::{ApiError, ServiceModel, json};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write, stdin, stdout};
@@ -31,6 +31,7 @@ fn answer(line: &str) -> Result<Value, String> {
     let (service, shapes): (&ServiceModel, _) = match text("service") {
         "ec2" => (ec2::SERVICE, ec2::shapes(name)),
         "ecs" => (ecs::SERVICE, ecs::shapes(name)),
+        "logs" => (logs::SERVICE, logs::shapes(name)),
         "sts" => (sts::SERVICE, sts::shapes(name)),
         other => return Err(format!("no service {other}")),
     };

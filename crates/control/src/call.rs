@@ -97,15 +97,17 @@ pub fn permit(caller: &Caller, demand: &Demand) -> Result<(), ApiError> {
         return Ok(());
     }
     let resource = demand.resources.first().map_or("*", String::as_str);
-    Err(ApiError::new(
-        "AccessDeniedException",
-        format!(
-            "User: {} is not authorized to perform: {action} on resource: {resource} because no identity-based policy \
-             allows the {action} action",
-            caller.arn(),
-            action = demand.action,
-        ),
-    ))
+    let action = demand.action;
+    let message = format!(
+        "User: {} is not authorized to perform: {action} on resource: {resource} because no identity-based policy \
+         allows the {action} action",
+        caller.arn(),
+    );
+    if action.starts_with("ec2:") {
+        let message = format!("You are not authorized to perform this operation. {message}");
+        return Err(ApiError::new("UnauthorizedOperation", message).with_status(403));
+    }
+    Err(ApiError::new("AccessDeniedException", message))
 }
 
 #[cfg(test)]

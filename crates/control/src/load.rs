@@ -2,6 +2,7 @@
 //! driver may spread it over threads; rows are taken in the order of their keys, and what follows from all of them is
 //! derived once, at the end.
 
+use crate::services::ec2::state as ec2;
 use crate::services::ecs::state as ecs;
 use crate::services::logs::state as logs;
 use crate::state::{ScopeState, State};
@@ -33,6 +34,7 @@ pub struct Row {
 
 /// Whose record it is.
 enum Service {
+    Ec2(ec2::Row),
     Ecs(ecs::Row),
     Logs(logs::Row),
 }
@@ -52,6 +54,7 @@ impl Row {
             region: region.parse().map_err(|_| bad_key())?,
         };
         let record = match service {
+            "ec2" => ec2::Row::read(table, value).map(|row| row.map(Service::Ec2)),
             "ecs" => ecs::Row::read(table, value).map(|row| row.map(Service::Ecs)),
             "logs" => logs::Row::read(table, value).map(|row| row.map(Service::Logs)),
             _ => Ok(None),
@@ -79,6 +82,7 @@ impl Loading {
         let Row { key, scope, record } = row;
         let state = self.scopes.entry(scope).or_default();
         match record {
+            Service::Ec2(row) => state.ec2.adopt(row),
             Service::Ecs(row) => state.ecs.adopt(row).map_err(|source| StateError::Record { key, source })?,
             Service::Logs(row) => state.logs.adopt(row),
         }

@@ -1,6 +1,7 @@
 //! All the state of a cell: per scope (account and region) one [`ScopeState`] of typed tables. Cloning is cheap,
 //! because tables share what did not change; that is what snapshots and transactions are made of.
 
+use crate::services::ec2::state::Ec2State;
 use crate::services::ecs::state::EcsState;
 use crate::services::logs::state::LogsState;
 use gantry_decide::ids::Scope;
@@ -21,8 +22,17 @@ pub struct State {
 /// One account's state in one region. A request never sees more than its caller's.
 #[derive(Clone, Default)]
 pub struct ScopeState {
+    pub ec2: Ec2State,
     pub ecs: EcsState,
     pub logs: LogsState,
+}
+
+impl ScopeState {
+    /// Panics where the tables contradict each other. Called by tests and by the simulator after every step.
+    pub fn check_invariants(&self) {
+        self.ec2.check_invariants();
+        self.ecs.check_invariants();
+    }
 }
 
 impl State {
@@ -56,7 +66,8 @@ impl State {
             if let Some(state) = self.scopes.get_mut(&scope) {
                 let prefix = format!("{scope}/");
                 let state = Arc::make_mut(state);
-                // Nothing is controlled by what the logs' tables say.
+                // Nothing is controlled by what these tables say.
+                state.ec2.drain_writes(&prefix, out);
                 state.logs.drain_writes(&prefix, out);
                 let ecs = state.ecs.drain_writes(&prefix, out);
                 changes.extend(ecs.into_iter().map(|change| (scope.clone(), change)));

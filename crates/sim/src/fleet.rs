@@ -695,7 +695,7 @@ impl Fleet {
         let state = self.published.scope(&self.scope);
         // The whole check is linear in all there is: for a large fleet it is made at the end alone.
         if self.agents.len() <= 20 {
-            state.ecs.check_invariants();
+            state.check_invariants();
         }
         let name = "default".parse().expect("a cluster name");
         let pool = state.ecs.pool(&name);
@@ -708,7 +708,7 @@ impl Fleet {
     /// Peace has lasted: everything must be as users asked, on the hosts too.
     fn judge(&self) {
         let state = self.published.scope(&self.scope);
-        state.ecs.check_invariants();
+        state.check_invariants();
         let room = self.agents.len() * 10;
         let wanted: i64 = self.desired.values().sum();
         for (name, desired) in self.desired.iter().filter(|(name, _)| !self.unsure.contains(*name)) {

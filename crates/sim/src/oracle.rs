@@ -58,7 +58,7 @@ impl Oracle {
 
     /// Panics where the state is not what users were told.
     pub fn judge(&self, state: &ScopeState) {
-        state.ecs.check_invariants();
+        state.check_invariants();
         for (name, status) in self.clusters.iter().filter(|(name, _)| !self.unsure.contains(*name)) {
             let found = state.ecs.clusters.values().find(|cluster| cluster.name.as_str() == name);
             let found = found.map(|cluster| if cluster.is_active() { "ACTIVE" } else { "INACTIVE" });

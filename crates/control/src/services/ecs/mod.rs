@@ -10,6 +10,7 @@ pub mod compute;
 mod convert;
 pub mod errors;
 pub mod launch;
+pub mod links;
 mod ops;
 pub mod placement;
 pub mod state;

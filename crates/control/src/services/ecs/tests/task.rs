@@ -3,7 +3,7 @@
 use super::world::{CLIENT, INVALID, World, fails};
 use crate::controllers::tasks::Tasks;
 use crate::controllers::testing::settle;
-use crate::services::ecs::ops::{container_instance, submit, task};
+use crate::services::ecs::ops::{container_instance, submit, task, task_definition};
 use crate::services::ecs::state::{ContainerInstanceKey, FARGATE_POOL, TaskKey};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::lifecycle::LastStatus;
@@ -32,6 +32,33 @@ impl World {
         instance.agent_connected = true;
         self.state.ecs.put_container_instance(instance);
         arn
+    }
+
+    /// The awsvpc definition `web`, for Fargate.
+    fn register_for_fargate(&mut self) {
+        let definition = json!({"family": "web", "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"],
+            "cpu": "256", "memory": "512", "containerDefinitions": [{"name": "web", "image": "web:1"}]});
+        self.write(task_definition::register_task_definition, definition).unwrap();
+    }
+
+    /// A host of the Fargate pool, with room for eleven interfaces.
+    fn join_fargate(&mut self) {
+        let attributes = json!([
+            {"name": "gantry.awsvpc-cidr", "value": "10.1.0.0/28"}, {"name": "ecs.capability.task-eni"},
+            {"name": "ecs.capability.task-cpu-mem-limit"},
+            {"name": "com.amazonaws.ecs.capability.docker-remote-api.1.18"}]);
+        self.join_connected(FARGATE_POOL, attributes);
+    }
+
+    /// Runs one task with an interface of this subnet and security group, and shows it.
+    pub(crate) fn run_on_fargate(&mut self, subnet: &str, group: &str) -> Value {
+        self.create("default");
+        self.register_for_fargate();
+        self.join_fargate();
+        let network = json!({"awsvpcConfiguration": {"subnets": [subnet], "securityGroups": [group]}});
+        let run = json!({"taskDefinition": "web", "launchType": "FARGATE", "networkConfiguration": network});
+        let ran = self.run_task(run);
+        self.describe(&arn(&ran, 0))
     }
 
     fn run_task(&mut self, request: Value) -> Value {
@@ -153,20 +180,12 @@ fn a_stop_waits_for_the_agent_once_it_knows_of_the_task() {
 fn fargate_tasks_get_an_address_and_hide_their_host() {
     let mut world = World::new();
     world.create("default");
-    let definition = json!({"family": "web", "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"],
-        "cpu": "256", "memory": "512", "containerDefinitions": [{"name": "web", "image": "web:1"}]});
-    world.write(crate::services::ecs::ops::task_definition::register_task_definition, definition).unwrap();
+    world.register_for_fargate();
     let network = json!({"awsvpcConfiguration": {"subnets": ["subnet-1"]}});
     let run = json!({"taskDefinition": "web", "launchType": "FARGATE", "networkConfiguration": network});
     let nowhere = world.run_task(run.clone());
     assert_eq!(nowhere["failures"][0]["reason"], "RESOURCE:FARGATE");
-    world.join_connected(
-        FARGATE_POOL,
-        json!([
-        {"name": "gantry.awsvpc-cidr", "value": "10.1.0.0/28"}, {"name": "ecs.capability.task-eni"},
-        {"name": "ecs.capability.task-cpu-mem-limit"},
-        {"name": "com.amazonaws.ecs.capability.docker-remote-api.1.18"}]),
-    );
+    world.join_fargate();
     let mut addresses = std::collections::BTreeSet::new();
     let mut last = String::new();
     for _ in 0..11 {

@@ -3,7 +3,6 @@
 
 use crate::call::{Call, Caller, Principal};
 use crate::load::{Loading, Row, StateError};
-use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::{cluster, container_instance, task_definition};
 use crate::services::ecs::placement::Placers;
 use crate::services::ecs::state::{
@@ -32,8 +31,8 @@ pub struct World {
     rows: BTreeMap<String, Box<[u8]>>,
 }
 
-pub type Write<Q, R> = fn(&mut Tx<'_>, &Call, Q) -> Result<R, EcsError>;
-pub type Read<Q, R> = fn(View<'_>, &Call, Q) -> Result<R, EcsError>;
+pub type Write<Q, R, E> = fn(&mut Tx<'_>, &Call, Q) -> Result<R, E>;
+pub type Read<Q, R, E> = fn(View<'_>, &Call, Q) -> Result<R, E>;
 
 impl World {
     pub fn new() -> World {
@@ -59,30 +58,32 @@ impl World {
     }
 
     /// Runs a write as the engine does: kept when it succeeds, dropped whole when it fails.
-    pub fn write<Q, R>(&mut self, operation: Write<Q, R>, request: Value) -> Result<Value, ApiError>
+    pub fn write<Q, R, E>(&mut self, operation: Write<Q, R, E>, request: Value) -> Result<Value, ApiError>
     where
         Q: Structure + Default,
         R: Structure,
+        E: Into<ApiError>,
     {
         let call = self.call();
         let request: Q = shape(request);
         let mut state = self.state.clone();
         let (random, placers) = (&mut self.random, &mut self.placers);
         let mut tx = Tx { scope: &self.scope, state: &mut state, now: self.now, random, placers };
-        let reply = operation(&mut tx, &call, request)?;
-        state.ecs.check_invariants();
+        let reply = operation(&mut tx, &call, request).map_err(Into::into)?;
+        state.check_invariants();
         self.state = state;
         Ok(value(&reply))
     }
 
-    pub fn read<Q, R>(&mut self, operation: Read<Q, R>, request: Value) -> Result<Value, ApiError>
+    pub fn read<Q, R, E>(&mut self, operation: Read<Q, R, E>, request: Value) -> Result<Value, ApiError>
     where
         Q: Structure + Default,
         R: Structure,
+        E: Into<ApiError>,
     {
         let call = self.call();
         let view = View { scope: &self.scope, state: &self.state, now: self.now };
-        Ok(value(&operation(view, &call, shape(request))?))
+        Ok(value(&operation(view, &call, shape(request)).map_err(Into::into)?))
     }
 
     /// What the store would hold.
@@ -111,7 +112,7 @@ impl World {
     /// A new process on what the store holds.
     pub fn restart(&mut self) {
         self.state = World::load(self.rows()).unwrap().scope(&self.scope);
-        self.state.ecs.check_invariants();
+        self.state.check_invariants();
     }
 
     pub fn register(&mut self, family: &str) -> Value {

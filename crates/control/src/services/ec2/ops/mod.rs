@@ -1,0 +1,10 @@
+//! Handlers by resource.
+
+pub mod network_interface;
+pub mod place;
+pub mod rule;
+pub mod security_group;
+pub mod subnet;
+pub mod tag;
+pub mod vpc;
+pub mod vpc_part;
