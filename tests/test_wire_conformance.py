@@ -97,8 +97,12 @@ class Values:
         return [self.of(shape.member, depth + 1) for _ in range(count)]
 
     def of_map(self, shape, depth):
-        count = 0 if self.kind == "empty" else 2
-        return {self.of(shape.key, depth + 1): self.of(shape.value, depth + 1) for _ in range(count)}
+        low = shape.metadata.get("min", 0)
+        count = low if self.kind == "empty" else max(low, 2)
+        entries = {}
+        while len(entries) < count:
+            entries[self.of(shape.key, depth + 1)] = self.of(shape.value, depth + 1)
+        return entries
 
     def of_string(self, shape, _):
         if shape.enum:

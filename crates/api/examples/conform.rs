@@ -2,10 +2,10 @@
 //!
 //! `{"service", "operation", "request": BYTES AS TEXT}` answers the request as read, in the neutral form of awsJson;
 //! `{"service", "operation", "response": NEUTRAL FORM}` answers the bytes that would be sent;
-//! `{"service", "operation", "error": {"code", "message", "fields": {NAME: [TEXT]}}}` the bytes of an error.
+//! `{"service", "operation", "error": {"code", "message", "fields": {NAME: TEXT OR [TEXT]}}}` the bytes of an error.
 
 use gantry_api::{ec2, ecs, logs, sts};
-use gantry_wire::{ApiError, ServiceModel, json};
+use gantry_wire::{ApiError, ErrorField, ServiceModel, json};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write, stdin, stdout};
 
@@ -56,8 +56,13 @@ fn error(order: &Value) -> Result<ApiError, String> {
     let text = |name: &str| order[name].as_str().unwrap_or_default().to_owned();
     let mut error = ApiError::new(text("code"), text("message"));
     for (name, values) in order["fields"].as_object().into_iter().flatten() {
-        let values = serde_json::from_value(values.clone()).map_err(|error| error.to_string())?;
-        error.fields.push((name.clone().into(), values));
+        let field = match values {
+            Value::String(text) => ErrorField::Text(text.clone()),
+            texts => {
+                ErrorField::Texts(serde_json::from_value(texts.clone()).map_err(|error| error.to_string())?)
+            }
+        };
+        error.fields.push((name.clone().into(), field));
     }
     Ok(error)
 }

@@ -12,8 +12,15 @@ pub struct ApiError {
     /// HTTP status.
     pub status: u16,
     pub message: String,
-    /// Further members of the exception's shape, all lists of texts so far.
-    pub fields: Vec<(Cow<'static, str>, Vec<String>)>,
+    /// Further members of the exception's shape.
+    pub fields: Vec<(Cow<'static, str>, ErrorField)>,
+}
+
+/// What a member of an exception holds beside its message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ErrorField {
+    Text(String),
+    Texts(Vec<String>),
 }
 
 impl ApiError {

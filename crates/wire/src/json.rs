@@ -1,6 +1,6 @@
 //! awsJson: a structure as a JSON object, times as seconds with a fraction, absent members left out.
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorField};
 use crate::field::{EpochMillis, Field, Writer};
 use crate::reading::{Reading, Value};
 use crate::shape::Structure;
@@ -62,7 +62,13 @@ pub fn error(error: &ApiError) -> Vec<u8> {
     body.insert("__type".to_owned(), Value::from(error.code.as_ref()));
     body.insert("message".to_owned(), Value::from(error.message.as_str()));
     for (name, values) in &error.fields {
-        body.insert(name.clone().into_owned(), Value::from(values.clone()));
+        body.insert(
+            name.clone().into_owned(),
+            match values {
+                ErrorField::Text(text) => Value::from(text.as_str()),
+                ErrorField::Texts(texts) => Value::from(texts.as_slice()),
+            },
+        );
     }
     Value::Object(body).to_string().into_bytes()
 }

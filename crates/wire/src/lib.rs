@@ -17,7 +17,7 @@ pub mod shape;
 pub mod sigv4;
 pub mod xml;
 
-pub use error::ApiError;
+pub use error::{ApiError, ErrorField};
 pub use field::{EpochMillis, Field, Secret, Writer};
 pub use limits::{Limits, Pattern};
 pub use shape::{Member, Operation, OperationModel, Protocol, ServiceModel, Structure};

@@ -1,6 +1,6 @@
 //! awsQuery and ec2Query responses: a structure as XML elements, lists as `member`s or `item`s, maps as `entry`s.
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorField};
 use crate::field::{EpochMillis, Field, Writer};
 use crate::shape::{OperationModel, ServiceModel, Structure};
 use std::fmt::Write as _;
@@ -85,8 +85,10 @@ impl XmlWriter {
         self.element("Code", |writer| writer.text(&error.code));
         self.element("Message", |writer| writer.text(&error.message));
         for (name, values) in &error.fields {
-            let mut items = values.iter().map(|value| value as &dyn Field);
-            self.element(name, |writer| writer.list(&mut items));
+            self.element(name, |writer| match values {
+                ErrorField::Text(text) => writer.text(text),
+                ErrorField::Texts(texts) => writer.list(&mut texts.iter().map(|text| text as &dyn Field)),
+            });
         }
     }
 }
@@ -220,7 +222,7 @@ mod tests {
     #[test]
     fn an_error_s_further_members_are_written() {
         let mut conflict = ApiError::new("Conflict", "x");
-        conflict.fields.push(("resourceIds".into(), vec!["a".to_owned(), "b".to_owned()]));
+        conflict.fields.push(("resourceIds".into(), ErrorField::Texts(vec!["a".to_owned(), "b".to_owned()])));
         let text = String::from_utf8_lossy(&error("urn:x", &conflict, "id-1")).into_owned();
         assert!(
             text.contains("<resourceIds><member>a</member><member>b</member></resourceIds></Error>"),

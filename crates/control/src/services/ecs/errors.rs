@@ -2,7 +2,7 @@
 
 use crate::page::PageError;
 use gantry_decide::arn::InvalidArn;
-use gantry_wire::ApiError;
+use gantry_wire::{ApiError, ErrorField};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EcsError {
@@ -95,7 +95,7 @@ impl From<EcsError> for ApiError {
     fn from(error: EcsError) -> ApiError {
         let mut answer = ApiError::new(error.code(), error.to_string());
         if let EcsError::Conflict { resource_ids, .. } = error {
-            answer.fields.push(("resourceIds".into(), resource_ids));
+            answer.fields.push(("resourceIds".into(), ErrorField::Texts(resource_ids)));
         }
         answer
     }

@@ -7,6 +7,7 @@ use crate::services::ecs::ops::{container_instance, submit, task, task_definitio
 use crate::services::ecs::state::{ContainerInstanceKey, FARGATE_POOL, TaskKey};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::lifecycle::LastStatus;
+use gantry_wire::ErrorField;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -262,7 +263,10 @@ fn a_repeated_request_runs_nothing_anew() {
     let other = world
         .write(task::run_task, json!({"taskDefinition": "app", "count": 2, "clientToken": "t-1"}))
         .unwrap_err();
-    assert_eq!((other.code.as_ref(), &other.fields[0].1), ("ConflictException", &vec![first]));
+    assert_eq!(
+        (other.code.as_ref(), &other.fields[0].1),
+        ("ConflictException", &ErrorField::Texts(vec![first]))
+    );
 }
 
 #[test]
