@@ -32,6 +32,7 @@ impl ScopeState {
     pub fn check_invariants(&self) {
         self.ec2.check_invariants();
         self.ecs.check_invariants();
+        self.logs.check_invariants();
     }
 }
 
