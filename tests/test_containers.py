@@ -433,7 +433,6 @@ ROLE = "arn:aws:iam::123456789012:role/r"
 
 @pytest.mark.parametrize("task, container", [
     ({"runtimePlatform": {"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"}}, {}),
-    ({"taskRoleArn": ROLE}, {}),
     ({"executionRoleArn": ROLE}, {"secrets": [{"name": "S", "valueFrom": "parameter"}]}),
     ({"executionRoleArn": ROLE}, {"environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::bucket/f.env"}]}),
     ({"volumes": [{"name": "efs", "efsVolumeConfiguration": {"fileSystemId": "fs-12345678"}}]}, {}),
