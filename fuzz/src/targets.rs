@@ -4,11 +4,15 @@ use gantry_agent::images::{FileContent, ImageBuilder, ImageStore, load};
 use gantry_agent::protocol::payload;
 use gantry_api::{acs, ec2, ecs, sts, tcs};
 use gantry_decide::ids::AccountId;
+use gantry_decide::log_filter::Pattern;
 use gantry_decide::query::Query;
 use gantry_decide::task::validate::validate;
+use gantry_wire::data_channel::stream::Stream;
+use gantry_wire::data_channel::{Kind, Message};
 use gantry_wire::envelope::Frame;
 use gantry_wire::sigv4::{Claim, Payload, SignedRequest};
 use gantry_wire::{EpochMillis, Secret, json, query};
+use std::time::Duration;
 
 type Reader = Box<dyn Fn(&[u8])>;
 
@@ -23,6 +27,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "query", samples: query_samples, reader: query_reader },
     Target { name: "sigv4", samples: sigv4_samples, reader: sigv4_reader },
     Target { name: "chunked", samples: chunked_samples, reader: chunked_reader },
+    Target { name: "channel", samples: channel_samples, reader: channel_reader },
+    Target { name: "log-filter", samples: log_filter_samples, reader: log_filter_reader },
     Target { name: "expression", samples: expression_samples, reader: expression_reader },
     Target { name: "agent", samples: agent_samples, reader: agent_reader },
     Target { name: "definition", samples: definition_samples, reader: definition_reader },
@@ -131,6 +137,48 @@ fn chunked_reader() -> Reader {
                 if let Ok(payload) = Payload::read(&headers, input) {
                     assert!(payload.data().len() < input.len(), "frames take room");
                 }
+            }
+        }
+    })
+}
+
+fn channel_message(kind: Kind, sequence: i64, payload: &[u8]) -> Message {
+    Message { kind, sequence, id: [7; 16], created: 1, payload_type: 1, payload: payload.to_vec() }
+}
+
+fn channel_samples() -> Vec<Vec<u8>> {
+    let acknowledged = br#"{"AcknowledgedMessageType":"input_stream_data","AcknowledgedMessageId":"i","AcknowledgedMessageSequenceNumber":0,"IsSequentialMessage":true}"#;
+    let closed = br#"{"MessageId":"m","CreatedDate":"d","DestinationId":"","SessionId":"s","MessageType":"channel_closed","SchemaVersion":1,"Output":"gone"}"#;
+    vec![channel_message(Kind::Input, 0, b"ls\r").encode(), acknowledged.to_vec(), closed.to_vec()]
+}
+
+/// A message as it came, and one whose sums are right but whose payload is not.
+fn channel_reader() -> Reader {
+    Box::new(|input| {
+        let mut stream = Stream::new(Kind::Output);
+        let receive = |stream: &mut Stream, bytes: &[u8]| drop(stream.receive(1, || [1; 16], bytes));
+        stream.send(Duration::ZERO, 1, [2; 16], 1, b"$ ".to_vec());
+        receive(&mut stream, input);
+        for kind in [Kind::Input, Kind::Acknowledge, Kind::ChannelClosed] {
+            receive(&mut stream, &channel_message(kind, 0, input).encode());
+        }
+    })
+}
+
+fn log_filter_samples() -> Vec<Vec<u8>> {
+    all(&[
+        "ERROR -\"exact phrase\" ?this ?that %4[0-9]{2}%",
+        "{ ($.a.b[0] = \"x*\" || $.n > 1.5e3) && $.c IS NULL || $['d'].* NOT EXISTS }",
+        "[ip, user != root*, ..., status = 4* || status = %5.%, bytes > 1000]",
+    ])
+}
+
+fn log_filter_reader() -> Reader {
+    Box::new(|input| {
+        let text = String::from_utf8_lossy(input);
+        if let Ok(pattern) = Pattern::parse(&text) {
+            for event in [&text, r#"{"a":{"b":["xy"]},"n":2000,"c":null}"#, "127.0.0.1 me [now] 404 1234"] {
+                let _ = (pattern.matches(event), pattern.extract(event));
             }
         }
     })
