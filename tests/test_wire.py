@@ -11,6 +11,7 @@ import urllib.request
 import botocore.auth
 import botocore.awsrequest
 import botocore.credentials
+import botocore.exceptions
 import botocore.httpchecksum
 import pytest
 
@@ -102,6 +103,17 @@ def test_a_body_in_chunks_as_botocore_signs_it(gantry):
         answer = send(request, body.replace(b": 1", b": 2") if spoilt else body)
         assert answer[0] == status, answer
         assert (b"clusterArns" if status == 200 else b"BadDigest") in answer[1]
+
+
+def test_all_that_the_model_does_not_allow_is_told(ecs):
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        ecs.create_cluster(clusterName="web", tags=[{"key": "a<b", "value": "y" * 257}])
+    error = caught.value.response["Error"]
+    assert error["Code"] == "InvalidParameterException"
+    assert error["Message"].startswith("2 validation errors detected: Value 'a<b' at 'tags.1.member.key' failed to ")
+    assert error["Message"].endswith("' at 'tags.1.member.value' failed to satisfy constraint: Member must have length "
+                                     "less than or equal to 256")
+    assert ecs.list_clusters()["clusterArns"] == []
 
 
 def test_presigned_requests_are_bound_to_their_body(gantry):

@@ -10,6 +10,7 @@ pub mod errors;
 mod facts;
 mod filter;
 mod interface;
+pub mod links;
 mod ops;
 pub mod state;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::state::{
     Container, ContainerInstanceKey, EffectiveDefinition, Eni, LaunchType, NetworkConfiguration,
     PlacementConstraint, PlacementStrategy, Tags, Task, TaskKey,
 };
+use crate::services::ec2;
 use crate::tx::Tx;
 use gantry_decide::ids::{
     AttachmentId, CapacityProviderName, ClusterName, ContainerId, EniId, TaskDefinitionId, TaskId,
@@ -171,13 +172,17 @@ fn interface(tx: &mut Tx<'_>, launch: &Launch, instance: &ContainerInstanceKey) 
         [] => String::new(),
         subnets => subnets[tx.random.below(subnets.len())].clone(),
     };
+    let security_groups = match network.security_groups {
+        none if none.is_empty() => ec2::links::default_group(tx.view(), &subnet).into_iter().collect(),
+        groups => groups,
+    };
     let dashed = address.to_string().replace('.', "-");
     let octets = address.octets();
     Ok(Eni {
         attachment: AttachmentId::random(tx.random),
         id: EniId::random(tx.random),
         subnet,
-        security_groups: network.security_groups,
+        security_groups,
         // Locally administered, and as unique as the address that it carries.
         mac: format!("0a:58:{:02x}:{:02x}:{:02x}:{:02x}", octets[0], octets[1], octets[2], octets[3]),
         address,

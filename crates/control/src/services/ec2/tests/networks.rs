@@ -181,7 +181,7 @@ fn interfaces_of_tasks_are_seen_and_hold_what_they_use() {
     let own = text(&subnets["Subnets"][0]["SubnetId"]);
     let request = json!({ "GroupName": "web", "Description": "web" });
     let group = text(&world.write(security_group::create_security_group, request).unwrap()["GroupId"]);
-    let task = world.run_on_fargate(&own, &group);
+    let task = world.run_on_fargate(&own, &[&group]);
     let shown = world.read(network_interface::describe_network_interfaces, json!({})).unwrap();
     let interface = &shown["NetworkInterfaces"][0];
     assert_eq!(
@@ -203,4 +203,18 @@ fn interfaces_of_tasks_are_seen_and_hold_what_they_use() {
     let dependent = format!("resource {group} has a dependent object");
     let deleted = world.write(security_group::delete_security_group, json!({ "GroupId": group }));
     fails(deleted, "DependencyViolation", &dependent);
+}
+
+#[test]
+fn interfaces_without_a_group_have_their_vpc_s_default() {
+    let mut world = World::new();
+    let subnets = world.read(subnet::describe_subnets, json!({})).unwrap();
+    world.run_on_fargate(&text(&subnets["Subnets"][0]["SubnetId"]), &[]);
+    let shown = world.read(network_interface::describe_network_interfaces, json!({})).unwrap();
+    assert_eq!(shown["NetworkInterfaces"][0]["Groups"][0]["GroupName"], "default");
+    world.run_on_fargate("subnet-1", &[]);
+    let filters = filter("subnet-id", "subnet-1");
+    let elsewhere = json!({ "Filters": filters });
+    let shown = world.read(network_interface::describe_network_interfaces, elsewhere).unwrap();
+    assert_eq!(shown["NetworkInterfaces"][0]["Groups"], json!([]), "nobody made that subnet");
 }

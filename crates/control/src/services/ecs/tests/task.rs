@@ -51,12 +51,12 @@ impl World {
         self.join_connected(FARGATE_POOL, attributes);
     }
 
-    /// Runs one task with an interface of this subnet and security group, and shows it.
-    pub(crate) fn run_on_fargate(&mut self, subnet: &str, group: &str) -> Value {
+    /// Runs one task with an interface of this subnet and these security groups, and shows it.
+    pub(crate) fn run_on_fargate(&mut self, subnet: &str, groups: &[&str]) -> Value {
         self.create("default");
         self.register_for_fargate();
         self.join_fargate();
-        let network = json!({"awsvpcConfiguration": {"subnets": [subnet], "securityGroups": [group]}});
+        let network = json!({"awsvpcConfiguration": {"subnets": [subnet], "securityGroups": groups}});
         let run = json!({"taskDefinition": "web", "launchType": "FARGATE", "networkConfiguration": network});
         let ran = self.run_task(run);
         self.describe(&arn(&ran, 0))
