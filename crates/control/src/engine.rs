@@ -137,8 +137,7 @@ impl Engine {
 
         // Whatever woke us, what is due is due.
         self.controllers.tick(now);
-        let mut writes = Vec::new();
-        let mut news = self.head.drain_writes(&mut writes);
+        let mut news = self.head.drain_changes();
         let mut changes = news.clone();
         news.append(&mut self.late);
         // Controllers react to what changed, and to each other's changes, until nothing moves. Much work, such as the
@@ -146,7 +145,7 @@ impl Engine {
         let mut rounds = 0;
         let mut unfinished = false;
         while self.controllers.run(now, &mut self.head, self.random.as_mut(), &mut self.placers, &news) {
-            news = self.head.drain_writes(&mut writes);
+            news = self.head.drain_changes();
             changes.extend(news.iter().cloned());
             rounds += 1;
             unfinished = rounds == controllers::ROUNDS_PER_STEP_MAX;
@@ -157,17 +156,17 @@ impl Engine {
         }
         // Agents are told last, of what all of this came to.
         self.sessions.deliver(now, &mut self.head, &changes, self.random.as_mut());
-        let by_sessions = self.head.drain_writes(&mut writes).into_iter();
+        let by_sessions = self.head.drain_changes().into_iter();
         // That a task was handed to its agent concerns nobody else.
         self.late.extend(by_sessions.filter(|(_, change)| matches!(change, Change::ContainerInstance(_))));
         let told = self.sessions.take_outputs().into_iter();
         visible.extend(told.map(|(id, output)| Effect::Session { id, output }));
 
         let mut effects = released;
+        let writes = self.head.drain_writes();
         if !writes.is_empty() {
             self.last_seq += 1;
-            // The same key may have been written in several rounds; the last one counts.
-            effects.push(Effect::Persist(Batch::coalesced(self.last_seq, writes)));
+            effects.push(Effect::Persist(Batch::ordered(self.last_seq, writes)));
             visible.insert(0, Effect::Publish(self.head.clone()));
         }
         // An answer that changed nothing may still rest on what others changed a moment ago, so it waits for that too.

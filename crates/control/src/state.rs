@@ -15,7 +15,7 @@ pub use crate::services::ecs::state::Change;
 #[derive(Clone, Default)]
 pub struct State {
     scopes: OrdMap<Scope, Arc<ScopeState>>,
-    /// Scopes replaced since writes were last drained.
+    /// Scopes changed since writes were last drained.
     touched: OrdMap<Scope, ()>,
 }
 
@@ -60,21 +60,36 @@ impl State {
         self.scopes.iter().map(|(scope, state)| (scope, state.as_ref()))
     }
 
-    /// Moves what was written since the last call to `out`, and returns what changed, for the controllers.
-    pub fn drain_writes(&mut self, out: &mut Vec<Write>) -> Vec<(Scope, Change)> {
+    /// A scope's state, to be changed in place: by what cannot fail half-way, and so needs no copy to fall back on.
+    pub fn edit(&mut self, scope: &Scope) -> &mut ScopeState {
+        self.touched.insert(scope.clone(), ());
+        Arc::make_mut(self.scopes.entry(scope.clone()).or_default())
+    }
+
+    /// What changed since the last call, for the controllers. No controller watches other services' tables.
+    pub fn drain_changes(&mut self) -> Vec<(Scope, Change)> {
         let mut changes = Vec::new();
-        for (scope, ()) in std::mem::take(&mut self.touched) {
-            if let Some(state) = self.scopes.get_mut(&scope) {
-                let prefix = format!("{scope}/");
-                let state = Arc::make_mut(state);
-                // Nothing is controlled by what these tables say.
-                state.ec2.drain_writes(&prefix, out);
-                state.logs.drain_writes(&prefix, out);
-                let ecs = state.ecs.drain_writes(&prefix, out);
-                changes.extend(ecs.into_iter().map(|change| (scope.clone(), change)));
+        for scope in self.touched.keys() {
+            if let Some(state) = self.scopes.get_mut(scope) {
+                let ecs = Arc::make_mut(state).ecs.drain_changes().into_iter();
+                changes.extend(ecs.map(|change| (scope.clone(), change)));
             }
         }
         changes
+    }
+
+    /// What was written since the last call, each record once. None of it is told as changed any more.
+    pub fn drain_writes(&mut self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for (scope, ()) in std::mem::take(&mut self.touched) {
+            if let Some(state) = self.scopes.get_mut(&scope) {
+                let (state, prefix) = (Arc::make_mut(state), format!("{scope}/"));
+                state.ecs.drain_writes(&prefix, &mut writes);
+                state.ec2.drain_writes(&prefix, &mut writes);
+                state.logs.drain_writes(&prefix, &mut writes);
+            }
+        }
+        writes
     }
 
     /// Takes a scope as it was loaded.

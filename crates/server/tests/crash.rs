@@ -35,16 +35,18 @@ const CHILD_DEATH: &str = "GANTRY_CRASH_CHILD_DEATH";
 
 type Rows = BTreeMap<String, Vec<u8>>;
 
-/// Batch number `seq`: one to eight writes and removals among 400 keys. Every row names the batch that wrote it.
+/// Batch number `seq`: up to eight writes and removals among 400 keys. Every row names the batch that wrote it.
 fn batch(seq: u64) -> Batch {
     let mut random = SmallRng::seed_from_u64(seq);
     let writes = (0..random.random_range(1..=8)).map(|_| {
         let key = format!("123456789012/eu-north-1/test/cell/{}", random.random_range(0..400));
         let filler = "z".repeat(random.random_range(0..4000));
         let value = format!(r#"{{"v":1,"batch":{seq},"filler":"{filler}"}}"#);
-        Write { key, value: random.random_bool(0.8).then(|| value.into_bytes().into()) }
+        (key, random.random_bool(0.8).then(|| value.into_bytes().into()))
     });
-    Batch::coalesced(seq, writes.collect())
+    // The same key may come up twice.
+    let writes: BTreeMap<String, Option<Box<[u8]>>> = writes.collect();
+    Batch::ordered(seq, writes.into_iter().map(|(key, value)| Write { key, value }).collect())
 }
 
 fn apply(rows: &mut Rows, batch: Batch) {

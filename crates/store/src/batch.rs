@@ -1,7 +1,5 @@
 //! What a transaction leaves behind: writes, and batches of them that become durable as a whole.
 
-use std::collections::BTreeMap;
-
 /// One record written or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
@@ -33,14 +31,16 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch in which, of several writes to one key, only the last counts. In key order, so that the store's pages
-    /// are touched in order and equal states make equal batches.
-    pub fn coalesced(seq: u64, writes: Vec<Write>) -> Batch {
-        let mut last = BTreeMap::new();
-        for write in writes {
-            last.insert(write.key, write.value);
+    /// A batch in key order, so that the store's pages are touched in order and equal states make equal batches.
+    ///
+    /// # Panics
+    /// When a key is written twice.
+    pub fn ordered(seq: u64, mut writes: Vec<Write>) -> Batch {
+        writes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        for pair in writes.windows(2) {
+            assert_ne!(pair[0].key, pair[1].key, "a batch writes a key once");
         }
-        Batch { seq, writes: last.into_iter().map(|(key, value)| Write { key, value }).collect() }
+        Batch { seq, writes }
     }
 
     /// Bytes of all keys and values.
@@ -53,15 +53,20 @@ impl Batch {
 mod tests {
     use super::*;
 
+    fn write(key: &str, value: Option<&[u8]>) -> Write {
+        Write { key: key.to_owned(), value: value.map(Box::from) }
+    }
+
     #[test]
-    fn the_last_write_of_a_key_counts() {
-        let write =
-            |key: &str, value: Option<&[u8]>| Write { key: key.to_owned(), value: value.map(Box::from) };
-        let batch = Batch::coalesced(
-            4,
-            vec![write("b", Some(b"1")), write("a", Some(b"1")), write("b", Some(b"2")), write("a", None)],
-        );
+    fn a_batch_is_in_the_order_of_keys() {
+        let batch = Batch::ordered(4, vec![write("b", Some(b"2")), write("a", None)]);
         assert_eq!(batch, Batch { seq: 4, writes: vec![write("a", None), write("b", Some(b"2"))] });
         assert_eq!(batch.bytes(), 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "a batch writes a key once")]
+    fn a_key_written_twice_is_a_bug() {
+        Batch::ordered(1, vec![write("a", None), write("b", None), write("a", Some(b"1"))]);
     }
 }

@@ -8,29 +8,34 @@ use std::sync::Arc;
 
 /// Records of one kind. A clone is O(1) and independent: neither sees the other's later writes.
 ///
-/// Every write notes its key. The notes are part of the table and cloned with it (also O(1)), so a transaction's
+/// Every write notes its key, twice over: as news, until somebody asked what changed, and as unsaved, until the record
+/// was drained to be stored. The notes are part of the table and cloned with it (also O(1)), so a transaction's
 /// private clone that replaces the original carries the original's notes and its own, and one that is dropped leaves
 /// no trace. Whoever publishes snapshots drains first, so that snapshots carry none.
 pub struct Table<R: Record> {
     rows: OrdMap<R::Key, Arc<R>>,
-    dirty: OrdSet<R::Key>,
+    /// Written since the last [`Table::drain_changes`].
+    news: OrdSet<R::Key>,
+    /// Drained as changes, but not yet as writes.
+    unsaved: OrdSet<R::Key>,
 }
 
 impl<R: Record> Clone for Table<R> {
     fn clone(&self) -> Self {
-        Table { rows: self.rows.clone(), dirty: self.dirty.clone() }
+        Table { rows: self.rows.clone(), news: self.news.clone(), unsaved: self.unsaved.clone() }
     }
 }
 
 impl<R: Record> Default for Table<R> {
     fn default() -> Self {
-        Table { rows: OrdMap::new(), dirty: OrdSet::new() }
+        Table { rows: OrdMap::new(), news: OrdSet::new(), unsaved: OrdSet::new() }
     }
 }
 
 impl<R: Record> std::fmt::Debug for Table<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Table<{}>({} records, {} undrained)", R::KIND, self.rows.len(), self.dirty.len())
+        let undrained = self.news.len() + self.unsaved.len();
+        write!(f, "Table<{}>({} records, {undrained} undrained)", R::KIND, self.rows.len())
     }
 }
 
@@ -51,7 +56,7 @@ impl<R: Record> Table<R> {
     pub fn put(&mut self, record: impl Into<Arc<R>>) -> Option<Arc<R>> {
         let record = record.into();
         let key = record.key();
-        self.dirty.insert(key.clone());
+        self.news.insert(key.clone());
         self.rows.insert(key, record)
     }
 
@@ -59,7 +64,7 @@ impl<R: Record> Table<R> {
     pub fn remove(&mut self, key: &R::Key) -> Option<Arc<R>> {
         let removed = self.rows.remove(key);
         if removed.is_some() {
-            self.dirty.insert(key.clone());
+            self.news.insert(key.clone());
         }
         removed
     }
@@ -90,22 +95,31 @@ impl<R: Record> Table<R> {
         self.rows.is_empty()
     }
 
-    /// Whether anything was written since the last drain.
+    /// Whether there is anything to drain.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.news.is_empty() || !self.unsaved.is_empty()
     }
 
-    /// Appends one [`Write`] per key that changed since the last drain, in key order, each with the record's present
-    /// form. Stored keys are `prefix` (the scope with a slash at its end), kind and path. Returns the changed keys.
-    pub fn drain_writes(&mut self, prefix: &str, out: &mut Vec<Write>) -> Vec<R::Key> {
-        let dirty = std::mem::take(&mut self.dirty);
-        let mut changed = Vec::with_capacity(dirty.len());
-        for key in dirty {
-            let value = self.rows.get(&key).map(|record| encode(record.as_ref()));
-            out.push(Write { key: format!("{prefix}{}/{}", R::KIND, R::path(&key)), value });
-            changed.push(key);
+    /// The keys written since the last call, in order. They stay to be stored.
+    pub fn drain_changes(&mut self) -> Vec<R::Key> {
+        let news = std::mem::take(&mut self.news);
+        let changed = news.iter().cloned().collect();
+        if self.unsaved.is_empty() {
+            self.unsaved = news;
+        } else {
+            self.unsaved.extend(news);
         }
         changed
+    }
+
+    /// Appends one [`Write`] per key written since the last call, in key order, each with the record's present form.
+    /// Stored keys are `prefix` (the scope with a slash at its end), kind and path. None of them is news any more.
+    pub fn drain_writes(&mut self, prefix: &str, out: &mut Vec<Write>) {
+        self.drain_changes();
+        for key in std::mem::take(&mut self.unsaved) {
+            let value = self.rows.get(&key).map(|record| encode(record.as_ref()));
+            out.push(Write { key: format!("{prefix}{}/{}", R::KIND, R::path(&key)), value });
+        }
     }
 
     /// Takes a record that the store holds already. Does not count as a write.

@@ -167,11 +167,9 @@ impl<C: Controller> Driver<C> {
             let Some(scope_state) = state.get(&scope) else { continue };
             let (plan, look_again) = C::plan(View { scope: &scope, state: scope_state, now }, &key, random);
             if let Some(plan) = plan {
-                let mut copy = state.scope(&scope);
                 let (random, placers) = (&mut *random, &mut *placers);
-                let mut tx = Tx { scope: &scope, state: &mut copy, now, random, placers };
+                let mut tx = Tx { scope: &scope, state: state.edit(&scope), now, random, placers };
                 C::apply(&mut tx, &key, plan);
-                state.replace(&scope, copy);
                 self.applied += 1;
                 self.last_applied = Some((now, key.clone()));
                 changed = true;

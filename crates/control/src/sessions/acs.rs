@@ -176,19 +176,20 @@ impl AcsSession {
             out(SessionOutput::Close(1000, "the connection is old; open another"));
             return ControlFlow::Break(());
         }
-        let mut scope_state = state.scope(&self.scope);
-        let instance = scope_state.ecs.container_instance(&self.instance);
+        // Shared, and let go of before anything is changed, which then happens in place.
+        let before = state.snapshot(&self.scope);
+        let instance = before.ecs.container_instance(&self.instance);
         if instance.is_none_or(|instance| instance.status == ContainerInstanceStatus::Inactive) {
-            self.dismiss(now, &scope_state, random, out);
+            self.dismiss(now, &before, random, out);
             return ControlFlow::Break(());
         }
         if std::mem::take(&mut self.manifest_due) {
-            self.send_manifest(now, &scope_state, random, out);
+            self.send_manifest(now, &before, random, out);
         }
-        self.send_again(now, &scope_state, out);
-        if self.send_changes(now, &mut scope_state, random, out) {
-            state.replace(&self.scope, scope_state);
-        }
+        self.send_again(now, &before, out);
+        let due = self.due(&before);
+        drop(before);
+        self.send_changes(now, due, state, random, out);
         if self.next_heartbeat <= now {
             self.next_heartbeat = now + HEARTBEAT_EVERY;
             self.heartbeat_unanswered_since.get_or_insert(now);
@@ -267,14 +268,8 @@ impl AcsSession {
         }
     }
 
-    /// Payloads for the tasks that changed, those to stop first. True if a task was noted as sent.
-    fn send_changes(
-        &mut self,
-        now: Timestamp,
-        state: &mut ScopeState,
-        random: &mut dyn Random,
-        out: &mut Out<'_>,
-    ) -> bool {
+    /// The changed tasks that the agent is to be told of now, those to stop first.
+    fn due(&mut self, state: &ScopeState) -> Vec<(DesiredStatus, TaskKey)> {
         let mut due = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
             match self.with_agent(state, &key).map(|task| task.desired_status) {
@@ -290,17 +285,28 @@ impl AcsSession {
         due.sort_by_key(|(desired, _)| *desired != DesiredStatus::Stopped);
         let room = UNACKNOWLEDGED_MAX.saturating_sub(self.unacknowledged.len()) * TASKS_PER_PAYLOAD_MAX;
         self.dirty.extend(due.split_off(due.len().min(room)).into_iter().map(|(_, key)| key));
-        let mut noted = false;
+        due
+    }
+
+    /// Sends payloads, and notes which tasks went out for the first time.
+    fn send_changes(
+        &mut self,
+        now: Timestamp,
+        due: Vec<(DesiredStatus, TaskKey)>,
+        state: &mut State,
+        random: &mut dyn Random,
+        out: &mut Out<'_>,
+    ) {
         for some in due.chunks(TASKS_PER_PAYLOAD_MAX) {
             let mut tasks = Vec::with_capacity(some.len());
             for (desired, key) in some {
-                let Some(task) = state.ecs.task(key) else { continue };
+                let known = state.get(&self.scope).and_then(|state| state.ecs.task(key));
+                let Some(task) = known else { continue };
                 tasks.push(payload::compile(&self.scope, &self.endpoint, task));
                 self.told.insert(key.clone(), *desired);
                 if !task.sent {
                     let task = Task { sent: true, ..task.clone() };
-                    state.ecs.put_task(task);
-                    noted = true;
+                    state.edit(&self.scope).ecs.put_task(task);
                 }
             }
             let message_id = RequestId::random(random).to_string();
@@ -309,7 +315,6 @@ impl AcsSession {
             let waiting = Unacknowledged { tasks, again_at: now + REDELIVER_AFTER, deliveries: 1 };
             self.unacknowledged.insert(message_id, waiting);
         }
-        noted
     }
 
     fn send_payload(&mut self, now: Timestamp, message_id: String, tasks: Vec<acs::Task>, out: &mut Out<'_>) {

@@ -135,8 +135,7 @@ impl Sessions {
 
     fn open(&mut self, now: Timestamp, id: SessionId, opening: Opening, state: &mut State) {
         let Opening { scope, instance: key, channel, agent, endpoint } = opening;
-        let mut scope_state = state.scope(&scope);
-        let known = scope_state.ecs.container_instance(&key);
+        let known = state.get(&scope).and_then(|state| state.ecs.container_instance(&key));
         let Some(mut instance) =
             known.filter(|instance| instance.status != ContainerInstanceStatus::Inactive).cloned()
         else {
@@ -157,8 +156,7 @@ impl Sessions {
         instance.disconnected_at = None;
         instance.agent = agent;
         let session = AcsSession::open(now, scope.clone(), endpoint, &instance);
-        scope_state.ecs.put_container_instance(instance);
-        state.replace(&scope, scope_state);
+        state.edit(&scope).ecs.put_container_instance(instance);
         if let Some(older) = self.by_instance.insert((scope, key), id) {
             self.forget(older);
             self.outputs.push((older, SUPERSEDED));
@@ -293,13 +291,11 @@ impl Sessions {
 
 /// The tasks of an instance without its agent run on.
 fn disconnected(now: Timestamp, (scope, key): &Owner, state: &mut State) {
-    let mut scope_state = state.scope(scope);
-    if let Some(mut instance) = scope_state.ecs.container_instance(key).filter(|i| i.agent_connected).cloned()
-    {
+    let known = state.get(scope).and_then(|state| state.ecs.container_instance(key));
+    if let Some(mut instance) = known.filter(|instance| instance.agent_connected).cloned() {
         instance.agent_connected = false;
         instance.disconnected_at = Some(now);
         instance.version += 1;
-        scope_state.ecs.put_container_instance(instance);
-        state.replace(scope, scope_state);
+        state.edit(scope).ecs.put_container_instance(instance);
     }
 }

@@ -75,11 +75,10 @@ impl TcsSession {
 
     /// Takes over the health of containers that run on this very instance: an agent cannot speak for others.
     fn health(&self, report: &tcs::PublishHealthRequest, state: &mut State) {
-        let mut scope_state = state.scope(&self.scope);
-        let mut changed = false;
         for health in report.tasks.iter().flatten().take(TASKS_PER_REPORT_MAX) {
             let key = health.task_arn.as_deref().and_then(|arn| task_key(&self.scope, arn));
-            let Some(mut task) = key.and_then(|key| scope_state.ecs.task(&key).cloned()) else { continue };
+            let known = key.and_then(|key| state.get(&self.scope)?.ecs.task(&key));
+            let Some(mut task) = known.cloned() else { continue };
             if task.instance.as_ref() != Some(&self.instance) || !task.is_live() {
                 continue;
             }
@@ -97,12 +96,8 @@ impl TcsSession {
             }
             if task != before {
                 task.version += 1;
-                scope_state.ecs.put_task(task);
-                changed = true;
+                state.edit(&self.scope).ecs.put_task(task);
             }
-        }
-        if changed {
-            state.replace(&self.scope, scope_state);
         }
     }
 }

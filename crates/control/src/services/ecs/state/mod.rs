@@ -26,6 +26,7 @@ use crate::services::ecs::placement::{self, InstancePool};
 use gantry_decide::ids::{ClusterName, ExecSessionId, TaskDefinitionId};
 use gantry_store::{Index, Record, Table, Write};
 use imbl::OrdMap;
+use std::sync::Arc;
 
 /// One record that changed, by key: a hint to controllers and sessions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +59,16 @@ pub struct EcsState {
     pools: OrdMap<ClusterName, InstancePool>,
 }
 
+/// Whether all indexes and pools see the same in two forms of a task: most changes are of its progress alone.
+fn stands_alike(one: &Task, other: &Task) -> bool {
+    one.instance == other.instance
+        && one.group == other.group
+        && one.is_live() == other.is_live()
+        && one.is_in_books() == other.is_in_books()
+        // The same allocation in all but odd cases, which is seen at once.
+        && one.definition.shared() == other.definition.shared()
+}
+
 impl EcsState {
     pub fn tasks(&self) -> &Table<Task> {
         &self.tasks
@@ -70,10 +81,11 @@ impl EcsState {
     /// Writes a task and keeps the indexes true.
     pub fn put_task(&mut self, task: Task) {
         let key = task.key();
-        let (instance, live) = (task.instance.clone(), task.is_live());
-        let service = task.service_key().filter(|_| task.is_in_books());
-        let held = (live && instance.is_some()).then(|| placement::held_by(&task));
-        let previous = self.tasks.put(task);
+        let task = Arc::new(task);
+        let previous = self.tasks.put(Arc::clone(&task));
+        if previous.as_ref().is_some_and(|old| stands_alike(old, &task)) {
+            return;
+        }
         if let Some(old) = previous {
             if let Some(service) = old.service_key() {
                 self.tasks_by_service.remove(&service, &key);
@@ -85,14 +97,14 @@ impl EcsState {
                 }
             }
         }
-        if let Some(service) = service {
+        if let Some(service) = task.service_key().filter(|_| task.is_in_books()) {
             self.tasks_by_service.insert(service, key.clone());
         }
-        if let (Some(instance), Some(held)) = (instance, held) {
+        if let Some(instance) = task.instance.as_ref().filter(|_| task.is_live()) {
             if let Some(pool) = self.pools.get_mut(&instance.cluster) {
-                pool.take(&instance, &held);
+                pool.take(instance, &placement::held_by(&task));
             }
-            self.tasks_by_instance.insert(instance, key);
+            self.tasks_by_instance.insert(instance.clone(), key);
         }
     }
 
@@ -176,22 +188,29 @@ impl EcsState {
         self.idempotency.remove(key);
     }
 
-    /// See [`crate::state::State::drain_writes`].
-    pub(crate) fn drain_writes(&mut self, prefix: &str, out: &mut Vec<Write>) -> Vec<Change> {
+    /// See [`crate::state::State::drain_changes`]. What the other tables hold concerns no controller.
+    pub(crate) fn drain_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
+        changes.extend(self.clusters.drain_changes().into_iter().map(Change::Cluster));
+        changes.extend(self.task_definitions.drain_changes().into_iter().map(Change::TaskDefinition));
+        changes.extend(self.tasks.drain_changes().into_iter().map(Change::Task));
+        changes.extend(self.exec_sessions.drain_changes().into_iter().map(Change::ExecSession));
+        changes.extend(self.services.drain_changes().into_iter().map(Change::Service));
+        changes.extend(self.container_instances.drain_changes().into_iter().map(Change::ContainerInstance));
+        changes
+    }
+
+    /// See [`crate::state::State::drain_writes`].
+    pub(crate) fn drain_writes(&mut self, prefix: &str, out: &mut Vec<Write>) {
         self.families.drain_writes(prefix, out);
         self.account_settings.drain_writes(prefix, out);
         self.idempotency.drain_writes(prefix, out);
-        changes.extend(self.clusters.drain_writes(prefix, out).into_iter().map(Change::Cluster));
-        changes
-            .extend(self.task_definitions.drain_writes(prefix, out).into_iter().map(Change::TaskDefinition));
-        changes.extend(self.tasks.drain_writes(prefix, out).into_iter().map(Change::Task));
-        changes.extend(self.exec_sessions.drain_writes(prefix, out).into_iter().map(Change::ExecSession));
-        changes.extend(self.services.drain_writes(prefix, out).into_iter().map(Change::Service));
-        changes.extend(
-            self.container_instances.drain_writes(prefix, out).into_iter().map(Change::ContainerInstance),
-        );
-        changes
+        self.clusters.drain_writes(prefix, out);
+        self.task_definitions.drain_writes(prefix, out);
+        self.tasks.drain_writes(prefix, out);
+        self.exec_sessions.drain_writes(prefix, out);
+        self.services.drain_writes(prefix, out);
+        self.container_instances.drain_writes(prefix, out);
     }
 
     /// Panics where the tables contradict each other. Called by tests and by the simulator after every step.

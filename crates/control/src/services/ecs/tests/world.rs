@@ -88,9 +88,9 @@ impl World {
 
     /// What the store would hold.
     pub fn rows(&mut self) -> &mut BTreeMap<String, Box<[u8]>> {
-        let (mut state, mut writes) = (State::default(), Vec::new());
+        let mut state = State::default();
         state.replace(&self.scope, std::mem::take(&mut self.state));
-        state.drain_writes(&mut writes);
+        let writes = state.drain_writes();
         self.state = state.scope(&self.scope);
         for write in writes {
             match write.value {
