@@ -2,7 +2,7 @@
 //! acknowledged.
 //!
 //! The child writes numbered events with cursors, as an agent does, through limits so small that segments and new
-//! journals are made all the time. After each SIGKILL the store must hold every acknowledged event, none twice, and in
+//! journals are made, and segments merged, all the time. After each SIGKILL the store must hold every acknowledged event, none twice, and in
 //! order; its cursor must stand behind the last one that it holds.
 #![allow(clippy::unwrap_used)]
 
@@ -31,7 +31,7 @@ const STREAMS: u8 = 3;
 fn open(path: &Path) -> LogStore {
     let always = Timestamp::from_millis(i64::MIN);
     let keep = move || (0..STREAMS).map(|number| (LogGroupId::from_bytes([number; 16]), always)).collect();
-    LogStore::open(path, Limits { group: 20_000, memory: 30_000, wal: 30_000 }, Box::new(keep)).unwrap()
+    LogStore::open(path, Limits { group: 200_000, memory: 30_000, wal: 30_000 }, Box::new(keep)).unwrap()
 }
 
 /// How many events a stream holds, by its cursor.

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// What an event takes in memory beside its message, in bytes: the record, its place in the map, the allocations.
 const OVERHEAD: usize = 160;
 
+/// Small segments that become one: some are cheaper to keep than to write again, hundreds are not.
+const MERGE_MIN: usize = 8;
+
 /// What an append takes in memory.
 pub fn bytes_of(append: &Append) -> usize {
     append.events.iter().map(|event| event.message.len() + OVERHEAD).sum()
@@ -73,17 +76,37 @@ impl Group {
         self.segments.push(Arc::new(segment));
     }
 
-    /// What is not in segments is there now.
+    /// The newest segments, if there are so many small ones that they should become one, with what is in memory, that
+    /// is no larger than `limit`.
+    pub fn to_merge(&self, limit: usize) -> Vec<Arc<Segment>> {
+        let mut room = limit.saturating_sub(self.memory_bytes);
+        let mut small = Vec::new();
+        for segment in self.segments.iter().rev() {
+            let Some(left) = room.checked_sub(segment.raw_bytes()) else { break };
+            room = left;
+            small.push(Arc::clone(segment));
+        }
+        if small.len() >= MERGE_MIN { small } else { Vec::new() }
+    }
+
+    /// What is not in segments is there now, and what the segment replaces is of no more use.
     pub fn written(&mut self, segment: Segment) {
         self.next_segment = segment.number.saturating_add(1);
+        self.segments.retain(|older| {
+            let replaced = segment.replaces.contains(&older.number);
+            if replaced {
+                older.doom();
+            }
+            !replaced
+        });
         self.segments.push(Arc::new(segment));
         self.memory = OrdMap::new();
         self.memory_bytes = 0;
         self.changed.clear();
     }
 
-    /// Lets go of events before `from`; returns the segments that held nothing else.
-    pub fn expire(&mut self, from: Timestamp) -> Vec<Arc<Segment>> {
+    /// Lets go of events before `from`, and of segments that held nothing else.
+    pub fn expire(&mut self, from: Timestamp) {
         let edge = Place { at: from, number: 0 };
         if self.memory.get_min().is_some_and(|(place, _)| *place < edge) {
             let (expired, kept) = self.memory.split(&edge);
@@ -97,11 +120,13 @@ impl Group {
         }
         // The last one is kept: it knows where the numbers of events go on.
         let newest = self.segments.last().map(|segment| segment.number);
-        let (expired, kept) = std::mem::take(&mut self.segments).into_iter().partition(|segment| {
-            Some(segment.number) != newest && segment.last().is_none_or(|last| last < edge)
+        self.segments.retain(|segment| {
+            let expired = Some(segment.number) != newest && segment.last().is_none_or(|last| last < edge);
+            if expired {
+                segment.doom();
+            }
+            !expired
         });
-        self.segments = kept;
-        expired
     }
 
     pub fn sources(&self) -> Sources {
@@ -109,7 +134,7 @@ impl Group {
     }
 
     pub fn stored_bytes(&self) -> u64 {
-        let in_memory: u64 = self.memory_bytes as u64;
-        in_memory + self.segments.iter().map(|segment| segment.bytes).sum::<u64>()
+        let in_memory = self.memory_bytes.saturating_sub(self.memory.len() * OVERHEAD);
+        in_memory as u64 + self.segments.iter().map(|segment| segment.bytes).sum::<u64>()
     }
 }

@@ -149,13 +149,7 @@ fn blocks(scan: &Scan, sources: &Sources, best: &mut Best<'_>, budget: usize) ->
                 && scan.takes(row.stream, at)
                 && scan.pattern.as_ref().is_none_or(|pattern| pattern.matches(row.message));
             if matches {
-                best.keep(Found {
-                    stream: row.stream,
-                    at,
-                    number: row.number,
-                    ingested_at: Timestamp::from_millis(row.ingested),
-                    message: row.message.to_owned(),
-                });
+                best.keep(row.to_found());
             }
         });
         match result {

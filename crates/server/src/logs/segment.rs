@@ -1,16 +1,18 @@
 //! Segments: a group's events in the order of their times, in compressed blocks with an index behind them. Written
-//! once, read by many, removed as a whole.
+//! once, read by many, removed as a whole when a merger or time has made them idle.
 //!
 //! Name and version, then the blocks, the index, and at the end where the index begins. Blocks and index are frames.
 
 use super::codec::{self, Damaged, Decoder, Encoder};
 use gantry_control::bulk::logs::{Found, Place, StreamFacts};
 use gantry_decide::ids::LogStreamId;
+use gantry_decide::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const MAGIC: &[u8; 8] = b"GLOGSEG1";
 /// zstd's default: four times smaller than level 1 makes of log lines on bad days, at a third of its speed.
@@ -44,6 +46,32 @@ pub struct Segment {
     pub next_event: u64,
     streams: Vec<LogStreamId>,
     pub blocks: Vec<Block>,
+    /// Numbers of segments whose events are all in this one: a crash may have left them.
+    pub replaces: Vec<u64>,
+    doomed: AtomicBool,
+}
+
+impl Segment {
+    /// The file goes when nobody reads it any more.
+    pub fn doom(&self) {
+        self.doomed.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes of its events, unpacked.
+    pub fn raw_bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.raw).sum()
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if self.doomed.load(Ordering::Relaxed)
+            && let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %self.path.display(), "a segment of log events cannot be removed");
+        }
+    }
 }
 
 /// Why a segment cannot be used.
@@ -68,6 +96,7 @@ impl Segment {
         events: impl Iterator<Item = &'a Found>,
         facts: BTreeMap<LogStreamId, StreamFacts>,
         next_event: u64,
+        replaces: Vec<u64>,
     ) -> Result<Segment, SegmentError> {
         let temporary = path.with_extension("tmp");
         let mut file =
@@ -80,7 +109,7 @@ impl Segment {
         writer.end_block()?;
         let Writer { mut file, offset, blocks, streams, .. } = writer;
         let mut tail = Vec::new();
-        codec::seal(&encode_index(&blocks, &streams, &facts, next_event), LEVEL, &mut tail)?;
+        codec::seal(&encode_index(&blocks, &streams, &facts, next_event, &replaces), LEVEL, &mut tail)?;
         tail.extend_from_slice(&offset.to_le_bytes());
         tail.extend_from_slice(MAGIC);
         file.write_all(&tail)?;
@@ -91,7 +120,8 @@ impl Segment {
         by_index.sort_by_key(|(_, index)| *index);
         let streams = by_index.into_iter().map(|(stream, _)| stream).collect();
         let bytes = offset + tail.len() as u64;
-        Ok(Segment { path: path.to_owned(), number, bytes, facts, next_event, streams, blocks })
+        let (path, doomed) = (path.to_owned(), AtomicBool::new(false));
+        Ok(Segment { path, number, bytes, facts, next_event, streams, blocks, replaces, doomed })
     }
 
     /// Reads a segment's index.
@@ -143,7 +173,12 @@ impl Segment {
             let raw = usize::try_from(raw).map_err(|_| Damaged)?;
             blocks.push(Block { offset, length, raw, first, last, streams: of_block });
         }
-        Ok(Segment { path: path.to_owned(), number, bytes, facts, next_event, streams, blocks })
+        let mut replaces = Vec::with_capacity(input.count()?);
+        for _ in 0..replaces.capacity() {
+            replaces.push(input.number()?);
+        }
+        let (path, doomed) = (path.to_owned(), AtomicBool::new(false));
+        Ok(Segment { path, number, bytes, facts, next_event, streams, blocks, replaces, doomed })
     }
 
     /// Whether a block has events of streams that are wanted.
@@ -190,11 +225,24 @@ pub struct Row<'a> {
     pub message: &'a str,
 }
 
+impl Row<'_> {
+    pub fn to_found(&self) -> Found {
+        Found {
+            stream: self.stream,
+            at: Timestamp::from_millis(self.at),
+            number: self.number,
+            ingested_at: Timestamp::from_millis(self.ingested),
+            message: self.message.to_owned(),
+        }
+    }
+}
+
 fn encode_index(
     blocks: &[Block],
     streams: &BTreeMap<LogStreamId, u32>,
     facts: &BTreeMap<LogStreamId, StreamFacts>,
     next_event: u64,
+    replaces: &[u64],
 ) -> Vec<u8> {
     let mut out = Encoder::default();
     out.number(next_event);
@@ -224,6 +272,8 @@ fn encode_index(
         out.number(block.streams.len() as u64);
         block.streams.iter().for_each(|index| out.number(u64::from(*index)));
     }
+    out.number(replaces.len() as u64);
+    replaces.iter().for_each(|number| out.number(*number));
     out.0
 }
 

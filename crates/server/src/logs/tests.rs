@@ -18,6 +18,9 @@ use std::sync::{Arc, mpsc};
 /// So small that every few appends make a segment, and some more a new journal.
 const TINY: Limits = Limits { group: 1_500, memory: 3_000, wal: 6_000 };
 
+/// So little in memory that segments are small, and are merged.
+const FLAT: Limits = Limits { group: 20_000, memory: 1_500, wal: 6_000 };
+
 type Kept = Arc<Mutex<BTreeMap<LogGroupId, Timestamp>>>;
 
 fn at(millis: i64) -> Timestamp {
@@ -44,6 +47,10 @@ fn all() -> Kept {
 
 fn open(path: &Path, kept: &Kept) -> LogStore {
     LogStore::open(path, TINY, keep(kept)).unwrap()
+}
+
+fn open_flat(path: &Path, kept: &Kept) -> LogStore {
+    LogStore::open(path, FLAT, keep(kept)).unwrap()
 }
 
 fn append(store: &LogStore, append: Append) -> Answer {
@@ -162,7 +169,9 @@ proptest! {
     fn whatever_is_appended_is_found_as_in_a_simple_store(
         steps in prop::collection::vec(step(), 1..60),
         scans in prop::collection::vec(scan_of_any(), 1..6),
+        flat in any::<bool>(),
     ) {
+        let open = if flat { open_flat } else { open };
         let directory = tempfile::tempdir().unwrap();
         let kept = all();
         let mut store = open(directory.path(), &kept);
@@ -221,6 +230,49 @@ fn events_move_to_segments_and_journals_begin_anew() {
     assert_eq!(journals.len(), 1, "{journals:?}");
     assert!(!journals[0].ends_with("0000000000000000.wal"));
     assert_eq!(messages(&store, &whole(0)).len(), 50);
+}
+
+#[test]
+fn small_segments_become_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = all();
+    let store = open_flat(directory.path(), &kept);
+    let text = "x".repeat(100);
+    let (mut most, mut merged) = (0, 0);
+    let mut before = Vec::new();
+    for number in 0..400 {
+        append(&store, events((number % 2) as u8, 0, &[(400 - number, &text)]));
+        let now = files(directory.path(), ".seg");
+        most = most.max(now.len());
+        if now.len() < before.len() {
+            merged += 1;
+        }
+        if number == 150 {
+            // As after a crash before what was merged is removed.
+            for path in &now {
+                std::fs::copy(path, path.with_extension("kept")).unwrap();
+            }
+        }
+        before = now;
+    }
+    assert!(merged > 2 && most < 30, "{merged} mergers, {most} segments");
+    let all = messages(&store, &whole(0)).len() + messages(&store, &whole(1)).len();
+    assert_eq!(all, 400);
+    drop(store);
+    for path in files(directory.path(), ".kept") {
+        let original = path.with_extension("seg");
+        if original.exists() {
+            std::fs::remove_file(path).unwrap()
+        } else {
+            std::fs::rename(path, original).unwrap()
+        }
+    }
+    let store = open_flat(directory.path(), &kept);
+    assert_eq!(
+        messages(&store, &whole(0)).len() + messages(&store, &whole(1)).len(),
+        400,
+        "none is there twice"
+    );
 }
 
 #[test]

@@ -6,13 +6,14 @@ use super::segment::{Segment, SegmentError, sync_directory};
 use super::wal::{self, Wal, WalError};
 use super::{Done, Keep, Limits, OpenError, Shared};
 use gantry_control::bulk;
-use gantry_control::bulk::logs::{Answer, Append};
+use gantry_control::bulk::logs::{Answer, Append, StreamFacts};
 use gantry_decide::ids::{LogGroupId, LogStreamId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -255,21 +256,41 @@ impl Writing {
 
     fn write_segment(&self, shared: &Shared, id: LogGroupId) -> Result<(), SegmentError> {
         // Only this thread changes groups: what is taken here is still right at the end.
-        let (memory, facts, next_event, number) = {
+        let (mut events, merged, facts, next_event, number) = {
             let groups = shared.groups.lock();
             let Some(group) = groups.get(&id) else { return Ok(()) };
-            let changed = group.changed.iter();
-            let facts = changed.filter_map(|id| group.facts.get(id).map(|facts| (*id, facts.clone())));
-            (group.memory.clone(), facts.collect(), group.next_event, group.next_segment)
+            let merged = group.to_merge(self.limits.group);
+            let told = merged.iter().flat_map(|segment| segment.facts.keys());
+            let facts: BTreeMap<LogStreamId, StreamFacts> = group
+                .changed
+                .iter()
+                .chain(told)
+                .filter_map(|id| group.facts.get(id).map(|facts| (*id, facts.clone())))
+                .collect();
+            (group.memory.clone(), merged, facts, group.next_event, group.next_segment)
         };
+        let mut replaces = Vec::new();
+        for segment in &merged {
+            for block in &segment.blocks {
+                segment.read(block, |row| {
+                    let found = row.to_found();
+                    events.insert(found.before(), Arc::new(found));
+                })?;
+            }
+            replaces.push(segment.number);
+            // What that one replaced may still be read by somebody, and so be there after a crash.
+            replaces.extend(&segment.replaces);
+        }
+        replaces.sort_unstable();
+        replaces.dedup();
         let directory = group_directory(&self.directory.join("groups"), id);
         if !directory.exists() {
             DirBuilder::new().mode(0o700).create(&directory)?;
             sync_directory(&directory)?;
         }
         let path = directory.join(format!("{number:016}.seg"));
-        let events = memory.values().map(AsRef::as_ref);
-        let segment = Segment::write(&path, number, events, facts, next_event)?;
+        let events = events.values().map(AsRef::as_ref);
+        let segment = Segment::write(&path, number, events, facts, next_event, replaces)?;
         if let Some(group) = shared.groups.lock().get_mut(&id) {
             group.written(segment);
         }
@@ -290,9 +311,8 @@ impl Writing {
                     remove(std::fs::remove_dir_all(&directory), &directory);
                 }
                 Some(from) => {
-                    let expired = shared.groups.lock().get_mut(&id).map(|group| group.expire(*from));
-                    for segment in expired.unwrap_or_default() {
-                        remove(std::fs::remove_file(&segment.path), &segment.path);
+                    if let Some(group) = shared.groups.lock().get_mut(&id) {
+                        group.expire(*from);
                     }
                 }
             }
@@ -342,9 +362,10 @@ fn load_groups(directory: &Path) -> Result<BTreeMap<LogGroupId, Group>, OpenErro
         let Ok(id) = entry.file_name().to_string_lossy().parse::<LogGroupId>() else { continue };
         let path = entry.path();
         let mut group = Group::default();
+        let mut segments = Vec::new();
         for (number, path) in numbered_files(&path, "seg").map_err(failed(&path))? {
             match Segment::open(&path, number) {
-                Ok(segment) => group.adopt(segment),
+                Ok(segment) => segments.push(segment),
                 Err(SegmentError::Io(source)) => return Err(failed(&path)(source)),
                 Err(error) => {
                     // The rest of the logs is worth more than a refusal to start. The file stays where it is.
@@ -352,6 +373,15 @@ fn load_groups(directory: &Path) -> Result<BTreeMap<LogGroupId, Group>, OpenErro
                     tracing::error!(error, path = %path.display(), "a segment of log events is damaged and left out");
                     group.next_segment = group.next_segment.max(number + 1);
                 }
+            }
+        }
+        let replaced: BTreeSet<u64> =
+            segments.iter().flat_map(|segment| segment.replaces.iter().copied()).collect();
+        for segment in segments {
+            if replaced.contains(&segment.number) {
+                segment.doom();
+            } else {
+                group.adopt(segment);
             }
         }
         groups.insert(id, group);
