@@ -4,7 +4,7 @@ use crate::bulk;
 use crate::page::PageError;
 use gantry_decide::ids::InvalidId;
 use gantry_decide::log_filter::InvalidPattern;
-use gantry_wire::ApiError;
+use gantry_wire::{ApiError, ErrorField};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogsError {
@@ -65,7 +65,11 @@ impl LogsError {
 impl From<LogsError> for ApiError {
     fn from(error: LogsError) -> ApiError {
         let status = if error == LogsError::Unavailable { 503 } else { 400 };
-        ApiError::new(error.code(), error.to_string()).with_status(status)
+        let mut answer = ApiError::new(error.code(), error.to_string()).with_status(status);
+        if let LogsError::InvalidSequenceToken { expected } = error {
+            answer.fields.push(("expectedSequenceToken".into(), ErrorField::Text(expected)));
+        }
+        answer
     }
 }
 
