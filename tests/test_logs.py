@@ -1,6 +1,7 @@
 """CloudWatch Logs: its API through boto3 and the AWS CLI, and what containers write with the log driver awslogs."""
 
 import signal
+import socket
 import subprocess
 import time
 
@@ -142,11 +143,14 @@ def tools(tmp_path):
     assert leftovers(installation.directory) == []
 
 
-def counter(script, **options):
-    options = {"awslogs-group": GROUP, "awslogs-stream-prefix": "test", **options}
+def logging(script, driver, **options):
     app = {"name": "app", "image": IMAGE, "memory": 32, "essential": True, **sh(script),
-           "logConfiguration": {"logDriver": "awslogs", "options": options}}
+           "logConfiguration": {"logDriver": driver, "options": options}}
     return {"family": "counter", "networkMode": "bridge", "containerDefinitions": [app]}
+
+
+def counter(script, **options):
+    return logging(script, "awslogs", **{"awslogs-group": GROUP, "awslogs-stream-prefix": "test", **options})
 
 
 def written(platform, **arguments):
@@ -208,3 +212,26 @@ def test_a_group_that_must_not_be_made_has_to_be_there(tools):
     container, = describe(ecs, arn)["containers"]
     assert container["reason"].startswith("CannotStartContainerError: failed to initialize logging driver"), container
     assert "The specified log group does not exist." in container["reason"]
+
+
+@needs_root
+def test_syslog_and_fluentd_get_the_lines(tools):
+    ecs = tools.client("ecs")
+    syslog = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    syslog.bind(("127.0.0.1", 0))
+    syslog.settimeout(20)
+    address = f"udp://127.0.0.1:{syslog.getsockname()[1]}"
+    run(ecs, logging("echo to syslog; echo oops >&2", "syslog",
+                     **{"syslog-address": address, "syslog-facility": "local1", "syslog-format": "rfc5424", "tag": "t"}))
+    lines = sorted(syslog.recv(65536).decode() for _ in range(2))
+    assert lines[0].startswith("<139>1 20") and lines[0].endswith(" t - oops")
+    assert lines[1].startswith("<142>1 20") and lines[1].endswith(" t - to syslog")
+
+    fluentd = socket.create_server(("127.0.0.1", 0))
+    fluentd.settimeout(20)
+    address = f"127.0.0.1:{fluentd.getsockname()[1]}"
+    run(ecs, logging("echo to fluentd", "fluentd", **{"fluentd-address": address, "tag": "of.{{.Name}}"}))
+    connection, _ = fluentd.accept()
+    connection.settimeout(20)
+    batch = connection.recv(65536)
+    assert batch.startswith(b"\x92\xa6of.app\xdd\0\0\0\x01") and batch.endswith(b"\xa3log\xaato fluentd")

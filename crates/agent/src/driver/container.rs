@@ -5,7 +5,7 @@ use super::links::Links;
 use super::volumes::Mount;
 use crate::config::AgentConfig;
 use crate::images::LocalImage;
-use crate::logs::LogDriver;
+use crate::logs::{LogDriver, Writer};
 use crate::protocol::docker::HostConfig;
 use crate::protocol::payload::ContainerConfig as Docker;
 use crate::runtime::capabilities::Capabilities;
@@ -60,8 +60,15 @@ fn hash(text: &str) -> u64 {
 ///
 /// # Errors
 /// For one that this agent does not have, and for options that make no sense.
-pub fn log_driver(config: &AgentConfig, docker: &Docker) -> Result<LogDriver, Failure> {
-    LogDriver::read(docker.host_config.log_config.as_ref(), &config.region)
+pub fn log_driver(
+    config: &AgentConfig,
+    docker: &Docker,
+    task: &TaskArn,
+    container: &str,
+) -> Result<LogDriver, Failure> {
+    let id = container_id(task, container);
+    let writer = Writer { region: &config.region, id: id.as_str(), name: container };
+    LogDriver::read(docker.host_config.log_config.as_ref(), writer)
         .map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))
 }
 

@@ -23,14 +23,14 @@ use crate::endpoints::{Credentials, Owner};
 use crate::exec;
 use crate::health;
 use crate::images::{Images, LocalImage};
-use crate::logs::{LogDriver, Shipping};
+use crate::logs::Shipping;
 use crate::network::{Bridged, Network};
 use crate::protocol::manifest::Manifests;
 use crate::protocol::payload;
 use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
 use crate::state::{Instance, SavedTask};
 use crate::telemetry::Usage;
-use container::{container_id, log_path, pause_id, task_id};
+use container::{container_id, log_driver, log_path, pause_id, task_id};
 use gantry_api::acs;
 use gantry_decide::ids::RequestId;
 use gantry_decide::lifecycle::DesiredStatus;
@@ -414,12 +414,10 @@ impl<R: Runtime> Driver<R> {
         let Some(known) = self.known(task) else { return };
         let Some(docker) = known.docker(name) else { return };
         let config = &self.hands.config;
-        // Others are refused when the container is launched.
-        if let Ok(LogDriver::Awslogs(to)) =
-            LogDriver::read(docker.host_config.log_config.as_ref(), &config.region)
-        {
+        // One that cannot be read was refused when the container was to be launched.
+        if let Ok(driver) = log_driver(config, docker, task, name) {
             let log = log_path(&config.data_dir, task, name);
-            self.hands.logs.follow(task_id(task), name.to_owned(), log, to);
+            self.hands.logs.follow(task_id(task), name.to_owned(), log, driver);
         }
     }
 

@@ -24,6 +24,7 @@ const PATIENCE: i64 = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub at: i64,
+    pub stream: Stream,
     pub message: String,
 }
 
@@ -133,7 +134,8 @@ impl Assembler {
         let end = items.iter().map(|item| item.to).max().unwrap_or_default();
         let after = self.items.front().map_or(end, |next| next.from.min(end));
         let events = items.into_iter().filter(|item| !item.text.is_empty());
-        let mut events: Vec<Event> = events.map(|item| Event { at: item.at, message: item.text }).collect();
+        let mut events: Vec<Event> =
+            events.map(|item| Event { at: item.at, stream: item.stream, message: item.text }).collect();
         // A clock may have been set back.
         events.sort_by_key(|event| event.at);
         Batch { events, after }

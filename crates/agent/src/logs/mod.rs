@@ -3,20 +3,31 @@
 //! Every container's output is written to files of this host by its shim, which no agent and no server can hold up.
 //! The driver `awslogs` follows these files and sends what they hold to CloudWatch Logs. How far it is, is stored there
 //! together with the events, so that neither a lost answer nor a restart of either side loses or repeats anything.
+//! `syslog` and `fluentd` follow them alike; how far those are, only a file beside the log knows.
 
+mod address;
 mod assemble;
 mod awslogs;
+mod fluentd;
+mod local;
 mod options;
+mod ship;
+mod syslog;
 mod tail;
 
-pub use options::{Awslogs, LogDriver, Multiline, OptionError};
+pub use options::{Awslogs, LogDriver, Multiline, OptionError, Writer};
 
 use crate::client::{Client, ClientError};
+use awslogs::AwslogsSink;
+use fluentd::FluentdReceiver;
+use local::LocalSink;
 use parking_lot::Mutex;
+use ship::ship;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use syslog::SyslogReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -68,7 +79,7 @@ impl Shipping {
     }
 
     /// Follows the log of a container that runs, or has run. Being followed already is no error.
-    pub fn follow(&self, task: String, container: String, log: PathBuf, to: Awslogs) {
+    pub fn follow(&self, task: String, container: String, log: PathBuf, driver: LogDriver) {
         let mut followed = self.followed.lock();
         let key = (task, container);
         if let Some(following) = followed.get(&key)
@@ -78,7 +89,22 @@ impl Shipping {
             return;
         }
         let (wish, wished) = watch::channel(Wish::Follow);
-        let work = tokio::spawn(awslogs::ship(self.client.in_region(&to.region), log, to, wished));
+        let work = match driver {
+            LogDriver::File { .. } | LogDriver::None => return,
+            LogDriver::Awslogs(to) => {
+                let multiline = to.multiline.clone();
+                let sink = AwslogsSink::new(self.client.in_region(&to.region), to);
+                tokio::spawn(ship(sink, log, multiline, wished))
+            }
+            LogDriver::Syslog(to) => {
+                let sink = LocalSink::new(SyslogReceiver::new(to), &log, format!("syslog:{}", key.1));
+                tokio::spawn(ship(sink, log, None, wished))
+            }
+            LogDriver::Fluentd(to) => {
+                let sink = LocalSink::new(FluentdReceiver::new(to), &log, format!("fluentd:{}", key.1));
+                tokio::spawn(ship(sink, log, None, wished))
+            }
+        };
         followed.insert(key, Following { wish, work });
     }
 

@@ -1,5 +1,8 @@
 //! Log drivers and their options, as a task definition names them and the payload carries them.
 
+use super::address::Address;
+use super::fluentd::Fluentd;
+use super::syslog::{Format, Syslog};
 use crate::protocol::docker::LogConfig;
 use regex::Regex;
 use std::collections::BTreeMap;
@@ -8,11 +11,25 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub enum LogDriver {
     /// To files of this host, for `gantry logs`.
-    File { max_bytes: u64, max_files: u32 },
+    File {
+        max_bytes: u64,
+        max_files: u32,
+    },
     /// Nowhere.
     None,
-    /// To CloudWatch Logs, by way of files of this host.
+    /// To CloudWatch Logs, by way of files of this host, as the others below.
     Awslogs(Awslogs),
+    Syslog(Syslog),
+    Fluentd(Fluentd),
+}
+
+/// The container whose driver it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// The agent's own region.
+    pub region: &'a str,
+    pub id: &'a str,
+    pub name: &'a str,
 }
 
 /// What a payload asks for that cannot be done.
@@ -100,24 +117,29 @@ const FILES: u32 = 5;
 const BUFFER: u64 = 10 << 20;
 /// What `mode=blocking` keeps. A container is never blocked here: the disk takes what cannot be sent, so much of it.
 const BLOCKING_BUFFER: u64 = 1 << 30;
+/// Where receivers listen unless their addresses say otherwise.
+const SYSLOG_PORT: u16 = 514;
+const FLUENTD_PORT: u16 = 24_224;
 /// The largest size that an option may name.
 const SIZE_MAX: u64 = 64 << 30;
 /// Files that a log may be rotated through.
 const FILES_MAX: u32 = 100;
 
 impl LogDriver {
-    /// Reads a container's log configuration. `region` is the agent's own.
+    /// Reads a container's log configuration.
     ///
     /// # Errors
     /// For drivers and options that are not known here, in Docker's words.
-    pub fn read(config: Option<&LogConfig>, region: &str) -> Result<LogDriver, OptionError> {
+    pub fn read(config: Option<&LogConfig>, writer: Writer<'_>) -> Result<LogDriver, OptionError> {
         let none = BTreeMap::new();
         let options = config.and_then(|config| config.config.as_ref()).unwrap_or(&none);
         match config.and_then(|config| config.driver.as_deref()).unwrap_or_default() {
             "" | "json-file" => file("json-file", options),
             "local" => file("local", options),
             "none" => Ok(LogDriver::None),
-            "awslogs" => awslogs(options, region).map(LogDriver::Awslogs),
+            "awslogs" => awslogs(options, writer.region).map(LogDriver::Awslogs),
+            "syslog" => syslog(options, writer).map(LogDriver::Syslog),
+            "fluentd" => fluentd(options, writer).map(LogDriver::Fluentd),
             other => Err(OptionError::Driver(other.chars().take(64).collect())),
         }
     }
@@ -127,6 +149,7 @@ impl LogDriver {
         match self {
             LogDriver::File { max_bytes, max_files } => (*max_bytes, *max_files),
             LogDriver::None => (0, 0),
+            LogDriver::Syslog(_) | LogDriver::Fluentd(_) => (FILE_BYTES, FILES),
             LogDriver::Awslogs(awslogs) => {
                 let more = awslogs.buffer.div_ceil(FILE_BYTES).min(u64::from(FILES_MAX));
                 (FILE_BYTES, FILES.max(more as u32 + 1))
@@ -215,6 +238,108 @@ fn awslogs(options: &BTreeMap<String, String>, region: &str) -> Result<Awslogs, 
     Ok(read)
 }
 
+/// Docker's facilities, by their numbers.
+const FACILITIES: [&str; 24] = [
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "",
+    "", "", "", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+];
+const FACILITY_DAEMON: u8 = 3;
+
+fn syslog(options: &BTreeMap<String, String>, writer: Writer<'_>) -> Result<Syslog, OptionError> {
+    let mut read = Syslog {
+        address: Address::Unix("/dev/log".into()),
+        facility: FACILITY_DAEMON,
+        format: Format::Unix,
+        tag: short_id(writer).to_owned(),
+    };
+    for (name, value) in options {
+        let wrong = |option: &'static str| OptionError::Value { option, value: value.clone() };
+        match name.as_str() {
+            "syslog-address" => {
+                read.address = Address::read(value, SYSLOG_PORT).ok_or_else(|| wrong("syslog-address"))?;
+            }
+            "syslog-facility" => {
+                let named = FACILITIES.iter().position(|facility| !facility.is_empty() && facility == value);
+                let number = named.or_else(|| value.parse().ok().filter(|number| *number < FACILITIES.len()));
+                let number = number.and_then(|number| u8::try_from(number).ok());
+                read.facility = number.ok_or_else(|| wrong("syslog-facility"))?;
+            }
+            "syslog-format" => {
+                read.format = match value.as_str() {
+                    "" => Format::Unix,
+                    "rfc3164" => Format::Rfc3164,
+                    "rfc5424" => Format::Rfc5424,
+                    "rfc5424micro" => Format::Rfc5424Micro,
+                    _ => return Err(wrong("syslog-format")),
+                };
+            }
+            "tag" => read.tag = tag(value, writer)?,
+            // The files of this host are the buffer.
+            "mode" | "max-buffer-size" => {}
+            other => return Err(OptionError::Unknown { driver: "syslog", option: other.to_owned() }),
+        }
+    }
+    Ok(read)
+}
+
+fn fluentd(options: &BTreeMap<String, String>, writer: Writer<'_>) -> Result<Fluentd, OptionError> {
+    let mut read = Fluentd {
+        address: Address::Tcp(format!("127.0.0.1:{FLUENTD_PORT}")),
+        tag: short_id(writer).to_owned(),
+        container_id: writer.id.to_owned(),
+        container_name: format!("/{}", writer.name),
+        sub_second: false,
+        ack: false,
+    };
+    let flag = |option: &'static str, value: &str| match value {
+        "true" => Ok(true),
+        "false" | "" => Ok(false),
+        other => Err(OptionError::Value { option, value: other.to_owned() }),
+    };
+    for (name, value) in options {
+        match name.as_str() {
+            "fluentd-address" => {
+                let full = if value.contains("://") { value.clone() } else { format!("tcp://{value}") };
+                let address = Address::read(&full, FLUENTD_PORT);
+                let stream = address.filter(|address| matches!(address, Address::Tcp(_) | Address::Unix(_)));
+                let wrong = || OptionError::Value { option: "fluentd-address", value: value.clone() };
+                read.address = stream.ok_or_else(wrong)?;
+            }
+            "tag" => read.tag = tag(value, writer)?,
+            "fluentd-sub-second-precision" => read.sub_second = flag("fluentd-sub-second-precision", value)?,
+            "fluentd-request-ack" => read.ack = flag("fluentd-request-ack", value)?,
+            // Containers never wait for the receiver here; what it does not take now is kept and tried again.
+            "fluentd-async"
+            | "fluentd-async-connect"
+            | "fluentd-async-reconnect-interval"
+            | "fluentd-buffer-limit"
+            | "fluentd-retry-wait"
+            | "fluentd-max-retries"
+            | "mode"
+            | "max-buffer-size" => {}
+            other => return Err(OptionError::Unknown { driver: "fluentd", option: other.to_owned() }),
+        }
+    }
+    Ok(read)
+}
+
+/// What Docker shows of an id.
+fn short_id<'a>(writer: Writer<'a>) -> &'a str {
+    writer.id.get(..12).unwrap_or(writer.id)
+}
+
+/// A tag with what Docker's templates say of a container.
+fn tag(template: &str, writer: Writer<'_>) -> Result<String, OptionError> {
+    let filled = template
+        .replace("{{.ID}}", short_id(writer))
+        .replace("{{.FullID}}", writer.id)
+        .replace("{{.Name}}", writer.name);
+    if filled.contains("{{") {
+        return Err(OptionError::Value { option: "tag", value: template.to_owned() });
+    }
+    Ok(if filled.is_empty() { short_id(writer).to_owned() } else { filled })
+}
+
 /// A size as Docker writes it: a number with `k`, `m` or `g`, with `b` behind it or without.
 fn size(option: &'static str, text: &str) -> Result<u64, OptionError> {
     let wrong = || OptionError::Value { option, value: text.to_owned() };
@@ -235,10 +360,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const WRITER: Writer<'static> = Writer { region: "eu-north-1", id: "0123456789abcdef", name: "web" };
+
     fn read(driver: &str, options: &[(&str, &str)]) -> Result<LogDriver, OptionError> {
         let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let config = LogConfig { driver: Some(driver.to_owned()), config: Some(options) };
-        LogDriver::read(Some(&config), "eu-north-1")
+        LogDriver::read(Some(&config), WRITER)
     }
 
     fn awslogs(options: &[(&str, &str)]) -> Result<Awslogs, OptionError> {
@@ -252,7 +379,7 @@ mod tests {
 
     #[test]
     fn files_have_sizes() {
-        assert_eq!(LogDriver::read(None, "r").unwrap().files(), (20 << 20, 5));
+        assert_eq!(LogDriver::read(None, WRITER).unwrap().files(), (20 << 20, 5));
         let driver = read("json-file", &[("max-size", "10m"), ("max-file", "3")]).unwrap();
         assert_eq!(driver.files(), (10 << 20, 3));
         for (text, bytes) in [("512", 512), ("1k", 1024), ("2KB", 2048), ("1g", 1 << 30)] {
@@ -292,6 +419,43 @@ mod tests {
         ] {
             assert!(awslogs(&[wrong]).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn receivers_are_read() {
+        let LogDriver::Syslog(syslog) = read(
+            "syslog",
+            &[
+                ("syslog-address", "tcp://10.0.0.1"),
+                ("syslog-facility", "local3"),
+                ("tag", "{{.Name}}/{{.ID}}"),
+            ],
+        )
+        .unwrap() else {
+            panic!()
+        };
+        assert_eq!(syslog.address, Address::Tcp("10.0.0.1:514".to_owned()));
+        assert_eq!((syslog.facility, syslog.tag.as_str()), (19, "web/0123456789ab"));
+        let LogDriver::Fluentd(fluentd) = read("fluentd", &[("fluentd-address", "logs:9000")]).unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(fluentd.address, Address::Tcp("logs:9000".to_owned()));
+        assert_eq!((fluentd.tag.as_str(), fluentd.container_name.as_str()), ("0123456789ab", "/web"));
+        for (driver, option, value) in [
+            ("syslog", "syslog-address", "tcp+tls://h"),
+            ("syslog", "syslog-address", "10.0.0.1"),
+            ("syslog", "syslog-facility", "24"),
+            ("syslog", "syslog-tls-cert", "/x"),
+            ("syslog", "tag", "{{.ImageName}}"),
+            ("fluentd", "fluentd-address", "udp://h"),
+            ("fluentd", "fluentd-request-ack", "maybe"),
+            ("fluentd", "labels", "a"),
+        ] {
+            assert!(read(driver, &[(option, value)]).is_err(), "{driver} {option}={value}");
+        }
+        assert_eq!(Address::read("udp://[::1]", 514), Some(Address::Udp("[::1]:514".to_owned())));
+        assert_eq!(Address::read("unix:///run/log", 1), Some(Address::Unix("/run/log".into())));
     }
 
     #[test]
