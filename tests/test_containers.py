@@ -47,10 +47,12 @@ def image(directory):
         add("etc/passwd", b"root:x:0:0:root:/:/bin/sh\nworker:x:1234:1234::/tmp:/bin/sh\n", mode=0o644)
         add("etc/group", b"root:x:0:\nworker:x:1234:\n", mode=0o644)
         add("seeded", owner=1234, mode=0o750)
+        add("declared", owner=1234)
         add("seeded/file", b"from the image\n", owner=1234, mode=0o640)
     config = json.dumps({
         "architecture": "amd64", "os": "linux",
-        "config": {"Cmd": ["sh", "-c", "echo from the image"], "Env": ["PATH=/bin", "OF_IMAGE=yes"]},
+        "config": {"Cmd": ["sh", "-c", "echo from the image"], "Env": ["PATH=/bin", "OF_IMAGE=yes"],
+                   "Volumes": {"/declared": {}}},
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer.getvalue()).hexdigest()]},
     }).encode()
     manifest = json.dumps([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]).encode()
@@ -196,6 +198,14 @@ def test_an_empty_volume_begins_with_what_the_image_has(host):
                      task=task, user="worker",
                      mountPoints=point + [{"sourceVolume": "seeded", "containerPath": "/other"}])
     assert said == ["from the image", "1234 750", "1234 640", "file", "more"]
+
+
+def test_a_volume_that_the_image_declares(host):
+    said = host.says("touch /x 2>/dev/null || echo read-only; echo mine > /declared/file; sleep 1; cat /declared/answer",
+                     user="worker", readonlyRootFilesystem=True,
+                     beside=[sh("while ! test -e /declared/file; do sleep 0.05; done; echo seen > /declared/answer; sleep 5",
+                                volumesFrom=[{"sourceContainer": "app"}])])
+    assert said == ["read-only", "seen"]
 
 
 def test_no_network_at_all(host):

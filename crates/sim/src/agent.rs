@@ -95,6 +95,7 @@ pub fn spec(task: &acs::Task) -> (TaskSpec, DesiredStatus) {
         depends_on: Vec::new(),
         start_timeout: None,
         stop_timeout: None,
+        volumes_from: Vec::new(),
         restart: None,
     });
     let spec = TaskSpec {

@@ -9,7 +9,7 @@ use crate::images::{LocalImage, PullError};
 use crate::logs::LogDriver;
 use crate::network::{Bridged, NetworkError};
 use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
-use gantry_api::ecs;
+use gantry_api::{acs, ecs};
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task_engine::{
     ContainerChange, Event, Failure, FailureKind, NetworkBinding, PullTimes, Submission, SubmitFailure,
@@ -150,6 +150,8 @@ fn explain(error: &dyn std::error::Error) -> String {
 pub struct Launch {
     pub known: Arc<Known>,
     pub image: Arc<LocalImage>,
+    /// Those of the task's containers that are ready.
+    pub images: BTreeMap<String, Arc<LocalImage>>,
     /// By which it asks its agent.
     pub key: Option<String>,
     /// The networks of the task's containers that run, in bridge mode.
@@ -187,21 +189,43 @@ pub async fn restart<R: Runtime>(
     hands.tell(input).await;
 }
 
+/// The images of a container and of those that it takes volumes from. Containers that an earlier run of this agent
+/// started are not prepared again: their images are in the store.
+fn images_of_volumes<R: Runtime>(
+    hands: &Hands<R>,
+    known: &Known,
+    container: &acs::Container,
+    ready: &BTreeMap<String, Arc<LocalImage>>,
+) -> BTreeMap<String, Arc<LocalImage>> {
+    let mut images = ready.clone();
+    for name in container.volumes_from.iter().flatten().filter_map(|from| from.source_container.as_ref()) {
+        let image = known.container(name).and_then(|container| container.image.as_ref()?.parse().ok());
+        if let (Some(reference), false) = (image, images.contains_key(name))
+            && let Ok(Some(found)) = hands.images.store().resolve(&reference)
+        {
+            images.insert(name.clone(), Arc::new(found));
+        }
+    }
+    images
+}
+
 /// Makes what has to be made of a container's volumes.
 async fn provide<R: Runtime>(
     hands: &Hands<R>,
     arn: &TaskArn,
     mounts: &[volumes::Mount],
-    image: &LocalImage,
+    images: &BTreeMap<String, Arc<LocalImage>>,
 ) -> Result<(), Failure> {
     if mounts.is_empty() {
         return Ok(());
     }
     let _one_at_a_time = hands.volumes.lock().await;
-    let (mounts, layers) = (mounts.to_vec(), image.layers.clone());
+    let layers =
+        |mount: &volumes::Mount| images.get(&mount.owner).map(|i| i.layers.clone()).unwrap_or_default();
+    let mounts: Vec<_> = mounts.iter().map(|mount| (mount.clone(), layers(mount))).collect();
     let scratch = hands.config.data_dir.join(volumes::SCRATCH).join(task_id(arn));
     let provided = tokio::task::spawn_blocking(move || {
-        mounts.iter().try_for_each(|mount| volumes::provide(mount, &layers, &scratch))
+        mounts.iter().try_for_each(|(mount, layers)| volumes::provide(mount, layers, &scratch))
     });
     let panicked =
         |error: tokio::task::JoinError| Failure::new(FailureKind::InvalidVolumeError, error.to_string());
@@ -214,7 +238,7 @@ async fn try_launch<R: Runtime>(
     name: &str,
     start: &Launch,
 ) -> Result<Input, Failure> {
-    let Launch { known, image, key, others } = start;
+    let Launch { known, image, images, key, others } = start;
     let vanished =
         || Failure::new(FailureKind::CannotCreateContainerError, "the payload has no such container");
     let containers = known.task().containers.as_deref().unwrap_or_default();
@@ -231,8 +255,12 @@ async fn try_launch<R: Runtime>(
         })?;
     }
     let links = links(known.task(), payload, others)?;
-    let mounts = volumes::mounts(&hands.config, arn, known.task(), payload)?;
-    provide(hands, arn, &mounts, image).await?;
+    let images = images_of_volumes(hands, known, payload, images);
+    let declared =
+        |name: &str| images.get(name).map(|image| image.config.volumes.clone()).unwrap_or_default();
+    let of = volumes::Of { agent: &hands.config, arn, task: known.task(), of_image: &declared };
+    let mounts = volumes::mounts(of, payload)?;
+    provide(hands, arn, &mounts, &images).await?;
     make_group(hands, arn, known).await?;
     let mut bridged = None;
     let (network, own) = match known.mode() {

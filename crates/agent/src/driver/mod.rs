@@ -637,8 +637,9 @@ impl<R: Runtime> Driver<R> {
                 if let (Some(known), Some(image)) =
                     (entry.known.clone(), entry.images.get(&container).cloned())
                 {
+                    let images = entry.images.clone();
                     let key = entry.keys.get(&container).cloned();
-                    let start = actions::Launch { known, image, key, others: entry.bridged.clone() };
+                    let start = actions::Launch { known, image, images, key, others: entry.bridged.clone() };
                     tokio::spawn(actions::launch(hands, task, container, start));
                 }
             }

@@ -4,7 +4,7 @@
 //! its remains. A Docker volume of scope `shared` outlives tasks: it lies under its name in `shared-volumes`, where an
 //! operator may also make one.
 
-use super::container::task_id;
+use super::container::{hash, task_id};
 use super::seed::seed;
 use crate::config::AgentConfig;
 use crate::runtime::BindMount;
@@ -19,11 +19,16 @@ pub const SCRATCH: &str = "seeds";
 /// In the agent's directory: volumes that outlive tasks.
 pub const SHARED_VOLUMES: &str = "shared-volumes";
 
+/// Volumes that one image may declare: more than any has use for.
+const IMAGE_VOLUMES_MAX: usize = 64;
+
 /// A directory of the host that a container sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     pub bind: BindMount,
     pub kind: Kind,
+    /// The container that says so, of whose image an empty volume begins.
+    pub owner: String,
 }
 
 /// What may be done to a mount's source before its container starts.
@@ -37,26 +42,29 @@ pub enum Kind {
     Existing,
 }
 
-/// All mounts of a container: its own, and those of the containers that it takes volumes from.
+/// The task whose containers' mounts are asked for.
+#[derive(Clone, Copy)]
+pub struct Of<'a> {
+    pub agent: &'a AgentConfig,
+    pub arn: &'a TaskArn,
+    pub task: &'a acs::Task,
+    /// The volumes that a container's image declares.
+    pub of_image: &'a dyn Fn(&str) -> Vec<String>,
+}
+
+/// All mounts of a container: its own, those that its image declares, and those of the containers that it takes volumes
+/// from.
 ///
 /// # Errors
 /// For volumes that the task does not have, and for kinds of volumes that this agent cannot make.
-pub fn mounts(
-    agent: &AgentConfig,
-    arn: &TaskArn,
-    task: &acs::Task,
-    container: &acs::Container,
-) -> Result<Vec<Mount>, Failure> {
+pub fn mounts(of: Of<'_>, container: &acs::Container) -> Result<Vec<Mount>, Failure> {
     let mut found = Vec::new();
-    let mut seen = Vec::new();
-    collect(agent, arn, task, container, false, &mut seen, &mut found)?;
+    collect(of, container, false, &mut Vec::new(), &mut found)?;
     Ok(found)
 }
 
 fn collect(
-    agent: &AgentConfig,
-    arn: &TaskArn,
-    task: &acs::Task,
+    of: Of<'_>,
     container: &acs::Container,
     read_only: bool,
     seen: &mut Vec<String>,
@@ -68,35 +76,48 @@ fn collect(
         return Ok(());
     }
     seen.push(name.to_owned());
-    for point in container.mount_points.iter().flatten() {
-        let mut mount = mount(agent, arn, task, point)?;
+    let add = |mut mount: Mount, found: &mut Vec<Mount>| {
         mount.bind.read_only |= read_only;
-        // What a container says itself goes before what it takes from others.
         if !found.iter().any(|known| known.bind.target == mount.bind.target) {
             found.push(mount);
         }
+    };
+    // What a container says itself goes before what it takes from others, and both before what its image says.
+    for point in container.mount_points.iter().flatten() {
+        let (bind, kind) = mount(of, point)?;
+        add(Mount { bind, kind, owner: name.to_owned() }, found);
     }
     for from in container.volumes_from.iter().flatten() {
         let source = from.source_container.as_deref().unwrap_or_default();
-        let other = task.containers.iter().flatten().find(|other| other.name.as_deref() == Some(source));
+        let other = of.task.containers.iter().flatten().find(|other| other.name.as_deref() == Some(source));
         let other = other.ok_or_else(|| {
             Failure::new(
                 FailureKind::InvalidVolumeError,
                 format!("volumesFrom: the task has no container {source}"),
             )
         })?;
-        let read_only = read_only || from.read_only.unwrap_or(false);
-        collect(agent, arn, task, other, read_only, seen, found)?;
+        collect(of, other, read_only || from.read_only.unwrap_or(false), seen, found)?;
+    }
+    for path in (of.of_image)(name).into_iter().take(IMAGE_VOLUMES_MAX) {
+        if let Some(mount) = of_image(of, name, path) {
+            add(mount, found);
+        }
     }
     Ok(())
 }
 
-fn mount(
-    agent: &AgentConfig,
-    arn: &TaskArn,
-    task: &acs::Task,
-    point: &acs::MountPoint,
-) -> Result<Mount, Failure> {
+/// A volume that an image declares, without a name: as long-lived as the task. Its directory's name cannot be that of a
+/// volume with one.
+fn of_image(of: Of<'_>, container: &str, path: String) -> Option<Mount> {
+    let is_below_root = path.starts_with('/') && !path.trim_matches('/').is_empty();
+    let name = format!(".{:016x}", hash(&format!("{container}:{path}")));
+    let source = of.agent.data_dir.join(TASK_VOLUMES).join(task_id(of.arn)).join(name);
+    let bind = BindMount { source, target: path, read_only: false };
+    is_below_root.then(|| Mount { bind, kind: Kind::Volume, owner: container.to_owned() })
+}
+
+fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failure> {
+    let Of { agent, arn, task, .. } = of;
     let name = point.source_volume.as_deref().unwrap_or_default();
     let invalid =
         |text: &str| Failure::new(FailureKind::InvalidVolumeError, format!("volume {name}: {text}"));
@@ -123,7 +144,7 @@ fn mount(
         target: point.container_path.clone().unwrap_or_default(),
         read_only: point.read_only.unwrap_or(false),
     };
-    Ok(Mount { bind, kind })
+    Ok((bind, kind))
 }
 
 fn docker_volume(
@@ -175,7 +196,12 @@ pub fn provide(mount: &Mount, layers: &[PathBuf], scratch: &Path) -> Result<(), 
         Kind::HostPath => std::fs::create_dir_all(source),
         Kind::Volume => std::fs::create_dir_all(source).and_then(|()| {
             let is_empty = std::fs::read_dir(source)?.next().is_none();
-            if is_empty { seed(layers, &mount.bind.target, source, scratch) } else { Ok(()) }
+            // Of an image that is not known any more nothing can be had.
+            if is_empty && !layers.is_empty() {
+                seed(layers, &mount.bind.target, source, scratch)
+            } else {
+                Ok(())
+            }
         }),
     };
     made.map_err(|error| failed(error.to_string()))

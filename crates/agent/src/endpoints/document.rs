@@ -116,8 +116,13 @@ pub fn container(
         }),
     );
     // What could not be mounted is told with the container's end.
-    let mounts =
-        volumes::mounts(about.config, &snapshot.arn, snapshot.known.task(), payload).unwrap_or_default();
+    let of = volumes::Of {
+        agent: about.config,
+        arn: &snapshot.arn,
+        task: snapshot.known.task(),
+        of_image: &|_| Vec::new(),
+    };
+    let mounts = volumes::mounts(of, payload).unwrap_or_default();
     let mounts: Vec<_> = mounts
         .iter()
         .map(|mount| json!({"Source": mount.bind.source, "Destination": mount.bind.target}))

@@ -151,7 +151,9 @@ fn compile_container(container: &acs::Container) -> Result<(ContainerSpec, Conta
         config: json(&name, "config", docker.and_then(|docker| docker.config.as_deref()))?,
         host_config: json(&name, "hostConfig", docker.and_then(|docker| docker.host_config.as_deref()))?,
     };
+    let sources = container.volumes_from.iter().flatten().filter_map(|from| from.source_container.clone());
     let spec = ContainerSpec {
+        volumes_from: sources.collect(),
         essential: container.essential.unwrap_or(false),
         depends_on,
         start_timeout: seconds(&name, "startTimeout", container.start_timeout)?,

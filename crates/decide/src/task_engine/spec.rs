@@ -52,6 +52,9 @@ pub struct ContainerSpec {
     /// When an essential container ends, so does the task.
     pub essential: bool,
     pub depends_on: Vec<Dependency>,
+    /// Containers whose volumes it has too. What those begin with is in their images, which have to be ready first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes_from: Vec<String>,
     /// How long others may wait for this container to satisfy their condition, from its start.
     pub start_timeout: Option<Duration>,
     /// From SIGTERM to SIGKILL. Absent: the agent's default.

@@ -123,7 +123,8 @@ impl Task {
                         });
                     }
                     (Readiness::Satisfied, Phase::Ready)
-                        if matches!(self.network, Network::Ready | Network::Absent) =>
+                        if matches!(self.network, Network::Ready | Network::Absent)
+                            && self.has_images_of_volumes(index) =>
                     {
                         self.containers[index].phase = Phase::Launching;
                         self.containers[index].launched = true;
@@ -145,6 +146,13 @@ impl Task {
             Phase::Launching | Phase::Running | Phase::Restarting | Phase::Stopped => return false,
         }
         true
+    }
+
+    /// Whether the images of all containers that this one takes volumes from are ready. One that ended before will not
+    /// be: the launch tells what is missing.
+    fn has_images_of_volumes(&self, index: usize) -> bool {
+        let mut sources = self.containers[index].spec.volumes_from.iter();
+        sources.all(|name| self.index(name).is_none_or(|other| self.containers[other].phase >= Phase::Ready))
     }
 
     /// Signals a running container once those that depend on it are gone.

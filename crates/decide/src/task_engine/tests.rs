@@ -26,6 +26,7 @@ pub(super) fn container(
         depends_on: depends_on.iter().map(dependency).collect(),
         start_timeout: None,
         stop_timeout: None,
+        volumes_from: Vec::new(),
         restart: None,
     }
 }
@@ -434,4 +435,16 @@ fn a_restart_survives_one_of_the_agent() {
         assert_eq!(actions, expected);
         assert_eq!(later.engine.task(&arn("t")).unwrap().container("app").unwrap().restarts, 1);
     }
+}
+
+#[test]
+fn volumes_of_another_wait_for_its_image_and_for_nothing_else() {
+    let mut taker = container("taker", true, &[]);
+    taker.volumes_from = vec!["owner".to_owned()];
+    // It may even have to run first.
+    let owner = container("owner", true, &[("taker", ContainerCondition::Start)]);
+    let mut script = Script::new();
+    assert_eq!(script.accept(spec("t", vec![taker, owner])), ["image taker", "image owner"]);
+    assert_eq!(script.image("taker"), [""; 0]);
+    assert_eq!(script.image("owner"), ["launch taker"]);
 }
