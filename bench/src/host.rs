@@ -30,7 +30,7 @@ pub struct Host {
 const START_MAX: Duration = Duration::from_secs(30);
 
 /// What `gantry up` offers: more than the machine has, so that placement never is what is measured elsewhere.
-const CAPACITY: [&str; 4] = ["--cpu", "65536", "--memory", "131072"];
+const CAPACITY: [&str; 4] = ["--cpu", "131072", "--memory", "262144"];
 
 impl Host {
     /// Starts `gantry up`, with the sample images.
@@ -99,6 +99,33 @@ impl Host {
         let ticks = |index: usize| anyhow::Ok(fields.get(index).context("a field of stat")?.parse::<f64>()?);
         // Linux tells these in hundredths on every architecture.
         Ok((ticks(11)? + ticks(12)?) / 100.0)
+    }
+
+    /// What `gantry sweep` would remove.
+    pub fn leftovers(&self) -> Result<String> {
+        let listed = Command::new(&self.program)
+            .args(["sweep", "--list", "--data-dir"])
+            .arg(self.directory.path())
+            .output()
+            .context("gantry sweep --list")?;
+        Ok(String::from_utf8(listed.stdout)?)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The file that this Gantry is.
+    pub fn program_id(&self) -> Result<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        let file = std::fs::metadata(&self.program)?;
+        Ok((file.dev(), file.ino()))
+    }
+
+    /// Whether a process runs it.
+    pub fn is_program(&self, process: &Path, id: (u64, u64)) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(process.join("exe")).is_ok_and(|file| (file.dev(), file.ino()) == id)
     }
 
     /// Resident memory in MiB.

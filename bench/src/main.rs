@@ -2,6 +2,7 @@
 //! JSON. Nothing here decides over a test.
 
 mod api;
+mod docker;
 mod durable;
 mod fleet;
 mod foot;
@@ -9,13 +10,14 @@ mod host;
 mod load;
 mod place;
 mod start;
+mod storm;
 mod table;
 
 use anyhow::{Result, bail};
 
 const USAGE: &str = "usage: cargo xtask bench NAME
 
-  start   from RunTask to the container's program, beside runc and the bare unshare
+  start   from RunTask to the container's program, beside docker, runc and the bare unshare; then 500 at once
   api     signed reads and durable writes per second, beside etcd
   foot    time to the first answer, memory
   place   placements per second at 5,000 instances: in process, then durable with 5,000 agents on sockets";

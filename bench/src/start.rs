@@ -1,8 +1,10 @@
 //! The start of a task: from RunTask's first byte to its reply, to the program's first line of output, and to RUNNING as
-//! DescribeTasks tells it. Beside it, in turns: `runc run` of the same program where runc is installed, and the bare
-//! `unshare`.
+//! DescribeTasks tells it. Beside it, in turns: `docker run` and `runc run` of the same program where they are installed,
+//! and the bare `unshare`. Then many at once: see [`storm`].
 
+use crate::docker::Docker;
 use crate::host::Host;
+use crate::storm;
 use crate::table::{Row, print};
 use anyhow::{Context, Result};
 use gantry_agent::runtime::logs::Reader;
@@ -12,7 +14,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const ROUNDS: usize = 40;
-const BURST: usize = 100;
 
 pub async fn run() -> Result<()> {
     let host = Host::up()?;
@@ -43,7 +44,8 @@ pub async fn run() -> Result<()> {
     };
     let bundle = Bundle::make(&host)?;
     let (mut replied, mut speaks, mut runs) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut with_runc, mut with_unshare) = (Vec::new(), Vec::new());
+    let docker = Docker::start(&layer(&host)?)?;
+    let (mut with_docker, mut with_runc, mut with_unshare) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let (started, at) = (Instant::now(), epoch());
         let answer = client.ecs::<ecs::RunTask>(&run).await?;
@@ -63,6 +65,9 @@ pub async fn run() -> Result<()> {
         speaks.push((first_line(&host, &arn).await? - at) * 1000.0);
         client.ecs::<ecs::StopTask>(&ecs::StopTaskRequest { task: arn, ..Default::default() }).await?;
         tokio::time::sleep(Duration::from_millis(60)).await;
+        if let Some(docker) = &docker {
+            with_docker.push(docker.run()?);
+        }
         if let Some(time) = bundle.runc(round)? {
             with_runc.push(time);
         }
@@ -73,32 +78,16 @@ pub async fn run() -> Result<()> {
         Row::new("the program speaks (awsvpc, all on)", "ms", speaks),
         Row::new("RUNNING is read back", "ms", runs),
     ];
+    if !with_docker.is_empty() {
+        rows.push(Row::new("docker run of the same program, to its end", "ms", with_docker));
+    }
     if !with_runc.is_empty() {
         rows.push(Row::new("runc run of the same program, to its end", "ms", with_runc));
     }
     rows.push(Row::new("unshare of five namespaces, to its end", "ms", with_unshare));
     print("Start of a task", &rows);
-
-    let started = Instant::now();
-    let mut arns = Vec::new();
-    for _ in 0..BURST / 10 {
-        let many = ecs::RunTaskRequest { count: Some(10), ..run.clone() };
-        let answer = client.ecs::<ecs::RunTask>(&many).await?;
-        arns.extend(answer.tasks.unwrap_or_default().into_iter().filter_map(|task| task.task_arn));
-    }
-    let placed = arns.len();
-    let describe = ecs::DescribeTasksRequest { tasks: arns, ..Default::default() };
-    loop {
-        let tasks = client.ecs::<ecs::DescribeTasks>(&describe).await?.tasks.unwrap_or_default();
-        if tasks.iter().all(|task| task.last_status.as_deref() == Some("RUNNING")) {
-            break;
-        }
-        anyhow::ensure!(started.elapsed() < Duration::from_secs(60), "not all tasks start");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let rate = placed as f64 / started.elapsed().as_secs_f64();
-    print("A burst", &[Row::new(format!("{placed} tasks to RUNNING"), "tasks/s", vec![rate])]);
-    Ok(())
+    drop(docker);
+    storm::run(&host, &run).await
 }
 
 fn millis(time: Duration) -> f64 {
@@ -134,7 +123,7 @@ impl Bundle {
         }
         let directory = host.directory.path().join("runc");
         std::fs::create_dir_all(&directory)?;
-        let layer = find_layer(&host.directory.path().join("images")).context("the sample image's layer")?;
+        let layer = layer(host)?;
         std::os::unix::fs::symlink(&layer, directory.join("rootfs"))?;
         let made = Command::new("runc").arg("spec").current_dir(&directory).status()?;
         anyhow::ensure!(made.success(), "runc spec failed");
@@ -161,6 +150,10 @@ impl Bundle {
             .status()?;
         Ok(Some(millis(start.elapsed())))
     }
+}
+
+fn layer(host: &Host) -> Result<PathBuf> {
+    find_layer(&host.directory.path().join("images")).context("the sample image's layer")
 }
 
 /// The directory that holds the sample's program.

@@ -62,6 +62,8 @@ pub enum AgentError {
     Thread(#[source] std::io::Error),
     #[error("tasks in the host's namespace have nowhere to ask")]
     Listen(#[source] std::io::Error),
+    #[error("the working directory")]
+    Directory(#[source] std::io::Error),
     #[error("a container's directory cannot be read")]
     Sweep(#[source] std::io::Error),
 }
@@ -81,11 +83,15 @@ impl Random for OsRandom {
 /// # Errors
 /// When it cannot start, or can no longer save what it does.
 pub async fn run(
-    config: AgentConfig,
+    mut config: AgentConfig,
     joined: impl FnOnce() + Send,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), AgentError> {
     check_name(&config.name)?;
+    // Shims, which are told paths of both, work in another directory.
+    for directory in [&mut config.data_dir, &mut config.image_dir] {
+        *directory = std::path::absolute(&*directory).map_err(AgentError::Directory)?;
+    }
     let state = AgentState::open(&config.data_dir.join("state"))?;
     let saved = state.tasks()?;
     let (task_block, bridge_block) = config.address_block.halves().ok_or(AgentError::AddressBlock)?;

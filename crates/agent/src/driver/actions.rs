@@ -402,7 +402,11 @@ pub async fn tear_down_network<R: Runtime>(
             tracing::warn!(task = %task, reason = failure.reason(), "a network is left behind until the next start");
         }
     }
-    hands.tell(Input::Event(Event::NetworkTornDown { task })).await;
+    hands.tell(Input::Event(Event::NetworkTornDown { task: task.clone() })).await;
+    // No container of it runs any more, nor will.
+    if let Err(error) = hands.runtime.remove_task_group(&task_group(&hands.config, &task)).await {
+        tracing::warn!(task = %task, error = explain(&error), "a control group is left until the task is forgotten");
+    }
 }
 
 /// Tells the control plane of a task.

@@ -54,9 +54,12 @@ impl NativeRuntime {
     /// # Errors
     /// When the directory cannot be made.
     pub fn open(root: &Path, program: &Path) -> Result<NativeRuntime, RuntimeError> {
-        let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(root);
+        // Shims work in another directory.
+        let root =
+            std::path::absolute(root).map_err(RuntimeError::io("finding the containers' directory"))?;
+        let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
         make().map_err(RuntimeError::io(format!("making {}", root.display())))?;
-        Ok(NativeRuntime(Arc::new(Inner { root: root.to_owned(), shims: Shims::new(program) })))
+        Ok(NativeRuntime(Arc::new(Inner { root, shims: Shims::new(program) })))
     }
 
     /// Starts what makes shims, so that the first container need not wait for it.

@@ -109,6 +109,20 @@ async fn a_program_that_makes_no_shims_is_not_left_running() {
 }
 
 #[tokio::test]
+async fn the_containers_directory_may_be_named_from_here() {
+    if !is_root() {
+        return;
+    }
+    let mut bench = Bench::new("relative");
+    let here = std::env::current_dir().unwrap();
+    let up = here.components().skip(1).map(|_| "..").collect::<std::path::PathBuf>();
+    let root = up.join(bench.directory.path().strip_prefix("/").unwrap()).join("containers");
+    assert!(root.is_relative());
+    bench.runtime = NativeRuntime::open(&root, env!("CARGO_BIN_EXE_gantry").as_ref()).unwrap();
+    bench.runtime.run(probe(&bench, "relative", "sleep")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_killed_spawner_is_replaced() {
     if !is_root() {
         return;
