@@ -4,50 +4,40 @@
 
 mod actions;
 pub mod container;
+mod hands;
 mod known;
 mod links;
+mod messages;
 pub mod reach;
 mod saver;
 mod seed;
 mod snapshot;
 pub mod volumes;
 
+pub use hands::{Hands, Tools};
 pub use known::Known;
 pub use saver::Saver;
 pub use snapshot::{Asked, ContainerSnapshot, TaskSnapshot};
 
-use crate::agent::OsRandom;
-use crate::client::Client;
-use crate::config::AgentConfig;
-use crate::endpoints::{Credentials, Owner};
-use crate::exec;
+use crate::endpoints::Owner;
 use crate::health;
-use crate::images::{Images, LocalImage};
-use crate::logs::Shipping;
-use crate::network::{Bridged, Network};
+use crate::images::LocalImage;
+use crate::network::Bridged;
 use crate::protocol::manifest::Manifests;
-use crate::protocol::payload;
 use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
 use crate::state::{Instance, SavedTask};
-use crate::telemetry::Usage;
 use container::{container_id, log_driver, log_path, pause_id, task_id};
-use gantry_api::acs;
-use gantry_decide::ids::RequestId;
-use gantry_decide::lifecycle::DesiredStatus;
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task_engine::{
-    Action, ContainerSpec, Event, Found, Health, NetworkBinding, PullTimes, Signal, Task, TaskArn,
-    TaskEngine, TaskPhase,
+    Action, Event, Found, Health, NetworkBinding, PullTimes, Signal, Task, TaskArn, TaskEngine, TaskPhase,
 };
 use gantry_decide::time::Timestamp;
-use gantry_wire::envelope::{Frame, seal};
-use gantry_wire::json;
-use parking_lot::Mutex;
+use hands::Held;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Events that may wait. Who has one waits with it.
@@ -58,80 +48,6 @@ const STOP_SLACK: Duration = Duration::from_secs(15);
 const EXEC_SESSIONS_MAX: usize = 256;
 /// No timer: far enough away.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// What actions need; shared with everything that runs beside the loop.
-pub struct Hands<R> {
-    pub config: AgentConfig,
-    pub runtime: R,
-    pub network: Network,
-    pub images: Images,
-    pub client: Client,
-    pub logs: Shipping,
-    pub instance_arn: String,
-    pub availability_zone: Option<String>,
-    /// Where tasks in the host's namespace ask, on its loopback.
-    pub host_port: u16,
-    pub usage: Usage<R>,
-    pub credentials: Credentials,
-    /// A container's health has changed.
-    pub health_news: Notify,
-    /// One volume is made at a time: containers of a task that start at once may share one.
-    volumes: tokio::sync::Mutex<()>,
-    /// By the key of the namespace that they are in.
-    listeners: Mutex<BTreeMap<String, Held>>,
-    events: mpsc::Sender<Input>,
-}
-
-/// The parts of [`Hands`] that are made elsewhere.
-pub struct Tools<R> {
-    pub config: AgentConfig,
-    pub runtime: R,
-    pub network: Network,
-    pub images: Images,
-    pub client: Client,
-    /// Where tasks in the host's namespace ask, on its loopback.
-    pub host_port: u16,
-}
-
-impl<R: Runtime> Hands<R> {
-    pub fn new(tools: Tools<R>, instance: &Instance) -> (Arc<Hands<R>>, mpsc::Receiver<Input>) {
-        let (events, inbox) = mpsc::channel(EVENTS_MAX);
-        let Tools { config, runtime, network, images, client, host_port } = tools;
-        let hands = Hands {
-            instance_arn: instance.container_instance_arn.clone(),
-            availability_zone: instance
-                .availability_zone
-                .clone()
-                .or_else(|| config.availability_zone.clone()),
-            usage: Usage::new(runtime.clone()),
-            logs: Shipping::new(client.clone()),
-            credentials: Credentials::default(),
-            health_news: Notify::new(),
-            volumes: tokio::sync::Mutex::default(),
-            listeners: Mutex::default(),
-            config,
-            runtime,
-            network,
-            images,
-            client,
-            host_port,
-            events,
-        };
-        (Arc::new(hands), inbox)
-    }
-
-    /// Tells the loop. One that has ended has no use for it.
-    async fn tell(&self, input: Input) {
-        let _ = self.events.send(input).await;
-    }
-
-    /// Asks the loop for its tasks. One that has ended has none.
-    pub async fn ask(&self, asked: Asked) -> Vec<TaskSnapshot> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(Input::Asked(asked, reply)).await;
-        answer.await.unwrap_or_default()
-    }
-}
 
 /// What comes back to the loop.
 pub enum Input {
@@ -175,15 +91,6 @@ struct Entry {
     checks: BTreeMap<String, Held>,
     /// Containers that are being removed.
     removals: Vec<JoinHandle<()>>,
-}
-
-/// Work that ends when nobody holds it any more.
-struct Held(AbortHandle);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// See the module.
@@ -438,174 +345,6 @@ impl<R: Runtime> Driver<R> {
         });
         if let Some(entry) = self.tasks.get_mut(task) {
             entry.checks.insert(name.to_owned(), Held(checking.abort_handle()));
-        }
-    }
-
-    /// Takes one message of the control plane. True for a manifest: everything before it is agreed upon.
-    fn message(&mut self, text: &str) -> bool {
-        let Some(frame) = Frame::open(text) else {
-            tracing::warn!("a message of the control plane does not read");
-            return false;
-        };
-        match frame.kind.as_ref() {
-            "HeartbeatMessage" => {
-                if let Ok(message) = frame.message::<acs::HeartbeatMessage>() {
-                    self.send(
-                        "HeartbeatAckRequest",
-                        &acs::HeartbeatAckRequest { message_id: message.message_id },
-                    );
-                }
-            }
-            "PayloadMessage" => match frame.message::<acs::PayloadMessage>() {
-                Ok(message) => self.payload(message),
-                Err(error) => tracing::warn!(%error, "a payload does not read"),
-            },
-            "TaskManifestMessage" => {
-                if let Ok(message) = frame.message::<acs::TaskManifestMessage>() {
-                    self.manifest(&message);
-                    return true;
-                }
-            }
-            "TaskStopVerificationAck" => {
-                if let Ok(message) = frame.message::<acs::TaskStopVerificationAck>() {
-                    for task in self.manifests.confirmed(&message) {
-                        self.step(Event::StopRequested { task });
-                    }
-                }
-            }
-            "IAMRoleCredentialsMessage" => {
-                if let Ok(message) = frame.message::<acs::IAMRoleCredentialsMessage>() {
-                    self.credentials(message);
-                }
-            }
-            "ExecuteCommandMessage" => {
-                if let Ok(message) = frame.message::<acs::ExecuteCommandMessage>() {
-                    self.execute(message);
-                }
-            }
-            kind => tracing::debug!(kind, "a message that asks for nothing here"),
-        }
-        false
-    }
-
-    /// Keeps a role's new credentials. Those of a task that is not here have no use, and are not acknowledged.
-    fn credentials(&mut self, message: acs::IAMRoleCredentialsMessage) {
-        let task = TaskArn(message.task_arn);
-        if !self.tasks.contains_key(&task) {
-            return;
-        }
-        let ack = acs::IAMRoleCredentialsAckRequest {
-            message_id: Some(message.message_id),
-            credentials_id: message.role_credentials.credentials_id.clone(),
-            expiration: message.role_credentials.expiration.clone(),
-        };
-        self.hands.credentials.put(&task, message.role_credentials);
-        self.send("IAMRoleCredentialsAckRequest", &ack);
-    }
-
-    /// Begins a session of ECS Exec, which from then on is nobody's business here.
-    fn execute(&mut self, message: acs::ExecuteCommandMessage) {
-        let task = TaskArn(message.task_arn);
-        if !self.tasks.contains_key(&task) {
-            return tracing::warn!(%task, "a command for a task that is not here");
-        }
-        let Ok(permit) = Arc::clone(&self.exec_sessions).try_acquire_owned() else {
-            return tracing::warn!(%task, "too many ECS Exec sessions");
-        };
-        let Some(path) = exec::path(&task.0, &message.session_id) else {
-            return tracing::warn!(%task, "a command for a task of no account");
-        };
-        let container = container_id(&task, &message.container_name);
-        let asked = exec::Asked { session: message.session_id, path, container, command: message.command };
-        let hands = Arc::clone(&self.hands);
-        tokio::spawn(async move {
-            exec::run(&hands.client, &hands.config.endpoint, &hands.runtime, asked, Box::new(OsRandom)).await;
-            drop(permit);
-        });
-    }
-
-    fn send(&self, kind: &str, message: &dyn gantry_wire::Structure) {
-        // Without a connection it is of no use: the next one begins anew.
-        let _ = self.acs.try_send(seal(kind, message));
-    }
-
-    fn payload(&mut self, message: acs::PayloadMessage) {
-        self.manifests.payload(&message);
-        self.note_timeline();
-        let tasks = message.tasks.unwrap_or_default();
-        let is_stop =
-            |task: &acs::Task| task.desired_status.as_deref() == Some(DesiredStatus::Stopped.as_str());
-        // What is to stop makes room for what is to run.
-        let (stops, runs): (Vec<_>, Vec<_>) = tasks.into_iter().partition(is_stop);
-        let mut all_read = true;
-        for task in stops.into_iter().chain(runs) {
-            all_read &= self.accept(task);
-        }
-        if !all_read {
-            // As the stock agent has it: the STOPPED report of the bad task is the answer.
-            return;
-        }
-        let ack = acs::AckRequest {
-            cluster: Some(message.cluster_arn),
-            container_instance: Some(message.container_instance_arn),
-            message_id: Some(message.message_id),
-        };
-        let (saver, acs) = (self.saver.clone(), self.acs.clone());
-        tokio::spawn(async move {
-            if saver.saved().await {
-                let _ = acs.try_send(seal("AckRequest", &ack));
-            }
-        });
-    }
-
-    /// Hands a payload's task to the engine. False if it makes no sense.
-    fn accept(&mut self, mut task: acs::Task) -> bool {
-        let arn = TaskArn(task.arn.clone().unwrap_or_default());
-        self.hands.credentials.take(&arn, &mut task);
-        match payload::compile(&task) {
-            Ok(compiled) => {
-                let payload = Some(json::to_string(&task));
-                let (known, spec, desired) = Known::new(task, compiled);
-                let key = |container: &ContainerSpec| {
-                    (container.name.clone(), RequestId::random(&mut OsRandom).to_string())
-                };
-                self.tasks.entry(arn).or_insert_with(|| Entry {
-                    payload,
-                    known: Some(Arc::new(known)),
-                    keys: spec.containers.iter().map(key).collect(),
-                    ..Entry::default()
-                });
-                self.step(Event::TaskAccepted { spec, desired });
-                true
-            }
-            Err(error) => {
-                tracing::warn!(task = %arn, %error, "a task of a payload cannot be run");
-                if !arn.0.is_empty() {
-                    self.step(Event::TaskRejected { task: arn, failure: error.failure() });
-                }
-                false
-            }
-        }
-    }
-
-    fn manifest(&mut self, message: &acs::TaskManifestMessage) {
-        let Some(question) = self.manifests.manifest(message, self.engine.tasks()) else { return };
-        self.note_timeline();
-        let ack = acs::AckRequest {
-            cluster: message.cluster_arn.clone(),
-            container_instance: message.container_instance_arn.clone(),
-            message_id: message.message_id.clone(),
-        };
-        self.send("AckRequest", &ack);
-        if let Some(question) = question {
-            self.send("TaskStopVerificationMessage", &question);
-        }
-    }
-
-    fn note_timeline(&mut self) {
-        if self.manifests.timeline() > self.instance.timeline {
-            self.instance.timeline = self.manifests.timeline();
-            self.saver.save_instance(self.instance.clone());
         }
     }
 
