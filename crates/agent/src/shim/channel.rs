@@ -110,6 +110,15 @@ impl ToShim {
         let _ = send(&self.0, &message, &[process.as_raw_fd()]);
     }
 
+    /// In the other process: waits until the shim knows of it. What it says next must not come before that news, which
+    /// the first process sends.
+    pub fn wait_known(&self) {
+        match receive(&self.0, 1) {
+            Ok((answer, _)) if answer == [BORN] => {}
+            _ => std::process::exit(1),
+        }
+    }
+
     pub fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
@@ -139,8 +148,10 @@ impl ToChild {
         match (message.split_first(), fds.pop()) {
             (Some((&BORN, pid)), Some(process)) => {
                 let pid = <[u8; 4]>::try_from(pid).map(i32::from_ne_bytes);
-                pid.map(|pid| (pid, process))
-                    .map_err(|_| failed_start("a process without a number".to_owned()))
+                let pid = pid.map_err(|_| failed_start("a process without a number".to_owned()))?;
+                send(&self.0, &[BORN], &[])
+                    .map_err(|error| failed_start(format!("telling the new process: {error}")))?;
+                Ok((pid, process))
             }
             (Some((&kind, text)), _) => Err(failure(kind, text)),
             (None, _) => Err((Step::Create, "the container's first process ended without a word".to_owned())),

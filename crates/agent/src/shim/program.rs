@@ -6,11 +6,14 @@ use super::user;
 use super::{clone, init, terminal};
 use crate::runtime::spec::{self, Privileges, User};
 use crate::runtime::{ContainerConfig, Step, seccomp};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+
+/// The last of the kernel's signals.
+const SIGNAL_MAX: libc::c_int = 64;
 
 /// What a program reads from and writes to.
 pub enum Streams {
@@ -92,6 +95,7 @@ impl Program<'_> {
                 shim.born(pid, &process);
                 std::process::exit(0);
             }
+            shim.wait_known();
         }
         nix::unistd::setsid().map_err(|error| create("beginning a session")(error.into()))?;
         if matches!(self.streams, Streams::Terminal { .. }) {
@@ -204,11 +208,13 @@ fn go_to(cwd: &str) -> io::Result<()> {
     }
 }
 
-/// Programs expect no signal to be blocked or ignored; this process ignores SIGPIPE.
+/// Programs expect no signal to be blocked or ignored; this process ignores SIGPIPE, and whatever the agent was started
+/// to ignore, such as Ctrl-C in the background of a shell.
 fn reset_signals() -> nix::Result<()> {
-    let usual = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: sets no handler.
-    unsafe { nix::sys::signal::sigaction(Signal::SIGPIPE, &usual) }?;
+    for number in 1..=SIGNAL_MAX {
+        // SAFETY: sets no handler. What cannot be set is as it has to be.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 

@@ -156,6 +156,9 @@ async fn ctrl_c_reaches_the_program() {
     if !is_root() {
         return;
     }
+    // As the agent is started in the background of a shell.
+    // SAFETY: sets no handler; nothing here waits for the signal.
+    let usual = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
     let bench = Bench::new("interrupt");
     let (id, config) = started(&bench, probe(&bench, "main", "sleep")).await;
     let mut sleep = request(&config, "sleep");
@@ -163,6 +166,8 @@ async fn ctrl_c_reaches_the_program() {
     let mut exec = bench.runtime.exec(&id, sleep).await.unwrap();
     exec.stdin.write_all(b"\x03").await.unwrap();
     let code = tokio::time::timeout(Duration::from_secs(20), exec.exit).await.unwrap().unwrap();
+    // SAFETY: as it was.
+    unsafe { libc::signal(libc::SIGINT, usual) };
     assert_eq!(code, 128 + libc::SIGINT);
 }
 
