@@ -84,6 +84,9 @@ class Values:
         required = set(shape.required_members)
         members = {name: inner for name, inner in shape.members.items()
                    if name in required or (depth < 6 and self.kind != "required")}
+        if shape.is_tagged_union:
+            one = self.random.choice(list(shape.members))
+            members = {one: shape.members[one]}
         values = {name: self.of(inner, depth + 1) for name, inner in members.items()}
         for name in required:
             # What is required must be seen.

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// The one place that names the version of the API that Gantry speaks.
-pub const BOTOCORE: &str = "1.43.11";
+pub const BOTOCORE: &str = "1.44.5";
 
 /// Services by botocore's name for them.
 const SERVICES: &[&str] = &["ec2", "ecs", "logs", "sts"];

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// The foreign judges: real AWS clients, pinned.
 const PYTHON_PACKAGES: &[&str] =
-    &["awscli==1.45.11", "boto3==1.43.11", "botocore==1.43.11", "pytest==8.4.2", "websockets==15.0.1"];
+    &["awscli==1.46.3", "boto3==1.44.5", "botocore==1.44.5", "pytest==8.4.2", "websockets==15.0.1"];
 
 #[derive(Default)]
 struct Counts {

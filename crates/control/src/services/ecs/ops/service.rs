@@ -204,6 +204,8 @@ fn refuse_what_comes_later(request: &ecs::CreateServiceRequest) -> Result<(), Ec
         (given(request.service_registries.as_ref()), "serviceRegistries"),
         (given(request.volume_configurations.as_ref()), "volumeConfigurations"),
         (given(request.vpc_lattice_configurations.as_ref()), "vpcLatticeConfigurations"),
+        (given(request.gateway_connectors.as_ref()), "gatewayConnectors"),
+        (request.monitoring.is_some(), "monitoring"),
         (
             request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled),
             "serviceConnectConfiguration",
@@ -241,6 +243,7 @@ fn configure(service: &mut Service, given: Option<&ecs::DeploymentConfiguration>
         ),
         (given.alarms.as_ref().is_some_and(|alarms| alarms.enable), "deployment alarms"),
         (given.lifecycle_hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()), "lifecycle hooks"),
+        (given.early_success_criteria.as_ref().is_some_and(|early| early.enable), "earlySuccessCriteria"),
     ])?;
     let percent = |number: i32, name: &str, range: std::ops::RangeInclusive<i32>| {
         u32::try_from(number).ok().filter(|_| range.contains(&number)).ok_or_else(|| {
@@ -274,6 +277,8 @@ pub fn update_service(
         (given(request.service_registries.as_ref()), "serviceRegistries"),
         (given(request.volume_configurations.as_ref()), "volumeConfigurations"),
         (given(request.vpc_lattice_configurations.as_ref()), "vpcLatticeConfigurations"),
+        (given(request.gateway_connectors.as_ref()), "gatewayConnectors"),
+        (request.monitoring.is_some(), "monitoring"),
         (
             request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled),
             "serviceConnectConfiguration",

@@ -26,6 +26,20 @@ impl From<DefinitionError> for EcsError {
     }
 }
 
+/// Members that our own type does not know: they must not be lost in silence.
+fn refuse_what_nobody_runs(request: &ecs::RegisterTaskDefinitionRequest) -> Result<(), EcsError> {
+    let refused = |what: &str| Err(EcsError::UnsupportedFeature(format!("Gantry does not serve {what}.")));
+    if request.trusted_execution_configuration.is_some() {
+        return refused("trustedExecutionConfiguration");
+    }
+    let containers = request.container_definitions.iter();
+    let mut requirements = containers.flat_map(|container| container.resource_requirements.iter().flatten());
+    if requirements.any(|requirement| requirement.sharing_strategy.is_some()) {
+        return refused("the sharing of GPUs between containers");
+    }
+    Ok(())
+}
+
 pub fn register_task_definition(
     tx: &mut Tx<'_>,
     call: &Call,
@@ -33,6 +47,7 @@ pub fn register_task_definition(
 ) -> Result<ecs::RegisterTaskDefinitionResponse, EcsError> {
     let given_tags = request.tags.take();
     let tags = tags::read(given_tags.as_deref())?;
+    refuse_what_nobody_runs(&request)?;
     let definition = validate(bridge::value_of(&request)?, tx.scope.account)?;
     let family = definition.family.clone();
     let last_revision = tx.state.ecs.families.get(&family).map_or(0, |record| record.last_revision);

@@ -44,6 +44,7 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
             deployment_circuit_breaker: Some(ecs::DeploymentCircuitBreaker {
                 enable: service.circuit_breaker.enable,
                 rollback: service.circuit_breaker.rollback,
+                ..Default::default()
             }),
             maximum_percent: Some(integer(service.maximum_percent)),
             minimum_healthy_percent: Some(integer(service.minimum_healthy_percent)),

@@ -74,6 +74,7 @@ pub fn task(view: View<'_>, task: &Task, with_tags: bool) -> Result<ecs::Task, E
         task_definition_arn: Some(
             scope.ecs(EcsResource::TaskDefinition(task.definition_id.clone())).to_string(),
         ),
+        trusted_execution_summary: None,
         version: Some(i64::try_from(task.version).unwrap_or(i64::MAX)),
     })
 }
@@ -144,6 +145,7 @@ fn container(view: View<'_>, task: &Task, container: &Container, task_arn: &str)
         cpu: definition.map(|d| d.cpu.0.to_string()),
         exit_code: container.exit_code,
         gpu_ids: None,
+        gpu_sharing_strategy: None,
         health_status: health(container.health_status),
         image: Some(container.image.clone()),
         image_digest: container.image_digest.clone(),
@@ -154,6 +156,7 @@ fn container(view: View<'_>, task: &Task, container: &Container, task_arn: &str)
         name: Some(container.name.to_string()),
         network_bindings: Some(container.network_bindings.iter().map(binding).collect()),
         network_interfaces: Some(task.eni.iter().map(interface).collect()),
+        neuron_device_ids: None,
         reason: container.reason.clone(),
         runtime_id: container.runtime_id.clone(),
         task_arn: Some(task_arn.to_owned()),

@@ -31,13 +31,7 @@ pub fn create_log_group(
     if request.deletion_protection_enabled == Some(true) {
         return Err(LogsError::invalid("deletionProtectionEnabled is not supported yet."));
     }
-    let class = match request.log_group_class {
-        None | Some(logs::LogGroupClass::Standard) => LogGroupClass::Standard,
-        Some(logs::LogGroupClass::InfrequentAccess) => LogGroupClass::InfrequentAccess,
-        Some(logs::LogGroupClass::Delivery) => {
-            return Err(LogsError::invalid("The class DELIVERY is not supported."));
-        }
-    };
+    let class = request.log_group_class.map(class).transpose()?.unwrap_or(LogGroupClass::Standard);
     let mut tags = Tags::new();
     check::merge_tags(&mut tags, request.tags.unwrap_or_default())?;
     let groups = &mut tx.state.logs.groups;
@@ -50,6 +44,14 @@ pub fn create_log_group(
     let id = LogGroupId::random(tx.random);
     groups.put(LogGroup { name, id, created_at: tx.now, class, retention_days: None, tags });
     Ok(logs::CreateLogGroupResponse::default())
+}
+
+fn class(given: logs::LogGroupClass) -> Result<LogGroupClass, LogsError> {
+    match given {
+        logs::LogGroupClass::Standard => Ok(LogGroupClass::Standard),
+        logs::LogGroupClass::InfrequentAccess => Ok(LogGroupClass::InfrequentAccess),
+        other => Err(LogsError::invalid(format!("The class {} is not supported.", other.as_str()))),
+    }
 }
 
 /// The events go when the store next looks which groups there are.
@@ -84,14 +86,7 @@ pub fn describe_log_groups(
             Some(found.collect::<Result<_, _>>()?)
         }
     };
-    let class = match request.log_group_class {
-        None => None,
-        Some(logs::LogGroupClass::Standard) => Some(LogGroupClass::Standard),
-        Some(logs::LogGroupClass::InfrequentAccess) => Some(LogGroupClass::InfrequentAccess),
-        Some(logs::LogGroupClass::Delivery) => {
-            return Err(LogsError::invalid("The class DELIVERY is not supported."));
-        }
-    };
+    let class = request.log_group_class.map(class).transpose()?;
     let wanted = |group: &&Arc<LogGroup>| {
         let name = group.name.as_str();
         prefix.as_deref().is_none_or(|prefix| name.starts_with(prefix))
