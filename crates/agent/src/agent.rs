@@ -92,16 +92,27 @@ pub async fn run(
     for directory in [&mut config.data_dir, &mut config.image_dir] {
         *directory = std::path::absolute(&*directory).map_err(AgentError::Directory)?;
     }
+    let runtime = NativeRuntime::open(&config.data_dir.join("containers"), &config.program)?;
+    runtime.warm_up().await?;
+    let images = Images::new(ImageStore::open(&config.image_dir)?, PullOptions::default());
+    run_on(config, runtime, images, joined, shutdown).await
+}
+
+/// Runs an agent whose containers this runtime makes.
+async fn run_on<R: Runtime>(
+    config: AgentConfig,
+    runtime: R,
+    images: Images,
+    joined: impl FnOnce() + Send,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), AgentError> {
     let state = AgentState::open(&config.data_dir.join("state"))?;
     let saved = state.tasks()?;
     let (task_block, bridge_block) = config.address_block.halves().ok_or(AgentError::AddressBlock)?;
-    let runtime = NativeRuntime::open(&config.data_dir.join("containers"), &config.program)?;
-    runtime.warm_up().await?;
     let (bridged, tasks) = networks_of(&saved);
     let network = NetworkConfig { name: config.name.clone(), task_block, bridge_block };
     let network = tokio::task::spawn_blocking(move || Network::open(network, bridged, &tasks));
     let network = network.await.map_err(|error| AgentError::Thread(error.into()))??;
-    let images = Images::new(ImageStore::open(&config.image_dir)?, PullOptions::default());
     let client = Client::new(&config.endpoint, &config.region, config.credentials.clone())?;
 
     let mut instance = register(&config, &client, &state, task_block).await?;
@@ -135,7 +146,12 @@ pub async fn run(
         Box::new(OsRandom),
         {
             let (client, config, instance) = (client.clone(), config.clone(), instance.clone());
-            move |first| acs_target(client.clone(), config.clone(), instance.clone(), first)
+            let version = runtime.version();
+            move |first| {
+                let (client, config, instance) = (client.clone(), config.clone(), instance.clone());
+                let version = version.clone();
+                async move { acs_target(client, config, instance, &version, first).await }
+            }
         },
         acs_in,
         acs_outgoing,
@@ -278,6 +294,7 @@ async fn acs_target(
     client: Client,
     config: AgentConfig,
     instance: Instance,
+    version: &str,
     first: bool,
 ) -> Result<Target, ClientError> {
     let found = poll_endpoints(&client, &config, &instance).await?;
@@ -286,7 +303,7 @@ async fn acs_target(
         .append_pair("agentVersion", VERSION)
         .append_pair("clusterArn", &config.cluster)
         .append_pair("containerInstanceArn", &instance.container_instance_arn)
-        .append_pair("dockerVersion", &format!("gantry {VERSION}"))
+        .append_pair("dockerVersion", version)
         .append_pair("protocolVersion", "2")
         .append_pair("seqNum", "1")
         .append_pair("sendCredentials", if first { "true" } else { "false" })
@@ -300,7 +317,7 @@ pub(crate) fn plain(query: &str) -> String {
 }
 
 /// Removes all containers and whatever else carries the agent's name on this host.
-async fn clear(name: &str, data_dir: &Path, runtime: &NativeRuntime) -> Result<(), AgentError> {
+async fn clear<R: Runtime>(name: &str, data_dir: &Path, runtime: &R) -> Result<(), AgentError> {
     for (id, _) in runtime.list().await? {
         runtime.remove(&id).await?;
     }

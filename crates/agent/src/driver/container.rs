@@ -215,6 +215,7 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
             let (max_bytes, max_files) = log.files();
             LogFile { path: log_path(&agent.data_dir, arn, name), max_bytes, max_files }
         },
+        engine: None,
         id,
     })
 }
@@ -336,6 +337,7 @@ pub fn pause(agent: &AgentConfig, arn: &TaskArn) -> Result<ContainerConfig, Fail
             max_bytes: PAUSE_LOG_BYTES,
             max_files: 1,
         },
+        engine: None,
     })
 }
 

@@ -171,11 +171,12 @@ impl<R: Runtime> Driver<R> {
                 let bindings = payload.map_or_else(Vec::new, |payload| {
                     reach::bindings(task.spec.network_mode, payload, entry.bridged.get(&container.name))
                 });
+                let runtime_id = self.hands.runtime.runtime_id(&id);
                 found.insert(
                     container.name.clone(),
                     match state {
-                        State::Running(_) => Found::Running { runtime_id: id.to_string(), bindings },
-                        State::Exited(exit) => Found::Exited { runtime_id: id.to_string(), exit },
+                        State::Running(_) => Found::Running { runtime_id, bindings },
+                        State::Exited(exit) => Found::Exited { runtime_id, exit },
                     },
                 );
             }
@@ -290,7 +291,7 @@ impl<R: Runtime> Driver<R> {
                     entry.bridged.extend(bridged.map(|bridged| (container.clone(), bridged)));
                     entry.pids.insert(container.clone(), pid);
                 }
-                let runtime_id = container_id(&task, &container).to_string();
+                let runtime_id = self.hands.runtime.runtime_id(&container_id(&task, &container));
                 let (arn, name) = (task.clone(), container.clone());
                 self.follow_log(&arn, &name);
                 self.step(Event::ContainerStarted { task, container, runtime_id, bindings });

@@ -41,6 +41,8 @@ pub struct ContainerSnapshot {
     /// By which it asks its agent.
     pub key: Option<String>,
     pub id: ContainerId,
+    /// By which users know it.
+    pub runtime_id: String,
     /// Of its first process on the host.
     pub pid: Option<i32>,
     pub desired: DesiredStatus,
@@ -91,10 +93,12 @@ impl<R: Runtime> Driver<R> {
         let entry = self.tasks.get(arn)?;
         let containers = task.containers().map(|container| {
             let name = container.spec.name.as_str();
+            let id = container_id(arn, name);
             ContainerSnapshot {
                 name: name.to_owned(),
                 key: entry.keys.get(name).cloned(),
-                id: container_id(arn, name),
+                runtime_id: container.runtime_id.unwrap_or(id.as_str()).to_owned(),
+                id,
                 pid: entry.pids.get(name).copied().filter(|_| container.known == KnownStatus::Running),
                 desired: container.desired,
                 status: container.known,

@@ -85,7 +85,7 @@ pub fn container(
     let docker = snapshot.known.docker(&one.name);
     let mut document = Map::new();
     let mut set = |name: &str, value: Option<Value>| put(&mut document, name, value);
-    set("DockerId", Some(json!(one.id.as_str())));
+    set("DockerId", Some(json!(one.runtime_id)));
     set("Name", Some(json!(one.name)));
     set("DockerName", Some(json!(one.name)));
     set("Image", payload.image.clone().map(Value::String));

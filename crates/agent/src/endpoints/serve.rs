@@ -199,7 +199,7 @@ async fn by_key<R: Runtime>(
 
 async fn version_two<R: Runtime>(hands: &Hands<R>, task: &TaskSnapshot, rest: &[&str]) -> Answer {
     let version = Version::Two;
-    let named = |id: &str| task.containers.iter().find(|container| container.id.as_str() == id);
+    let named = |id: &str| task.containers.iter().find(|container| container.runtime_id == id);
     match rest {
         ["metadata"] => (StatusCode::OK, document::task(about(hands), task, version)),
         ["metadataWithTags"] => (StatusCode::OK, with_tags(hands, task, version).await),
@@ -239,7 +239,7 @@ async fn task_stats<R: Runtime>(hands: &Hands<R>, task: &TaskSnapshot, version: 
     let mut all = Map::new();
     for one in &task.containers {
         let found = container_stats(hands, task, one, version).await;
-        all.insert(one.id.to_string(), found.unwrap_or(Value::Null));
+        all.insert(one.runtime_id.clone(), found.unwrap_or(Value::Null));
     }
     Value::Object(all)
 }

@@ -2,6 +2,7 @@
 
 use gantry_decide::task::TransportProtocol;
 use gantry_decide::task_engine::HostPort;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -14,7 +15,7 @@ const RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const RANGE_DEFAULT: RangeInclusive<u16> = 49153..=65535;
 
 /// A port that a container wants to be reached at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRequest {
     pub container_port: u16,
     /// 0: any that is free.

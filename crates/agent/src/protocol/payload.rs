@@ -9,6 +9,7 @@ use gantry_decide::task::{ContainerCondition, IpcMode, NetworkMode, PidMode, Tra
 use gantry_decide::task_engine::{
     ContainerSpec, Dependency, Failure, FailureKind, HostPort, RestartPolicy, TaskArn, TaskSpec,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct CompiledTask {
 }
 
 /// The JSON parts of a container's payload, read. Its other parts are typed already.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerConfig {
     pub config: Config,
     pub host_config: HostConfig,

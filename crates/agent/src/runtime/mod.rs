@@ -1,7 +1,8 @@
 //! Containers on this host: what one is made of, and who runs it.
 //!
-//! A container is configured completely before it is made: images are resolved to layers, names to values. Runtimes
-//! know no tasks and no network: they are given a namespace to join.
+//! A container is configured completely before it is made: images are resolved, names are values. Runtimes know no
+//! tasks, and of networks no more than which one to join. What an engine of somebody else's is told besides, because it
+//! keeps images, volumes and addresses itself, is [`EngineParts`]; nothing else differs from runtime to runtime.
 
 pub mod capabilities;
 pub mod cgroup;
@@ -14,9 +15,12 @@ pub mod seccomp;
 mod shims;
 pub mod spec;
 
+use crate::network::{Bridged, PortRequest};
+use crate::protocol::payload::ContainerConfig as Docker;
 use gantry_decide::task_engine::Exit;
 use gantry_decide::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -73,6 +77,10 @@ pub enum NetworkNamespace {
     Path(PathBuf),
     /// A new one with loopback only.
     Isolated,
+    /// That of another container of the task, which runs.
+    Container(ContainerId),
+    /// A new one on the runtime's own bridge. Only engines have one.
+    Bridge,
 }
 
 /// Whose processes, or whose System V and POSIX objects, a container sees.
@@ -90,6 +98,7 @@ pub enum Namespace {
 /// A directory or file of the host in a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindMount {
+    /// Absolute; else the name of a volume that an engine keeps.
     pub source: PathBuf,
     /// Absolute, in the container.
     pub target: String,
@@ -130,6 +139,37 @@ pub struct LogFile {
     pub max_bytes: u64,
     /// Files kept, the current one included. With 0 nothing is written.
     pub max_files: u32,
+}
+
+/// What an engine is told of a container that keeps images, volumes and addresses itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineParts {
+    /// As its own tools show the container.
+    pub name: String,
+    pub image: String,
+    pub labels: BTreeMap<String, String>,
+    /// What the payload says in the engine's own form.
+    pub docker: Docker,
+    /// Ports of the container, and where the host has them.
+    pub ports: Vec<PortRequest>,
+    /// Containers that run, and the names under which this one knows them.
+    pub links: Vec<(ContainerId, String)>,
+    /// Volumes among the mounts that are to be there first.
+    pub volumes: Vec<EngineVolume>,
+    /// The engine sends the output where its own log driver says.
+    pub own_log_driver: bool,
+}
+
+/// A volume that an engine keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineVolume {
+    pub name: String,
+    /// `local` where nothing else is said.
+    pub driver: Option<String>,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    /// Made where it is not there; else that is an error.
+    pub make: bool,
 }
 
 /// Everything that a container is made of.
@@ -190,6 +230,8 @@ pub struct ContainerConfig {
     /// Absolute path of the control group that the container's own is made in.
     pub cgroup_parent: String,
     pub log: LogFile,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Box<EngineParts>>,
 }
 
 /// A container that runs.
@@ -285,6 +327,27 @@ pub trait Runtime: Clone + Send + Sync + 'static {
 
     /// Removes it, once its containers are gone. One that is not there is no error.
     fn remove_task_group(&self, group: &str) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// The id by which users and the runtime's own tools know a container that was run.
+    fn runtime_id(&self, id: &ContainerId) -> String {
+        id.to_string()
+    }
+
+    /// The address and ports that the runtime gave a running container on its own bridge.
+    fn bridged(&self, id: &ContainerId) -> impl Future<Output = Result<Bridged, RuntimeError>> + Send {
+        let error = RuntimeError::NotRunning(id.clone());
+        async move { Err(error) }
+    }
+
+    /// Its version, as the control plane is told.
+    fn version(&self) -> String {
+        format!("gantry {}", env!("CARGO_PKG_VERSION"))
+    }
+
+    /// Ends what serves the runtime beside the containers, which go on.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 
     /// All containers that are there.
     fn list(&self) -> impl Future<Output = Result<Vec<(ContainerId, State)>, RuntimeError>> + Send;

@@ -70,13 +70,6 @@ impl NativeRuntime {
         self.0.shims.warm_up().await
     }
 
-    /// Ends what makes shims. Containers and their shims go on; this runtime can still be used.
-    pub async fn close(&self) {
-        self.0.shims.close().await;
-        // Busy as long as there are shims, also of others.
-        cgroup::remove(crate::shim::GROUP);
-    }
-
     fn directory(&self, id: &ContainerId) -> PathBuf {
         self.0.root.join(id.as_str())
     }
@@ -301,6 +294,13 @@ impl Runtime for NativeRuntime {
     async fn remove_task_group(&self, group: &str) -> Result<(), RuntimeError> {
         removed(group).await;
         Ok(())
+    }
+
+    /// Ends what makes shims, which go on themselves. The runtime can still be used.
+    async fn close(&self) {
+        self.0.shims.close().await;
+        // Busy as long as there are shims, also of others.
+        cgroup::remove(crate::shim::GROUP);
     }
 
     async fn list(&self) -> Result<Vec<(ContainerId, State)>, RuntimeError> {

@@ -59,8 +59,16 @@ impl Joined {
             open(PathBuf::from(format!("/proc/{}/ns/{name}", neighbour.pid))).map(Some)
         };
         let mut joined = Joined::default();
-        if let NetworkNamespace::Path(path) = &config.network {
-            joined.network = Some(open(path.clone())?);
+        match &config.network {
+            NetworkNamespace::Path(path) => joined.network = Some(open(path.clone())?),
+            NetworkNamespace::Container(id) => joined.network = of(find(id)?, "net")?,
+            NetworkNamespace::Bridge => {
+                return Err((
+                    Step::Create,
+                    "containers of this runtime have no bridge of its own".to_owned(),
+                ));
+            }
+            NetworkNamespace::Host | NetworkNamespace::Isolated => {}
         }
         if let Namespace::Container(id) = &config.pid {
             let neighbour = find(id)?;
@@ -192,8 +200,10 @@ pub fn container(
     // The host's name belongs to the host's network.
     match config.network {
         NetworkNamespace::Host => {}
-        NetworkNamespace::Path(_) => flags |= CloneFlags::CLONE_NEWUTS,
-        NetworkNamespace::Isolated => flags |= CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET,
+        NetworkNamespace::Path(_) | NetworkNamespace::Container(_) => flags |= CloneFlags::CLONE_NEWUTS,
+        NetworkNamespace::Isolated | NetworkNamespace::Bridge => {
+            flags |= CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET;
+        }
     }
     let own_name = flags.contains(CloneFlags::CLONE_NEWUTS);
     let birth = if joined.pid.is_some() { Birth::Last } else { Birth::First };

@@ -49,7 +49,7 @@ pub async fn keep<R: Runtime>(hands: Arc<Hands<R>>, instance: Instance) {
                     .append_pair("agentVersion", VERSION)
                     .append_pair("cluster", &hands.config.cluster)
                     .append_pair("containerInstance", &instance.container_instance_arn)
-                    .append_pair("dockerVersion", &format!("gantry {VERSION}"))
+                    .append_pair("dockerVersion", &hands.runtime.version())
                     .finish();
                 let base = found.telemetry_endpoint.unwrap_or_default();
                 Ok(Target { base, query: plain(&query), growth: Growth::TCS })
