@@ -16,6 +16,8 @@ const ROUNDS: usize = 12;
 /// One round of RunTask.
 const TIME: Duration = Duration::from_millis(800);
 const CONNECTIONS: usize = 16;
+/// How long one connection starts tasks one by one.
+const ALONE: Duration = Duration::from_secs(3);
 pub const TASKS_PER_CALL: i32 = 10;
 /// Tasks of each service.
 const SERVICE_TASKS: i32 = 1000;
@@ -70,6 +72,11 @@ pub async fn run() -> Result<()> {
     let fleet = Fleet::join(&host, AGENTS, &attributes).await?;
     let mut placed = 0;
 
+    let one = ecs::RunTaskRequest { count: Some(1), ..run_ten() };
+    let alone = drive(host.address(), signed(&host, "RunTask", &one), 1, ALONE).await?;
+    placed += alone.latencies.len();
+    all_told(&fleet, placed).await?;
+
     let (mut rates, mut per_core, mut latencies) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let request = signed(&host, "RunTask", &run_ten());
@@ -103,6 +110,7 @@ pub async fn run() -> Result<()> {
     print(
         &format!("Durable placement with {AGENTS} connected agents, {placed} tasks, all checked"),
         &[
+            Row::new("RunTask of one on one connection, latency", "ms", alone.latencies),
             Row::new("RunTask of ten, tasks answered durably", "tasks/s", rates),
             Row::new("the same by the server's processor time", "tasks/s", per_core),
             Row::new("RunTask of ten, latency", "ms", latencies),

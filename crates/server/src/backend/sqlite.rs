@@ -2,10 +2,13 @@
 //!
 //! Write-ahead log with `synchronous=FULL`, so a commit is on the disk when it returns. The connection belongs to the
 //! one thread that appends. Checkpoints (moving the log into the file) run on a second connection on a thread of
-//! their own, so that appends do not wait for them; only when the log outgrows [`WAL_BYTES_MAX`] does an append help.
+//! their own, so that appends do not wait for them; only when the log has become very long does an append help.
 //! `sqlite3 gantry.db 'select key, value from record'` shows everything.
 
+mod log;
+
 use gantry_store::{Backend, BackendError, Batch, Fence, RowSink};
+use log::Log;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -13,9 +16,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Raised whenever an older Gantry would misread the tables (not the records, which have versions of their own).
@@ -26,12 +26,6 @@ pub const FILE_NAME: &str = "gantry.db";
 /// Held locked while a process uses the data directory.
 pub const LOCK_NAME: &str = "lock";
 
-/// Appended bytes after which a checkpoint is asked for. 4 MiB keeps the log in the page cache and its replay after a
-/// crash within milliseconds.
-const CHECKPOINT_EVERY_BYTES: u64 = 4 << 20;
-/// Under load without a pause the checkpointer never catches the log's end, so the log is never begun anew. Beyond
-/// this size the appending thread finishes the rest itself, which takes it a few milliseconds.
-const WAL_BYTES_MAX: u64 = 64 << 20;
 /// How long to wait for a lock that only the other connection of this process can hold, and only for moments.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Address space for reading the file without copies; larger files are read the ordinary way beyond it.
@@ -90,11 +84,11 @@ pub enum OpenError {
 
 /// An open store. Dropping it finishes a running checkpoint and unlocks the directory.
 pub struct SqliteBackend {
+    /// Before the connection: its thread ends first.
+    log: Log,
     connection: Connection,
     last_seq: u64,
     newest_fence: Fence,
-    bytes_since_checkpoint: u64,
-    checkpointer: Checkpointer,
     observer: Option<Observer>,
     broken: bool,
     /// Held for the life of the store; the lock goes with the handle.
@@ -125,14 +119,20 @@ impl SqliteBackend {
         if schema > SCHEMA_VERSION {
             return Err(OpenError::Newer { path, found: schema });
         }
-        let checkpointer = Checkpointer::start(connect(&path).map_err(failed)?, observer.clone())
-            .map_err(|source| OpenError::File { doing: "start the checkpoint thread for", path, source })?;
+        let log_path = directory.join(format!("{FILE_NAME}-wal"));
+        let second = connect(&path).map_err(failed)?;
+        let log =
+            Log::start(&mut connection, second, log_path, observer.clone()).map_err(|error| match error {
+                log::StartError::Hook(source) => failed(source),
+                log::StartError::Thread(source) => {
+                    OpenError::File { doing: "start the checkpoint thread for", path: path.clone(), source }
+                }
+            })?;
         Ok(SqliteBackend {
+            log,
             connection,
             last_seq: last_seq.cast_unsigned(),
             newest_fence: Fence(fence.cast_unsigned()),
-            bytes_since_checkpoint: 0,
-            checkpointer,
             observer,
             broken: false,
             _lock: lock,
@@ -150,9 +150,9 @@ impl SqliteBackend {
         }
     }
 
-    fn write(&mut self, fence: Fence, batches: &[Batch], last: u64) -> rusqlite::Result<u64> {
+    fn write(&mut self, fence: Fence, batches: &[Batch], last: u64) -> rusqlite::Result<()> {
+        let _appending = self.log.append();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut bytes = 0;
         {
             let mut put = transaction.prepare_cached(
                 "insert into record (key, value) values (?1, ?2) \
@@ -160,7 +160,6 @@ impl SqliteBackend {
             )?;
             let mut delete = transaction.prepare_cached("delete from record where key = ?1")?;
             for write in batches.iter().flat_map(|batch| &batch.writes) {
-                bytes += write.len() as u64;
                 match &write.value {
                     // Stored as text, so that the store's own tools show it; JSON is always UTF-8.
                     Some(value) => put.execute((&write.key, ToSqlOutput::Borrowed(ValueRef::Text(value))))?,
@@ -176,27 +175,7 @@ impl SqliteBackend {
         if let Some(observer) = &self.observer {
             observer(Point::BeforeCommit);
         }
-        transaction.commit()?;
-        Ok(bytes)
-    }
-
-    /// Asks for a checkpoint when enough was appended, and helps when the log is far too long.
-    fn tend_log(&mut self, appended: u64) {
-        self.bytes_since_checkpoint += appended;
-        if self.bytes_since_checkpoint < CHECKPOINT_EVERY_BYTES {
-            return;
-        }
-        self.bytes_since_checkpoint = 0;
-        if self.checkpointer.wal_bytes.load(Ordering::Relaxed) > WAL_BYTES_MAX {
-            match checkpoint(&self.connection) {
-                // Counted anew by the next background checkpoint.
-                Ok(done) if done.complete => self.checkpointer.wal_bytes.store(0, Ordering::Relaxed),
-                // The background checkpoint is at it; next time.
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "the store's log could not be shortened"),
-            }
-        }
-        self.checkpointer.ask();
+        transaction.commit()
     }
 }
 
@@ -233,11 +212,11 @@ impl Backend for SqliteBackend {
         }
         self.pass(Point::BeforeAppend);
         match self.write(fence, batches, last) {
-            Ok(bytes) => {
+            Ok(()) => {
                 self.last_seq = last;
                 self.newest_fence = fence;
                 self.pass(Point::AfterCommit);
-                self.tend_log(bytes);
+                self.log.tend(&self.connection);
                 Ok(())
             }
             Err(source) if is_busy(&source) => {
@@ -324,80 +303,6 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<(i64, i64, i64)> {
     let found = (read("schema")?, read("last_seq")?, read("fence")?);
     transaction.commit()?;
     Ok(found)
-}
-
-/// What a checkpoint achieved.
-struct Checkpointed {
-    wal_bytes: u64,
-    /// All of the log is in the file: the next append begins the log anew.
-    complete: bool,
-}
-
-/// Moves as much of the log into the file as goes without waiting for anyone.
-fn checkpoint(connection: &Connection) -> rusqlite::Result<Checkpointed> {
-    /// A page and its frame header in the log.
-    const FRAME_BYTES: u64 = 4096 + 24;
-    connection.query_row("pragma wal_checkpoint(passive)", (), |row| {
-        let (busy, log, moved): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let wal_bytes = u64::try_from(log).unwrap_or(0) * FRAME_BYTES;
-        Ok(Checkpointed { wal_bytes, complete: busy == 0 && log == moved })
-    })
-}
-
-/// The thread that runs checkpoints.
-struct Checkpointer {
-    /// Taken when the store is dropped, which ends the thread.
-    asks: Option<SyncSender<()>>,
-    /// Length of the log as the last checkpoint saw it; 0 once all of it had been moved.
-    wal_bytes: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Checkpointer {
-    fn start(connection: Connection, observer: Option<Observer>) -> io::Result<Checkpointer> {
-        // One ask can wait while one is worked on; more say nothing new.
-        let (asks, asked) = mpsc::sync_channel(1);
-        let wal_bytes = Arc::new(AtomicU64::new(0));
-        let shared = Arc::clone(&wal_bytes);
-        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
-            let pass = |point| {
-                if let Some(observer) = &observer {
-                    observer(point);
-                }
-            };
-            while asked.recv().is_ok() {
-                pass(Point::BeforeCheckpoint);
-                match checkpoint(&connection) {
-                    Ok(done) => {
-                        shared.store(if done.complete { 0 } else { done.wal_bytes }, Ordering::Relaxed);
-                    }
-                    // Nothing is lost: the log only stays long until the next one.
-                    Err(error) => tracing::warn!(%error, "a checkpoint of the store failed"),
-                }
-                pass(Point::AfterCheckpoint);
-            }
-        })?;
-        Ok(Checkpointer { asks: Some(asks), wal_bytes, thread: Some(thread) })
-    }
-
-    fn ask(&self) {
-        if let Some(asks) = &self.asks
-            && let Err(TrySendError::Disconnected(())) = asks.try_send(())
-        {
-            tracing::warn!("the checkpoint thread is gone; the store's log grows until a restart");
-        }
-    }
-}
-
-impl Drop for Checkpointer {
-    fn drop(&mut self) {
-        self.asks = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::warn!("the checkpoint thread panicked");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -93,7 +93,38 @@ fn the_log_stays_bounded_under_load_without_a_pause() {
         store.append(Fence(0), &[batch(seq, &[(&key, Some(&value))])]).unwrap();
     }
     let log = std::fs::metadata(directory.path().join("gantry.db-wal")).unwrap().len();
-    assert!(log < WAL_BYTES_MAX + (24 << 20), "175 MiB were appended, the log has {} MiB", log >> 20);
+    assert!(log < log::WAL_BYTES_MAX + (24 << 20), "175 MiB were appended, the log has {} MiB", log >> 20);
+}
+
+#[test]
+fn the_logs_file_is_ahead_of_what_is_appended_and_its_zeros_mean_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = SqliteBackend::open(directory.path()).unwrap();
+    let log = directory.path().join("gantry.db-wal");
+    let value = "x".repeat(64 << 10);
+    for seq in 1..=400 {
+        store.append(Fence(0), &[batch(seq, &[(&format!("k{}", seq % 7), Some(&value))])]).unwrap();
+        if seq % 40 == 0 {
+            let began = Instant::now();
+            let filled = || store.log.filled();
+            while std::fs::metadata(&log).unwrap().len() < filled() + (1 << 20) {
+                assert!(
+                    began.elapsed().as_secs() < 20,
+                    "{} MiB are filled, and the file is not ahead",
+                    filled() >> 20
+                );
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+    // As a crash leaves them.
+    let crashed = tempfile::tempdir().unwrap();
+    for name in [FILE_NAME, "gantry.db-wal"] {
+        std::fs::copy(directory.path().join(name), crashed.path().join(name)).unwrap();
+    }
+    let (last, rows) = load(&mut SqliteBackend::open(crashed.path()).unwrap());
+    assert_eq!((last, rows.len()), (400, 7));
+    assert!(rows.iter().all(|(_, stored)| *stored == value));
 }
 
 /// Figures, by hand: `cargo test --release -p gantry-server sqlite::tests::figures -- --ignored --nocapture`.
