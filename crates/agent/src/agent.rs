@@ -8,7 +8,7 @@ use crate::config::{AgentConfig, AtEnd};
 use crate::driver::container::task_id;
 use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of};
 use crate::endpoints;
-use crate::images::{ImageStore, Images, PullOptions, StoreError};
+use crate::images::{ImageStore, Images, StoreError};
 use crate::network::{ENDPOINT_PORT, Network, NetworkConfig, NetworkError};
 use crate::protocol::backoff::{Backoff, Growth};
 use crate::runtime::cgroup;
@@ -94,7 +94,7 @@ pub async fn run(
     }
     let runtime = NativeRuntime::open(&config.data_dir.join("containers"), &config.program)?;
     runtime.warm_up().await?;
-    let images = Images::new(ImageStore::open(&config.image_dir)?, PullOptions::default());
+    let images = Images::new(ImageStore::open(&config.image_dir)?, config.images.pull.clone());
     run_on(config, runtime, images, joined, shutdown).await
 }
 

@@ -1,6 +1,6 @@
 //! How an agent runs: whom it belongs to, where it keeps things, what it offers.
 
-use crate::images::PullBehavior;
+use crate::images::ImageSettings;
 use crate::network::Ipv4Block;
 use gantry_wire::sigv4::Credentials;
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ pub struct AgentConfig {
     /// The user's own attributes.
     pub attributes: BTreeMap<String, String>,
     pub availability_zone: Option<String>,
-    pub pull_behavior: PullBehavior,
+    pub images: ImageSettings,
     /// From SIGTERM to SIGKILL where the container does not say.
     pub stop_timeout: Duration,
     /// How long a stopped task's remains are kept.

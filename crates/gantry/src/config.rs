@@ -2,13 +2,19 @@
 //!
 //! A flag wins over its environment variable, which wins over the file, which wins over the default.
 
+pub mod images;
+mod period;
+
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use gantry_agent::images::ImageSettings;
 use gantry_agent::network::Ipv4Block;
 use gantry_decide::ids::{AccountId, Region};
+use images::ImageFlags;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where state lives unless told otherwise.
 pub const DATA_DIR: &str = "/var/lib/gantry";
@@ -64,6 +70,8 @@ pub struct File {
     address_block: Option<Ipv4Block>,
     cpu: Option<u32>,
     memory: Option<u32>,
+    #[serde(default)]
+    images: ImageFlags,
 }
 
 /// What the command line and the environment say of this machine's capacity.
@@ -81,26 +89,32 @@ pub struct HostFlags {
     /// MiB of memory to offer, instead of all
     #[arg(long, value_name = "MIB", requires = "cpu")]
     pub memory: Option<u32>,
+    #[command(flatten)]
+    pub images: ImageFlags,
 }
 
 /// What a machine offers, complete.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct HostSettings {
     pub region: Region,
     pub address_block: Option<Ipv4Block>,
+    pub images: ImageSettings,
+    /// How long what a stopped task leaves is kept.
+    pub task_cleanup_wait: Duration,
     cpu: Option<u32>,
     memory: Option<u32>,
 }
 
-impl Default for HostSettings {
-    fn default() -> Self {
-        HostSettings::combine(HostFlags::default(), &File::default())
-    }
-}
-
 impl HostSettings {
-    pub fn combine(flags: HostFlags, file: &File) -> HostSettings {
-        HostSettings {
+    /// Puts everything together.
+    ///
+    /// # Errors
+    /// When a file that the settings name cannot be read, or a value makes no sense.
+    pub fn combine(flags: HostFlags, file: &File) -> Result<HostSettings> {
+        let images = flags.images.over(&file.images);
+        Ok(HostSettings {
+            task_cleanup_wait: images.task_cleanup_wait()?,
+            images: images.settings()?,
             region: flags
                 .region
                 .or_else(|| file.region.clone())
@@ -108,7 +122,7 @@ impl HostSettings {
             address_block: flags.address_block.or(file.address_block),
             cpu: flags.cpu.or(file.cpu),
             memory: flags.memory.or(file.memory),
-        }
+        })
     }
 
     /// CPU units and MiB to offer, where not all.

@@ -5,11 +5,12 @@
 //! capacity at once shares it, as the machine's other programs do.
 
 use crate::cli::image::image_directory;
+use crate::config::images::TASK_CLEANUP_WAIT;
 use crate::config::{Auth, HostSettings, ServerSettings};
 use anyhow::{Context, Result, anyhow, bail};
 use gantry_agent::agent;
 use gantry_agent::config::{AgentConfig, AtEnd};
-use gantry_agent::images::PullBehavior;
+use gantry_agent::images::ImageSettings;
 use gantry_agent::network::Ipv4Block;
 use gantry_decide::ids::Region;
 use gantry_server::keys;
@@ -28,8 +29,6 @@ pub const FARGATE_POOL: &str = "gantry-fargate-pool";
 const DEFAULT_CLUSTER: &str = "default";
 /// From SIGTERM to SIGKILL where a container does not say: ECS's default.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a stopped task's remains are kept: ECS's default.
-pub const CLEANUP_WAIT: Duration = Duration::from_secs(3 * 3600);
 /// For both agents to join: a matter of milliseconds, unless old containers have to be looked after first.
 const JOIN_MAX: Duration = Duration::from_secs(60);
 
@@ -130,9 +129,9 @@ pub fn agent_config(
         capacity: None,
         attributes: std::collections::BTreeMap::new(),
         availability_zone: None,
-        pull_behavior: PullBehavior::Default,
+        images: ImageSettings::default(),
         stop_timeout: STOP_TIMEOUT,
-        cleanup_wait: CLEANUP_WAIT,
+        cleanup_wait: TASK_CLEANUP_WAIT,
         at_end: AtEnd::LeaveRunning,
     })
 }
@@ -175,6 +174,8 @@ impl Platform {
                 cluster: local.cluster().to_owned(),
                 name: local.name(&data_dir)?,
                 capacity: host.capacity(),
+                images: host.images.clone(),
+                cleanup_wait: host.task_cleanup_wait,
                 at_end,
                 ..base
             };

@@ -33,7 +33,7 @@ pub async fn prepare_image<R: Runtime>(
     let result = match image.parse() {
         Ok(name) => hands
             .images
-            .ensure(&name, hands.config.pull_behavior, None, None)
+            .ensure(&name, hands.config.images.pull_behavior, None, None)
             .await
             .map_err(|error| Failure::new(kind_of(&error), error.to_string())),
         Err(error) => Err(Failure::new(

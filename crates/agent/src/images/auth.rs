@@ -6,6 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// A client that knows thousands of registries has a file of some hundred kB.
+const MAX_FILE: u64 = 4 << 20;
 
 /// Credentials that cannot be used. The texts hold nothing of the secrets.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +24,10 @@ pub enum AuthError {
     EngineData(String),
     #[error("ECS_ENGINE_AUTH_TYPE is dockercfg or docker")]
     EngineType,
+    #[error("{} cannot be read", .path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{} is not a Docker client's configuration", .0.display())]
+    NotDockers(PathBuf),
 }
 
 impl RegistryAuth {
@@ -48,20 +58,35 @@ pub struct EngineAuth {
     registries: BTreeMap<String, RegistryAuth>,
 }
 
+#[derive(Deserialize)]
+struct Entry {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Nested {
+    auths: BTreeMap<String, Entry>,
+}
+
+impl Entry {
+    /// None if the secrets are elsewhere, as with a client's credential helper.
+    fn read(self) -> Result<Option<RegistryAuth>, AuthError> {
+        match self {
+            Entry { username: Some(username), password: Some(password), .. } => {
+                Ok(Some(RegistryAuth::Basic { username, password }))
+            }
+            Entry { auth: Some(auth), .. } if !auth.is_empty() => RegistryAuth::from_token(&auth).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
 impl EngineAuth {
     /// `kind` is `dockercfg` (`{"registry": {"auth": base64}}`, in `data` perhaps below `auths`) or `docker`
     /// (`{"registry": {"username": ..., "password": ...}}`).
     pub fn parse(kind: &str, data: &str) -> Result<EngineAuth, AuthError> {
-        #[derive(Deserialize)]
-        struct Entry {
-            auth: Option<String>,
-            username: Option<String>,
-            password: Option<String>,
-        }
-        #[derive(Deserialize)]
-        struct Nested {
-            auths: BTreeMap<String, Entry>,
-        }
         if !matches!(kind, "dockercfg" | "docker") {
             return Err(AuthError::EngineType);
         }
@@ -72,16 +97,35 @@ impl EngineAuth {
         };
         let mut registries = BTreeMap::new();
         for (registry, entry) in entries {
-            let auth = match entry {
-                Entry { username: Some(username), password: Some(password), .. } => {
-                    RegistryAuth::Basic { username, password }
-                }
-                Entry { auth: Some(auth), .. } => RegistryAuth::from_token(&auth)?,
-                _ => return Err(bad()),
-            };
-            registries.insert(host(&registry).to_owned(), auth);
+            registries.insert(host(&registry).to_owned(), entry.read()?.ok_or_else(bad)?);
         }
         Ok(EngineAuth { registries })
+    }
+
+    /// From a Docker client's `config.json`. Registries whose secrets a credential helper keeps are left out.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is something else.
+    pub fn from_file(path: &Path) -> Result<EngineAuth, AuthError> {
+        let read = || -> io::Result<String> {
+            let mut text = String::new();
+            File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = read().map_err(|source| AuthError::File { path: path.to_owned(), source })?;
+        let config: Nested =
+            serde_json::from_str(&text).map_err(|_| AuthError::NotDockers(path.to_owned()))?;
+        let mut registries = BTreeMap::new();
+        for (registry, entry) in config.auths {
+            registries.extend(entry.read()?.map(|auth| (host(&registry).to_owned(), auth)));
+        }
+        Ok(EngineAuth { registries })
+    }
+
+    /// Both; where both know a registry, `other` has the word.
+    pub fn with(mut self, other: EngineAuth) -> EngineAuth {
+        self.registries.extend(other.registries);
+        self
     }
 
     /// What to show to the registry of `image`, if anything.
@@ -132,6 +176,20 @@ mod tests {
         let engine =
             EngineAuth::parse("docker", r#"{"r.example:5000":{"username":"a","password":"b"}}"#).unwrap();
         assert_eq!(engine.for_image(&"r.example:5000/x".parse().unwrap()), Some(&basic("a", "b")));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        let text = format!(
+            r#"{{"auths":{{"a.example":{{"auth":"{auth}"}},"helped.example":{{}}}},"credsStore":"secretservice"}}"#
+        );
+        std::fs::write(&file, text).unwrap();
+        let of_file = EngineAuth::from_file(&file).unwrap();
+        assert_eq!(of_file.for_image(&"a.example/x".parse().unwrap()), Some(&basic("u", "p")));
+        assert_eq!(of_file.for_image(&"helped.example/x".parse().unwrap()), None);
+        let other = EngineAuth::parse("docker", r#"{"a.example":{"username":"c","password":"d"}}"#).unwrap();
+        assert_eq!(of_file.with(other).for_image(&"a.example/x".parse().unwrap()), Some(&basic("c", "d")));
+        assert!(matches!(EngineAuth::from_file(dir.path()), Err(AuthError::File { .. })));
+        std::fs::write(&file, "{}").unwrap();
+        assert!(matches!(EngineAuth::from_file(&file), Err(AuthError::NotDockers(_))));
         for (kind, data) in [("docker", "["), ("docker", r#"{"r":{}}"#), ("other", "{}")] {
             assert!(EngineAuth::parse(kind, data).is_err());
         }

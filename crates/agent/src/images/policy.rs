@@ -1,11 +1,13 @@
 //! Whether to pull: ECS's four pull behaviours as a function of what is in the store.
 
 use super::store::Source;
+use serde::Deserialize;
 use std::fmt;
 use std::str::FromStr;
 
 /// `ECS_IMAGE_PULL_BEHAVIOR`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PullBehavior {
     /// Try the registry; what is cached serves if that fails.
     #[default]

@@ -1,5 +1,6 @@
 //! Brings images into the store: behaviour, retries, parallel layers, and one fetch for all who want the same.
 
+use super::auth::EngineAuth;
 use super::config::{ConfigDocument, Descriptor, MAX_LAYERS, Manifest, ManifestDocument, Platform};
 use super::digest::Digest;
 use super::policy::{Cached, OnFailure, PullBehavior, PullPlan, plan};
@@ -8,7 +9,7 @@ use super::registry::{PullError, RegistryAuth, Session};
 use super::store::{
     ImageRecord, ImageStore, Ingest, LayerRecord, LocalImage, Scratch, Source, Spooled, StoreError,
 };
-use super::transport::Transport;
+use super::transport::{Transport, Trust};
 use futures_util::future::{BoxFuture, FutureExt, Shared, try_join_all};
 use rand::RngExt;
 use std::collections::{BTreeMap, HashMap};
@@ -39,6 +40,12 @@ pub struct PullOptions {
     pub platform: Platform,
     /// For a whole pull (`ECS_IMAGE_PULL_TIMEOUT`): a registry that trickles cannot hold it open for ever.
     pub timeout: Duration,
+    /// Between two pieces of an answer (`ECS_IMAGE_PULL_INACTIVITY_TIMEOUT`); then the download is begun again where it
+    /// stands.
+    pub inactivity: Duration,
+    /// Shown to registries where a task brings no credentials of its own.
+    pub engine_auth: EngineAuth,
+    pub trust: Trust,
 }
 
 impl Default for PullOptions {
@@ -49,6 +56,9 @@ impl Default for PullOptions {
             backoff: Duration::from_millis(250),
             platform: Platform::host(),
             timeout: Duration::from_secs(2 * 3600),
+            inactivity: Duration::from_secs(60),
+            engine_auth: EngineAuth::default(),
+            trust: Trust::default(),
         }
     }
 }
@@ -141,6 +151,7 @@ impl Images {
         auth: Option<RegistryAuth>,
         progress: Option<ProgressSink>,
     ) -> PullResult {
+        let auth = auth.or_else(|| self.inner.options.engine_auth.for_image(name).cloned());
         let key = (name.clone(), auth);
         let running = {
             let mut pulls = self.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,10 +170,10 @@ impl Images {
         let task = tokio::spawn(async move {
             let entry = RunningEntry { inner: inner.clone(), key };
             let (name, auth) = entry.key.clone();
-            let limit = inner.options.timeout;
-            let transport = inner.transport.get_or_try_init(async || Transport::new()).await;
-            let transport = transport.map_err(|error| Arc::new(PullError::Tls(error)))?.clone();
-            let session = Session::new(transport, name.clone(), auth);
+            let PullOptions { timeout: limit, inactivity, ref trust, .. } = inner.options;
+            let transport = inner.transport.get_or_try_init(async || Transport::new(trust)).await;
+            let transport = transport.map_err(|error| Arc::new(PullError::Trust(error)))?.clone();
+            let session = Session::new(transport, trust.clone(), name.clone(), auth, inactivity);
             let pull = Pull { session, name, progress, inner };
             match tokio::time::timeout(limit, pull.run()).await {
                 Ok(result) => result.map_err(Arc::new),

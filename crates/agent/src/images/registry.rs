@@ -3,7 +3,7 @@
 use super::digest::Digest;
 use super::reference::{DOCKER_HUB, Reference};
 use super::store::StoreError;
-use super::transport::Transport;
+use super::transport::{Transport, Trust, TrustError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
@@ -22,8 +22,6 @@ use std::time::Duration;
 const MAX_REDIRECTS: usize = 5;
 /// Until an answer's head is here.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two pieces of a body: a stalled download is begun again from where it stands.
-pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The distribution specification's bound on manifests.
 const MAX_MANIFEST: u64 = 4 << 20;
 /// Token answers and error documents.
@@ -84,8 +82,8 @@ pub enum PullError {
     Store(#[source] StoreError),
     #[error("the image was not pulled within {} seconds", .limit.as_secs())]
     TooSlow { limit: Duration },
-    #[error("failed to set up TLS: {0}")]
-    Tls(#[source] rustls::Error),
+    #[error("the registry cannot be spoken to: {0}")]
+    Trust(#[source] TrustError),
     #[error("the pull was interrupted")]
     Interrupted,
 }
@@ -120,8 +118,11 @@ impl From<StoreError> for PullError {
 /// One pull's conversation with one repository: remembers what authorisation the registry asked for.
 pub struct Session {
     transport: Transport,
+    trust: Trust,
     image: Reference,
     auth: Option<RegistryAuth>,
+    /// Between two pieces of a body: a stalled download is begun again from where it stands.
+    inactivity: Duration,
     /// The `Authorization` value that the registry accepted last.
     authorization: Mutex<Option<String>>,
 }
@@ -132,6 +133,7 @@ pub struct Download {
     pub offset: u64,
     body: Incoming,
     url: String,
+    inactivity: Duration,
 }
 
 const RESOLVE: &str = "failed to resolve ref";
@@ -139,15 +141,21 @@ const COPY: &str = "failed to copy: httpReadSeeker";
 const TOKEN: &str = "failed to authorize: failed to fetch token";
 
 impl Session {
-    pub fn new(transport: Transport, image: Reference, auth: Option<RegistryAuth>) -> Session {
-        Session { transport, image, auth, authorization: Mutex::new(None) }
+    pub fn new(
+        transport: Transport,
+        trust: Trust,
+        image: Reference,
+        auth: Option<RegistryAuth>,
+        inactivity: Duration,
+    ) -> Session {
+        Session { transport, trust, image, auth, inactivity, authorization: Mutex::new(None) }
     }
 
     /// Fetches a manifest or index by tag or digest: its bytes, which match the digest if one was given.
     pub async fn manifest(&self, selector: &str) -> Result<Vec<u8>, PullError> {
         let url = self.url("manifests", selector)?;
         let response = self.get(&url, Some(MANIFEST_TYPES), None, RESOLVE).await?;
-        let bytes = read_body(response.into_body(), MAX_MANIFEST, RESOLVE, &url).await?;
+        let bytes = self.read_body(response, MAX_MANIFEST, RESOLVE, &url).await?;
         if let Ok(expected) = selector.parse::<Digest>() {
             let found = Digest::of(&bytes);
             if found != expected {
@@ -177,7 +185,7 @@ impl Session {
         } else {
             0
         };
-        Ok(Download { offset, body: response.into_body(), url: url.to_string() })
+        Ok(Download { offset, body: response.into_body(), url: show_url(&url), inactivity: self.inactivity })
     }
 
     fn accepted(&self) -> Option<String> {
@@ -185,7 +193,8 @@ impl Session {
     }
 
     fn url(&self, kind: &str, selector: &str) -> Result<Uri, PullError> {
-        let scheme = if self.image.is_loopback() { "http" } else { "https" };
+        let plain = self.image.is_loopback() || self.trust.is_plain(self.image.registry());
+        let scheme = if plain { "http" } else { "https" };
         let host = match self.image.registry() {
             // Docker Hub's API lives under another name than its images do.
             DOCKER_HUB => "registry-1.docker.io",
@@ -253,7 +262,7 @@ impl Session {
         Err(PullError::Protocol { what, reason: "the registry redirects too often" })
     }
 
-    /// HTTPS anywhere; plain HTTP only on this machine, and only if the registry is on it too.
+    /// HTTPS anywhere; plain HTTP only where the operator allowed it, and on this machine if the registry is on it too.
     fn may_contact(&self, url: &Uri) -> bool {
         let loopback = || {
             let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
@@ -261,7 +270,10 @@ impl Session {
         };
         match url.scheme_str() {
             Some("https") => true,
-            Some("http") => self.image.is_loopback() && loopback(),
+            Some("http") => {
+                let named = url.authority().is_some_and(|authority| self.trust.is_plain(authority.as_str()));
+                named || self.image.is_loopback() && loopback()
+            }
             _ => false,
         }
     }
@@ -342,11 +354,28 @@ impl Session {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let bytes = read_body(response.into_body(), MAX_SMALL, TOKEN, &url).await?;
+        let bytes = self.read_body(response, MAX_SMALL, TOKEN, &url).await?;
         let token = serde_json::from_slice::<Token>(&bytes).ok().and_then(|t| t.token.or(t.access_token));
         let token = token
             .ok_or(PullError::Protocol { what: TOKEN, reason: "the token service's answer has no token" })?;
         Ok(format!("Bearer {token}"))
+    }
+
+    async fn read_body(
+        &self,
+        response: Response<Incoming>,
+        limit: u64,
+        what: &'static str,
+        url: &Uri,
+    ) -> Result<Vec<u8>, PullError> {
+        let (mut body, mut bytes) = (response.into_body(), Vec::new());
+        while let Some(piece) = next_piece(&mut body, self.inactivity, what, || show_url(url)).await? {
+            if (bytes.len() + piece.len()) as u64 > limit {
+                return Err(PullError::Protocol { what, reason: "the registry's answer is too long" });
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
     }
 
     async fn failure(
@@ -362,7 +391,7 @@ impl Session {
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
-        let body = read_body(response.into_body(), MAX_SMALL, what, url).await.unwrap_or_default();
+        let body = self.read_body(response, MAX_SMALL, what, url).await.unwrap_or_default();
         let mut message = if is_json { registry_message(&body) } else { String::new() };
         let image = Box::new(self.image.clone());
         match status {
@@ -387,17 +416,18 @@ impl Session {
 impl Download {
     /// The next piece, or none at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
-        next_piece(&mut self.body, COPY, || self.url.clone()).await
+        next_piece(&mut self.body, self.inactivity, COPY, || self.url.clone()).await
     }
 }
 
 async fn next_piece(
     body: &mut Incoming,
+    inactivity: Duration,
     what: &'static str,
     url: impl Fn() -> String,
 ) -> Result<Option<Bytes>, PullError> {
     loop {
-        match tokio::time::timeout(STALL_TIMEOUT, body.frame()).await {
+        match tokio::time::timeout(inactivity, body.frame()).await {
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(_) => continue,
@@ -406,25 +436,9 @@ async fn next_piece(
                 return Err(PullError::Connection { what, url: url(), reason: root_cause(&error) });
             }
             Ok(None) => return Ok(None),
-            Err(_) => return Err(PullError::Timeout { what, url: url(), after: STALL_TIMEOUT }),
+            Err(_) => return Err(PullError::Timeout { what, url: url(), after: inactivity }),
         }
     }
-}
-
-async fn read_body(
-    mut body: Incoming,
-    limit: u64,
-    what: &'static str,
-    url: &Uri,
-) -> Result<Vec<u8>, PullError> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = next_piece(&mut body, what, || show_url(url)).await? {
-        if (bytes.len() + piece.len()) as u64 > limit {
-            return Err(PullError::Protocol { what, reason: "the registry's answer is too long" });
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
 }
 
 /// The address without its query, which may hold a signature.
@@ -522,13 +536,19 @@ mod tests {
 
     #[test]
     fn nobody_is_sent_from_afar_to_this_machine_in_the_clear() {
-        let session = |image: &str| Session::new(Transport::new().unwrap(), image.parse().unwrap(), None);
+        let trust = Trust { plain: ["near.example".to_owned()].into(), ..Trust::default() };
+        let session = |image: &str| {
+            let transport = Transport::new(&trust).unwrap();
+            Session::new(transport, trust.clone(), image.parse().unwrap(), None, Duration::from_secs(1))
+        };
         let uri = |text: &str| text.parse::<Uri>().unwrap();
         assert!(!session("r.example/a").may_contact(&uri("http://127.0.0.1:80/")));
         assert!(!session("r.example/a").may_contact(&uri("http://cdn.example/")));
         assert!(session("r.example/a").may_contact(&uri("https://cdn.example/")));
         assert!(session("localhost:5000/a").may_contact(&uri("http://[::1]:80/")));
         assert!(!session("localhost:5000/a").may_contact(&uri("http://cdn.example/")));
+        assert!(session("near.example:5000/a").may_contact(&uri("http://near.example/token")));
+        assert!(!session("near.example:5000/a").may_contact(&uri("http://127.0.0.1/")));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! `gantry agent`: one agent, on this or another machine than the server.
 
 use super::server::StopSignal;
+use crate::config::images::ImageFlags;
 use crate::platform::{FARGATE_POOL, agent_config};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use gantry_agent::agent;
 use gantry_agent::config::AgentConfig;
-use gantry_agent::images::PullBehavior;
 use gantry_agent::network::Ipv4Block;
 use gantry_decide::ids::Region;
 use gantry_wire::Secret;
@@ -51,9 +51,11 @@ pub struct AgentArgs {
     /// Availability zone to tell
     #[arg(long, value_name = "ZONE")]
     availability_zone: Option<String>,
-    /// When images are pulled: default, always, once or prefer-cached
-    #[arg(long, value_name = "WHEN", env = "ECS_IMAGE_PULL_BEHAVIOR", default_value = "default")]
-    pull: PullBehavior,
+    /// A TOML file with the settings of images, in the table [images]
+    #[arg(long, value_name = "FILE", env = "GANTRY_AGENT_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    images: ImageFlags,
 }
 
 fn attribute(text: &str) -> Result<(String, String), String> {
@@ -88,6 +90,8 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
         secret_access_key: Secret::new(&variable("AWS_SECRET_ACCESS_KEY")?),
         session_token: None,
     };
+    let images = arguments.images.over_file(arguments.config.as_deref())?;
+    let cleanup_wait = images.task_cleanup_wait()?;
     let image_dir = super::image::image_directory(&arguments.data_dir);
     let base = agent_config(
         &arguments.endpoint,
@@ -103,7 +107,8 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
         capacity: arguments.cpu.zip(arguments.memory),
         attributes: arguments.attributes.into_iter().collect(),
         availability_zone: arguments.availability_zone,
-        pull_behavior: arguments.pull,
+        images: images.settings()?,
+        cleanup_wait,
         ..base
     })
 }

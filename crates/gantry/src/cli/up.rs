@@ -23,7 +23,7 @@ pub fn run(arguments: UpArgs) -> Result<()> {
         bail!("running containers needs root: try `sudo gantry up` (`gantry server` alone needs no rights)");
     }
     let (server, file) = ServerSettings::read(arguments.server)?;
-    let host = HostSettings::combine(arguments.host, &file);
+    let host = HostSettings::combine(arguments.host, &file)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
     runtime.block_on(up(server, host))
 }

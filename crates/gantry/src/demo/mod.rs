@@ -7,7 +7,7 @@ mod watch;
 
 use crate::api::Api;
 use crate::cli::image::image_directory;
-use crate::config::{Auth, HostSettings, ServerSettings};
+use crate::config::{Auth, File, HostFlags, HostSettings, ServerSettings};
 use crate::platform::{Platform, PlatformConfig};
 use crate::sample;
 use anyhow::{Context, Result, bail};
@@ -52,7 +52,7 @@ async fn demo(arguments: &DemoArgs) -> Result<()> {
             .await??;
         screen.done("sample images stand for nginx, redis, my-api and my-batch-job; no network is needed");
     }
-    let mut platform = Platform::start(config(&scratch.0)).await?;
+    let mut platform = Platform::start(config(&scratch.0)?).await?;
     let endpoint = platform.endpoint().to_owned();
     screen.done(&format!(
         "the AWS APIs are served on {endpoint}; Fargate capacity and a container instance have joined"
@@ -100,7 +100,7 @@ async fn tell(arguments: &DemoArgs, api: &Api, screen: &Screen) -> Result<()> {
     story::end(api, screen, &mut watch).await
 }
 
-fn config(data_dir: &Path) -> PlatformConfig {
+fn config(data_dir: &Path) -> Result<PlatformConfig> {
     let server = ServerSettings {
         data_dir: data_dir.to_owned(),
         listen: "127.0.0.1:0".parse().expect("an address"),
@@ -108,7 +108,8 @@ fn config(data_dir: &Path) -> PlatformConfig {
         account: AccountId::DEFAULT,
         host_names: Vec::new(),
     };
-    PlatformConfig { server, host: HostSettings::default(), at_end: AtEnd::StopAll }
+    let host = HostSettings::combine(HostFlags::default(), &File::default())?;
+    Ok(PlatformConfig { server, host, at_end: AtEnd::StopAll })
 }
 
 /// A directory of the demo's own, removed at its end.
