@@ -111,6 +111,43 @@ def test_a_service_that_cannot_start_backs_off_and_says_why(platform):
     ecs.delete_service(service="broken", force=True)
 
 
+def test_a_bad_deployment_goes_back_and_is_remembered(platform):
+    ecs = platform.client("ecs")
+    threshold = {"type": "COUNT", "value": 1}
+    breaker = {"enable": True, "rollback": True, "thresholdConfiguration": threshold}
+    create(ecs, count=1, deploymentConfiguration={"deploymentCircuitBreaker": breaker})
+    # Tasks without a health check have to run for forty seconds first.
+    eventually(lambda: service(ecs)["deployments"][0]["rolloutState"] == "COMPLETED", 90)
+    running = tasks(ecs)[0]["taskArn"]
+
+    def attempts():
+        arns = [d["serviceDeploymentArn"] for d in ecs.list_service_deployments(service="web")["serviceDeployments"]]
+        return ecs.describe_service_deployments(serviceDeploymentArns=arns)["serviceDeployments"]
+
+    (first,) = attempts()
+    assert (first["status"], first["targetServiceRevision"]["runningTaskCount"]) == ("SUCCESSFUL", 1)
+    web = {**WEB, "containerDefinitions": [{**WEB["containerDefinitions"][0], "image": "127.0.0.1:9/nowhere:1"}]}
+    broken = ecs.register_task_definition(**web)["taskDefinition"]["taskDefinitionArn"]
+    ecs.update_service(service="web", taskDefinition=broken)
+    eventually(lambda: attempts()[0]["status"] == "ROLLBACK_SUCCESSFUL")
+    bad = attempts()[0]
+    assert bad["rollback"]["serviceRevisionArn"] == first["targetServiceRevision"]["arn"]
+    assert (bad["deploymentCircuitBreaker"]["status"], bad["deploymentCircuitBreaker"]["threshold"]) == ("TRIGGERED", 1)
+    (revision,) = ecs.describe_service_revisions(
+        serviceRevisionArns=[bad["targetServiceRevision"]["arn"]])["serviceRevisions"]
+    assert revision["taskDefinition"] == broken
+    assert [task["taskArn"] for task in tasks(ecs) if task["desiredStatus"] == "RUNNING"] == [running]
+    refused("ConflictException", "cannot be stopped while it is ROLLBACK_SUCCESSFUL", ecs.stop_service_deployment,
+            serviceDeploymentArn=bad["serviceDeploymentArn"])
+
+    # The user turns one back that waits for capacity.
+    ecs.update_service(service="web", forceNewDeployment=True, desiredCount=1)
+    going = attempts()[0]["serviceDeploymentArn"]
+    ecs.stop_service_deployment(serviceDeploymentArn=going, stopType="ROLLBACK")
+    eventually(lambda: attempts()[0]["status"] == "ROLLBACK_SUCCESSFUL")
+    assert [attempt["status"] for attempt in attempts()] == ["ROLLBACK_SUCCESSFUL"] * 2 + ["SUCCESSFUL"]
+
+
 def test_services_outlive_a_restart(platform):
     ecs = platform.client("ecs")
     create(ecs, count=2)

@@ -2,7 +2,7 @@
 
 use crate::ids::{
     AccountId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, Region, Scope,
-    ServiceName, TaskDefinitionId, TaskId,
+    ServiceDeploymentId, ServiceName, ServiceRevisionId, TaskDefinitionId, TaskId,
 };
 use std::fmt;
 use std::str::FromStr;
@@ -65,6 +65,8 @@ pub enum EcsResource {
     ContainerInstance(ClusterName, ContainerInstanceId),
     TaskDefinition(TaskDefinitionId),
     CapacityProvider(CapacityProviderName),
+    ServiceDeployment(ClusterName, ServiceName, ServiceDeploymentId),
+    ServiceRevision(ClusterName, ServiceName, ServiceRevisionId),
 }
 
 impl fmt::Display for EcsResource {
@@ -78,6 +80,12 @@ impl fmt::Display for EcsResource {
             EcsResource::ContainerInstance(cluster, id) => write!(f, "container-instance/{cluster}/{id}"),
             EcsResource::TaskDefinition(id) => write!(f, "task-definition/{id}"),
             EcsResource::CapacityProvider(name) => write!(f, "capacity-provider/{name}"),
+            EcsResource::ServiceDeployment(cluster, service, id) => {
+                write!(f, "service-deployment/{cluster}/{service}/{id}")
+            }
+            EcsResource::ServiceRevision(cluster, service, id) => {
+                write!(f, "service-revision/{cluster}/{service}/{id}")
+            }
         }
     }
 }
@@ -104,6 +112,16 @@ impl FromStr for EcsResource {
                 }
                 ("task-definition", [id]) => EcsResource::TaskDefinition(id.parse().ok()?),
                 ("capacity-provider", [name]) => EcsResource::CapacityProvider(name.parse().ok()?),
+                ("service-deployment", [cluster, service, id]) => EcsResource::ServiceDeployment(
+                    cluster.parse().ok()?,
+                    service.parse().ok()?,
+                    id.parse().ok()?,
+                ),
+                ("service-revision", [cluster, service, id]) => EcsResource::ServiceRevision(
+                    cluster.parse().ok()?,
+                    service.parse().ok()?,
+                    id.parse().ok()?,
+                ),
                 _ => return None,
             })
         }
@@ -161,6 +179,8 @@ mod tests {
             "arn:aws:ecs:eu-north-1:111122223333:task/workshop/0123456789abcdef0123456789abcdef",
             "arn:aws:ecs:eu-north-1:111122223333:container-instance/workshop/0123456789abcdef0123456789abcdef",
             "arn:aws:ecs:eu-north-1:111122223333:task-definition/web:7",
+            "arn:aws:ecs:eu-north-1:111122223333:service-deployment/workshop/web/8kP2-dLq_0ZrT4wXy6BnV",
+            "arn:aws:ecs:eu-north-1:111122223333:service-revision/workshop/web/4980306466373577095",
         ] {
             assert_eq!(text.parse::<EcsArn>().unwrap().to_string(), text);
         }

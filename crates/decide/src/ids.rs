@@ -38,7 +38,9 @@ macro_rules! serde_as_text {
 }
 
 mod network;
+mod service;
 pub use network::*;
+pub use service::*;
 
 /// An AWS account: 12 decimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -320,49 +322,6 @@ random_ids! {
     RequestId: uuid, "a request id (a UUID)";
 }
 
-/// A deployment of a service. AWS shows it as `ecs-svc/` and up to 19 digits; the tasks that it starts carry that
-/// text in `startedBy`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DeploymentId(u64);
-
-impl DeploymentId {
-    /// Always 19 digits, as on AWS.
-    pub fn random(random: &mut dyn Random) -> DeploymentId {
-        const LOW: u64 = 1_000_000_000_000_000_000;
-        const HIGH: u64 = 9_223_372_036_854_775_807;
-        DeploymentId(LOW + random.next_u64() % (HIGH - LOW))
-    }
-
-    /// The digits alone, without the prefix.
-    pub fn number(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for DeploymentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ecs-svc/{}", self.0)
-    }
-}
-
-impl fmt::Debug for DeploymentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for DeploymentId {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let digits = text.strip_prefix("ecs-svc/").filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
-        digits
-            .and_then(|d| d.parse().ok())
-            .map(DeploymentId)
-            .ok_or_else(|| invalid(text, "a deployment id (ecs-svc/ and digits)"))
-    }
-}
-
 /// A session of ECS Exec: `ecs-execute-command-` and 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExecSessionId([u8; 16]);
@@ -400,7 +359,7 @@ impl FromStr for ExecSessionId {
     }
 }
 
-serde_as_text!(AccountId TaskDefinitionId DeploymentId ExecSessionId);
+serde_as_text!(AccountId TaskDefinitionId ExecSessionId);
 
 #[cfg(test)]
 mod tests {
@@ -419,6 +378,8 @@ mod tests {
         round_trip(ContainerInstanceId::random(random));
         round_trip(ContainerId::random(random));
         round_trip(DeploymentId::random(random));
+        round_trip(ServiceRevisionId::random(random));
+        round_trip(ServiceDeploymentId::random(random));
         round_trip(EniId::random(random));
         round_trip(ExecSessionId::random(random));
         round_trip(AccountId::DEFAULT);
@@ -444,6 +405,8 @@ mod tests {
         assert!("web:0".parse::<TaskDefinitionId>().is_err());
         assert!("web".parse::<TaskDefinitionId>().is_err());
         assert!("ecs-svc/".parse::<DeploymentId>().is_err());
+        assert!("+7".parse::<ServiceRevisionId>().is_err());
+        assert!("deployment/of/21/char".parse::<ServiceDeploymentId>().is_err());
         assert!("ecs-execute-command-5e".parse::<ExecSessionId>().is_err());
         assert!("5E".repeat(16).parse::<TaskId>().is_err());
         assert!("x".repeat(1 << 20).parse::<TaskId>().unwrap_err().to_string().len() < 400);

@@ -1,4 +1,4 @@
-//! How a service treats tasks that keep failing to start: patience that grows, and the circuit breaker's limit.
+//! How a service treats tasks that keep failing to start: patience that grows.
 
 use std::time::Duration;
 
@@ -18,11 +18,6 @@ pub fn delay(failures: u32) -> Option<Duration> {
     Some(Duration::from_secs(minutes * 60))
 }
 
-/// Failed tasks at which the circuit breaker fails a deployment: half of the desired count, from 3 to 200.
-pub fn circuit_breaker_threshold(desired: u32) -> u32 {
-    desired.div_ceil(2).clamp(3, 200)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,11 +30,5 @@ mod tests {
         assert_eq!(told[..3], [None, None, None]);
         assert_eq!(told[3..], grown);
         assert_eq!(minutes(u32::MAX), Some(27));
-    }
-
-    #[test]
-    fn the_circuit_breaker_takes_half_within_bounds() {
-        let told = [0, 1, 6, 7, 25, 400, 1_000].map(circuit_breaker_threshold);
-        assert_eq!(told, [3, 3, 3, 4, 13, 200, 200]);
     }
 }

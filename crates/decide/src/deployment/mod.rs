@@ -1,5 +1,7 @@
 //! How a service gets from the tasks it has to the tasks it should have.
 
 pub mod back_off;
+pub mod breaker;
 pub mod events;
 pub mod rolling;
+pub mod status;

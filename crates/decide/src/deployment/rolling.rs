@@ -1,6 +1,8 @@
 //! Rolling deployments: how many tasks to start and to stop next, within the service's two percentages. A service
 //! without old tasks is the same case: it grows, shrinks and heals by these rules.
 
+use serde::{Deserialize, Serialize};
+
 /// The tasks of one side, by how far they are. Those already asked to stop are not among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tasks {
@@ -29,8 +31,13 @@ pub struct Situation {
     pub maximum_percent: u32,
     /// Tasks of the deployment that shall remain.
     pub target: Tasks,
-    /// Tasks of all others.
+    /// Tasks of all others, but for `renewed`.
     pub old: Tasks,
+    /// Tasks that are starting in place of failed ones of the last deployment that arrived.
+    pub renewed: u32,
+    /// Whether there is a deployment that arrived and is not the target: what it runs is known to work, so its tasks are
+    /// replaced as long as the target has none to serve instead.
+    pub renewable: bool,
     /// Tasks of either that were asked to stop and have not ended: they hold ports and capacity still.
     pub stopping: u32,
 }
@@ -40,10 +47,23 @@ pub struct Situation {
 pub struct Plan {
     /// Tasks of the target to launch.
     pub start: u32,
+    /// Tasks of the last deployment that arrived to launch.
+    pub renew: u32,
     /// Tasks of the target to stop.
     pub stop_target: Tasks,
     /// Tasks of the others to stop.
     pub stop_old: Tasks,
+    pub stop_renewed: u32,
+}
+
+/// When a deployment counts as successful before all of its tasks are there: ECS's early success criteria.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EarlySuccess {
+    /// Of the desired count, healthy tasks of the target.
+    pub healthy_percent: u32,
+    /// The old tasks must be gone by then; else they are cleaned up afterwards.
+    pub blocking: bool,
 }
 
 impl Plan {
@@ -64,43 +84,65 @@ impl Situation {
     }
 
     fn total(&self) -> u32 {
-        self.target.total().saturating_add(self.old.total()).saturating_add(self.stopping)
+        let running = self.target.total().saturating_add(self.old.total()).saturating_add(self.renewed);
+        running.saturating_add(self.stopping)
     }
 
     pub fn plan(&self) -> Plan {
         let Situation { desired, target, old, .. } = *self;
         let missing = desired.saturating_sub(target.useful());
-        let start = missing.min(self.upper().saturating_sub(self.total()));
+        let room = self.upper().saturating_sub(self.total());
+        let start = missing.min(room);
+        // Tasks that are starting may never serve: they do not count.
+        let serving = target.healthy.saturating_add(old.healthy);
+        let lacking = if self.renewable { self.lower().saturating_sub(serving) } else { 0 };
+        let renew = lacking.saturating_sub(self.renewed).min(room - start);
+        let stop_renewed = self.renewed.saturating_sub(lacking);
 
         let mut stop_target = Tasks::default();
         let mut surplus = target.useful().saturating_sub(desired);
         stop_target.starting = surplus.min(target.starting);
         surplus -= stop_target.starting;
         // What serves nobody goes first; healthy ones only as long as enough remain.
-        let mut spare = target.healthy.saturating_add(old.healthy).saturating_sub(self.lower());
+        let mut spare = serving.saturating_sub(self.lower());
         stop_target.healthy = surplus.min(target.healthy).min(spare);
         spare -= stop_target.healthy;
         let stop_old =
             Tasks { starting: old.starting, unhealthy: old.unhealthy, healthy: old.healthy.min(spare) };
         // Unhealthy tasks of the target stay until their replacements are there, unless nothing else makes room.
-        let waits = target.starting > 0 || self.stopping > 0 || stop_old.total() > 0;
+        let stops = stop_old.total() > 0 || stop_renewed > 0;
+        let waits = target.starting > 0 || self.renewed > 0 || self.stopping > 0 || stops;
         stop_target.unhealthy = match missing {
             0 if target.healthy >= desired => target.unhealthy,
             1.. if start == 0 && !waits => target.unhealthy.min(1),
             _ => 0,
         };
-        Plan { start, stop_target, stop_old }
+        Plan { start, renew, stop_target, stop_old, stop_renewed }
     }
 
     /// Exactly the desired count, all healthy, nothing else there.
     pub fn is_steady(&self) -> bool {
         let there = Tasks { healthy: self.desired, ..Tasks::default() };
-        self.target == there && self.old.total() == 0 && self.stopping == 0
+        self.target == there && self.is_alone()
+    }
+
+    /// Nothing of other deployments is there, nor on its way out.
+    fn is_alone(&self) -> bool {
+        self.old.total() == 0 && self.renewed == 0 && self.stopping == 0
+    }
+
+    /// The target has what it takes to be called successful: all of it, or what the criteria ask.
+    pub fn has_succeeded(&self, early: Option<EarlySuccess>) -> bool {
+        let enough = |early: EarlySuccess| {
+            let wanted = percent(self.desired, early.healthy_percent, 99).max(1).min(self.desired);
+            self.target.healthy >= wanted && (!early.blocking || self.is_alone())
+        };
+        self.is_steady() || early.is_some_and(enough)
     }
 
     /// Tasks remain to be replaced, nothing is under way, and the percentages allow no step.
     pub fn is_blocked(&self) -> bool {
-        let under_way = self.target.starting > 0 || self.stopping > 0;
+        let under_way = self.target.starting > 0 || self.renewed > 0 || self.stopping > 0;
         self.old.total() > 0 && !under_way && self.plan().is_nothing()
     }
 }
@@ -160,6 +202,31 @@ mod tests {
         assert_eq!(shrink.plan().stop_target, Tasks { starting: 1, healthy: 1, unhealthy: 0 });
     }
 
+    #[test]
+    fn a_task_that_works_is_replaced_by_its_like_while_the_new_ones_do_not_serve() {
+        let target = Tasks { starting: 4, ..Tasks::default() };
+        let old = Tasks { healthy: 3, ..Tasks::default() };
+        let lost_one = Situation { target, old, renewable: true, ..situation(4, 100, 200) };
+        assert_eq!(lost_one.plan(), Plan { renew: 1, ..Plan::default() });
+        assert!(Situation { renewable: false, ..lost_one }.plan().is_nothing());
+        assert!(Situation { renewed: 1, ..lost_one }.plan().is_nothing());
+        let target = Tasks { starting: 3, healthy: 1, unhealthy: 0 };
+        let served = Situation { target, renewed: 1, ..lost_one };
+        assert_eq!(served.plan(), Plan { stop_renewed: 1, ..Plan::default() });
+    }
+
+    #[test]
+    fn a_deployment_may_succeed_before_it_is_complete() {
+        let early = EarlySuccess { healthy_percent: 50, blocking: false };
+        let old = Tasks { healthy: 3, ..Tasks::default() };
+        let target = Tasks { starting: 2, healthy: 1, unhealthy: 0 };
+        let mut now = Situation { target, old, ..situation(3, 50, 200) };
+        assert!(!now.has_succeeded(Some(early)), "half of three is two");
+        now.target = Tasks { starting: 1, healthy: 2, unhealthy: 0 };
+        assert!(now.has_succeeded(Some(early)) && !now.has_succeeded(None));
+        assert!(!now.has_succeeded(Some(EarlySuccess { blocking: true, ..early })));
+    }
+
     fn tasks() -> impl Strategy<Value = Tasks> {
         (0u32..12, 0u32..12, 0u32..12).prop_map(|(starting, healthy, unhealthy)| Tasks {
             starting,
@@ -180,27 +247,39 @@ mod tests {
         #[test]
         fn bounds_hold_from_anywhere_and_the_end_is_reached(
             desired in 0u32..12, minimum in 0u32..=100, maximum in 100u32..=300,
-            target in tasks(), old in tasks(), stopping in 0u32..5,
+            target in tasks(), old in tasks(), stopping in 0u32..5, renewed in 0u32..5, renewable: bool,
+            deaths in prop::collection::vec(0usize..60, 0..6),
         ) {
             let mut now = Situation {
                 desired, minimum_healthy_percent: minimum, maximum_percent: maximum, target, old, stopping,
+                renewed, renewable,
             };
             // Each round ends at least one thing that was under way, of at most 77 tasks and their replacements.
-            for _ in 0..200 {
+            for round in 0..200 {
                 let plan = now.plan();
                 let (before, healthy) = (now.total(), now.target.healthy + now.old.healthy);
                 let lost = plan.stop_target.healthy + plan.stop_old.healthy;
                 prop_assert!(lost == 0 || healthy - lost >= now.lower());
-                prop_assert!(plan.start == 0 || before + plan.start <= now.upper());
+                let started = plan.start + plan.renew;
+                prop_assert!(started == 0 || before + started <= now.upper());
+                prop_assert!(plan.renew == 0 || plan.stop_renewed == 0);
                 for (side, stop) in [(&mut now.target, plan.stop_target), (&mut now.old, plan.stop_old)] {
                     side.starting -= stop.starting;
                     side.healthy -= stop.healthy;
                     side.unhealthy -= stop.unhealthy;
                     now.stopping += stop.total();
                 }
+                now.renewed = now.renewed + plan.renew - plan.stop_renewed;
+                now.stopping += plan.stop_renewed;
                 now.target.starting += plan.start;
-                // The world moves: one task becomes healthy, else one ends.
-                if now.target.starting > 0 {
+                // The world moves: at times an old task dies; one task becomes healthy, else one ends.
+                if deaths.contains(&round) {
+                    now.old.healthy = now.old.healthy.saturating_sub(1);
+                }
+                if now.renewed > 0 {
+                    now.renewed -= 1;
+                    now.old.healthy += 1;
+                } else if now.target.starting > 0 {
                     now.target.starting -= 1;
                     now.target.healthy += 1;
                 } else {

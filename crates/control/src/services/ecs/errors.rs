@@ -25,6 +25,8 @@ pub enum EcsError {
     ServiceNotFound,
     #[error("Service was not ACTIVE.")]
     ServiceNotActive,
+    #[error("The service deployment was not found.")]
+    ServiceDeploymentNotFound,
     #[error("{0}")]
     ResourceNotFound(String),
     #[error("{0}")]
@@ -73,6 +75,7 @@ impl EcsError {
             EcsError::ClusterContainsTasks => "ClusterContainsTasksException",
             EcsError::ServiceNotFound => "ServiceNotFoundException",
             EcsError::ServiceNotActive => "ServiceNotActiveException",
+            EcsError::ServiceDeploymentNotFound => "ServiceDeploymentNotFoundException",
             EcsError::ResourceNotFound(_) => "ResourceNotFoundException",
             EcsError::TargetNotFound(_) => "TargetNotFoundException",
             EcsError::TargetNotConnected => "TargetNotConnectedException",

@@ -8,6 +8,7 @@ mod bridge;
 pub mod check;
 pub mod compute;
 mod convert;
+pub mod deployments;
 pub mod errors;
 pub mod launch;
 pub mod links;
@@ -61,6 +62,10 @@ pub static SERVICE: Service = Service {
         write DeleteService => authorize::services::delete_service, ops::service::delete_service;
         read DescribeServices => authorize::services::describe_services, ops::service::describe_services;
         read ListServices => authorize::services::list_services, ops::service::list_services;
+        read DescribeServiceDeployments => authorize::services::describe_service_deployments, ops::service_deployment::describe_service_deployments;
+        read DescribeServiceRevisions => authorize::services::describe_service_revisions, ops::service_deployment::describe_service_revisions;
+        read ListServiceDeployments => authorize::services::list_service_deployments, ops::service_deployment::list_service_deployments;
+        write StopServiceDeployment => authorize::services::stop_service_deployment, ops::service_deployment::stop_service_deployment;
         write ExecuteCommand => authorize::tasks::execute_command, ops::execute_command::execute_command;
         write SubmitTaskStateChange => authorize::tasks::submit_task_state_change, ops::submit::submit_task_state_change;
         write SubmitContainerStateChange => authorize::tasks::submit_container_state_change, ops::submit::submit_container_state_change;
@@ -98,8 +103,6 @@ pub static SERVICE: Service = Service {
         "DescribeGateway",
         "DescribeGatewayResources",
         "DescribeGatewayRoute",
-        "DescribeServiceDeployments",
-        "DescribeServiceRevisions",
         "DescribeTaskSets",
         "DisassociateGatewayFromCluster",
         "ListDaemonDeployments",
@@ -108,10 +111,8 @@ pub static SERVICE: Service = Service {
         "ListGatewayClusterAssociations",
         "ListGatewayRoutes",
         "ListGateways",
-        "ListServiceDeployments",
         "ListServicesByNamespace",
         "RegisterDaemonTaskDefinition",
-        "StopServiceDeployment",
         "UpdateCapacityProvider",
         "UpdateDaemon",
         "UpdateExpressGatewayService",

@@ -3,6 +3,7 @@
 mod cluster;
 mod container_instance;
 mod service;
+mod service_deployment;
 mod tag;
 mod task;
 mod task_definition;

@@ -3,5 +3,6 @@
 pub mod cluster;
 pub mod container_instance;
 pub mod service;
+pub mod service_deployment;
 pub mod task;
 pub mod task_definition;

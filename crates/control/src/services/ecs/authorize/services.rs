@@ -30,3 +30,20 @@ pub fn describe_services(request: &ecs::DescribeServicesRequest, scope: &Scope) 
 pub fn list_services(request: &ecs::ListServicesRequest, scope: &Scope) -> Demand {
     Demand::on("ecs:ListServices", cluster_arn(scope, request.cluster.as_deref()))
 }
+
+pub fn describe_service_deployments(request: &ecs::DescribeServiceDeploymentsRequest, _: &Scope) -> Demand {
+    Demand { action: "ecs:DescribeServiceDeployments", resources: request.service_deployment_arns.clone() }
+}
+
+pub fn describe_service_revisions(request: &ecs::DescribeServiceRevisionsRequest, _: &Scope) -> Demand {
+    Demand { action: "ecs:DescribeServiceRevisions", resources: request.service_revision_arns.clone() }
+}
+
+pub fn list_service_deployments(request: &ecs::ListServiceDeploymentsRequest, scope: &Scope) -> Demand {
+    let service = service_arn(scope, request.cluster.as_deref(), &request.service);
+    Demand::on("ecs:ListServiceDeployments", service)
+}
+
+pub fn stop_service_deployment(request: &ecs::StopServiceDeploymentRequest, _: &Scope) -> Demand {
+    Demand::on("ecs:StopServiceDeployment", request.service_deployment_arn.clone())
+}

@@ -9,6 +9,7 @@ pub mod execute_command;
 pub mod idempotency;
 pub mod protection;
 pub mod service;
+pub mod service_deployment;
 pub mod submit;
 pub mod tag;
 pub mod task;

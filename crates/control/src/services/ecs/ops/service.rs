@@ -6,16 +6,17 @@ use crate::services::ecs::convert::{self, shortened};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::state::{
-    CircuitBreaker, Cluster, Compute, Deployment, LaunchType, NetworkConfiguration, PropagateTags,
-    RolloutState, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
+    Cluster, Compute, DeploymentConfiguration, LaunchType, NetworkConfiguration, PropagateTags, Service,
+    ServiceKey, ServiceStatus, TaskDefinitionRecord,
 };
 use crate::services::ecs::views::service::service as show;
-use crate::services::ecs::{check, compute, tags};
+use crate::services::ecs::{check, compute, deployments, tags};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
-use gantry_decide::deployment::events;
-use gantry_decide::ids::{ClusterName, DeploymentId, ServiceName};
+use gantry_decide::deployment::breaker::{CircuitBreaker, Threshold};
+use gantry_decide::deployment::rolling::EarlySuccess;
+use gantry_decide::ids::{ClusterName, ServiceDeploymentId, ServiceName};
 use gantry_decide::task::Compatibility;
 use gantry_store::Record;
 
@@ -25,9 +26,8 @@ const DESCRIBE_MAX: usize = 10;
 const LIST_MAX: i32 = 100;
 /// Tasks of one service: ECS's quota.
 const DESIRED_MAX: i32 = 5000;
-/// ECS's bounds for the two percentages; larger maxima are accepted there too.
-const MINIMUM_HEALTHY_DEFAULT: u32 = 100;
-const MAXIMUM_DEFAULT: u32 = 200;
+/// Larger maxima than 200 are accepted by ECS too.
+const MAXIMUM_PERCENT_MAX: i32 = 10_000;
 
 pub fn create_service(
     tx: &mut Tx<'_>,
@@ -100,9 +100,8 @@ pub fn create_service(
         status: ServiceStatus::Active,
         desired_count,
         deployments: Vec::new(),
-        minimum_healthy_percent: MINIMUM_HEALTHY_DEFAULT,
-        maximum_percent: MAXIMUM_DEFAULT,
-        circuit_breaker: CircuitBreaker::default(),
+        attempt: ServiceDeploymentId::MIN,
+        configuration: DeploymentConfiguration::default(),
         placement_constraints,
         placement_strategy,
         health_check_grace_period_seconds: 0,
@@ -119,9 +118,8 @@ pub fn create_service(
         inactive_since: None,
         steady_at: None,
     };
-    configure(&mut service, request.deployment_configuration.as_ref())?;
-    let deployment = deployment(tx, &wanted, network);
-    service.deployments.push(deployment);
+    configure(&mut service.configuration, request.deployment_configuration.as_ref())?;
+    deployments::begin(tx, &mut service, wanted.with(network));
     tx.state.ecs.put_service(service.clone());
     if let Some(token) = token {
         let arn = service.arn(tx.scope).to_string();
@@ -153,23 +151,14 @@ impl Wanted<'_> {
         }
         compute::platform_version(launch_type, self.platform).map(drop)
     }
-}
 
-fn deployment(tx: &mut Tx<'_>, wanted: &Wanted<'_>, network: Option<NetworkConfiguration>) -> Deployment {
-    let id = DeploymentId::random(tx.random);
-    Deployment {
-        id,
-        task_definition: wanted.record.id.clone(),
-        created_at: tx.now,
-        updated_at: tx.now,
-        compute: wanted.compute.clone(),
-        platform_version: wanted.platform.filter(|text| !text.is_empty()).map(str::to_owned),
-        network,
-        rollout_state: RolloutState::InProgress,
-        rollout_state_reason: events::in_progress_reason(id),
-        failed_tasks: 0,
-        failed_at: None,
-        launch_not_before: None,
+    fn with(&self, network: Option<NetworkConfiguration>) -> deployments::Wanted {
+        deployments::Wanted {
+            task_definition: self.record.id.clone(),
+            compute: self.compute.clone(),
+            platform_version: self.platform.filter(|text| !text.is_empty()).map(str::to_owned),
+            network,
+        }
     }
 }
 
@@ -234,7 +223,10 @@ fn controller_is_another(controller: Option<&ecs::DeploymentController>) -> bool
 }
 
 /// Takes over a request's deployment configuration; what it leaves out stays.
-fn configure(service: &mut Service, given: Option<&ecs::DeploymentConfiguration>) -> Result<(), EcsError> {
+fn configure(
+    configuration: &mut DeploymentConfiguration,
+    given: Option<&ecs::DeploymentConfiguration>,
+) -> Result<(), EcsError> {
     let Some(given) = given else { return Ok(()) };
     refuse([
         (
@@ -243,23 +235,64 @@ fn configure(service: &mut Service, given: Option<&ecs::DeploymentConfiguration>
         ),
         (given.alarms.as_ref().is_some_and(|alarms| alarms.enable), "deployment alarms"),
         (given.lifecycle_hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()), "lifecycle hooks"),
-        (given.early_success_criteria.as_ref().is_some_and(|early| early.enable), "earlySuccessCriteria"),
     ])?;
-    let percent = |number: i32, name: &str, range: std::ops::RangeInclusive<i32>| {
-        u32::try_from(number).ok().filter(|_| range.contains(&number)).ok_or_else(|| {
-            EcsError::invalid(format!("{name} must be between {} and {}.", range.start(), range.end()))
-        })
-    };
     if let Some(number) = given.minimum_healthy_percent {
-        service.minimum_healthy_percent = percent(number, "minimumHealthyPercent", 0..=100)?;
+        configuration.minimum_healthy_percent = within(number, "minimumHealthyPercent", 0..=100)?;
     }
     if let Some(number) = given.maximum_percent {
-        service.maximum_percent = percent(number, "maximumPercent", 100..=10_000)?;
+        configuration.maximum_percent = within(number, "maximumPercent", 100..=MAXIMUM_PERCENT_MAX)?;
     }
     if let Some(breaker) = &given.deployment_circuit_breaker {
-        service.circuit_breaker = CircuitBreaker { enable: breaker.enable, rollback: breaker.rollback };
+        configuration.circuit_breaker = circuit_breaker(breaker)?;
+    }
+    if let Some(early) = &given.early_success_criteria {
+        configuration.early_success = early_success(early, configuration.minimum_healthy_percent)?;
     }
     Ok(())
+}
+
+fn within(number: i32, name: &str, range: std::ops::RangeInclusive<i32>) -> Result<u32, EcsError> {
+    u32::try_from(number).ok().filter(|_| range.contains(&number)).ok_or_else(|| {
+        EcsError::invalid(format!("{name} must be between {} and {}.", range.start(), range.end()))
+    })
+}
+
+fn circuit_breaker(given: &ecs::DeploymentCircuitBreaker) -> Result<CircuitBreaker, EcsError> {
+    let threshold = match &given.threshold_configuration {
+        None => Threshold::default(),
+        Some(threshold) => {
+            let percent = || within(threshold.value, "A threshold in percent", 1..=100);
+            match threshold.type_ {
+                ecs::ThresholdType::BoundedPercent => Threshold::BoundedPercent(percent()?),
+                ecs::ThresholdType::UnboundedPercent => Threshold::UnboundedPercent(percent()?),
+                ecs::ThresholdType::Count => {
+                    Threshold::Count(within(threshold.value, "A threshold in tasks", 1..=i32::MAX)?)
+                }
+            }
+        }
+    };
+    Ok(CircuitBreaker {
+        enable: given.enable,
+        rollback: given.rollback,
+        threshold,
+        reset_on_healthy_task: given.reset_on_healthy_task.unwrap_or(true),
+    })
+}
+
+fn early_success(
+    given: &ecs::DeploymentEarlySuccessCriteria,
+    minimum_healthy_percent: u32,
+) -> Result<Option<EarlySuccess>, EcsError> {
+    if !given.enable {
+        return Ok(None);
+    }
+    let least = i32::try_from(minimum_healthy_percent).unwrap_or(100);
+    let healthy_percent = match given.healthy_percent {
+        Some(percent) => within(percent, "healthyPercent", least..=100)?,
+        None => 100,
+    };
+    let deferred = given.source_service_revision_cleanup == Some(ecs::ServiceRevisionCleanup::Deferred);
+    Ok(Some(EarlySuccess { healthy_percent, blocking: !deferred }))
 }
 
 pub fn update_service(
@@ -291,7 +324,7 @@ pub fn update_service(
     if let Some(count) = request.desired_count {
         service.desired_count = desired_count(count)?;
     }
-    configure(&mut service, request.deployment_configuration.as_ref())?;
+    configure(&mut service.configuration, request.deployment_configuration.as_ref())?;
     if let Some(managed) = request.enable_ecs_managed_tags {
         service.enable_ecs_managed_tags = managed;
     }
@@ -359,8 +392,7 @@ fn redeploy(
         }
         return Ok(());
     }
-    let next = deployment(tx, &wanted, network);
-    service.deployments.insert(0, next);
+    deployments::begin(tx, service, wanted.with(network));
     Ok(())
 }
 

@@ -49,7 +49,10 @@ fn tags_of(view: View<'_>, resource: &EcsResource) -> Result<Tags, EcsError> {
             )),
             None => Err(missing("task definition")),
         },
-        EcsResource::Container(..) | EcsResource::CapacityProvider(_) => {
+        EcsResource::Container(..)
+        | EcsResource::CapacityProvider(_)
+        | EcsResource::ServiceDeployment(..)
+        | EcsResource::ServiceRevision(..) => {
             Err(EcsError::invalid("Tagging is not supported for this kind of resource."))
         }
     }
@@ -92,7 +95,11 @@ fn put(tx: &mut Tx<'_>, resource: EcsResource, tags: Tags) {
             }
         }
         // `tags_of` has refused these.
-        EcsResource::ServiceShort(_) | EcsResource::Container(..) | EcsResource::CapacityProvider(_) => {}
+        EcsResource::ServiceShort(_)
+        | EcsResource::Container(..)
+        | EcsResource::CapacityProvider(_)
+        | EcsResource::ServiceDeployment(..)
+        | EcsResource::ServiceRevision(..) => {}
     }
 }
 

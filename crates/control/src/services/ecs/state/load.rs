@@ -3,7 +3,7 @@
 
 use super::{
     AccountSetting, Cluster, ContainerInstance, ContainerInstanceKey, EcsState, ExecSession, FamilyRecord,
-    IdempotencyRecord, Service, Task, TaskDefinitionRecord, TaskKey,
+    IdempotencyRecord, Service, ServiceDeployment, ServiceRevision, Task, TaskDefinitionRecord, TaskKey,
 };
 use crate::services::ecs::placement;
 use gantry_store::{LoadError, Record, decode};
@@ -18,6 +18,8 @@ pub enum Row {
     AccountSetting(AccountSetting),
     Task(Box<Task>),
     Service(Box<Service>),
+    ServiceDeployment(Box<ServiceDeployment>),
+    ServiceRevision(Box<ServiceRevision>),
     ContainerInstance(Box<ContainerInstance>),
     Idempotency(IdempotencyRecord),
     ExecSession(ExecSession),
@@ -41,6 +43,10 @@ impl Row {
             Row::AccountSetting(decode(value)?)
         } else if is::<Service>(table) {
             Row::Service(Box::new(decode(value)?))
+        } else if is::<ServiceDeployment>(table) {
+            Row::ServiceDeployment(Box::new(decode(value)?))
+        } else if is::<ServiceRevision>(table) {
+            Row::ServiceRevision(Box::new(decode(value)?))
         } else if is::<ContainerInstance>(table) {
             Row::ContainerInstance(Box::new(decode(value)?))
         } else if is::<IdempotencyRecord>(table) {
@@ -71,6 +77,8 @@ impl EcsState {
                 self.tasks.adopt(*task);
             }
             Row::Service(record) => self.services.adopt(*record),
+            Row::ServiceDeployment(record) => self.service_deployments.adopt(*record),
+            Row::ServiceRevision(record) => self.service_revisions.adopt(*record),
             Row::ContainerInstance(record) => self.container_instances.adopt(*record),
             Row::Idempotency(record) => self.idempotency.adopt(record),
             Row::ExecSession(record) => self.exec_sessions.adopt(record),

@@ -8,6 +8,7 @@ mod exec_session;
 mod idempotency;
 mod load;
 mod service;
+mod service_deployment;
 mod task;
 mod task_definition;
 
@@ -19,11 +20,12 @@ pub use exec_session::*;
 pub use idempotency::*;
 pub use load::Row;
 pub use service::*;
+pub use service_deployment::*;
 pub use task::*;
 pub use task_definition::*;
 
 use crate::services::ecs::placement::{self, InstancePool};
-use gantry_decide::ids::{ClusterName, ExecSessionId, TaskDefinitionId};
+use gantry_decide::ids::{ClusterName, ExecSessionId, ServiceDeploymentId, TaskDefinitionId};
 use gantry_store::{Index, Record, Table, Write};
 use imbl::OrdMap;
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub struct EcsState {
     pub account_settings: Table<AccountSetting>,
     tasks: Table<Task>,
     services: Table<Service>,
+    service_deployments: Table<ServiceDeployment>,
+    service_revisions: Table<ServiceRevision>,
     container_instances: Table<ContainerInstance>,
     idempotency: Table<IdempotencyRecord>,
     pub exec_sessions: Table<ExecSession>,
@@ -144,8 +148,58 @@ impl EcsState {
         self.services.put(service);
     }
 
+    /// Forgets a service with all that it went through.
     pub fn remove_service(&mut self, key: &ServiceKey) {
+        let attempts: Vec<_> = self.deployments_of(key).map(Record::key).collect();
+        for attempt in &attempts {
+            self.remove_service_deployment(attempt);
+        }
         self.services.remove(key);
+    }
+
+    pub fn service_deployment(&self, key: &ServiceDeploymentKey) -> Option<&ServiceDeployment> {
+        self.service_deployments.get(key).map(AsRef::as_ref)
+    }
+
+    pub fn service_revision(&self, key: &ServiceRevisionKey) -> Option<&ServiceRevision> {
+        self.service_revisions.get(key).map(AsRef::as_ref)
+    }
+
+    /// What a service remembers of its deployments, in no order of time.
+    pub fn deployments_of(&self, service: &ServiceKey) -> impl Iterator<Item = &ServiceDeployment> {
+        let key = |id| ServiceDeploymentKey { service: service.clone(), id };
+        let all = key(ServiceDeploymentId::MIN)..=key(ServiceDeploymentId::MAX);
+        self.service_deployments.range(all).map(|(_, attempt)| attempt.as_ref())
+    }
+
+    pub fn put_service_deployment(&mut self, attempt: ServiceDeployment) {
+        self.service_deployments.put(attempt);
+    }
+
+    /// Records a new revision and the attempt to deploy it, and forgets the oldest beyond [`HISTORY_MAX`] and
+    /// [`HISTORY`].
+    pub fn begin_service_deployment(&mut self, revision: ServiceRevision, attempt: ServiceDeployment) {
+        let now = attempt.created_at;
+        let mut over: Vec<_> = self
+            .deployments_of(&attempt.service)
+            .filter_map(|known| known.finished_at.map(|at| (at, known.key())))
+            .collect();
+        over.sort();
+        let surplus = (over.len() + 1).saturating_sub(HISTORY_MAX);
+        for (index, (finished_at, key)) in over.iter().enumerate() {
+            if index < surplus || *finished_at + HISTORY <= now {
+                self.remove_service_deployment(key);
+            }
+        }
+        self.service_revisions.put(revision);
+        self.service_deployments.put(attempt);
+    }
+
+    fn remove_service_deployment(&mut self, key: &ServiceDeploymentKey) {
+        if let Some(attempt) = self.service_deployments.remove(key) {
+            let id = attempt.target;
+            self.service_revisions.remove(&ServiceRevisionKey { service: key.service.clone(), id });
+        }
     }
 
     pub fn container_instances(&self) -> &Table<ContainerInstance> {
@@ -196,6 +250,8 @@ impl EcsState {
         changes.extend(self.tasks.drain_changes().into_iter().map(Change::Task));
         changes.extend(self.exec_sessions.drain_changes().into_iter().map(Change::ExecSession));
         changes.extend(self.services.drain_changes().into_iter().map(Change::Service));
+        let attempts = self.service_deployments.drain_changes().into_iter();
+        changes.extend(attempts.map(|key| Change::Service(key.service)));
         changes.extend(self.container_instances.drain_changes().into_iter().map(Change::ContainerInstance));
         changes
     }
@@ -210,6 +266,8 @@ impl EcsState {
         self.tasks.drain_writes(prefix, out);
         self.exec_sessions.drain_writes(prefix, out);
         self.services.drain_writes(prefix, out);
+        self.service_deployments.drain_writes(prefix, out);
+        self.service_revisions.drain_writes(prefix, out);
         self.container_instances.drain_writes(prefix, out);
     }
 

@@ -2,10 +2,15 @@
 
 use super::{StrategyItem, Tags};
 use gantry_decide::arn::{EcsArn, EcsResource};
-use gantry_decide::ids::{ClusterName, DeploymentId, Scope, ServiceName, TaskDefinitionId};
+use gantry_decide::deployment::breaker::{CircuitBreaker, Failures};
+use gantry_decide::deployment::rolling::EarlySuccess;
+use gantry_decide::ids::{
+    ClusterName, DeploymentId, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId, TaskDefinitionId,
+};
 use gantry_decide::time::Timestamp;
-use gantry_store::Record;
+use gantry_store::{LoadError, Record};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::fmt;
 use std::time::Duration;
 
@@ -57,6 +62,10 @@ pub enum Compute {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     pub id: DeploymentId,
+    /// What it runs.
+    pub revision: ServiceRevisionId,
+    /// The record of how it came about.
+    pub attempt: ServiceDeploymentId,
     pub task_definition: TaskDefinitionId,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -65,20 +74,34 @@ pub struct Deployment {
     pub network: Option<NetworkConfiguration>,
     pub rollout_state: RolloutState,
     pub rollout_state_reason: String,
-    /// Consecutive tasks that stopped without ever being healthy.
-    pub failed_tasks: u32,
-    /// When the last of them was noted.
+    pub failures: Failures,
+    /// When the last failure was noted.
     #[serde(default)]
     pub failed_at: Option<Timestamp>,
     /// When the next task may be launched, after failures to run or to be placed.
     pub launch_not_before: Option<Timestamp>,
 }
 
-/// The circuit breaker, as configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CircuitBreaker {
-    pub enable: bool,
-    pub rollback: bool,
+/// How deployments of a service go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentConfiguration {
+    pub minimum_healthy_percent: u32,
+    pub maximum_percent: u32,
+    pub circuit_breaker: CircuitBreaker,
+    #[serde(default)]
+    pub early_success: Option<EarlySuccess>,
+}
+
+/// ECS's defaults.
+impl Default for DeploymentConfiguration {
+    fn default() -> DeploymentConfiguration {
+        DeploymentConfiguration {
+            minimum_healthy_percent: 100,
+            maximum_percent: 200,
+            circuit_breaker: CircuitBreaker::default(),
+            early_success: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,9 +125,9 @@ pub struct Service {
     pub desired_count: u32,
     /// The primary first, then those being replaced.
     pub deployments: Vec<Deployment>,
-    pub minimum_healthy_percent: u32,
-    pub maximum_percent: u32,
-    pub circuit_breaker: CircuitBreaker,
+    /// The newest attempt to deploy it, over or not.
+    pub attempt: ServiceDeploymentId,
+    pub configuration: DeploymentConfiguration,
     pub placement_constraints: Vec<PlacementConstraint>,
     pub placement_strategy: Vec<PlacementStrategy>,
     pub health_check_grace_period_seconds: u32,
@@ -155,7 +178,7 @@ impl Service {
 
 impl Record for Service {
     const KIND: &'static str = "ecs/service";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Key = ServiceKey;
 
     fn key(&self) -> ServiceKey {
@@ -164,5 +187,70 @@ impl Record for Service {
 
     fn path(key: &ServiceKey) -> String {
         format!("{}/{}", key.cluster, key.name)
+    }
+    fn upgrade(from: u32, mut value: Value) -> Result<Service, LoadError> {
+        if from != 1 {
+            return Err(LoadError::NoUpgrade { kind: Service::KIND, found: from, known: Service::VERSION });
+        }
+        revise(&mut value);
+        serde_json::from_value(value).map_err(|source| LoadError::Json { kind: Service::KIND, source })
+    }
+}
+
+/// Version 1 kept the deployment configuration flat, one count of failures, and no history: the ids of what it did not
+/// record follow from the deployments' own.
+fn revise(value: &mut Value) {
+    let number = |deployment: &Value| {
+        let id = deployment["id"].as_str().and_then(|id| id.strip_prefix("ecs-svc/"));
+        id.unwrap_or_default().to_owned()
+    };
+    let attempt = |number: &str| json!(format!("v1{number:0>19}"));
+    for deployment in value["deployments"].as_array_mut().into_iter().flatten() {
+        let number = number(deployment);
+        let failed = deployment["failed_tasks"].take();
+        deployment["attempt"] = attempt(&number);
+        deployment["revision"] = json!(number);
+        deployment["failures"] = json!({"consecutive": failed, "starts": failed, "total": failed});
+    }
+    value["attempt"] = attempt(&value["deployments"].get(0).map(number).unwrap_or_default());
+    value["configuration"] = json!({
+        "minimum_healthy_percent": value["minimum_healthy_percent"],
+        "maximum_percent": value["maximum_percent"],
+        "circuit_breaker": value["circuit_breaker"],
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use gantry_store::decode;
+
+    #[test]
+    fn a_service_of_version_one_is_read() {
+        let stored = json!({
+            "v": 1, "cluster": "default", "name": "web", "status": "ACTIVE", "desired_count": 2,
+            "deployments": [{
+                "id": "ecs-svc/4980306466373577095", "task_definition": "web:1", "created_at": 1, "updated_at": 1,
+                "compute": {"launchType": "EC2"}, "platform_version": null, "network": null,
+                "rollout_state": "IN_PROGRESS", "rollout_state_reason": "", "failed_tasks": 2, "failed_at": 1,
+                "launch_not_before": null,
+            }],
+            "minimum_healthy_percent": 50, "maximum_percent": 150,
+            "circuit_breaker": {"enable": true, "rollback": false},
+            "placement_constraints": [], "placement_strategy": [], "health_check_grace_period_seconds": 0,
+            "enable_ecs_managed_tags": false, "propagate_tags": "NONE", "enable_execute_command": false,
+            "availability_zone_rebalancing": true, "tags": {}, "created_at": 1, "created_by": "root",
+            "events": [], "client_token": null, "inactive_since": null,
+        });
+        let service: Service = decode(stored.to_string().as_bytes()).unwrap();
+        let deployment = &service.deployments[0];
+        assert_eq!(deployment.revision.to_string(), "4980306466373577095");
+        assert_eq!(
+            (deployment.attempt, deployment.attempt.to_string().as_str()),
+            (service.attempt, "v14980306466373577095")
+        );
+        assert_eq!(deployment.failures.starts, 2);
+        assert!(service.configuration.circuit_breaker.enable && service.configuration.maximum_percent == 150);
     }
 }

@@ -13,18 +13,18 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// More than a task has to run to count as healthy.
-const LONG: Duration = Duration::from_secs(41);
+pub const LONG: Duration = Duration::from_secs(41);
 
 /// What an agent does with a task.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
+pub enum Fate {
     Runs,
     FailsToStart,
     Exits,
 }
 
 impl World {
-    fn with_capacity(memory: u32) -> World {
+    pub fn with_capacity(memory: u32) -> World {
         let mut world = World::new();
         world.create("default");
         let mut request = super::world::registration("default");
@@ -48,7 +48,7 @@ impl World {
     }
 
     /// Controllers react to each other until nothing moves.
-    fn come_to_rest(&mut self) {
+    pub fn come_to_rest(&mut self) {
         for _ in 0..100 {
             if !(round::<Tasks>(self) | round::<Services>(self)) {
                 self.state.ecs.check_invariants();
@@ -58,18 +58,18 @@ impl World {
         panic!("the controllers do not come to rest");
     }
 
-    fn service(&mut self) -> Value {
+    pub fn service(&mut self) -> Value {
         let mut reply = self.read(service::describe_services, json!({"services": ["web"]})).unwrap();
         reply["services"][0].take()
     }
 
-    fn live(&self) -> Vec<Task> {
+    pub fn live(&self) -> Vec<Task> {
         let key = ServiceKey { cluster: ClusterName::default_cluster(), name: "web".parse().unwrap() };
         self.state.ecs.tasks_of(&key).cloned().collect()
     }
 
     /// The agent takes what is new and ends what is to stop.
-    fn agent_acts(&mut self, fate: impl Fn(&Task) -> Fate) {
+    pub fn agent_acts(&mut self, fate: impl Fn(&Task) -> Fate) {
         for before in self.live() {
             let arn = before.arn(&self.scope).to_string();
             let mut known = self.state.ecs.task(&TaskKey::from(&before)).unwrap().clone();
@@ -90,26 +90,26 @@ impl World {
         self.come_to_rest();
     }
 
-    fn create_service(&mut self, request: Value) {
+    pub fn create_service(&mut self, request: Value) {
         let mut all = json!({"serviceName": "web", "taskDefinition": "app", "desiredCount": 3});
         all.as_object_mut().unwrap().extend(request.as_object().unwrap().clone());
         self.write(service::create_service, all).unwrap();
         self.come_to_rest();
     }
 
-    fn messages(&mut self) -> Vec<String> {
+    pub fn messages(&mut self) -> Vec<String> {
         let service = self.service();
         let events = service["events"].as_array().unwrap().iter().rev();
         events.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         self.come_to_rest();
     }
 }
 
-fn runs(_: &Task) -> Fate {
+pub fn runs(_: &Task) -> Fate {
     Fate::Runs
 }
 

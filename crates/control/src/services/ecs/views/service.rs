@@ -1,19 +1,68 @@
 //! Services as the API shows them.
 
 use crate::services::ecs::state::{
-    Compute, Deployment, LaunchType, NetworkConfiguration, PlacementConstraint, PlacementStrategy,
-    PropagateTags, RolloutState, Service, ServiceEvent, ServiceStatus, StrategyItem, Task,
+    Compute, Deployment, DeploymentConfiguration, LaunchType, NetworkConfiguration, PlacementConstraint,
+    PlacementStrategy, PropagateTags, RolloutState, Service, ServiceEvent, ServiceRevisionKey, ServiceStatus,
+    StrategyItem, Task,
 };
-use crate::services::ecs::tags;
 use crate::services::ecs::views::task::millis;
+use crate::services::ecs::{deployments, tags};
 use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
+use gantry_decide::deployment::breaker::Threshold;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
 use gantry_store::Record;
 
-fn integer(number: u32) -> i32 {
+pub fn integer(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+pub fn configuration(configuration: &DeploymentConfiguration) -> ecs::DeploymentConfiguration {
+    let breaker = configuration.circuit_breaker;
+    let (type_, value) = match breaker.threshold {
+        Threshold::BoundedPercent(percent) => (ecs::ThresholdType::BoundedPercent, percent),
+        Threshold::UnboundedPercent(percent) => (ecs::ThresholdType::UnboundedPercent, percent),
+        Threshold::Count(count) => (ecs::ThresholdType::Count, count),
+    };
+    ecs::DeploymentConfiguration {
+        bake_time_in_minutes: Some(0),
+        deployment_circuit_breaker: Some(ecs::DeploymentCircuitBreaker {
+            enable: breaker.enable,
+            reset_on_healthy_task: Some(breaker.reset_on_healthy_task),
+            rollback: breaker.rollback,
+            threshold_configuration: Some(ecs::ThresholdConfiguration { type_, value: integer(value) }),
+        }),
+        early_success_criteria: configuration.early_success.map(|early| {
+            ecs::DeploymentEarlySuccessCriteria {
+                enable: true,
+                healthy_percent: Some(integer(early.healthy_percent)),
+                source_service_revision_cleanup: Some(match early.blocking {
+                    true => ecs::ServiceRevisionCleanup::Blocking,
+                    false => ecs::ServiceRevisionCleanup::Deferred,
+                }),
+            }
+        }),
+        maximum_percent: Some(integer(configuration.maximum_percent)),
+        minimum_healthy_percent: Some(integer(configuration.minimum_healthy_percent)),
+        strategy: Some(ecs::DeploymentStrategy::Rolling),
+        ..Default::default()
+    }
+}
+
+fn revision(
+    view: View<'_>,
+    service: &Service,
+    deployment: &Deployment,
+) -> ecs::ServiceCurrentRevisionSummary {
+    let tasks = deployments::tasks_of(view, service, deployment);
+    let key = ServiceRevisionKey { service: service.key(), id: tasks.revision };
+    ecs::ServiceCurrentRevisionSummary {
+        arn: Some(key.arn(view.scope).to_string()),
+        pending_task_count: Some(integer(tasks.pending)),
+        requested_task_count: Some(integer(tasks.requested)),
+        running_task_count: Some(integer(tasks.running)),
+    }
 }
 
 /// The whole service; `tags` only where they were asked for.
@@ -40,18 +89,12 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         cluster_arn: Some(scope.ecs(EcsResource::Cluster(service.cluster.clone())).to_string()),
         created_at: millis(Some(service.created_at)),
         created_by: Some(service.created_by.clone()),
-        deployment_configuration: Some(ecs::DeploymentConfiguration {
-            deployment_circuit_breaker: Some(ecs::DeploymentCircuitBreaker {
-                enable: service.circuit_breaker.enable,
-                rollback: service.circuit_breaker.rollback,
-                ..Default::default()
-            }),
-            maximum_percent: Some(integer(service.maximum_percent)),
-            minimum_healthy_percent: Some(integer(service.minimum_healthy_percent)),
-            strategy: Some(ecs::DeploymentStrategy::Rolling),
-            bake_time_in_minutes: Some(0),
-            ..Default::default()
-        }),
+        current_service_deployment: deployments::current(view, service)
+            .map(|attempt| attempt.key().arn(scope).to_string()),
+        current_service_revisions: Some(
+            service.deployments.iter().map(|deployment| revision(view, service, deployment)).collect(),
+        ),
+        deployment_configuration: Some(configuration(&service.configuration)),
         deployment_controller: Some(ecs::DeploymentController { type_: ecs::DeploymentControllerType::Ecs }),
         deployments: Some(
             service
@@ -107,9 +150,9 @@ fn count(tasks: &[&Task], which: impl Fn(&Task) -> bool) -> i32 {
     i32::try_from(tasks.iter().filter(|task| which(task)).count()).unwrap_or(i32::MAX)
 }
 
-type Shown = (Option<ecs::LaunchType>, Option<Vec<ecs::CapacityProviderStrategyItem>>);
+pub type Shown = (Option<ecs::LaunchType>, Option<Vec<ecs::CapacityProviderStrategyItem>>);
 
-fn compute(compute: Option<&Compute>) -> Shown {
+pub fn compute(compute: Option<&Compute>) -> Shown {
     match compute {
         None => (None, None),
         Some(Compute::LaunchType(launch_type)) => (launch_type.as_str().parse().ok(), None),
@@ -142,7 +185,7 @@ fn deployment(
         capacity_provider_strategy: strategy,
         created_at: millis(Some(deployment.created_at)),
         desired_count: Some(desired),
-        failed_tasks: Some(integer(deployment.failed_tasks)),
+        failed_tasks: Some(integer(deployment.failures.consecutive)),
         id: Some(id),
         launch_type,
         network_configuration: deployment.network.as_ref().map(network),
@@ -173,7 +216,7 @@ fn event(event: &ServiceEvent) -> ecs::ServiceEvent {
     }
 }
 
-fn network(network: &NetworkConfiguration) -> ecs::NetworkConfiguration {
+pub fn network(network: &NetworkConfiguration) -> ecs::NetworkConfiguration {
     ecs::NetworkConfiguration {
         awsvpc_configuration: Some(ecs::AwsVpcConfiguration {
             assign_public_ip: Some(if network.assign_public_ip {

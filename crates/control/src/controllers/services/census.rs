@@ -1,0 +1,281 @@
+//! The tasks of one service, by deployment and by how they do.
+
+use super::Why;
+use crate::services::ecs::deployments;
+use crate::services::ecs::placement;
+use crate::services::ecs::state::{
+    ContainerInstanceKey, ContainerInstanceStatus, Deployment, LaunchType, PlacementStrategy, RolloutState,
+    Service, ServiceStatus, Task, TaskKey,
+};
+use crate::tx::View;
+use gantry_decide::deployment::rolling;
+use gantry_decide::ids::DeploymentId;
+use gantry_decide::lifecycle::{DesiredStatus, HealthStatus, LastStatus};
+use gantry_decide::placement::{ServiceTask, Strategy, scale_in};
+use gantry_decide::random::Random;
+use gantry_decide::time::Timestamp;
+use gantry_store::Record;
+use std::time::Duration;
+
+/// A task without a health check counts as healthy once it has run so long: ECS's figure.
+const HEALTHY_AFTER: Duration = Duration::from_secs(40);
+
+/// See the module.
+pub struct Census<'a> {
+    target: rolling::Tasks,
+    old: rolling::Tasks,
+    renewed: u32,
+    stopping: u32,
+    /// Live tasks that shall run, with how they do.
+    running: Vec<(&'a Task, Condition, Side)>,
+    /// Tasks that ended without anybody having noted it, each with whether it never ran.
+    pub ended: Vec<(TaskKey, bool)>,
+    /// When the next young task will count as healthy.
+    pub next_healthy: Option<Timestamp>,
+    /// When the next protection ends.
+    pub next_unprotected: Option<Timestamp>,
+    /// Tasks asked to stop that have not even been signalled.
+    waiting_to_stop: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// What a task is to its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// Of the primary deployment.
+    Target,
+    Old,
+    /// Starting in place of an old one, of the last deployment that arrived.
+    Renewed,
+}
+
+impl<'a> Census<'a> {
+    pub fn take(view: View<'a>, service: &Service) -> Census<'a> {
+        let mut census = Census {
+            target: rolling::Tasks::default(),
+            old: rolling::Tasks::default(),
+            renewed: 0,
+            stopping: 0,
+            running: Vec::new(),
+            ended: Vec::new(),
+            next_healthy: None,
+            next_unprotected: None,
+            waiting_to_stop: 0,
+        };
+        let primary = service.primary().map(|deployment| deployment.id.to_string());
+        let renewable = renewable(service).map(|deployment| deployment.id.to_string());
+        for task in view.state.ecs.in_books_of(&service.key()) {
+            if !task.is_live() {
+                census.ended.push((TaskKey::from(task), task.started_at.is_none()));
+                continue;
+            }
+            if task.desired_status == DesiredStatus::Stopped {
+                census.stopping += 1;
+                census.waiting_to_stop += u32::from(task.last_status < LastStatus::Stopping);
+                continue;
+            }
+            if let Some(until) = task.protected_until.filter(|_| task.is_protected(view.now)) {
+                let next = &mut census.next_unprotected;
+                *next = Some(next.map_or(until, |known: Timestamp| known.min(until)));
+            }
+            let is_target = primary.is_some() && task.started_by == primary;
+            // On an instance that is being emptied it does not count for the target: another one takes its place.
+            let stays = is_target && !on_draining_instance(view, task);
+            let condition = match census.condition(view.now, task) {
+                // Of the new ones proof is asked before old ones go; an old one that runs serves already.
+                Condition::Starting if !stays && serves(task) => Condition::Healthy,
+                condition => condition,
+            };
+            let renews = renewable.is_some() && task.started_by == renewable;
+            let side = match (stays, condition) {
+                (true, _) => Side::Target,
+                (false, Condition::Starting) if renews && !on_draining_instance(view, task) => Side::Renewed,
+                (false, _) => Side::Old,
+            };
+            let counts = match side {
+                Side::Target => &mut census.target,
+                Side::Old => &mut census.old,
+                Side::Renewed => {
+                    census.renewed += 1;
+                    census.running.push((task, condition, side));
+                    continue;
+                }
+            };
+            match condition {
+                Condition::Starting => counts.starting += 1,
+                Condition::Healthy => counts.healthy += 1,
+                Condition::Unhealthy => counts.unhealthy += 1,
+            }
+            census.running.push((task, condition, side));
+        }
+        census
+    }
+
+    fn condition(&mut self, now: Timestamp, task: &Task) -> Condition {
+        let Some(started_at) = task.started_at.filter(|_| task.last_status == LastStatus::Running) else {
+            return Condition::Starting;
+        };
+        match task.health() {
+            HealthStatus::Unhealthy => Condition::Unhealthy,
+            HealthStatus::Healthy => Condition::Healthy,
+            HealthStatus::Unknown if is_checked(task) => Condition::Starting,
+            HealthStatus::Unknown if started_at + HEALTHY_AFTER <= now => Condition::Healthy,
+            HealthStatus::Unknown => {
+                let at = started_at + HEALTHY_AFTER;
+                self.next_healthy = Some(self.next_healthy.map_or(at, |next| next.min(at)));
+                Condition::Starting
+            }
+        }
+    }
+
+    pub fn situation(&self, service: &Service) -> rolling::Situation {
+        let draining = service.status == ServiceStatus::Draining;
+        rolling::Situation {
+            desired: if draining { 0 } else { service.desired_count },
+            minimum_healthy_percent: service.configuration.minimum_healthy_percent,
+            maximum_percent: service.configuration.maximum_percent,
+            target: self.target,
+            old: self.old,
+            renewed: self.renewed,
+            renewable: renewable(service).is_some(),
+            stopping: self.stopping,
+        }
+    }
+
+    /// Who is stopped: of those that nothing depends on the first best, of healthy ones by the strategy's mirror image.
+    pub fn choose(
+        &self,
+        view: View<'_>,
+        service: &Service,
+        steps: rolling::Plan,
+        random: &mut dyn Random,
+    ) -> Vec<(TaskKey, Why)> {
+        let mut stop = Vec::new();
+        let renewed = rolling::Tasks { starting: steps.stop_renewed, ..rolling::Tasks::default() };
+        let sides =
+            [(Side::Target, steps.stop_target), (Side::Old, steps.stop_old), (Side::Renewed, renewed)];
+        for (side, counts) in sides {
+            for (condition, count, why) in [
+                (Condition::Starting, counts.starting, Why::Scaling),
+                (Condition::Unhealthy, counts.unhealthy, Why::Unhealthy),
+                (Condition::Healthy, counts.healthy, Why::Scaling),
+            ] {
+                if count == 0 {
+                    continue;
+                }
+                // The unhealthy are replaced whatever they say, and who deletes a service means all of it.
+                let spares = why == Why::Scaling && service.status == ServiceStatus::Active;
+                let candidates: Vec<ServiceTask<TaskKey, ContainerInstanceKey>> = self
+                    .running
+                    .iter()
+                    .filter(|(_, its, of)| *its == condition && *of == side)
+                    .map(|(task, _, _)| candidate(task, spares && task.is_protected(view.now)))
+                    .collect();
+                let launch_type = service.primary().map_or(LaunchType::Ec2, |p| p.compute.launch_type());
+                let pool = view.state.ecs.pool(&placement::pool_name(&service.cluster, launch_type));
+                let strategies = strategies(service);
+                let chosen = scale_in(&pool, &candidates, &strategies, count as usize, random);
+                stop.extend(chosen.into_iter().map(|key| (key, why)));
+            }
+        }
+        stop
+    }
+
+    /// A healthy task excuses failures only if they are older than its health: one that has long been well says nothing
+    /// about those that never start.
+    pub fn forgives(&self, primary: &Deployment) -> bool {
+        primary.failures.consecutive > 0
+            && self.running.iter().any(|(task, condition, side)| {
+                *side == Side::Target
+                    && *condition == Condition::Healthy
+                    && well_since(task) >= primary.failed_at
+            })
+    }
+
+    /// Nothing runs or waits to be stopped any more: what is left is on its way out.
+    pub fn all_gone(&self) -> bool {
+        self.running.is_empty() && self.waiting_to_stop == 0
+    }
+
+    /// Older deployments that have no tasks and that nothing could be rolled back to.
+    pub fn finished(&self, service: &Service) -> Vec<DeploymentId> {
+        let needed = renewable(service).map(|deployment| deployment.id);
+        let has_tasks = |deployment: &Deployment| {
+            let id = deployment.id.to_string();
+            self.running.iter().any(|(task, _, _)| task.started_by.as_deref() == Some(id.as_str()))
+        };
+        let older = service.deployments.iter().skip(1).filter(|_| service.primary().is_some());
+        let finished = older.filter(|deployment| Some(deployment.id) != needed && !has_tasks(deployment));
+        finished.map(|deployment| deployment.id).collect()
+    }
+}
+
+/// The last deployment that arrived, until the primary one has: its tasks are worth replacing, and it may come back.
+fn renewable(service: &Service) -> Option<&Deployment> {
+    let arrived = |deployment: &Deployment| deployment.rollout_state == RolloutState::Completed;
+    let index = deployments::last_arrived(service)?;
+    service.deployments.get(index).filter(|_| !service.primary().is_some_and(arrived))
+}
+
+/// When a healthy task can first have been so.
+fn well_since(task: &Task) -> Option<Timestamp> {
+    let proof = if is_checked(task) { Duration::ZERO } else { HEALTHY_AFTER };
+    task.started_at.map(|at| at + proof)
+}
+
+/// It runs, and has no health check that has yet to speak.
+fn serves(task: &Task) -> bool {
+    task.last_status == LastStatus::Running && !is_checked(task)
+}
+
+/// Whether a health check of an essential container decides over the task's health.
+fn is_checked(task: &Task) -> bool {
+    let containers = &task.definition.container_definitions;
+    containers.iter().any(|container| container.essential && container.health_check.is_some())
+}
+
+fn on_draining_instance(view: View<'_>, task: &Task) -> bool {
+    let instance = task.instance.as_ref().and_then(|key| view.state.ecs.container_instance(key));
+    instance.is_some_and(|instance| instance.status == ContainerInstanceStatus::Draining)
+}
+
+fn candidate(task: &Task, protected: bool) -> ServiceTask<TaskKey, ContainerInstanceKey> {
+    let held = placement::held_by(task);
+    ServiceTask {
+        id: TaskKey::from(task),
+        host: task.instance.clone(),
+        pending: task.last_status < LastStatus::Running,
+        protected,
+        cpu: held.cpu,
+        memory: held.memory,
+    }
+}
+
+/// The service's strategy; its own, or the one of a service that names none.
+fn strategies(service: &Service) -> Vec<Strategy> {
+    placement_strategies(service)
+        .iter()
+        .filter_map(|strategy| match strategy {
+            PlacementStrategy::Random => Some(Strategy::Random),
+            PlacementStrategy::Spread(field) => Strategy::spread(field),
+            PlacementStrategy::Binpack(field) => Strategy::binpack(field),
+        })
+        .collect()
+}
+
+pub fn placement_strategies(service: &Service) -> Vec<PlacementStrategy> {
+    if service.placement_strategy.is_empty() {
+        vec![
+            PlacementStrategy::Spread("attribute:ecs.availability-zone".to_owned()),
+            PlacementStrategy::Spread("instanceId".to_owned()),
+        ]
+    } else {
+        service.placement_strategy.clone()
+    }
+}

@@ -1,0 +1,224 @@
+//! Services: keeps each at its desired count, replaces what fails, rolls deployments forward and back, drains what is
+//! deleted. How many tasks start and stop next is decided in `decide::deployment`; `census` says who they are, `steps`
+//! starts and stops them.
+
+mod census;
+mod steps;
+
+use super::{Controller, LookAgain};
+use crate::services::ecs::deployments;
+use crate::services::ecs::state::{
+    Change, RolloutState, Service, ServiceDeploymentKey, ServiceKey, ServiceStatus, Task, TaskKey,
+};
+use crate::tx::{Tx, View};
+use census::Census;
+use gantry_decide::deployment::events;
+use gantry_decide::deployment::status::ServiceDeploymentStatus;
+use gantry_decide::ids::{DeploymentId, ServiceDeploymentId};
+use gantry_decide::random::Random;
+use gantry_store::Record;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Tasks started in one round; the next follows at once. ECS starts up to 500 a minute.
+const STARTS_PER_ROUND_MAX: u32 = 50;
+/// When to try again what could not be placed. Capacity that comes free shows up here at the latest.
+const PLACE_AGAIN: Duration = Duration::from_secs(5);
+/// How long a deleted service stays describable.
+const RETENTION: Duration = Duration::from_secs(3600);
+
+/// See the module.
+pub struct Services;
+
+/// The next steps of one service.
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What becomes of the current attempt to deploy it.
+    attempt: Option<Turn>,
+    /// Attempts before it that end now.
+    superseded: Vec<ServiceDeploymentId>,
+    /// Tasks whose end is noted, each with whether it never ran.
+    ended: Vec<(TaskKey, bool)>,
+    /// A task of the primary deployment became well after the last failure: what failed is forgiven.
+    well: bool,
+    start: u32,
+    /// So many of those are started in place of unhealthy ones.
+    replaces: u32,
+    /// Tasks of the last deployment that arrived to start.
+    renew: u32,
+    stop: Vec<(TaskKey, Why)>,
+    blocked: bool,
+    /// The primary deployment has what it takes.
+    arrived: bool,
+    steady: bool,
+    /// Older deployments without tasks.
+    finished: Vec<DeploymentId>,
+    /// A deleted service has no task left to wait for.
+    drained: bool,
+    forget: bool,
+}
+
+/// Why a task is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Scaling,
+    Unhealthy,
+}
+
+/// What was asked of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Begin,
+    GoBack,
+    Stop,
+}
+
+impl Controller for Services {
+    const NAME: &'static str = "services";
+    type Key = ServiceKey;
+    type Plan = Plan;
+
+    fn watches(view: View<'_>, change: &Change, keys: &mut BTreeSet<ServiceKey>) {
+        match change {
+            Change::Service(key) => {
+                keys.insert(key.clone());
+            }
+            Change::Task(key) => keys.extend(view.state.ecs.task(key).and_then(Task::service_key)),
+            // Draining moves the tasks that are there.
+            Change::ContainerInstance(key) => {
+                keys.extend(view.state.ecs.tasks_on(key).filter_map(Task::service_key));
+            }
+            Change::Cluster(_) | Change::TaskDefinition(_) | Change::ExecSession(_) => {}
+        }
+    }
+
+    fn all(view: View<'_>) -> Vec<ServiceKey> {
+        view.state.ecs.services().iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    fn plan(view: View<'_>, key: &ServiceKey, random: &mut dyn Random) -> (Option<Plan>, LookAgain) {
+        let Some(service) = view.state.ecs.service(key) else { return (None, None) };
+        if service.status == ServiceStatus::Inactive {
+            let until = service.inactive_since.unwrap_or(view.now) + RETENTION;
+            let forget = (until <= view.now).then(|| Plan { forget: true, ..Plan::default() });
+            return (forget, Some(until));
+        }
+        let mut census = Census::take(view, service);
+        let mut plan = Plan {
+            attempt: turn(view, service),
+            superseded: superseded(view, service),
+            ended: std::mem::take(&mut census.ended),
+            well: service.primary().is_some_and(|primary| census.forgives(primary)),
+            ..Plan::default()
+        };
+        let situation = census.situation(service);
+        let steps = situation.plan();
+        if let Some(primary) = service.primary().filter(|_| service.status == ServiceStatus::Active) {
+            // What was asked of the attempt, and what ended, may change what is to be done.
+            let settled = plan.ended.is_empty() && plan.attempt.is_none_or(|turn| turn == Turn::Begin);
+            let allowed = primary.launch_not_before.is_none_or(|at| at <= view.now)
+                && primary.rollout_state != RolloutState::Failed
+                && settled;
+            plan.start = if allowed { steps.start.min(STARTS_PER_ROUND_MAX) } else { 0 };
+            plan.replaces = plan.start.min(situation.target.unhealthy);
+            plan.renew = if settled { steps.renew.min(STARTS_PER_ROUND_MAX) } else { 0 };
+            plan.blocked = situation.is_blocked();
+            let early = service.configuration.early_success;
+            plan.arrived = primary.rollout_state == RolloutState::InProgress
+                && situation.has_succeeded(early)
+                && settled;
+            plan.steady = situation.is_steady() && service.steady_at.is_none();
+        }
+        plan.stop = census.choose(view, service, steps, random);
+        plan.drained = service.status == ServiceStatus::Draining && census.all_gone();
+        plan.finished = census.finished(service);
+        let look_again = look_again(view, service, &census, steps.start > 0 || steps.renew > 0);
+        ((plan != Plan::default()).then_some(plan), look_again)
+    }
+
+    fn apply(tx: &mut Tx<'_>, key: &ServiceKey, plan: Plan) {
+        if plan.forget {
+            return tx.state.ecs.remove_service(key);
+        }
+        let Some(mut service) = tx.state.ecs.service(key).cloned() else { return };
+        let before = service.clone();
+        for attempt in plan.superseded {
+            deployments::advance(tx, &service, attempt, ServiceDeploymentStatus::Stopped, None);
+        }
+        match plan.attempt {
+            Some(Turn::Begin) => {
+                let attempt = service.attempt;
+                deployments::advance(tx, &service, attempt, ServiceDeploymentStatus::InProgress, None);
+            }
+            Some(turn) => deployments::stop(tx, &mut service, turn == Turn::GoBack),
+            None => {}
+        }
+        let never_ran = steps::note_ends(tx, &service, &plan.ended);
+        if let Some(primary) = service.deployments.first_mut().filter(|_| plan.well) {
+            primary.failures.forgive();
+            primary.launch_not_before = None;
+        }
+        let unhealthy = steps::stop(tx, &mut service, &plan.stop);
+        let primary = service.primary().map(|primary| primary.id);
+        steps::note_failures(tx, &mut service, never_ran, unhealthy);
+        let same = service.primary().is_some_and(|now| Some(now.id) == primary)
+            && service.primary().is_some_and(|now| now.rollout_state != RolloutState::Failed);
+        if plan.start > 0 && same {
+            steps::start(tx, &mut service, 0, plan.start as usize, plan.replaces as usize);
+        }
+        if let Some(index) = deployments::last_arrived(&service).filter(|_| plan.renew > 0) {
+            steps::start(tx, &mut service, index, plan.renew as usize, 0);
+        }
+        service.deployments.retain(|deployment| !plan.finished.contains(&deployment.id));
+        if plan.arrived {
+            deployments::arrive(tx, &mut service);
+        }
+        if plan.steady {
+            service.steady_at = Some(tx.now);
+            let message = events::steady_state(service.name.as_str());
+            deployments::tell(tx, &mut service, message);
+        } else if plan.start > 0 || !plan.stop.is_empty() || !plan.ended.is_empty() {
+            service.steady_at = None;
+        }
+        if plan.blocked {
+            let message = events::blocked(service.name.as_str());
+            deployments::tell(tx, &mut service, message);
+        }
+        if plan.drained {
+            service.status = ServiceStatus::Inactive;
+            service.inactive_since = Some(tx.now);
+            service.deployments.clear();
+        }
+        if service != before {
+            tx.state.ecs.put_service(service);
+        }
+    }
+}
+
+fn turn(view: View<'_>, service: &Service) -> Option<Turn> {
+    match deployments::current(view, service)?.status {
+        ServiceDeploymentStatus::Pending => Some(Turn::Begin),
+        ServiceDeploymentStatus::RollbackRequested => Some(Turn::GoBack),
+        ServiceDeploymentStatus::StopRequested => Some(Turn::Stop),
+        _ => None,
+    }
+}
+
+/// Attempts that a newer one has asked to stop. Their deployments are the service's still.
+fn superseded(view: View<'_>, service: &Service) -> Vec<ServiceDeploymentId> {
+    let older = service.deployments.iter().map(|deployment| deployment.attempt);
+    let stops = |id: &ServiceDeploymentId| {
+        let key = ServiceDeploymentKey { service: service.key(), id: *id };
+        let attempt = view.state.ecs.service_deployment(&key);
+        *id != service.attempt
+            && attempt.is_some_and(|attempt| attempt.status == ServiceDeploymentStatus::StopRequested)
+    };
+    older.filter(stops).collect()
+}
+
+fn look_again(view: View<'_>, service: &Service, census: &Census<'_>, wants_more: bool) -> LookAgain {
+    let patience =
+        service.primary().and_then(|primary| primary.launch_not_before).filter(|at| *at > view.now);
+    let retry = wants_more.then(|| patience.unwrap_or(view.now + PLACE_AGAIN));
+    [retry, census.next_healthy, census.next_unprotected].into_iter().flatten().min()
+}

@@ -1,0 +1,167 @@
+//! What is done about a service: tasks started and stopped, their ends and failures noted.
+
+use super::census::placement_strategies;
+use super::{PLACE_AGAIN, Why};
+use crate::services::ecs::compute;
+use crate::services::ecs::deployments::{self, tell};
+use crate::services::ecs::launch::{self, Launch, Launched};
+use crate::services::ecs::state::{
+    EffectiveDefinition, LaunchType, PropagateTags, RolloutState, Service, TaskKey,
+};
+use crate::tx::{Tx, View};
+use gantry_decide::deployment::{back_off, events};
+use gantry_decide::ids::{CapacityProviderName, TaskId};
+use gantry_decide::lifecycle::{DesiredStatus, StopCode};
+use gantry_decide::task::TaskOverride;
+use gantry_store::Record;
+use std::collections::BTreeMap;
+
+/// Notes which tasks have ended; says how many of the primary deployment's never ran.
+pub fn note_ends(tx: &mut Tx<'_>, service: &Service, ended: &[(TaskKey, bool)]) -> u32 {
+    let primary = service.primary().map(|primary| primary.id.to_string());
+    let mut failed = 0;
+    for (key, never_ran) in ended {
+        let Some(mut task) = tx.state.ecs.task(key).filter(|task| !task.is_live()).cloned() else { continue };
+        let of_primary = primary.is_some() && task.started_by == primary;
+        failed += u32::from(*never_ran && of_primary && task.stop_code == Some(StopCode::TaskFailedToStart));
+        task.accounted = true;
+        tx.state.ecs.put_task(task);
+    }
+    failed
+}
+
+/// Counts tasks of the primary deployment that failed, and how patient to be after those that never ran. The circuit
+/// breaker looks at all of them.
+pub fn note_failures(tx: &mut Tx<'_>, service: &mut Service, never_ran: u32, unhealthy: u32) {
+    let (desired, breaker) = (service.desired_count, service.configuration.circuit_breaker);
+    let failed = never_ran.saturating_add(unhealthy);
+    let Some(primary) = service.deployments.first_mut().filter(|_| failed > 0) else { return };
+    primary.failures.add(never_ran, unhealthy);
+    primary.failed_at = Some(tx.now);
+    primary.updated_at = tx.now;
+    let delay = back_off::delay(primary.failures.starts).filter(|_| never_ran > 0);
+    if let Some(delay) = delay {
+        primary.launch_not_before = Some(tx.now + delay);
+    }
+    if primary.rollout_state == RolloutState::InProgress && breaker.trips(primary.failures, desired) {
+        deployments::trip(tx, service);
+    } else if delay.is_some() {
+        let message = events::cannot_start_consistently(service.name.as_str());
+        tell(tx, service, message);
+    }
+}
+
+/// Stops tasks; says how many of the primary deployment's were stopped for their health.
+pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)]) -> u32 {
+    let Some(primary) = service.primary().map(|primary| primary.id) else { return 0 };
+    let id = primary.to_string();
+    let mut unhealthy = 0;
+    let mut stopped = Vec::new();
+    for (key, why) in tasks {
+        let Some(mut task) = tx.state.ecs.task(key).cloned() else { continue };
+        let reason = match why {
+            Why::Scaling => format!("Scaling activity initiated by (deployment {primary})"),
+            Why::Unhealthy => "Task failed container health checks".to_owned(),
+        };
+        if task.request_stop(StopCode::ServiceSchedulerInitiated, &reason, tx.now) {
+            if *why == Why::Unhealthy {
+                unhealthy += u32::from(task.started_by.as_deref() == Some(id.as_str()));
+                let message = events::failed_health_checks(service.name.as_str(), task.id);
+                tell(tx, service, message);
+            }
+            stopped.push(task.id);
+            tx.state.ecs.put_task(task);
+        }
+    }
+    if !stopped.is_empty() {
+        let message = events::stopped(service.name.as_str(), &stopped);
+        tell(tx, service, message);
+    }
+    unhealthy
+}
+
+/// Starts `count` tasks of the deployment at `index`, `replaces` of them in place of unhealthy ones.
+pub fn start(tx: &mut Tx<'_>, service: &mut Service, index: usize, count: usize, replaces: usize) {
+    let Some(deployment) = service.deployments.get(index).cloned() else { return };
+    let Some(record) = tx.state.ecs.task_definitions.get(&deployment.task_definition).cloned() else {
+        let message = format!(
+            "(service {}) failed to launch a task with (error ClientException: TaskDefinition is inactive).",
+            service.name
+        );
+        return tell(tx, service, message);
+    };
+    let mut tags = match service.propagate_tags {
+        PropagateTags::Service => service.tags.clone(),
+        PropagateTags::TaskDefinition => record.tags.clone(),
+        PropagateTags::None => Default::default(),
+    };
+    if service.enable_ecs_managed_tags {
+        tags.insert("aws:ecs:clusterName".to_owned(), service.cluster.to_string());
+        tags.insert("aws:ecs:serviceName".to_owned(), service.name.to_string());
+    }
+    let launch_type = deployment.compute.launch_type();
+    let fargate = launch_type == LaunchType::Fargate;
+    let mut launch = Launch {
+        cluster: service.cluster.clone(),
+        definition_id: record.id.clone(),
+        definition: EffectiveDefinition::registered(std::sync::Arc::clone(&record.definition)),
+        overrides: TaskOverride::default(),
+        launch_type,
+        capacity_provider: None,
+        // It was checked when the service was made.
+        platform_version: compute::platform_version(launch_type, deployment.platform_version.as_deref())
+            .unwrap_or(None),
+        network: deployment.network.clone(),
+        constraints: service.placement_constraints.clone(),
+        strategies: if fargate { Vec::new() } else { placement_strategies(service) },
+        group: service.group(),
+        started_by: Some(deployment.id.to_string()),
+        tags,
+        enable_execute_command: service.enable_execute_command,
+    };
+    let mut started: Vec<TaskId> = Vec::new();
+    let mut refusal = None;
+    let providers = deployment.compute.distribute(count, &providers_of(tx.view(), service));
+    for turn in providers.chunk_by(|one, next| one == next) {
+        launch.capacity_provider = turn[0].clone();
+        let Launched { tasks, refusals } = launch::place(tx, &launch, turn.len());
+        started.extend(tasks.iter().map(|task| task.id));
+        if refusals.is_some() {
+            refusal = refusals;
+            break;
+        }
+    }
+    if !started.is_empty() {
+        let message = events::started(service.name.as_str(), &started, replaces.min(started.len()));
+        tell(tx, service, message);
+    }
+    if let Some(refusals) = refusal {
+        if let Some(primary) = service.deployments.first_mut() {
+            primary.launch_not_before = Some(tx.now + PLACE_AGAIN);
+        }
+        let message = if fargate {
+            format!(
+                "(service {}) was unable to place a task. Reason: Capacity is unavailable at this time. Please try again \
+                 later or in a different availability zone. For more information, see the Troubleshooting section of the \
+                 Amazon ECS Developer Guide.",
+                service.name
+            )
+        } else {
+            refusals.service_event(service.name.as_str(), |key| key.id.to_string())
+        };
+        tell(tx, service, message);
+    }
+}
+
+/// How many live tasks of the service each capacity provider has.
+fn providers_of(view: View<'_>, service: &Service) -> BTreeMap<CapacityProviderName, usize> {
+    let mut counts = BTreeMap::new();
+    for task in view.state.ecs.tasks_of(&service.key()) {
+        if let Some(provider) =
+            task.capacity_provider.clone().filter(|_| task.desired_status == DesiredStatus::Running)
+        {
+            *counts.entry(provider).or_default() += 1;
+        }
+    }
+    counts
+}

@@ -1,0 +1,251 @@
+//! How service deployments begin and end: the steps that operations and the services controller share. Each keeps the
+//! service's own list of deployments and the record of the attempt in agreement.
+
+use super::state::{
+    Compute, Deployment, NetworkConfiguration, RevisionTasks, Rollback, RolloutState, Service,
+    ServiceDeployment, ServiceDeploymentKey, ServiceKey, ServiceRevision, Task,
+};
+use crate::tx::{Tx, View};
+use gantry_decide::deployment::breaker::Failures;
+use gantry_decide::deployment::events;
+use gantry_decide::deployment::status::ServiceDeploymentStatus;
+use gantry_decide::ids::{DeploymentId, RequestId, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId};
+use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_store::Record;
+
+/// What a new deployment shall run, and on what.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub task_definition: TaskDefinitionId,
+    pub compute: Compute,
+    pub platform_version: Option<String>,
+    pub network: Option<NetworkConfiguration>,
+}
+
+/// Makes a new deployment the service's primary one. An attempt that was still going on gives way. The caller puts the
+/// service.
+pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
+    let id = DeploymentId::random(tx.random);
+    let deployment = Deployment {
+        id,
+        revision: ServiceRevisionId::random(tx.random),
+        attempt: ServiceDeploymentId::random(tx.random),
+        task_definition: wanted.task_definition,
+        created_at: tx.now,
+        updated_at: tx.now,
+        compute: wanted.compute,
+        platform_version: wanted.platform_version,
+        network: wanted.network,
+        rollout_state: RolloutState::InProgress,
+        rollout_state_reason: events::in_progress_reason(id),
+        failures: Failures::default(),
+        failed_at: None,
+        launch_not_before: None,
+    };
+    supersede(tx, service, deployment.attempt);
+    let view = tx.view();
+    let counted = service.deployments.iter().map(|old| tasks_of(view, service, old));
+    let attempt = ServiceDeployment {
+        service: service.key(),
+        id: deployment.attempt,
+        status: ServiceDeploymentStatus::Pending,
+        status_reason: None,
+        deployment: id,
+        target: deployment.revision,
+        sources: counted.filter(|tasks| tasks.running + tasks.pending > 0).collect(),
+        target_tasks: None,
+        configuration: service.configuration,
+        created_at: tx.now,
+        updated_at: tx.now,
+        started_at: None,
+        finished_at: None,
+        stopped_at: None,
+        rollback: None,
+        failures: None,
+        tripped: false,
+    };
+    let revision = ServiceRevision::of(&service.key(), &deployment);
+    tx.state.ecs.begin_service_deployment(revision, attempt);
+    service.attempt = deployment.attempt;
+    service.deployments.insert(0, deployment);
+}
+
+/// The attempt that goes on, if one does, is to be stopped: `by` takes its place.
+fn supersede(tx: &mut Tx<'_>, service: &Service, by: ServiceDeploymentId) {
+    let Some(mut attempt) = current(tx.view(), service).cloned() else { return };
+    let reason = format!("Service deployment {by} took its place.");
+    let status = match attempt.status {
+        ServiceDeploymentStatus::RollbackInProgress => ServiceDeploymentStatus::RollbackFailed,
+        ServiceDeploymentStatus::RollbackRequested => ServiceDeploymentStatus::Stopped,
+        _ => ServiceDeploymentStatus::StopRequested,
+    };
+    if attempt.become_(status, tx.now) {
+        attempt.status_reason = Some(reason);
+        if attempt.status.is_over() {
+            settle(tx.view(), service, &mut attempt);
+        }
+        tx.state.ecs.put_service_deployment(attempt);
+    }
+}
+
+/// The record of the newest attempt. A service of an older Gantry may have none.
+pub fn current<'a>(view: View<'a>, service: &Service) -> Option<&'a ServiceDeployment> {
+    let key = ServiceDeploymentKey { service: service.key(), id: service.attempt };
+    view.state.ecs.service_deployment(&key)
+}
+
+/// Takes an attempt to `status`, with a reason. What is no step of ECS's changes nothing.
+pub fn advance(
+    tx: &mut Tx<'_>,
+    service: &Service,
+    attempt: ServiceDeploymentId,
+    status: ServiceDeploymentStatus,
+    reason: Option<String>,
+) {
+    let key = ServiceDeploymentKey { service: service.key(), id: attempt };
+    let Some(mut attempt) = tx.state.ecs.service_deployment(&key).cloned() else { return };
+    if !attempt.become_(status, tx.now) {
+        return;
+    }
+    attempt.status_reason = reason.or(attempt.status_reason);
+    if status.is_over() {
+        settle(tx.view(), service, &mut attempt);
+    }
+    tx.state.ecs.put_service_deployment(attempt);
+}
+
+/// The primary deployment has failed, for too many of its tasks did: the circuit breaker. The last deployment that
+/// arrived takes its place, if that is wanted.
+pub fn trip(tx: &mut Tx<'_>, service: &mut Service) {
+    let Some(failed) = give_up(tx, service, events::CIRCUIT_BREAKER_REASON) else { return };
+    let event = events::deployment_failed(service.name.as_str(), failed);
+    tell(tx, service, event);
+    if let Some(mut record) = current(tx.view(), service).cloned() {
+        record.tripped = true;
+        // The failed deployment may be gone from the service when the attempt ends.
+        record.failures = Some(failures(service, &record));
+        tx.state.ecs.put_service_deployment(record);
+    }
+    let reason = events::CIRCUIT_BREAKER_REASON.to_owned();
+    let attempt = service.attempt;
+    if !service.configuration.circuit_breaker.rollback {
+        advance(tx, service, attempt, ServiceDeploymentStatus::StopRequested, Some(reason));
+        advance(tx, service, attempt, ServiceDeploymentStatus::Stopped, None);
+    } else if !roll_back(tx, service, &reason) {
+        advance(tx, service, attempt, ServiceDeploymentStatus::RollbackInProgress, None);
+        advance(tx, service, attempt, ServiceDeploymentStatus::RollbackFailed, Some(reason));
+    }
+}
+
+/// The user wants the attempt to end, with the last deployment that arrived in its place if `back`.
+pub fn stop(tx: &mut Tx<'_>, service: &mut Service, back: bool) {
+    let reason = current(tx.view(), service).and_then(|attempt| attempt.status_reason.clone());
+    let reason = reason.unwrap_or_default();
+    give_up(tx, service, &reason);
+    if !(back && roll_back(tx, service, &reason)) {
+        let attempt = service.attempt;
+        advance(tx, service, attempt, ServiceDeploymentStatus::Stopped, None);
+    }
+}
+
+/// Nothing more of the primary deployment is launched.
+fn give_up(tx: &mut Tx<'_>, service: &mut Service, reason: &str) -> Option<DeploymentId> {
+    let primary = service.deployments.first_mut()?;
+    primary.rollout_state = RolloutState::Failed;
+    primary.rollout_state_reason = reason.to_owned();
+    primary.updated_at = tx.now;
+    Some(primary.id)
+}
+
+/// Makes the last deployment that arrived the primary one again; says whether there is one.
+fn roll_back(tx: &mut Tx<'_>, service: &mut Service, reason: &str) -> bool {
+    let Some(index) = last_arrived(service) else { return false };
+    let now = tx.now;
+    let mut back = service.deployments.remove(index);
+    back.rollout_state = RolloutState::InProgress;
+    back.rollout_state_reason = events::rolling_back_reason(back.id);
+    back.failures = Failures::default();
+    back.launch_not_before = None;
+    back.updated_at = now;
+    let event = events::rolling_back(service.name.as_str(), back.id);
+    tell(tx, service, event);
+    if let Some(mut record) = current(tx.view(), service).cloned() {
+        record.become_(ServiceDeploymentStatus::RollbackInProgress, now);
+        record.status_reason = Some(reason.to_owned());
+        record.rollback =
+            Some(Rollback { revision: back.revision, reason: reason.to_owned(), started_at: now });
+        tx.state.ecs.put_service_deployment(record);
+    }
+    service.deployments.insert(0, back);
+    true
+}
+
+/// The newest deployment but the primary that arrived: what it runs is known to work.
+pub fn last_arrived(service: &Service) -> Option<usize> {
+    let older = service.deployments.iter().enumerate().skip(1);
+    older.filter(|(_, d)| d.rollout_state == RolloutState::Completed).map(|(index, _)| index).next()
+}
+
+/// The primary deployment has what it takes.
+pub fn arrive(tx: &mut Tx<'_>, service: &mut Service) {
+    let Some(primary) = service.deployments.first_mut() else { return };
+    primary.rollout_state = RolloutState::Completed;
+    primary.rollout_state_reason = events::completed_reason(primary.id);
+    primary.updated_at = tx.now;
+    let event = events::deployment_completed(service.name.as_str(), primary.id);
+    tell(tx, service, event);
+    let goes_back = current(tx.view(), service).is_some_and(|attempt| attempt.rollback.is_some());
+    let status = match goes_back {
+        true => ServiceDeploymentStatus::RollbackSuccessful,
+        false => ServiceDeploymentStatus::Successful,
+    };
+    let attempt = service.attempt;
+    advance(tx, service, attempt, status, None);
+}
+
+/// Tells an event of the service.
+pub fn tell(tx: &mut Tx<'_>, service: &mut Service, message: String) {
+    let id = RequestId::random(tx.random).to_string();
+    service.tell(id, message, tx.now);
+}
+
+/// Notes what is left of an attempt that is over.
+fn settle(view: View<'_>, service: &Service, attempt: &mut ServiceDeployment) {
+    let left = |revision| {
+        let deployment = service.deployments.iter().find(|deployment| deployment.revision == revision);
+        deployment.map(|deployment| tasks_of(view, service, deployment))
+    };
+    for source in &mut attempt.sources {
+        let gone = RevisionTasks { requested: 0, running: 0, pending: 0, ..*source };
+        *source = left(source.revision).unwrap_or(gone);
+    }
+    attempt.target_tasks = left(attempt.target);
+    attempt.failures = attempt.failures.or_else(|| Some(failures(service, attempt)));
+}
+
+/// What the circuit breaker counts of an attempt's failures, and how many are too many.
+pub fn failures(service: &Service, attempt: &ServiceDeployment) -> (u32, u32) {
+    let breaker = attempt.configuration.circuit_breaker;
+    let deployment = service.deployments.iter().find(|deployment| deployment.id == attempt.deployment);
+    let counted = deployment.map_or(0, |deployment| breaker.counted(deployment.failures));
+    (counted, breaker.threshold.failures(service.desired_count))
+}
+
+/// The tasks of one of the service's deployments, as they are.
+pub fn tasks_of(view: View<'_>, service: &Service, deployment: &Deployment) -> RevisionTasks {
+    let key: ServiceKey = service.key();
+    let id = deployment.id.to_string();
+    let own = |task: &&Task| {
+        task.desired_status == DesiredStatus::Running && task.started_by.as_deref() == Some(id.as_str())
+    };
+    let (mut running, mut pending) = (0, 0);
+    for task in view.state.ecs.tasks_of(&key).filter(own) {
+        match task.last_status {
+            LastStatus::Running => running += 1,
+            _ => pending += 1,
+        }
+    }
+    let is_primary = service.primary().is_some_and(|primary| primary.id == deployment.id);
+    let requested = if is_primary { service.desired_count } else { running + pending };
+    RevisionTasks { revision: deployment.revision, requested, running, pending }
+}

@@ -1,0 +1,148 @@
+//! Service deployments and revisions: describe, list, stop.
+
+use crate::call::Call;
+use crate::page::Page;
+use crate::services::ecs::check;
+use crate::services::ecs::deployments;
+use crate::services::ecs::errors::EcsError;
+use crate::services::ecs::state::{ServiceDeployment, ServiceDeploymentKey, ServiceKey, ServiceRevisionKey};
+use crate::services::ecs::views::service_deployment as show;
+use crate::tx::{Tx, View};
+use gantry_api::ecs;
+use gantry_decide::arn::EcsResource;
+use gantry_decide::deployment::status::ServiceDeploymentStatus;
+use gantry_decide::time::Timestamp;
+
+/// ARNs that the two describing operations take.
+const DESCRIBE_MAX: usize = 20;
+/// ListServiceDeployments shows this many at most, and by default.
+const LIST_MAX: i32 = 100;
+const LIST_DEFAULT: i32 = 20;
+
+fn missing(arn: &str) -> ecs::Failure {
+    ecs::Failure { arn: Some(arn.to_owned()), reason: Some("MISSING".to_owned()), detail: None }
+}
+
+fn bounded(arns: &[String], what: &str) -> Result<(), EcsError> {
+    if arns.is_empty() {
+        return Err(EcsError::invalid(format!("{what} cannot be empty.")));
+    }
+    if arns.len() > DESCRIBE_MAX {
+        return Err(EcsError::invalid(format!(
+            "At most {DESCRIBE_MAX} {what} can be described in one call."
+        )));
+    }
+    Ok(())
+}
+
+fn deployment_key(view: View<'_>, arn: &str) -> Result<ServiceDeploymentKey, EcsError> {
+    match check::own_arn(view, arn)? {
+        EcsResource::ServiceDeployment(cluster, name, id) => {
+            Ok(ServiceDeploymentKey { service: ServiceKey { cluster, name }, id })
+        }
+        _ => Err(EcsError::invalid(format!("Invalid identifier: {arn}"))),
+    }
+}
+
+pub fn describe_service_deployments(
+    view: View<'_>,
+    _call: &Call,
+    request: ecs::DescribeServiceDeploymentsRequest,
+) -> Result<ecs::DescribeServiceDeploymentsResponse, EcsError> {
+    bounded(&request.service_deployment_arns, "serviceDeploymentArns")?;
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for arn in &request.service_deployment_arns {
+        match view.state.ecs.service_deployment(&deployment_key(view, arn)?) {
+            Some(deployment) => found.push(show::service_deployment(view, deployment)),
+            None => failures.push(missing(arn)),
+        }
+    }
+    Ok(ecs::DescribeServiceDeploymentsResponse { service_deployments: Some(found), failures: Some(failures) })
+}
+
+pub fn describe_service_revisions(
+    view: View<'_>,
+    _call: &Call,
+    request: ecs::DescribeServiceRevisionsRequest,
+) -> Result<ecs::DescribeServiceRevisionsResponse, EcsError> {
+    bounded(&request.service_revision_arns, "serviceRevisionArns")?;
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for arn in &request.service_revision_arns {
+        let EcsResource::ServiceRevision(cluster, name, id) = check::own_arn(view, arn)? else {
+            return Err(EcsError::invalid(format!("Invalid identifier: {arn}")));
+        };
+        let key = ServiceRevisionKey { service: ServiceKey { cluster, name }, id };
+        match view.state.ecs.service_revision(&key) {
+            Some(revision) => found.push(show::service_revision(view, revision)),
+            None => failures.push(missing(arn)),
+        }
+    }
+    Ok(ecs::DescribeServiceRevisionsResponse { service_revisions: Some(found), failures: Some(failures) })
+}
+
+pub fn list_service_deployments(
+    view: View<'_>,
+    _call: &Call,
+    request: ecs::ListServiceDeploymentsRequest,
+) -> Result<ecs::ListServiceDeploymentsResponse, EcsError> {
+    let cluster = &check::cluster(view, request.cluster.as_deref())?.name;
+    let service = check::service(view, cluster, &request.service)?
+        .filter(|key| view.state.ecs.service(key).is_some())
+        .ok_or(EcsError::ServiceNotFound)?;
+    let page = Page::read(request.next_token.as_deref(), request.max_results, LIST_MAX, LIST_DEFAULT)?;
+    let statuses = request.status.unwrap_or_default();
+    let within = request.created_at.unwrap_or_default();
+    let after = within.after.map(|at| Timestamp::from_millis(at.0));
+    let before = within.before.map(|at| Timestamp::from_millis(at.0));
+    let wanted = |deployment: &&ServiceDeployment| {
+        (statuses.is_empty() || statuses.iter().any(|status| status.as_str() == deployment.status.as_str()))
+            && after.is_none_or(|after| deployment.created_at > after)
+            && before.is_none_or(|before| deployment.created_at < before)
+    };
+    let mut found: Vec<_> = view.state.ecs.deployments_of(&service).filter(wanted).collect();
+    let order = |deployment: &ServiceDeployment| {
+        format!("{:016x}{}", deployment.created_at.as_millis(), deployment.id)
+    };
+    found.sort_by_key(|deployment| std::cmp::Reverse(order(deployment)));
+    let (service_deployments, next_token) = page.descending(true).cut(
+        found.into_iter(),
+        |deployment| order(deployment),
+        |deployment| show::brief(view, deployment),
+    );
+    Ok(ecs::ListServiceDeploymentsResponse { service_deployments: Some(service_deployments), next_token })
+}
+
+/// The services controller does what is asked.
+pub fn stop_service_deployment(
+    tx: &mut Tx<'_>,
+    _call: &Call,
+    request: ecs::StopServiceDeploymentRequest,
+) -> Result<ecs::StopServiceDeploymentResponse, EcsError> {
+    let arn = request.service_deployment_arn;
+    let key = deployment_key(tx.view(), &arn)?;
+    let attempt = tx.state.ecs.service_deployment(&key).ok_or(EcsError::ServiceDeploymentNotFound)?;
+    let service = tx.state.ecs.service(&key.service).cloned().ok_or(EcsError::ServiceDeploymentNotFound)?;
+    let (status, reason) = match request.stop_type {
+        Some(ecs::StopServiceDeploymentStopType::Abort) => {
+            (ServiceDeploymentStatus::StopRequested, "Service deployment stopped by user.")
+        }
+        _ => (ServiceDeploymentStatus::RollbackRequested, "Service deployment rolled back by user."),
+    };
+    // Asking for what goes on already changes nothing.
+    let repeated = status == attempt.status
+        || (status == ServiceDeploymentStatus::RollbackRequested
+            && attempt.status == ServiceDeploymentStatus::RollbackInProgress);
+    if !repeated {
+        if service.attempt != key.id || !attempt.status.may_become(status) {
+            return Err(EcsError::Conflict {
+                message: format!(
+                    "The service deployment cannot be stopped while it is {}.",
+                    attempt.status.as_str()
+                ),
+                resource_ids: vec![arn],
+            });
+        }
+        deployments::advance(tx, &service, key.id, status, Some(reason.to_owned()));
+    }
+    Ok(ecs::StopServiceDeploymentResponse { service_deployment_arn: Some(arn) })
+}

@@ -1,0 +1,158 @@
+//! Service deployments and revisions as the API shows them.
+
+use super::service;
+use crate::services::ecs::deployments;
+use crate::services::ecs::state::{
+    LaunchType, RevisionTasks, Service, ServiceDeployment, ServiceRevision, ServiceRevisionKey,
+};
+use crate::services::ecs::views::task::millis;
+use crate::tx::View;
+use gantry_api::ecs;
+use gantry_decide::arn::EcsResource;
+use gantry_decide::deployment::status::ServiceDeploymentStatus;
+use gantry_decide::ids::ServiceRevisionId;
+use gantry_store::Record;
+
+/// An attempt is shown with its tasks as they are while it goes on, and as they were when it ended.
+pub fn service_deployment(view: View<'_>, attempt: &ServiceDeployment) -> ecs::ServiceDeployment {
+    let owner = view.state.ecs.service(&attempt.service);
+    let brief = brief(view, attempt);
+    let summary = |tasks: RevisionTasks| summary(view, attempt, tasks);
+    let sources =
+        attempt.sources.iter().map(|source| now(view, attempt, owner, source.revision).unwrap_or(*source));
+    let target = attempt.target_tasks.or_else(|| now(view, attempt, owner, attempt.target));
+    let none = RevisionTasks { revision: attempt.target, requested: 0, running: 0, pending: 0 };
+    ecs::ServiceDeployment {
+        cluster_arn: brief.cluster_arn,
+        created_at: brief.created_at,
+        deployment_circuit_breaker: Some(breaker(owner, attempt)),
+        deployment_configuration: Some(service::configuration(&attempt.configuration)),
+        finished_at: brief.finished_at,
+        rollback: attempt.rollback.as_ref().map(|rollback| ecs::Rollback {
+            reason: Some(rollback.reason.clone()),
+            service_revision_arn: Some(revision_arn(view, attempt, rollback.revision)),
+            started_at: millis(Some(rollback.started_at)),
+        }),
+        service_arn: brief.service_arn,
+        service_deployment_arn: brief.service_deployment_arn,
+        source_service_revisions: Some(sources.map(summary).collect()),
+        started_at: brief.started_at,
+        status: brief.status,
+        status_reason: brief.status_reason,
+        stopped_at: millis(attempt.stopped_at),
+        target_service_revision: Some(summary(target.unwrap_or(none))),
+        updated_at: millis(Some(attempt.updated_at)),
+        ..Default::default()
+    }
+}
+
+/// A revision's tasks as they are; of an attempt that is over, nobody asks.
+fn now(
+    view: View<'_>,
+    attempt: &ServiceDeployment,
+    owner: Option<&Service>,
+    revision: ServiceRevisionId,
+) -> Option<RevisionTasks> {
+    let owner = owner.filter(|_| !attempt.status.is_over())?;
+    let deployment = owner.deployments.iter().find(|deployment| deployment.revision == revision)?;
+    Some(deployments::tasks_of(view, owner, deployment))
+}
+
+fn revision_arn(view: View<'_>, attempt: &ServiceDeployment, id: ServiceRevisionId) -> String {
+    ServiceRevisionKey { service: attempt.service.clone(), id }.arn(view.scope).to_string()
+}
+
+fn summary(view: View<'_>, attempt: &ServiceDeployment, tasks: RevisionTasks) -> ecs::ServiceRevisionSummary {
+    ecs::ServiceRevisionSummary {
+        arn: Some(revision_arn(view, attempt, tasks.revision)),
+        pending_task_count: Some(service::integer(tasks.pending)),
+        requested_task_count: Some(service::integer(tasks.requested)),
+        running_task_count: Some(service::integer(tasks.running)),
+        ..Default::default()
+    }
+}
+
+fn breaker(owner: Option<&Service>, attempt: &ServiceDeployment) -> ecs::ServiceDeploymentCircuitBreaker {
+    let counted = attempt.failures.or_else(|| owner.map(|owner| deployments::failures(owner, attempt)));
+    let (failures, threshold) = counted.unwrap_or_default();
+    let status = if !attempt.configuration.circuit_breaker.enable {
+        ecs::ServiceDeploymentRollbackMonitorsStatus::Disabled
+    } else if attempt.tripped {
+        ecs::ServiceDeploymentRollbackMonitorsStatus::Triggered
+    } else if attempt.status.is_over() {
+        ecs::ServiceDeploymentRollbackMonitorsStatus::MonitoringComplete
+    } else {
+        ecs::ServiceDeploymentRollbackMonitorsStatus::Monitoring
+    };
+    ecs::ServiceDeploymentCircuitBreaker {
+        failure_count: Some(service::integer(failures)),
+        status: Some(status),
+        threshold: Some(service::integer(threshold)),
+    }
+}
+
+/// As lists show it.
+pub fn brief(view: View<'_>, attempt: &ServiceDeployment) -> ecs::ServiceDeploymentBrief {
+    let cluster = EcsResource::Cluster(attempt.service.cluster.clone());
+    ecs::ServiceDeploymentBrief {
+        cluster_arn: Some(view.scope.ecs(cluster).to_string()),
+        created_at: millis(Some(attempt.created_at)),
+        finished_at: millis(attempt.finished_at),
+        service_arn: Some(attempt.service.arn(view.scope).to_string()),
+        service_deployment_arn: Some(attempt.key().arn(view.scope).to_string()),
+        started_at: millis(attempt.started_at),
+        status: Some(status(attempt.status)),
+        status_reason: attempt.status_reason.clone(),
+        target_service_revision_arn: Some(revision_arn(view, attempt, attempt.target)),
+    }
+}
+
+fn status(status: ServiceDeploymentStatus) -> ecs::ServiceDeploymentStatus {
+    match status {
+        ServiceDeploymentStatus::Pending => ecs::ServiceDeploymentStatus::Pending,
+        ServiceDeploymentStatus::InProgress => ecs::ServiceDeploymentStatus::InProgress,
+        ServiceDeploymentStatus::Successful => ecs::ServiceDeploymentStatus::Successful,
+        ServiceDeploymentStatus::StopRequested => ecs::ServiceDeploymentStatus::StopRequested,
+        ServiceDeploymentStatus::Stopped => ecs::ServiceDeploymentStatus::Stopped,
+        ServiceDeploymentStatus::RollbackRequested => ecs::ServiceDeploymentStatus::RollbackRequested,
+        ServiceDeploymentStatus::RollbackInProgress => ecs::ServiceDeploymentStatus::RollbackInProgress,
+        ServiceDeploymentStatus::RollbackSuccessful => ecs::ServiceDeploymentStatus::RollbackSuccessful,
+        ServiceDeploymentStatus::RollbackFailed => ecs::ServiceDeploymentStatus::RollbackFailed,
+    }
+}
+
+pub fn service_revision(view: View<'_>, revision: &ServiceRevision) -> ecs::ServiceRevision {
+    let scope = view.scope;
+    let (launch_type, capacity_provider_strategy) = service::compute(Some(&revision.compute));
+    let fargate = revision.compute.launch_type() == LaunchType::Fargate;
+    let registered = view.state.ecs.task_definitions.get(&revision.task_definition);
+    let images = registered.map(|record| {
+        let containers = record.definition.container_definitions.iter();
+        let image = |container: &gantry_decide::task::ContainerDefinition| ecs::ContainerImage {
+            container_name: Some(container.name.to_string()),
+            image: Some(container.image.clone()),
+            image_digest: None,
+        };
+        containers.map(image).collect()
+    });
+    ecs::ServiceRevision {
+        capacity_provider_strategy,
+        cluster_arn: Some(scope.ecs(EcsResource::Cluster(revision.service.cluster.clone())).to_string()),
+        container_images: images,
+        created_at: millis(Some(revision.created_at)),
+        guard_duty_enabled: Some(false),
+        launch_type,
+        load_balancers: Some(Vec::new()),
+        network_configuration: revision.network.as_ref().map(service::network),
+        platform_family: fargate.then(|| "Linux".to_owned()),
+        platform_version: fargate
+            .then(|| revision.platform_version.clone().unwrap_or_else(|| "1.4.0".to_owned())),
+        service_arn: Some(revision.service.arn(scope).to_string()),
+        service_registries: Some(Vec::new()),
+        service_revision_arn: Some(revision.key().arn(scope).to_string()),
+        task_definition: Some(
+            scope.ecs(EcsResource::TaskDefinition(revision.task_definition.clone())).to_string(),
+        ),
+        ..Default::default()
+    }
+}
