@@ -75,7 +75,7 @@ pub fn enter(
     kernel_file_systems(&root, config, groups, shared)?;
     files_and_volumes(&root, directory, config)?;
     if !config.privileged {
-        mask(&root, &null)?;
+        mask(&root, null)?;
     }
     if config.read_only_root {
         seal(&root).map_err(doing("making the root file system read-only"))?;
@@ -326,7 +326,7 @@ fn memory(tmpfs: &TmpfsMount) -> io::Result<Mount> {
 /// A view of the host's `/dev/null`, taken before anything of the container's is there, and looked at: what is bound
 /// over the kernel's files must be nothing else.
 fn host_null() -> io::Result<Mount> {
-    let null = Mount::bind_path(Path::new("/dev/null"), Flags::default())?;
+    let null = Mount::bind_path(Path::new("/dev/null"), Flags::READ_ONLY)?;
     let found = fstat(&null)?;
     if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
         && found.st_rdev == rustix::fs::makedev(1, 3)
@@ -337,16 +337,22 @@ fn host_null() -> io::Result<Mount> {
     }
 }
 
-fn mask(root: &Root, null: &Mount) -> Result<(), String> {
+fn mask(root: &Root, null: Mount) -> Result<(), String> {
     let nothing = Mount::new("tmpfs", &[("size", "0k"), ("mode", "555")], Flags::INERT.read_only(true))
         .map_err(doing("an empty directory"))?;
+    let (mut file, mut directory) = (Cover::new(null), Cover::new(nothing));
     let is_there = |path: &str| match root.find_plain(path) {
         Err(Errno::NOENT) => Ok(None),
         other => other.map(Some).map_err(|error| format!("/{path}: {error}")),
     };
     for path in MASKED {
         if let Some(place) = is_there(path)? {
-            cover(&place, null, &nothing).map_err(doing(&format!("masking /{path}")))?;
+            let is_directory = fstat(&place).map(|found| FileType::from_raw_mode(found.st_mode));
+            let cover = match is_directory {
+                Ok(FileType::Directory) => &mut directory,
+                _ => &mut file,
+            };
+            cover.attach(&place).map_err(doing(&format!("masking /{path}")))?;
         }
     }
     for path in READ_ONLY {
@@ -358,10 +364,25 @@ fn mask(root: &Root, null: &Mount) -> Result<(), String> {
     Ok(())
 }
 
-fn cover(place: &OwnedFd, null: &Mount, nothing: &Mount) -> io::Result<()> {
-    let directory = FileType::from_raw_mode(fstat(place)?.st_mode) == FileType::Directory;
-    let cover = if directory { nothing } else { null };
-    Mount::bind(cover, Path::new(""), Flags::READ_ONLY)?.attach(place)
+/// A mount that lies over several places. It is attached itself first, and copied from then on: before Linux 6.15 a
+/// mount that is attached nowhere cannot be copied.
+struct Cover {
+    mount: Mount,
+    attached: bool,
+}
+
+impl Cover {
+    fn new(mount: Mount) -> Cover {
+        Cover { mount, attached: false }
+    }
+
+    fn attach(&mut self, place: &OwnedFd) -> io::Result<()> {
+        if self.attached {
+            return Mount::bind(&self.mount, Path::new(""), Flags::READ_ONLY)?.attach(place);
+        }
+        self.attached = true;
+        self.mount.attach(place)
+    }
 }
 
 fn seal(root: &Root) -> io::Result<()> {
