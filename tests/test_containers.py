@@ -449,7 +449,9 @@ ROLE = "arn:aws:iam::123456789012:role/r"
     ({"volumes": [{"name": "v", "dockerVolumeConfiguration": {"driver": "rexray"}}]}, {}),
     ({"enableFaultInjection": True}, {}),
     ({}, {"resourceRequirements": [{"type": "GPU", "value": "1"}]}),
-    ({}, {"firelensConfiguration": {"type": "fluentbit"}, "logConfiguration": {"logDriver": "awsfirelens"}}),
+    ({}, {"firelensConfiguration": {"type": "fluentbit", "options": {
+        "config-file-type": "s3", "config-file-value": "arn:aws:s3:::bucket/router.conf"}},
+        "logConfiguration": {"logDriver": "awsfirelens"}}),
     ({}, {"logConfiguration": {"logDriver": "splunk", "options": {}}}),
     ({}, {"credentialSpecs": ["credentialspecdomainless:arn:aws:s3:::bucket/spec"]}),
     ({}, {"dockerSecurityOptions": ["label:type:svirt"]}),
@@ -528,3 +530,26 @@ def test_the_table_of_fields_names_tests_that_exist():
     assert len(named) > 20
     tests = "".join(path.read_text() for path in here.glob("test_*.py"))
     assert [name for name in named if f"def {name}(" not in tests] == []
+
+
+@pytest.mark.parametrize("mode", ["bridge", "awsvpc", "host"])
+def test_a_router_gets_what_its_neighbours_write(host, mode):
+    routed = {"logConfiguration": {"logDriver": "awsfirelens", "options": {"Name": "stdout", "Format": "json"}}}
+    elsewhere = {"logConfiguration": {"logDriver": "awsfirelens", "options": {"Name": "null"}}}
+    router = {"image": "fluent/fluent-bit", "firelensConfiguration": {
+        "type": "fluentbit", "options": {"enable-ecs-log-metadata": "true"}}}
+    network = {"networkConfiguration": NETWORK} if mode == "awsvpc" else {}
+    script = "echo to $FLUENT_HOST $FLUENT_PORT; echo of stderr >&2; sleep 1; echo last words"
+    arn = host.start(sh(script, **routed), router, sh("echo elsewhere", **elsewhere), task={"networkMode": mode}, **network)
+    task = host.end(arn)
+    said = host.lines(arn, "app1")
+    records = [json.loads(line) for line in said if line.startswith("{")]
+    address = {"bridge": r"\d+\.\d+\.\d+\.\d+ 24224", "awsvpc": r"127\.0\.0\.1 24224", "host": ""}[mode]
+    assert [(r["source"], r["log"]) for r in records[1:]] == [("stderr", "of stderr"), ("stdout", "last words")], said
+    assert re.fullmatch(f"to {address}", records[0]["log"].rstrip() if mode != "host" else records[0]["log"].strip() + " "), said
+    family, revision = task["taskDefinitionArn"].split("/")[-1].split(":")
+    for record in records:
+        assert record["tag"] == f"app-firelens-{arn.split('/')[-1]}"
+        assert record["container_name"] == "/app"
+        assert (record["ecs_task_arn"], record["ecs_task_definition"]) == (arn, f"{family}:{revision}")
+    assert {c["name"]: c["exitCode"] for c in task["containers"]}["app1"] == 0, task

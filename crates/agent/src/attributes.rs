@@ -10,6 +10,7 @@ const DOCKER_API_VERSIONS: std::ops::RangeInclusive<u32> = 17..=44;
 
 /// What works here; a capability that is not announced keeps tasks away that need it.
 const CAPABILITIES: &[&str] = &[
+    "com.amazonaws.ecs.capability.logging-driver.awsfirelens",
     "com.amazonaws.ecs.capability.logging-driver.awslogs",
     "com.amazonaws.ecs.capability.logging-driver.fluentd",
     "com.amazonaws.ecs.capability.logging-driver.json-file",
@@ -24,8 +25,13 @@ const CAPABILITIES: &[&str] = &[
     "ecs.capability.docker-plugin.local",
     "ecs.capability.execute-command",
     "ecs.capability.execution-role-awslogs",
+    "ecs.capability.firelens.fluentbit",
+    "ecs.capability.firelens.fluentd",
+    "ecs.capability.firelens.non-root-user",
+    "ecs.capability.firelens.options.config.file",
     "ecs.capability.full-sync",
     "ecs.capability.increased-task-cpu-limit",
+    "ecs.capability.logging-driver.awsfirelens.log-driver-buffer-limit",
     "ecs.capability.pid-ipc-namespace-sharing",
     "ecs.capability.task-cpu-mem-limit",
     "ecs.capability.task-eni",

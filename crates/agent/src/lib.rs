@@ -9,6 +9,7 @@ pub mod data_channel;
 pub mod driver;
 pub mod endpoints;
 pub mod exec;
+pub mod firelens;
 pub mod health;
 pub mod images;
 pub mod logs;

@@ -5,6 +5,7 @@ use super::links::links;
 use super::reach::{bindings, interface, requests};
 use super::{Hands, Held, Input, Known, volumes};
 use crate::endpoints::{self, Owner};
+use crate::firelens;
 use crate::images::{LocalImage, PullError};
 use crate::logs::LogDriver;
 use crate::network::{Bridged, NetworkError};
@@ -261,6 +262,7 @@ async fn try_launch<R: Runtime>(
     let of = volumes::Of { agent: &hands.config, arn, task: known.task(), of_image: &declared };
     let mounts = volumes::mounts(of, payload)?;
     provide(hands, arn, &mounts, &images).await?;
+    let router = firelens::provide(&hands.config, arn, known, payload)?;
     make_group(hands, arn, known).await?;
     let mut bridged = None;
     let (network, own) = match known.mode() {
@@ -290,6 +292,8 @@ async fn try_launch<R: Runtime>(
     // Without a network there is no way to the agent.
     let key = key.as_deref().filter(|_| network != NetworkNamespace::Isolated);
     let endpoints = key.map(|key| endpoints::environment(key, host_port, known.role_credentials()));
+    let mut endpoints = endpoints.unwrap_or_default();
+    endpoints.extend(firelens::variables(known, name, others));
     let parts = Parts {
         config: &hands.config,
         arn,
@@ -301,8 +305,9 @@ async fn try_launch<R: Runtime>(
         network,
         interface: own,
         mounts: &mounts,
+        router: &router,
         links: &links,
-        endpoints: &endpoints.unwrap_or_default(),
+        endpoints: &endpoints,
     };
     let run = async {
         let config = container::compile(&parts)?;
@@ -377,7 +382,8 @@ pub async fn forget<R: Runtime>(hands: Arc<Hands<R>>, task: TaskArn, removals: V
     hands.credentials.forget(&task);
     let id = task_id(&task);
     hands.logs.forget(&id).await;
-    let directories = ["logs", volumes::TASK_VOLUMES].map(|kind| hands.config.data_dir.join(kind).join(&id));
+    let directories = ["logs", volumes::TASK_VOLUMES, firelens::DIRECTORY]
+        .map(|kind| hands.config.data_dir.join(kind).join(&id));
     let removing = tokio::task::spawn_blocking(move || {
         for directory in directories {
             // Most tasks have no volumes.

@@ -4,6 +4,7 @@ use super::Known;
 use super::links::Links;
 use super::volumes::Mount;
 use crate::config::AgentConfig;
+use crate::firelens;
 use crate::images::LocalImage;
 use crate::logs::{LogDriver, Writer};
 use crate::protocol::docker::HostConfig;
@@ -11,7 +12,8 @@ use crate::protocol::payload::ContainerConfig as Docker;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::cgroup::{CPU_PERIOD_MICROS, TaskLimits};
 use crate::runtime::{
-    ContainerConfig, ContainerId, DeviceMapping, LogFile, Namespace, NetworkNamespace, Rlimit, TmpfsMount,
+    BindMount, ContainerConfig, ContainerId, DeviceMapping, LogFile, Namespace, NetworkNamespace, Rlimit,
+    TmpfsMount,
 };
 use gantry_api::acs;
 use gantry_decide::task::{IpcMode, PidMode};
@@ -67,8 +69,12 @@ pub fn log_driver(
     container: &str,
 ) -> Result<LogDriver, Failure> {
     let id = container_id(task, container);
+    let log = docker.host_config.log_config.as_ref();
+    if firelens::is_routed(log) {
+        return Ok(firelens::log_driver(config, task, container, id.as_str()));
+    }
     let writer = Writer { region: &config.region, id: id.as_str(), name: container };
-    LogDriver::read(docker.host_config.log_config.as_ref(), writer)
+    LogDriver::read(log, writer)
         .map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))
 }
 
@@ -103,6 +109,8 @@ pub struct Parts<'a> {
     /// The task's own address and name, in awsvpc mode.
     pub interface: Option<(String, String)>,
     pub mounts: &'a [Mount],
+    /// What a log router finds in its container.
+    pub router: &'a [BindMount],
     pub links: &'a Links,
     /// Variables by which programs find the agent's endpoints.
     pub endpoints: &'a BTreeMap<String, String>,
@@ -182,7 +190,7 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
         pids_limit: None,
         rlimits: host.ulimits.iter().flatten().map(rlimit).collect(),
         sysctls: host.sysctls.clone().unwrap_or_default().into_iter().collect(),
-        mounts: parts.mounts.iter().map(|mount| mount.bind.clone()).collect(),
+        mounts: parts.mounts.iter().map(|mount| &mount.bind).chain(parts.router).cloned().collect(),
         tmpfs: tmpfs(host),
         devices: host
             .devices

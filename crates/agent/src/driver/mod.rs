@@ -20,6 +20,7 @@ pub use saver::Saver;
 pub use snapshot::{Asked, ContainerSnapshot, TaskSnapshot};
 
 use crate::endpoints::Owner;
+use crate::firelens;
 use crate::health;
 use crate::images::LocalImage;
 use crate::network::Bridged;
@@ -433,7 +434,13 @@ impl<R: Runtime> Driver<R> {
             }
         };
         let (hands, id) = (Arc::clone(&self.hands), container_id(task, container));
+        let known = self.known(task);
+        let router = known.as_ref().and_then(|known| firelens::router(known.task())?.name.as_deref());
+        let settle = (signal == Signal::Stop && router == Some(container)).then(|| task_id(task));
         tokio::spawn(async move {
+            if let Some(task) = settle {
+                hands.logs.settle(&task).await;
+            }
             if let Err(error) = hands.runtime.signal(&id, number).await {
                 tracing::warn!(container = %id, %error, "a container cannot be signalled");
             }

@@ -1,7 +1,9 @@
 //! Where a log driver's receiver is, and a connection to it.
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UdpSocket, UnixDatagram, UnixStream};
 
@@ -12,6 +14,11 @@ pub enum Address {
     Tcp(String),
     Unix(PathBuf),
     UnixDatagram(PathBuf),
+    /// A stream's socket that a container makes in a directory of this agent's.
+    Inside {
+        directory: PathBuf,
+        name: &'static str,
+    },
 }
 
 impl Address {
@@ -51,7 +58,25 @@ impl Address {
                 Err(error) => return Err(error),
             },
             Address::UnixDatagram(path) => datagram(path)?,
+            Address::Inside { directory, name } => {
+                let socket = socket(directory, name)?;
+                // By its descriptor: nothing can be put in its place, and its path may be longer than addresses are.
+                let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
+                Connection::Stream(Box::new(UnixStream::connect(path).await?))
+            }
         })
+    }
+}
+
+/// Opens a socket in a directory that a container can write: it must not be a link to one of the host's.
+fn socket(directory: &Path, name: &str) -> io::Result<OwnedFd> {
+    let how = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(CWD, directory, how | OFlags::DIRECTORY, Mode::empty())?;
+    let socket = openat(&directory, name, how, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&socket)?.st_mode) == FileType::Socket {
+        Ok(socket)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no socket"))
     }
 }
 
@@ -70,4 +95,29 @@ pub enum Connection {
     Stream(Box<dyn Stream>),
     Udp(UdpSocket),
     UnixDatagram(UnixDatagram),
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_containers_socket_is_found_and_a_link_in_its_place_is_not_followed() {
+        let scratch = tempfile::tempdir().unwrap();
+        // Longer than the address of a socket may be.
+        let directory = scratch.path().join("d".repeat(120));
+        std::fs::create_dir(&directory).unwrap();
+        let outside = scratch.path().join("outside.sock");
+        let _of_the_host = std::os::unix::net::UnixListener::bind(&outside).unwrap();
+        let to = Address::Inside { directory: directory.clone(), name: "in.sock" };
+        assert!(to.connect().await.is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+        std::os::unix::fs::symlink(&outside, directory.join("in.sock")).unwrap();
+        assert!(to.connect().await.is_err());
+        std::fs::remove_file(directory.join("in.sock")).unwrap();
+        let inside = OwnedFd::from(std::fs::File::open(&directory).unwrap());
+        let path = format!("/proc/self/fd/{}/in.sock", inside.as_raw_fd());
+        let _of_the_container = std::os::unix::net::UnixListener::bind(path).unwrap();
+        assert!(matches!(to.connect().await.unwrap(), Connection::Stream(_)));
+    }
 }

@@ -15,6 +15,8 @@ mod ship;
 mod syslog;
 mod tail;
 
+pub use address::Address;
+pub use fluentd::Fluentd;
 pub use options::{Awslogs, LogDriver, Multiline, OptionError, Writer};
 
 use crate::client::{Client, ClientError};
@@ -34,6 +36,10 @@ use tokio::time::timeout;
 
 /// How long the removal of a stopped task's remains waits for its logs to be sent.
 const FORGET_MAX: Duration = Duration::from_secs(30);
+/// How long a log router's stop waits for the last lines of those that log through it: well within the 30 s that it has
+/// itself before it is killed.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+const SETTLE_LOOK: Duration = Duration::from_millis(20);
 /// How long the agent's end waits for logs to be sent, where their files go with it.
 const END_MAX: Duration = Duration::from_secs(5);
 
@@ -113,6 +119,22 @@ impl Shipping {
         let key = (task.to_owned(), container.to_owned());
         if let Some(following) = self.followed.lock().get(&key) {
             following.wish.send_replace(Wish::Finish);
+        }
+    }
+
+    /// Waits until the logs of a task's containers that have ended are sent, but not for long: who takes them is about to
+    /// be stopped.
+    pub async fn settle(&self, task: &str) {
+        let deadline = tokio::time::Instant::now() + SETTLE_MAX;
+        let waits = || {
+            let followed = self.followed.lock();
+            let mut of_task = followed.iter().filter(|((of, _), _)| of == task);
+            of_task.any(|(_, following)| {
+                *following.wish.borrow() == Wish::Finish && !following.work.is_finished()
+            })
+        };
+        while waits() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(SETTLE_LOOK).await;
         }
     }
 

@@ -3,6 +3,7 @@
 //! What cannot be understood is answered, never dropped: the error becomes the reason of a STOPPED submission.
 
 use super::docker::{Config, HostConfig};
+use crate::firelens;
 use gantry_api::acs;
 use gantry_decide::lifecycle::DesiredStatus;
 use gantry_decide::task::{ContainerCondition, IpcMode, NetworkMode, PidMode, TransportProtocol};
@@ -89,8 +90,9 @@ pub fn compile(task: &acs::Task) -> Result<CompiledTask, PayloadError> {
     let mut configs = BTreeMap::new();
     let mut host_ports = Vec::new();
     let (mut cpu, mut memory) = (0u32, 0u32);
+    let router = firelens::router(task).and_then(|router| router.name.as_deref());
     for container in task.containers.as_deref().unwrap_or_default() {
-        let (spec, config) = compile_container(container)?;
+        let (spec, config) = compile_container(container, router)?;
         let limit = natural(&spec.name, "memory", container.memory)?;
         let reserved = config.host_config.memory_reservation.unwrap_or_default() / BYTES_PER_MIB;
         let reserved =
@@ -133,7 +135,11 @@ pub fn compile(task: &acs::Task) -> Result<CompiledTask, PayloadError> {
     Ok(CompiledTask { spec, desired, pid_mode, ipc_mode, containers: configs })
 }
 
-fn compile_container(container: &acs::Container) -> Result<(ContainerSpec, ContainerConfig), PayloadError> {
+/// `router` is the container that the output of others may go through.
+fn compile_container(
+    container: &acs::Container,
+    router: Option<&str>,
+) -> Result<(ContainerSpec, ContainerConfig), PayloadError> {
     let name = container.name.clone().filter(|name| !name.is_empty());
     let name = name.ok_or(PayloadError::Missing { member: "container name" })?;
     let mut depends_on = Vec::new();
@@ -152,6 +158,10 @@ fn compile_container(container: &acs::Container) -> Result<(ContainerSpec, Conta
         config: json(&name, "config", docker.and_then(|docker| docker.config.as_deref()))?,
         host_config: json(&name, "hostConfig", docker.and_then(|docker| docker.host_config.as_deref()))?,
     };
+    if let (Some(router), true) = (router, firelens::is_routed(config.host_config.log_config.as_ref())) {
+        // Its output has nowhere to go before, and the router is stopped after it.
+        depends_on.push(Dependency { container: router.to_owned(), condition: ContainerCondition::Start });
+    }
     let sources = container.volumes_from.iter().flatten().filter_map(|from| from.source_container.clone());
     let spec = ContainerSpec {
         volumes_from: sources.collect(),
@@ -267,6 +277,24 @@ mod tests {
         assert_eq!(config.config.healthcheck.as_ref().unwrap().interval, Some(10_000_000_000));
         assert_eq!(config.host_config.cap_drop.as_ref().unwrap(), &["NET_RAW"]);
         assert_eq!(config.host_config.log_config.as_ref().unwrap().driver.as_deref(), Some("json-file"));
+    }
+
+    #[test]
+    fn who_logs_through_a_router_waits_for_it() {
+        let task = read(
+            r#"{"arn":"t","desiredStatus":"RUNNING","containers":[
+            {"name":"app","dockerConfig":{"hostConfig":"{\"LogConfig\":{\"Type\":\"awsfirelens\",\"Config\":{\"Name\":\"stdout\"}}}"}},
+            {"name":"other"},
+            {"name":"router","firelensConfiguration":{"type":"fluentbit"}}]}"#,
+        )
+        .unwrap();
+        let on: Vec<Vec<_>> = task
+            .spec
+            .containers
+            .iter()
+            .map(|c| c.depends_on.iter().map(|d| (d.container.as_str(), d.condition)).collect())
+            .collect();
+        assert_eq!(on, [vec![("router", ContainerCondition::Start)], vec![], vec![]]);
     }
 
     #[test]

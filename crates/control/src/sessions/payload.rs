@@ -123,6 +123,12 @@ fn container(
             ignored_exit_codes: policy.ignored_exit_codes.clone(),
             restart_attempt_period: policy.restart_attempt_period.map(integer),
         }),
+        firelens_configuration: definition.firelens_configuration.as_ref().map(|router| {
+            acs::FirelensConfiguration {
+                type_: Some(router.kind.as_str().to_owned()),
+                options: router.options.clone(),
+            }
+        }),
         container_arn: Some(scope.ecs(arn).to_string()),
         docker_config: Some(acs::DockerConfig {
             config: Some(Value::Object(docker_config(definition)).to_string()),

@@ -23,10 +23,11 @@ struct Sample {
     port: Option<&'static str>,
 }
 
-const SAMPLES: [Sample; 4] = [
+const SAMPLES: [Sample; 5] = [
     Sample { name: "nginx:latest", program: &["web", "80"], port: Some("80/tcp") },
     Sample { name: "my-api:latest", program: &["web", "3000"], port: Some("3000/tcp") },
     Sample { name: "redis:alpine", program: &["kv"], port: Some("6379/tcp") },
+    Sample { name: "fluent/fluent-bit:latest", program: &["router"], port: None },
     Sample { name: "my-batch-job:latest", program: &["batch"], port: None },
 ];
 

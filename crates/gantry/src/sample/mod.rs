@@ -1,11 +1,12 @@
 //! Sample images that Gantry carries, so that a first look needs no network.
 //!
 //! The images that tutorials name (a web server, an API with a cache, a batch job) stand for images made from Gantry's
-//! own binary: its hidden subcommand `sample` is a small HTTP server, a key-value server and a batch program.
+//! own binary: its hidden subcommand `sample` is a small HTTP server, a key-value server, a log router and a batch program.
 
 mod batch;
 mod image;
 mod kv;
+mod router;
 mod signals;
 mod web;
 
@@ -18,9 +19,10 @@ pub fn main(arguments: &[String]) -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("web") => web::main(&arguments[1..]),
         Some("kv") => kv::main(),
+        Some("router") => router::main(),
         Some("batch") => return batch::main(),
         _ => {
-            eprintln!("usage: gantry sample web PORT | kv | batch");
+            eprintln!("usage: gantry sample web PORT | kv | router | batch");
             return ExitCode::from(2);
         }
     };

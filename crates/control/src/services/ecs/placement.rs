@@ -59,12 +59,11 @@ pub const ADDRESS_BLOCK_ATTRIBUTE: &str = "gantry.awsvpc-cidr";
 /// Beginnings of capabilities that a stock agent has and that need what payloads do not carry yet. A task that asks for
 /// one goes nowhere, rather than to run without its secrets, files or volumes.
 const NOT_CARRIED: &[&str] = &[
-    "com.amazonaws.ecs.capability.logging-driver.awsfirelens",
     "ecs.capability.aws-appmesh",
     "ecs.capability.efs",
     "ecs.capability.env-files.",
     "ecs.capability.fault-injection",
-    "ecs.capability.firelens.",
+    "ecs.capability.firelens.options.config.s3",
     "ecs.capability.gmsa",
     "ecs.capability.private-registry-authentication.",
     "ecs.capability.secrets.",

@@ -323,6 +323,19 @@ fn check_devices(task: &TaskDefinition, container: &ContainerDefinition) -> Resu
 
 fn check_firelens(task: &TaskDefinition) -> Result<(), DefinitionError> {
     let containers = &task.container_definitions;
+    for container in containers {
+        let Some(firelens) = &container.firelens_configuration else { continue };
+        let option = |name: &str| firelens.options.as_ref()?.get(name).map(String::as_str);
+        let has_value = option("config-file-value").is_some_and(|value| !value.is_empty());
+        let file_fits = match option("config-file-type") {
+            None => true,
+            Some("file" | "s3") => has_value,
+            Some(_) => false,
+        };
+        if !file_fits || !matches!(option("enable-ecs-log-metadata"), None | Some("true" | "false")) {
+            return Err(setting(container, "firelensConfiguration"));
+        }
+    }
     let routers = containers.iter().filter(|c| c.firelens_configuration.is_some()).count();
     let routed = containers
         .iter()

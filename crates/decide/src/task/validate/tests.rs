@@ -578,6 +578,26 @@ fn secrets_and_credentials() {
 }
 
 #[test]
+fn options_of_a_router_are_checked() {
+    let with = |options: Value| {
+        let router =
+            json!({"name": "router", "firelensConfiguration": {"type": "fluentbit", "options": options}});
+        let app = json!({"name": "app", "logConfiguration": {"logDriver": "awsfirelens"}});
+        several(json!([router, app]))
+    };
+    accepted(with(json!({})));
+    accepted(with(json!({"enable-ecs-log-metadata": "false"})));
+    accepted(with(json!({"config-file-type": "file", "config-file-value": "/x.conf"})));
+    for options in [
+        json!({"enable-ecs-log-metadata": "maybe"}),
+        json!({"config-file-type": "ftp", "config-file-value": "/x.conf"}),
+        json!({"config-file-type": "s3"}),
+    ] {
+        refused(with(options), "Invalid 'firelensConfiguration' setting for container 'router'.");
+    }
+}
+
+#[test]
 fn firelens_and_proxy() {
     let routed = json!({"name": "app", "logConfiguration": {"logDriver": "awsfirelens"}});
     let router = json!({"name": "router", "firelensConfiguration": {"type": "fluentbit"}});

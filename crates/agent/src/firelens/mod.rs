@@ -1,0 +1,203 @@
+//! FireLens: a task's log router, and the containers whose output goes through it.
+//!
+//! The router finds two things in its container that it did not bring: its configuration, made from the log options of
+//! the other containers, and a directory where it makes the socket that this agent writes their output to. Where it
+//! runs, containers may also send records by themselves: two variables say where.
+
+mod configuration;
+
+use crate::config::AgentConfig;
+use crate::driver::Known;
+use crate::driver::container::task_id;
+use crate::logs::{Fluentd, LogDriver};
+use crate::network::Bridged;
+use crate::protocol::docker::LogConfig;
+use crate::runtime::BindMount;
+use configuration::{Configuration, PORT, Program};
+use gantry_api::acs;
+use gantry_decide::task::NetworkMode;
+use gantry_decide::task_engine::{Failure, FailureKind, TaskArn};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// In the agent's directory: what routers of tasks share with it.
+pub const DIRECTORY: &str = "firelens";
+/// The log driver of containers whose output goes to the task's router.
+pub const DRIVER: &str = "awsfirelens";
+
+/// Where a router's image has its socket's directory.
+const SOCKET_DIRECTORY: &str = "/var/run";
+/// The socket, as [`configuration::SOCKET`] has it, in the directory that the agent sees.
+const SOCKET_NAME: &str = "fluent.sock";
+
+/// Whether a container's output goes to the task's router.
+pub fn is_routed(log: Option<&LogConfig>) -> bool {
+    log.and_then(|log| log.driver.as_deref()) == Some(DRIVER)
+}
+
+/// The task's router, if it has one.
+pub fn router(task: &acs::Task) -> Option<&acs::Container> {
+    task.containers.iter().flatten().find(|container| container.firelens_configuration.is_some())
+}
+
+fn name(container: &acs::Container) -> &str {
+    container.name.as_deref().unwrap_or_default()
+}
+
+fn directory(data_dir: &Path, arn: &TaskArn) -> PathBuf {
+    data_dir.join(DIRECTORY).join(task_id(arn))
+}
+
+fn socket_directory(data_dir: &Path, arn: &TaskArn) -> PathBuf {
+    directory(data_dir, arn).join("socket")
+}
+
+/// The log driver of a container of the task whose output goes to the router: as the stock agent tells Docker.
+pub fn log_driver(config: &AgentConfig, arn: &TaskArn, container: &str, id: &str) -> LogDriver {
+    LogDriver::Fluentd(Fluentd {
+        address: crate::logs::Address::Inside {
+            directory: socket_directory(&config.data_dir, arn),
+            name: SOCKET_NAME,
+        },
+        tag: format!("{container}-firelens-{}", task_id(arn)),
+        container_id: id.to_owned(),
+        container_name: format!("/{container}"),
+        sub_second: true,
+        ack: false,
+    })
+}
+
+/// The variables by which a container finds the router, if its output goes there. In the host's network the stock agent
+/// sets none.
+pub fn variables(
+    known: &Known,
+    container: &str,
+    bridged: &BTreeMap<String, Bridged>,
+) -> BTreeMap<String, String> {
+    let log = known.docker(container).and_then(|docker| docker.host_config.log_config.as_ref());
+    let router = router(known.task()).filter(|_| is_routed(log));
+    let host = match (known.mode(), router) {
+        (NetworkMode::Awsvpc, Some(_)) => Some("127.0.0.1".to_owned()),
+        (NetworkMode::Bridge, Some(router)) => {
+            bridged.get(name(router)).map(|bridged| bridged.address.to_string())
+        }
+        _ => None,
+    };
+    host.map(|host| {
+        [("FLUENT_HOST", host), ("FLUENT_PORT", PORT.to_string())]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
+    })
+    .unwrap_or_default()
+}
+
+/// Makes what the router finds in its container, and says where. Nothing for a container that is none.
+///
+/// # Errors
+/// For a configuration that cannot be made.
+pub fn provide(
+    config: &AgentConfig,
+    arn: &TaskArn,
+    known: &Known,
+    container: &acs::Container,
+) -> Result<Vec<BindMount>, Failure> {
+    let Some(router) = &container.firelens_configuration else { return Ok(Vec::new()) };
+    let failed = |text: String| {
+        Failure::new(
+            FailureKind::ResourceInitializationError,
+            format!("unable to initialize firelens: {text}"),
+        )
+    };
+    let none = BTreeMap::new();
+    let options = router.options.as_ref().unwrap_or(&none);
+    let option = |name: &str| options.get(name).map(String::as_str);
+    let program = match router.type_.as_deref() {
+        Some("fluentd") => Program::Fluentd,
+        Some("fluentbit") => Program::FluentBit,
+        other => return Err(failed(format!("unknown type {}", other.unwrap_or_default().escape_default()))),
+    };
+    let include = match (option("config-file-type"), option("config-file-value")) {
+        (None, _) => None,
+        (Some("file"), Some(path)) => Some(path),
+        (Some("file"), None) => return Err(failed("config-file-value is missing".to_owned())),
+        (Some(kind), _) => {
+            return Err(failed(format!(
+                "configuration files of type {} cannot be had here",
+                kind.escape_default()
+            )));
+        }
+    };
+    let task = known.task();
+    let metadata = match option("enable-ecs-log-metadata") {
+        Some("false") => Vec::new(),
+        _ => vec![
+            ("ecs_cluster", config.cluster.clone()),
+            ("ecs_task_arn", arn.0.clone()),
+            (
+                "ecs_task_definition",
+                format!(
+                    "{}:{}",
+                    task.family.as_deref().unwrap_or_default(),
+                    task.version.as_deref().unwrap_or_default()
+                ),
+            ),
+        ],
+    };
+    let routed = task.containers.iter().flatten().filter_map(|container| {
+        let log = known.docker(name(container))?.host_config.log_config.as_ref()?;
+        is_routed(Some(log)).then_some((name(container), log.config.as_ref().unwrap_or(&none)))
+    });
+    let text = Configuration {
+        program,
+        listen: match known.mode() {
+            NetworkMode::Awsvpc => Some("127.0.0.1"),
+            NetworkMode::Bridge => Some("0.0.0.0"),
+            NetworkMode::Host | NetworkMode::None => None,
+        },
+        metadata,
+        include,
+        containers: routed.collect(),
+    };
+    let text = text.text().map_err(|error| failed(error.to_string()))?;
+    let user = known.docker(name(container)).and_then(|docker| docker.config.user.as_deref());
+    let file = place(&config.data_dir, arn, &text, owner(user)).map_err(|error| failed(error.to_string()))?;
+    let socket = socket_directory(&config.data_dir, arn);
+    Ok(vec![
+        BindMount { source: file, target: program.path().to_owned(), read_only: true },
+        BindMount { source: socket, target: SOCKET_DIRECTORY.to_owned(), read_only: false },
+    ])
+}
+
+/// Who makes the socket: the stock agent knows users by number only, and has all others for root.
+fn owner(user: Option<&str>) -> u32 {
+    user.and_then(|user| user.split(':').next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Writes the configuration and makes the socket's directory; the file's path.
+fn place(data_dir: &Path, arn: &TaskArn, text: &str, owner: u32) -> io::Result<PathBuf> {
+    let directory = directory(data_dir, arn);
+    let file = directory.join("router.conf");
+    // Log options may hold keys of the services that logs go to.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    fs::write(&file, text)?;
+    let socket = socket_directory(data_dir, arn);
+    fs::create_dir_all(&socket)?;
+    for path in [&file, &socket] {
+        std::os::unix::fs::chown(path, Some(owner), None)?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sockets_directory_belongs_to_a_user_known_by_number() {
+        assert_eq!([None, Some("1000:50"), Some("7"), Some("fluent")].map(owner), [0, 1000, 7, 0]);
+        assert!(configuration::SOCKET.ends_with(&format!("{SOCKET_DIRECTORY}/{SOCKET_NAME}")));
+    }
+}
