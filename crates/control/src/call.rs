@@ -1,16 +1,20 @@
 //! Who asks, and what may be asked: the caller of a request and the demand it makes on authorisation.
 
+use crate::roles::RoleSession;
 use gantry_decide::arn::Arn;
 use gantry_decide::ids::{RequestId, Scope};
 use gantry_wire::ApiError;
+use std::sync::Arc;
 
-/// Who signed a request. IAM users and roles join this enum with the IAM service.
+/// Who signed a request. IAM users join this enum with the IAM service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
     /// The account itself: may do everything in its own account.
     Root,
     /// A container agent that the operator gave a key: may do what agents do, nothing else.
     Agent,
+    /// A role, taken on for a task.
+    Role(Arc<RoleSession>),
 }
 
 /// The authenticated caller of one request.
@@ -25,9 +29,10 @@ pub struct Caller {
 impl Caller {
     /// The ARN that `GetCallerIdentity` and `registeredBy` show.
     pub fn arn(&self) -> String {
-        let resource = match self.principal {
+        let resource = match &self.principal {
             Principal::Root => "root".to_owned(),
             Principal::Agent => "user/gantry-agent".to_owned(),
+            Principal::Role(session) => return session.arn(),
         };
         let account = self.scope.account.to_string();
         Arn { service: "iam".to_owned(), region: String::new(), account, resource }.to_string()
@@ -89,9 +94,10 @@ const AGENT_ACTIONS: &[&str] = &[
 /// # Errors
 /// `AccessDeniedException` in the words AWS uses.
 pub fn permit(caller: &Caller, demand: &Demand) -> Result<(), ApiError> {
-    let allowed = match caller.principal {
+    let allowed = match &caller.principal {
         Principal::Root => true,
         Principal::Agent => AGENT_ACTIONS.contains(&demand.action),
+        Principal::Role(session) => session.allows(demand),
     };
     if allowed {
         return Ok(());

@@ -6,6 +6,7 @@
 //! lost was ever seen. The writer never waits for the disk: batches queue while it syncs.
 
 use crate::controllers::{self, Changes, Controllers};
+use crate::roles::Roles;
 use crate::service::Reply;
 use crate::services::ecs::placement::Placers;
 use crate::sessions::{SessionId, SessionInput, SessionOutput, Sessions};
@@ -96,15 +97,16 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine on loaded state. `last_seq` is the number of the last batch in the store, 0 for an empty one.
-    pub fn new(state: State, last_seq: u64, random: Box<dyn Random + Send>) -> Engine {
+    /// An engine on loaded state. `last_seq` is the number of the last batch in the store, 0 for an empty one. `roles`
+    /// issues the credentials that agents are sent.
+    pub fn new(state: State, last_seq: u64, random: Box<dyn Random + Send>, roles: Roles) -> Engine {
         Engine {
             head: state,
             last_seq,
             durable_seq: last_seq,
             held: VecDeque::new(),
             controllers: Controllers::default(),
-            sessions: Sessions::default(),
+            sessions: Sessions::new(roles),
             late: Changes::new(),
             random,
             placers: Placers::default(),

@@ -8,6 +8,7 @@ pub mod controllers;
 pub mod engine;
 pub mod load;
 pub mod page;
+pub mod roles;
 pub mod service;
 pub mod services;
 pub mod sessions;

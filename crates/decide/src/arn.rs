@@ -1,7 +1,7 @@
 //! Amazon Resource Names: the general form, and the ones ECS gives its own resources.
 
 use crate::ids::{
-    AccountId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, Region, Scope,
+    AccountId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, Region, RoleName, Scope,
     ServiceDeploymentId, ServiceName, ServiceRevisionId, TaskDefinitionId, TaskId,
 };
 use std::fmt;
@@ -50,6 +50,26 @@ impl FromStr for Arn {
 impl fmt::Display for Arn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "arn:aws:{}:{}:{}:{}", self.service, self.region, self.account, self.resource)
+    }
+}
+
+/// A role of IAM, `arn:aws:iam::ACCOUNT:role/PATH/NAME`; only its last part names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoleArn {
+    pub account: AccountId,
+    pub name: RoleName,
+}
+
+impl FromStr for RoleArn {
+    type Err = InvalidArn;
+
+    fn from_str(text: &str) -> Result<Self, InvalidArn> {
+        let error = || InvalidArn { text: text.chars().take(256).collect() };
+        let arn: Arn = text.parse()?;
+        let path = arn.resource.strip_prefix("role/").filter(|_| arn.service == "iam").ok_or_else(error)?;
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let (account, name) = (arn.account.parse().map_err(|_| error())?, name.parse().map_err(|_| error())?);
+        Ok(RoleArn { account, name })
     }
 }
 
@@ -183,6 +203,20 @@ mod tests {
             "arn:aws:ecs:eu-north-1:111122223333:service-revision/workshop/web/4980306466373577095",
         ] {
             assert_eq!(text.parse::<EcsArn>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn roles_are_known_by_their_last_part() {
+        let role: RoleArn = "arn:aws:iam::111122223333:role/service-role/painter".parse().unwrap();
+        assert_eq!((role.account.to_string().as_str(), role.name.as_str()), ("111122223333", "painter"));
+        for text in [
+            "painter",
+            "arn:aws:iam::1:role/x",
+            "arn:aws:iam::111122223333:user/x",
+            "arn:aws:iam::111122223333:role/",
+        ] {
+            assert!(text.parse::<RoleArn>().is_err(), "{text}");
         }
     }
 

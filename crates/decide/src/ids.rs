@@ -135,6 +135,8 @@ names! {
     ContainerName: 255 word, "a container name (1 to 255 letters, digits, hyphens, underscores)";
     /// A capacity provider's name, `FARGATE` and `FARGATE_SPOT` included.
     CapacityProviderName: 255 word, "a capacity provider name (1 to 255 letters, digits, hyphens, underscores)";
+    /// A role of IAM, without its path.
+    RoleName: 64 |b| word(b) || matches!(b, b'+' | b'=' | b',' | b'.' | b'@'), "a role name (1 to 64 letters, digits and any of + = , . @ - _)";
     /// A log group's name.
     LogGroupName: 512 |b| word(b) || matches!(b, b'.' | b'/' | b'#'), "a log group name (1 to 512 letters, digits and any of . - _ / #)";
     /// A log stream's name, unique in its group.

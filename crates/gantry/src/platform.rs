@@ -59,6 +59,7 @@ pub fn server_config(settings: ServerSettings) -> Config {
             Auth::Open => keys::Auth::Open,
         },
         account: settings.account,
+        role_lifetime: settings.role_lifetime,
         transport: Options { host_names: settings.host_names, ..Options::default() },
     }
 }

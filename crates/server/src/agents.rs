@@ -2,11 +2,10 @@
 //! of them when the server stops.
 
 use crate::endpoint::{Caller, base_url};
-use crate::keys::Holder;
 use crate::sockets::{self, Mailbox, Outgoing};
 use crate::transport::Response;
 use crate::writer::Inbox;
-use gantry_control::call::{self, Demand, Principal};
+use gantry_control::call::{self, Demand};
 use gantry_control::engine::Input;
 use gantry_control::services::ecs::state::AgentVersion;
 use gantry_control::services::ecs::{ACS_PATH, TCS_PATH};
@@ -115,17 +114,11 @@ impl Agents {
 }
 
 fn permit(caller: &Caller, channel: Channel, instance_arn: &str) -> Result<(), ApiError> {
-    let principal = match caller.holder {
-        Holder::Root => Principal::Root,
-        Holder::Agent => Principal::Agent,
-    };
     let action = match channel {
         Channel::Acs => "ecs:Poll",
         Channel::Tcs => "ecs:StartTelemetrySession",
     };
-    let caller =
-        call::Caller { scope: caller.scope.clone(), principal, access_key_id: caller.access_key_id.clone() };
-    call::permit(&caller, &Demand::on(action, instance_arn))
+    call::permit(caller, &Demand::on(action, instance_arn))
 }
 
 /// What the query string of an upgrade tells. The two channels name their parameters differently.

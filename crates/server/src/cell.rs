@@ -4,7 +4,6 @@
 use crate::agents::{self, Agents};
 use crate::endpoint::{self, ReadRequest, Services};
 use crate::exec::{self, DataChannels};
-use crate::keys::Holder;
 use crate::logs::{Keep, LogStore};
 use crate::os;
 use crate::transport::Response;
@@ -12,7 +11,7 @@ use crate::writer::{Inbox, Machine, Rejected, Step};
 use arc_swap::ArcSwap;
 use gantry_control::bulk::logs::Request as LogsRequest;
 use gantry_control::bulk::{self, Plan};
-use gantry_control::call::{Call, Caller, Principal};
+use gantry_control::call::Call;
 use gantry_control::engine::{CallId, Effect, Engine, EngineStatus, Input, Write};
 use gantry_control::service::{Prepared, Reply};
 use gantry_control::services::{SERVICES, logs};
@@ -143,12 +142,8 @@ impl Cell {
         let service = SERVICES.iter().find(|service| std::ptr::eq(service.model, call.target.service));
         let service = service.expect("the router was given the models of these services");
         let operation = service.operation(call.target.operation.name)?;
-        let principal = match call.caller.holder {
-            Holder::Root => Principal::Root,
-            Holder::Agent => Principal::Agent,
-        };
-        let caller = Caller { scope: call.caller.scope, principal, access_key_id: call.caller.access_key_id };
-        (operation.prepare)(Call { caller, request_id: call.request_id, endpoint: call.base_url }, read)
+        let call = Call { caller: call.caller, request_id: call.request_id, endpoint: call.base_url };
+        (operation.prepare)(call, read)
     }
 
     fn write(&self, scope: Scope, write: Write) -> Result<oneshot::Receiver<Reply>, ApiError> {

@@ -3,16 +3,19 @@
 
 use crate::agents;
 use crate::exec;
-use crate::keys::{Auth, Holder, Keys, SigningKeys, open_account};
+use crate::keys::{Auth, Keys, SigningKeys, open_account};
 use crate::os::{self, OsRandom};
 use crate::transport::{Handler, Refusal, Request, Response};
 use gantry_api::ecs;
+pub use gantry_control::call::Caller;
+use gantry_control::call::Principal;
 pub use gantry_control::engine::EngineStatus;
-use gantry_decide::ids::{RequestId, Scope};
+use gantry_control::roles::RoleSession;
+use gantry_decide::ids::{AccountId, RequestId, Scope};
 use gantry_decide::time::Timestamp;
 use gantry_wire::data_channel;
 use gantry_wire::route::{self, Target};
-use gantry_wire::sigv4::{Claim, Payload, Refusal as BadSignature, SignedRequest};
+use gantry_wire::sigv4::{Claim, Payload, Refusal as BadSignature, SessionKey, SignedRequest};
 use gantry_wire::{ApiError, EpochMillis, Protocol, Secret, ServiceModel, Structure, protocol};
 use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
@@ -30,15 +33,6 @@ pub const STATUS_PATH: &str = "/_gantry/status";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 /// Where awsQuery errors belong to when the service is not known.
 const NO_NAMESPACE: &str = "https://webservices.amazon.com/";
-
-/// Who signed a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// Account of the key, and the region that the signature names.
-    pub scope: Scope,
-    pub holder: Holder,
-    pub access_key_id: String,
-}
 
 /// An authenticated request for one operation.
 #[derive(Clone, Debug)]
@@ -90,6 +84,8 @@ pub trait Services: Send + Sync + 'static {
 pub struct Endpoint<S> {
     pub services: S,
     pub keys: Arc<Keys>,
+    /// Opens the tokens of tasks' credentials.
+    pub session_key: SessionKey,
     pub auth: Auth,
     pub signing_keys: SigningKeys,
 }
@@ -134,7 +130,7 @@ impl<S: Services> Endpoint<S> {
 
     async fn status(&self, parts: &Parts, request_id: RequestId) -> Response {
         let status = match self.signer(parts) {
-            Ok(Caller { holder: Holder::Root, .. }) => self.services.status().await,
+            Ok(Caller { principal: Principal::Root, .. }) => self.services.status().await,
             Ok(_) => Err(ApiError::new("AccessDeniedException", "Only the root key may ask for the status.")),
             Err(error) => Err(error),
         };
@@ -200,19 +196,37 @@ impl<S: Services> Endpoint<S> {
         };
         let caller = || {
             let claim = Claim::read(&signed)?;
-            let (account, holder) = match self.auth {
-                Auth::Open => (open_account(&claim.access_key_id, self.keys.account), Holder::Root),
-                Auth::Strict => (self.keys.account, self.verify(&claim, &signed, payload, service, now)?),
+            let (account, principal) = match self.auth {
+                Auth::Open => (self.open_account(&claim), Principal::Root),
+                Auth::Strict => self.verify(&claim, &signed, payload, service, now)?,
             };
             let region = claim.region.parse().map_err(|_| {
                 BadSignature::Mismatch("Credential should be scoped to a valid region.".to_owned())
             })?;
-            Ok(Caller { scope: Scope { account, region }, holder, access_key_id: claim.access_key_id })
+            Ok(Caller { scope: Scope { account, region }, principal, access_key_id: claim.access_key_id })
         };
         caller().map_err(|refusal: BadSignature| refusal.in_protocol(service.protocol))
     }
 
-    /// Who holds the key that made this signature.
+    /// The account that an unverified claim means: that of its session, or the one that its key id names.
+    fn open_account(&self, claim: &Claim) -> AccountId {
+        match self.session(claim) {
+            Ok(Some((session, _))) => session.task.scope.account,
+            _ => open_account(&claim.access_key_id, self.keys.account),
+        }
+    }
+
+    /// The session that a claim's token proves, and its secret. None for a claim without a token.
+    fn session(&self, claim: &Claim) -> Result<Option<(RoleSession, Secret)>, BadSignature> {
+        let Some(token) = &claim.session_token else { return Ok(None) };
+        // Keys of this installation are permanent: a token with one is not ours.
+        let (claims, secret) =
+            self.session_key.open(&claim.access_key_id, token).ok_or(BadSignature::Unknown)?;
+        let session = RoleSession::read(&claims).ok_or(BadSignature::Unknown)?;
+        Ok(Some((session, secret)))
+    }
+
+    /// Whose key made this signature, and the account that it belongs to.
     fn verify(
         &self,
         claim: &Claim,
@@ -220,17 +234,23 @@ impl<S: Services> Endpoint<S> {
         payload: &Payload<'_>,
         service: &ServiceModel,
         now: Timestamp,
-    ) -> Result<Holder, BadSignature> {
-        let (pair, holder) = self.keys.find(&claim.access_key_id).ok_or(BadSignature::Unknown)?;
-        // Keys of this installation are permanent: a token with one is not ours.
-        if claim.session_token.is_some() {
-            return Err(BadSignature::Unknown);
-        }
+    ) -> Result<(AccountId, Principal), BadSignature> {
+        let (secret, account, principal) = match self.session(claim)? {
+            Some((session, _)) if session.expires <= now => return Err(BadSignature::TokenExpired),
+            Some((session, secret)) => {
+                (secret, session.task.scope.account, Principal::Role(Arc::new(session)))
+            }
+            None => {
+                let (pair, principal) = self.keys.find(&claim.access_key_id).ok_or(BadSignature::Unknown)?;
+                (Secret::new(&pair.secret_access_key), self.keys.account, principal)
+            }
+        };
         let now = EpochMillis(now.as_millis());
+        // A session's access key id stands for one secret only, as a permanent one does.
         match self.signing_keys.get(&claim.credential) {
             Some(key) => claim.verify(signed, payload, &key, now)?,
             None => {
-                let key = claim.key(&Secret::new(&pair.secret_access_key));
+                let key = claim.key(&secret);
                 claim.verify(signed, payload, &key, now)?;
                 self.signing_keys.keep(&claim.credential, key);
             }
@@ -240,7 +260,7 @@ impl<S: Services> Endpoint<S> {
                 format!("Credential should be scoped to correct service: '{}'.", service.signing_name);
             return Err(BadSignature::Mismatch(message));
         }
-        Ok(holder)
+        Ok((account, principal))
     }
 }
 

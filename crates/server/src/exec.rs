@@ -2,12 +2,11 @@
 //! say. Both connect here; neither can reach the other by itself.
 
 use crate::endpoint::Caller;
-use crate::keys::Holder;
 use crate::os::{self, OsRandom};
 use crate::sockets;
 use crate::transport::Response;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use gantry_control::call::{self, Demand, Principal};
+use gantry_control::call::{self, Demand};
 use gantry_control::services::ecs::state::ExecSession;
 use gantry_control::tx::View;
 use gantry_decide::ids::{ExecSessionId, Scope};
@@ -165,10 +164,6 @@ impl DataChannels {
 }
 
 fn permit(caller: &Caller, view: View<'_>, session: &ExecSession) -> Result<(), ApiError> {
-    let principal = match caller.holder {
-        Holder::Root => Principal::Root,
-        Holder::Agent => Principal::Agent,
-    };
     let instance = view.state.ecs.task(&session.task).and_then(|task| task.instance.as_ref());
     let arn = instance.map_or("*".to_owned(), |instance| instance.arn(view.scope).to_string());
     if caller.scope != *view.scope {
@@ -177,9 +172,7 @@ fn permit(caller: &Caller, view: View<'_>, session: &ExecSession) -> Result<(), 
             "The session belongs to another account or region.",
         ));
     }
-    let caller =
-        call::Caller { scope: caller.scope.clone(), principal, access_key_id: caller.access_key_id.clone() };
-    call::permit(&caller, &Demand::on("ecs:Poll", arn))
+    call::permit(caller, &Demand::on("ecs:Poll", arn))
 }
 
 /// Whether the client's first message shows the session's token.

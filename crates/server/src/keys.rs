@@ -2,13 +2,15 @@
 //!
 //! Two pairs are made on first start: the root key, for the operator's AWS clients, and the agent key, which allows
 //! what container agents do and nothing else. They live in one JSON file in the data directory that only its owner
-//! may read.
+//! may read. Beside it stands the key behind tasks' credentials; servers of one cluster have the same.
 
 mod signing;
 
 pub use signing::SigningKeys;
 
+use gantry_control::call::Principal;
 use gantry_decide::ids::AccountId;
+use gantry_wire::sigv4::SessionKey;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +21,9 @@ use std::path::{Path, PathBuf};
 
 /// The file in the data directory.
 pub const FILE_NAME: &str = "keys.json";
+/// The file of the key behind tasks' credentials: [`SessionKey::LENGTH`] bytes in hexadecimal digits. Without it tasks that
+/// run lose theirs until their agents connect again.
+const SESSION_KEY_FILE: &str = "session-key";
 
 /// Characters of a secret: as long as AWS's own, 40 of 64 symbols are 240 bits.
 const SECRET_LENGTH: usize = 40;
@@ -41,19 +46,12 @@ pub enum KeysError {
         #[source]
         source: serde_json::Error,
     },
+    #[error("{path} does not hold a key; restore it, or remove it to have a new one made", path = path.display())]
+    SessionKey { path: PathBuf },
     #[error(
         "--auth open accepts any credentials, so it is allowed on loopback addresses only, not on {address}"
     )]
     OpenBeyondLoopback { address: SocketAddr },
-}
-
-/// Who a key speaks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// The account itself.
-    Root,
-    /// A container agent.
-    Agent,
 }
 
 /// An access key pair. Its `Debug` hides the secret.
@@ -124,27 +122,61 @@ impl Keys {
     }
 
     fn save(&self, directory: &Path, path: &Path) -> io::Result<()> {
-        let temporary = directory.join(format!("{FILE_NAME}.new"));
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        // One left behind by a crash may have another mode.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(directory)?.sync_all()
+        save(directory, path, &text)
     }
 
     /// The pair with this id, and whom it speaks for.
-    pub fn find(&self, access_key_id: &str) -> Option<(&KeyPair, Holder)> {
-        [(&self.root, Holder::Root), (&self.agent, Holder::Agent)]
+    pub fn find(&self, access_key_id: &str) -> Option<(&KeyPair, Principal)> {
+        [(&self.root, Principal::Root), (&self.agent, Principal::Agent)]
             .into_iter()
             .find(|(pair, _)| pair.access_key_id == access_key_id)
     }
+}
+
+/// Reads the key behind tasks' credentials in `directory`, or makes one where there is none.
+///
+/// # Errors
+/// When the file cannot be read or written, or holds something else.
+pub fn open_or_create_session_key(directory: &Path) -> Result<SessionKey, KeysError> {
+    let path = directory.join(SESSION_KEY_FILE);
+    let mut bytes = [0; SessionKey::LENGTH];
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let digits = text.trim().as_bytes();
+            let whole = digits.len() == 2 * SessionKey::LENGTH;
+            if !whole || faster_hex::hex_decode(digits, &mut bytes).is_err() {
+                return Err(KeysError::SessionKey { path });
+            }
+        }
+        Err(source) if source.kind() == io::ErrorKind::NotFound => {
+            rand::rng().fill_bytes(&mut bytes);
+            let text = format!("{}\n", faster_hex::hex_string(&bytes));
+            save(directory, &path, text.as_bytes()).map_err(|source| KeysError::File {
+                doing: "write",
+                path,
+                source,
+            })?;
+        }
+        Err(source) => return Err(KeysError::File { doing: "read", path, source }),
+    }
+    Ok(SessionKey::new(&bytes))
+}
+
+/// Makes a file that only its owner may read, whole and on the disk.
+fn save(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    let temporary = path.with_added_extension("new");
+    // One left behind by a crash may have another mode.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(directory)?.sync_all()
 }
 
 /// How requests are authenticated.
@@ -201,10 +233,27 @@ mod tests {
     fn a_key_speaks_for_its_holder_only() {
         let directory = tempfile::tempdir().unwrap();
         let keys = Keys::open_or_create(directory.path(), AccountId::DEFAULT).unwrap();
-        assert_eq!(keys.find(&keys.agent.access_key_id), Some((&keys.agent, Holder::Agent)));
-        assert_eq!(keys.find(&keys.root.access_key_id), Some((&keys.root, Holder::Root)));
+        assert_eq!(keys.find(&keys.agent.access_key_id), Some((&keys.agent, Principal::Agent)));
+        assert_eq!(keys.find(&keys.root.access_key_id), Some((&keys.root, Principal::Root)));
         assert_eq!(keys.find("AKIAIOSFODNN7EXAMPLE"), None);
         assert_eq!(keys.find(""), None);
+    }
+
+    #[test]
+    fn the_key_of_sessions_is_made_once_and_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(SESSION_KEY_FILE);
+        let made = open_or_create_session_key(directory.path()).unwrap();
+        let read = open_or_create_session_key(directory.path()).unwrap();
+        let other = open_or_create_session_key(tempfile::tempdir().unwrap().path()).unwrap();
+        assert_eq!(made.id("x", "y"), read.id("x", "y"));
+        assert_ne!(made.id("x", "y"), other.id("x", "y"));
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        for damaged in ["", "abc", &"zz".repeat(SessionKey::LENGTH), &"00".repeat(SessionKey::LENGTH + 1)] {
+            fs::write(&path, damaged).unwrap();
+            let opened = open_or_create_session_key(directory.path());
+            assert!(matches!(opened, Err(KeysError::SessionKey { .. })), "{damaged}");
+        }
     }
 
     #[test]

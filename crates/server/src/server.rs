@@ -3,19 +3,22 @@
 use crate::backend::sqlite::{OpenError, SqliteBackend};
 use crate::cell::{Cell, Shared};
 use crate::endpoint::Endpoint;
-use crate::keys::{Auth, Keys, KeysError, SigningKeys};
+use crate::keys::{self, Auth, Keys, KeysError, SigningKeys};
 use crate::loading::{self, LoadError};
 use crate::logs::{self, LogStore};
 use crate::os::OsRandom;
 use crate::transport::{Options, Transport};
 use crate::writer::{Fatal, Writer};
 use gantry_control::engine::{Engine, Input};
+pub use gantry_control::roles::LIFETIME as ROLE_LIFETIME;
+use gantry_control::roles::Roles;
 use gantry_decide::ids::AccountId;
 use gantry_store::Fence;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How to run a server.
@@ -27,6 +30,8 @@ pub struct Config {
     /// The account of the keys made on first start.
     pub account: AccountId,
     pub auth: Auth,
+    /// How long credentials of tasks' roles are good for.
+    pub role_lifetime: Duration,
     pub transport: Options,
 }
 
@@ -69,10 +74,12 @@ impl Server {
         config.auth.allowed_on(config.address)?;
         let mut backend = SqliteBackend::open(&config.data_dir)?;
         let keys = Arc::new(Keys::open_or_create(&config.data_dir, config.account)?);
+        let session_key = keys::open_or_create_session_key(&config.data_dir)?;
         let (state, last_seq) = loading::load(&mut backend)?;
         let log_dir = config.data_dir.join("log-events");
         let shared = Shared::new(state.clone());
-        let engine = Engine::new(state, last_seq, Box::new(OsRandom));
+        let roles = Roles::new(session_key.clone(), config.role_lifetime);
+        let engine = Engine::new(state, last_seq, Box::new(OsRandom), roles);
         let (report, fatal) = oneshot::channel();
         let (performing, failing) = (Arc::clone(&shared), Arc::clone(&shared));
         let perform = move |effect| performing.perform(effect);
@@ -89,6 +96,7 @@ impl Server {
         let endpoint = Arc::new(Endpoint {
             services,
             keys: Arc::clone(&keys),
+            session_key,
             auth: config.auth,
             signing_keys: SigningKeys::default(),
         });

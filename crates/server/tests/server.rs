@@ -4,7 +4,7 @@
 use gantry_decide::ids::AccountId;
 use gantry_server::keys::Auth;
 use gantry_server::os;
-use gantry_server::server::{Config, Server};
+use gantry_server::server::{Config, ROLE_LIFETIME, Server};
 use gantry_server::transport::Options;
 use gantry_wire::sigv4::{Credentials, SignedRequest, sign};
 use gantry_wire::{EpochMillis, Secret};
@@ -17,6 +17,7 @@ async fn start(data_dir: &Path) -> Server {
         data_dir: data_dir.to_owned(),
         address: "127.0.0.1:0".parse().unwrap(),
         account: AccountId::DEFAULT,
+        role_lifetime: ROLE_LIFETIME,
         auth: Auth::Strict,
         transport: Options::default(),
     };

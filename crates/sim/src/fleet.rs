@@ -158,7 +158,12 @@ impl Fleet {
             plan,
             now,
             scope: Scope { account: AccountId::DEFAULT, region: "eu-north-1".parse().expect("a region") },
-            engine: Engine::new(State::default(), 0, Box::new(Seeded::new(random.next_u64()))),
+            engine: Engine::new(
+                State::default(),
+                0,
+                Box::new(Seeded::new(random.next_u64())),
+                crate::roles(),
+            ),
             random,
             backend: MemoryBackend::new(),
             published: State::default(),
@@ -372,7 +377,8 @@ impl Fleet {
         let last_seq = self.backend.load(&mut { load }).expect("memory can be read");
         let state = loading.finish();
         self.published = state.clone();
-        self.engine = Engine::new(state, last_seq, Box::new(Seeded::new(self.random.next_u64())));
+        self.engine =
+            Engine::new(state, last_seq, Box::new(Seeded::new(self.random.next_u64())), crate::roles());
         self.wake = Timestamp::NEVER;
         for (_, agent) in std::mem::take(&mut self.sessions) {
             self.agents[agent].session = None;

@@ -7,7 +7,9 @@ pub mod oracle;
 pub mod workload;
 pub mod world;
 
+use gantry_control::roles::{LIFETIME, Roles};
 use gantry_decide::random::{Random, Seeded};
+use gantry_wire::sigv4::SessionKey;
 use world::World;
 
 /// How often each thing happens, in shares of the sum.
@@ -61,4 +63,9 @@ pub struct Summary {
     pub calls: usize,
     pub crashes: usize,
     pub acknowledged: usize,
+}
+
+/// Issues credentials of tasks' roles; the same on every run.
+fn roles() -> Roles {
+    Roles::new(SessionKey::new(&[1; SessionKey::LENGTH]), LIFETIME)
 }

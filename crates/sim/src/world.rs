@@ -38,7 +38,12 @@ impl World {
         World {
             now: Timestamp::from_millis(1_900_000_000_000),
             scope: Scope { account: AccountId::DEFAULT, region },
-            engine: Engine::new(State::default(), 0, Box::new(Seeded::new(random.next_u64()))),
+            engine: Engine::new(
+                State::default(),
+                0,
+                Box::new(Seeded::new(random.next_u64())),
+                crate::roles(),
+            ),
             random,
             backend: MemoryBackend::new(),
             published: State::default(),
@@ -95,7 +100,8 @@ impl World {
         let last_seq = self.backend.load(&mut { load }).expect("memory can be read");
         let state = loading.finish();
         self.published = state.clone();
-        self.engine = Engine::new(state, last_seq, Box::new(Seeded::new(self.random.next_u64())));
+        self.engine =
+            Engine::new(state, last_seq, Box::new(Seeded::new(self.random.next_u64())), crate::roles());
     }
 
     /// No more faults: everything open is answered.

@@ -10,12 +10,14 @@ mod checksum;
 mod key;
 mod payload;
 mod refusal;
+mod session;
 mod stamp;
 
 pub use canonical::{UNSIGNED_PAYLOAD, sha256_hex};
 pub use key::SigningKey;
 pub use payload::{Chunked, Payload};
 pub use refusal::Refusal;
+pub use session::{ACCESS_KEY_PREFIX, SessionKey};
 pub use stamp::Stamp;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";

@@ -4,8 +4,10 @@
 //! difference. A payload that is not acknowledged is sent again a bounded number of times; a repetition is harmless,
 //! because agents never start a task twice.
 
+use super::credentials::Given;
 use super::tcs::task_key;
 use super::{Owner, SessionOutput, payload};
+use crate::roles::Roles;
 use crate::services::ecs::state::{
     ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, ExecSession, SEQUENCE_PER_SESSION,
     Task, TaskKey,
@@ -62,6 +64,7 @@ pub struct AcsSession {
     told: BTreeMap<TaskKey, DesiredStatus>,
     /// Tasks that changed since the last delivery.
     dirty: BTreeSet<TaskKey>,
+    credentials: Given,
     manifest_due: bool,
     /// The manifest whose stop candidates may still come.
     manifest_id: Option<String>,
@@ -82,6 +85,7 @@ impl AcsSession {
             sequence: sessions.saturating_mul(SEQUENCE_PER_SESSION),
             told: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            credentials: Given::default(),
             manifest_due: true,
             manifest_id: None,
             unacknowledged: BTreeMap::new(),
@@ -115,7 +119,8 @@ impl AcsSession {
     /// When something is due by itself. Everything else is delivered in the step in which it came up.
     pub fn wake_at(&self) -> Timestamp {
         let again = self.unacknowledged.values().map(|waiting| waiting.again_at);
-        again.fold(self.next_heartbeat.min(self.expires), Timestamp::min)
+        let others = self.next_heartbeat.min(self.expires).min(self.credentials.wake_at());
+        again.fold(others, Timestamp::min)
     }
 
     /// Handles one frame of the agent. What does not read is ignored: an agent of another version may say more.
@@ -126,6 +131,11 @@ impl AcsSession {
             "AckRequest" => {
                 if let Ok(ack) = frame.message::<acs::AckRequest>() {
                     self.unacknowledged.remove(ack.message_id.as_deref().unwrap_or_default());
+                }
+            }
+            "IAMRoleCredentialsAckRequest" => {
+                if let Ok(ack) = frame.message() {
+                    self.credentials.acknowledged(&ack);
                 }
             }
             "TaskStopVerificationMessage" => {
@@ -165,6 +175,7 @@ impl AcsSession {
         &mut self,
         now: Timestamp,
         state: &mut State,
+        roles: &Roles,
         random: &mut dyn Random,
         out: &mut Out<'_>,
     ) -> ControlFlow<()> {
@@ -186,10 +197,11 @@ impl AcsSession {
         if std::mem::take(&mut self.manifest_due) {
             self.send_manifest(now, &before, random, out);
         }
-        self.send_again(now, &before, out);
+        self.send_again(now, &before, roles, out);
         let due = self.due(&before);
+        self.renew_credentials(now, &before, roles, random, out);
         drop(before);
-        self.send_changes(now, due, state, random, out);
+        self.send_changes(now, due, state, roles, random, out);
         if self.next_heartbeat <= now {
             self.next_heartbeat = now + HEARTBEAT_EVERY;
             self.heartbeat_unanswered_since.get_or_insert(now);
@@ -250,7 +262,7 @@ impl AcsSession {
     }
 
     /// Repeats payloads that are not acknowledged, and gives up those that were repeated in vain.
-    fn send_again(&mut self, now: Timestamp, state: &ScopeState, out: &mut Out<'_>) {
+    fn send_again(&mut self, now: Timestamp, state: &ScopeState, roles: &Roles, out: &mut Out<'_>) {
         let waiting = self.unacknowledged.iter().filter(|(_, waiting)| waiting.again_at <= now);
         let due: Vec<String> = waiting.map(|(message_id, _)| message_id.clone()).collect();
         for message_id in due {
@@ -262,7 +274,7 @@ impl AcsSession {
             waiting.deliveries += 1;
             waiting.again_at = now + REDELIVER_AFTER * waiting.deliveries;
             let tasks = waiting.tasks.iter().filter_map(|key| state.ecs.task(key));
-            let tasks = tasks.map(|task| payload::compile(&self.scope, &self.endpoint, task)).collect();
+            let tasks = tasks.map(|task| self.compile(now, roles, task)).collect();
             self.send_payload(now, message_id.clone(), tasks, out);
             self.unacknowledged.insert(message_id, waiting);
         }
@@ -278,6 +290,7 @@ impl AcsSession {
                 None => {
                     if !state.ecs.task(&key).is_some_and(Task::is_live) {
                         self.told.remove(&key);
+                        self.credentials.forget(&key);
                     }
                 }
             }
@@ -294,6 +307,7 @@ impl AcsSession {
         now: Timestamp,
         due: Vec<(DesiredStatus, TaskKey)>,
         state: &mut State,
+        roles: &Roles,
         random: &mut dyn Random,
         out: &mut Out<'_>,
     ) {
@@ -302,7 +316,7 @@ impl AcsSession {
             for (desired, key) in some {
                 let known = state.get(&self.scope).and_then(|state| state.ecs.task(key));
                 let Some(task) = known else { continue };
-                tasks.push(payload::compile(&self.scope, &self.endpoint, task));
+                tasks.push(self.compile(now, roles, task));
                 self.told.insert(key.clone(), *desired);
                 if !task.sent {
                     let task = Task { sent: true, ..task.clone() };
@@ -314,6 +328,37 @@ impl AcsSession {
             let tasks = some.iter().map(|(_, key)| key.clone()).collect();
             let waiting = Unacknowledged { tasks, again_at: now + REDELIVER_AFTER, deliveries: 1 };
             self.unacknowledged.insert(message_id, waiting);
+        }
+    }
+
+    /// A task as its agent is sent it, with its roles' credentials.
+    fn compile(&mut self, now: Timestamp, roles: &Roles, task: &Task) -> acs::Task {
+        let mut payload = payload::compile(&self.scope, &self.endpoint, task);
+        self.credentials.put(roles, now, &self.scope, task, &mut payload);
+        payload
+    }
+
+    /// Replaces credentials well before they end.
+    fn renew_credentials(
+        &mut self,
+        now: Timestamp,
+        state: &ScopeState,
+        roles: &Roles,
+        random: &mut dyn Random,
+        out: &mut Out<'_>,
+    ) {
+        for key in self.credentials.take_due(now) {
+            let Some(task) = self.with_agent(state, &key) else { continue };
+            for (role_type, role_credentials) in self.credentials.renew(roles, now, &self.scope, task) {
+                let message = acs::IAMRoleCredentialsMessage {
+                    message_id: RequestId::random(random).to_string(),
+                    task_arn: task.arn(&self.scope).to_string(),
+                    task_cluster_arn: Some(self.cluster_arn(&key.cluster)),
+                    role_type: role_type.as_str().to_owned(),
+                    role_credentials,
+                };
+                out(SessionOutput::Send(seal("IAMRoleCredentialsMessage", &message)));
+            }
         }
     }
 

@@ -3,12 +3,14 @@
 //! new session starts from them with a manifest.
 
 mod acs;
+mod credentials;
 mod payload;
 mod tcs;
 #[cfg(test)]
 mod tests;
 
 use crate::controllers::Changes;
+use crate::roles::Roles;
 use crate::services::ecs::state::{AgentVersion, Change, ContainerInstanceKey, ContainerInstanceStatus};
 use crate::state::State;
 use crate::tx::View;
@@ -97,8 +99,8 @@ const SUPERSEDED: SessionOutput = SessionOutput::Close(1008, "a newer connection
 
 /// All connections of this process. One that was told to close is forgotten at once: what it says after that, and its
 /// end, change nothing.
-#[derive(Default)]
 pub struct Sessions {
+    roles: Roles,
     acs: BTreeMap<SessionId, AcsSession>,
     tcs: BTreeMap<SessionId, TcsSession>,
     /// The newest ACS session of each instance; an older one is closed when a newer opens.
@@ -116,6 +118,21 @@ pub struct Sessions {
 }
 
 impl Sessions {
+    pub fn new(roles: Roles) -> Sessions {
+        Sessions {
+            roles,
+            acs: BTreeMap::new(),
+            tcs: BTreeMap::new(),
+            by_instance: BTreeMap::new(),
+            telemetry: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            wakes: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            all_back_by: None,
+            outputs: Vec::new(),
+        }
+    }
+
     pub fn handle(&mut self, now: Timestamp, id: SessionId, input: SessionInput, state: &mut State) {
         self.touched.insert(id);
         match input {
@@ -239,7 +256,7 @@ impl Sessions {
             let outputs = &mut self.outputs;
             let mut out = |output| outputs.push((id, output));
             let (flow, wake) = if let Some(session) = self.acs.get_mut(&id) {
-                (session.deliver(now, state, random, &mut out), session.wake_at())
+                (session.deliver(now, state, &self.roles, random, &mut out), session.wake_at())
             } else if let Some(session) = self.tcs.get_mut(&id) {
                 (session.deliver(now, state, &mut out), session.wake_at())
             } else {

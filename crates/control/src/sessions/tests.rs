@@ -1,6 +1,7 @@
 //! Scripted agents on the real engine, with a store that confirms when the script lets it.
 #![allow(clippy::unwrap_used)]
 
+mod credentials;
 mod exec;
 mod payload;
 mod script;

@@ -15,6 +15,7 @@ use clap::Args;
 use gantry_agent::config::AtEnd;
 use gantry_agent::images::ImageStore;
 use gantry_decide::ids::AccountId;
+use gantry_server::server::ROLE_LIFETIME;
 use screen::Screen;
 use std::path::{Path, PathBuf};
 use watch::Watch;
@@ -106,6 +107,7 @@ fn config(data_dir: &Path) -> Result<PlatformConfig> {
         listen: "127.0.0.1:0".parse().expect("an address"),
         auth: Auth::Strict,
         account: AccountId::DEFAULT,
+        role_lifetime: ROLE_LIFETIME,
         host_names: Vec::new(),
     };
     let host = HostSettings::combine(HostFlags::default(), &File::default())?;

@@ -2,8 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::keys;
+use crate::server::ROLE_LIFETIME;
 use crate::transport::{Options, Transport};
 use gantry_api::{ecs, sts};
+use gantry_control::roles::{RoleType, Roles};
+use gantry_decide::arn::EcsArn;
 use gantry_decide::ids::AccountId;
 use gantry_wire::sigv4::{Credentials, sign};
 use std::time::Duration;
@@ -43,7 +47,7 @@ impl Services for Parrot {
             "ListClusters" => {
                 let mut request = ecs::ListClustersRequest::default();
                 read(&mut request).map(|()| {
-                    let arns = Some(vec![format!("{} {:?}", call.caller.scope, call.caller.holder)]);
+                    let arns = Some(vec![format!("{} {:?}", call.caller.scope, call.caller.principal)]);
                     let response =
                         ecs::ListClustersResponse { cluster_arns: arns, next_token: request.next_token };
                     Box::new(response) as Box<dyn Structure + Send>
@@ -62,22 +66,27 @@ impl Services for Parrot {
 struct World {
     server: Transport,
     keys: Arc<Keys>,
+    session_key: SessionKey,
     _directory: tempfile::TempDir,
 }
 
 async fn world(auth: Auth) -> World {
     let directory = tempfile::tempdir().unwrap();
     let keys = Arc::new(Keys::open_or_create(directory.path(), AccountId::DEFAULT).unwrap());
+    let session_key = keys::open_or_create_session_key(directory.path()).unwrap();
     let endpoint = Arc::new(Endpoint {
         services: Parrot,
         keys: Arc::clone(&keys),
+        session_key: session_key.clone(),
         auth,
         signing_keys: SigningKeys::default(),
     });
     let server =
         Transport::start("127.0.0.1:0".parse().unwrap(), endpoint, Options::default()).await.unwrap();
-    World { server, keys, _directory: directory }
+    World { server, keys, session_key, _directory: directory }
 }
+
+const TASK: &str = "arn:aws:ecs:eu-north-1:000000000042:task/default/0123456789abcdef0123456789abcdef";
 
 /// A request that can be spoilt before or after it is signed.
 #[derive(Clone)]
@@ -87,6 +96,7 @@ struct Draft {
     headers: Vec<(&'static str, String)>,
     body: String,
     key: (String, String),
+    token: Option<Secret>,
     service: &'static str,
     /// Milliseconds that the client's clock is off.
     skew: i64,
@@ -112,7 +122,20 @@ impl World {
         headers.push(("host", self.server.address().to_string()));
         headers.push(("content-type", kind.to_owned()));
         let key = (self.keys.root.access_key_id.clone(), self.keys.root.secret_access_key.clone());
-        Draft { line: ("POST", "/"), headers, body: body.to_owned(), key, service, skew: 0 }
+        Draft { line: ("POST", "/"), headers, body: body.to_owned(), key, token: None, service, skew: 0 }
+    }
+
+    /// A draft that a task's program signs, with credentials of `issued`.
+    fn by_task(&self, mut draft: Draft, issued: Timestamp) -> Draft {
+        let roles = Roles::new(self.session_key.clone(), ROLE_LIFETIME);
+        let task: EcsArn = TASK.parse().unwrap();
+        let role = "arn:aws:iam::000000000042:role/painter";
+        let issued =
+            roles.issue(issued, &task.scope, task.resource, role, RoleType::TaskApplication).unwrap();
+        let secret = issued.secret_access_key.unwrap();
+        draft.key = (issued.access_key_id.unwrap(), secret.expose().to_owned());
+        draft.token = issued.session_token;
+        draft
     }
 
     async fn send(&self, draft: &Draft) -> String {
@@ -144,7 +167,7 @@ impl Draft {
         let credentials = Credentials {
             access_key_id: self.key.0.clone(),
             secret_access_key: Secret::new(&self.key.1),
-            session_token: None,
+            session_token: self.token.clone(),
         };
         let now = EpochMillis(os::now().as_millis() + self.skew);
         let added = sign(&request, &credentials, "eu-north-1", self.service, now);
@@ -233,6 +256,47 @@ async fn a_kept_key_serves_its_holder_only() {
 }
 
 #[tokio::test]
+async fn a_task_signs_with_its_roles_credentials_until_they_end() {
+    let world = world(Auth::Strict).await;
+    let now = os::now();
+    let task = world.by_task(world.ecs("ListClusters", "{}"), now);
+    for _ in 0..2 {
+        let answer = world.send(&task.clone().signed()).await;
+        is(&answer, 200, "000000000042/eu-north-1 Role(");
+        assert!(answer.contains("painter") && answer.contains(TASK.rsplit('/').next().unwrap()), "{answer}");
+    }
+
+    let over = Timestamp::from_millis(now.as_millis()) - ROLE_LIFETIME - Duration::from_secs(1);
+    let expired = world.by_task(world.ecs("ListClusters", "{}"), over);
+    is(&world.send(&expired.signed()).await, 400, "ExpiredTokenException");
+    let sts = || world.sts("Action=GetCallerIdentity&Version=2011-06-15");
+    let answer = world.send(&world.by_task(sts(), over).signed()).await;
+    is(&answer, 403, "<Code>ExpiredToken</Code>");
+    assert!(answer.contains("The security token included in the request is expired"), "{answer}");
+
+    // Known now, the key serves no request without its token, nor one with another's.
+    let mut without = task.clone();
+    without.token = None;
+    is(&world.send(&without.signed()).await, 400, "UnrecognizedClientException");
+    let mut others = task.clone();
+    others.token = world.by_task(sts(), over).token;
+    is(&world.send(&others.signed()).await, 400, "UnrecognizedClientException");
+    let mut other_secret = task.clone();
+    other_secret.key.1 = world.keys.root.secret_access_key.clone();
+    is(&world.send(&other_secret.signed()).await, 400, "InvalidSignatureException");
+    let mut forged = world.by_task(sts(), now);
+    forged.token = Some(Secret::new(format!("A{}", forged.token.unwrap().expose())));
+    is(&world.send(&forged.signed()).await, 403, "<Code>InvalidClientTokenId</Code>");
+
+    // A token that was put in after signing is not part of what was signed.
+    let mut unsigned = world.by_task(world.ecs("ListClusters", "{}"), now);
+    let token = unsigned.token.take().unwrap();
+    let mut unsigned = unsigned.signed();
+    unsigned.headers.push(("x-amz-security-token", token.expose().to_owned()));
+    is(&world.send(&unsigned).await, 400, "'x-amz-security-token' must be a 'SignedHeader'");
+}
+
+#[tokio::test]
 async fn what_cannot_be_understood_is_a_4xx() {
     let world = world(Auth::Strict).await;
     let unknown = world.ecs("LaunchRocket", "{}").signed();
@@ -260,6 +324,8 @@ async fn open_takes_any_key_and_reads_accounts_from_it() {
         draft.key = (key.to_owned(), "whatever".to_owned());
         is(&world.send(&draft.signed()).await, 200, &format!("{account}/eu-north-1 Root"));
     }
+    let task = world.by_task(world.ecs("ListClusters", "{}"), os::now());
+    is(&world.send(&task.signed()).await, 200, "000000000042/eu-north-1 Root");
 }
 
 #[tokio::test]

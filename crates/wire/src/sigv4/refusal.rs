@@ -14,6 +14,9 @@ pub enum Refusal {
     /// The key is none of ours, or its session token is not.
     #[error("The security token included in the request is invalid.")]
     Unknown,
+    /// The session that the key belongs to is over.
+    #[error("The security token included in the request is expired")]
+    TokenExpired,
     /// Too old, or from the future.
     #[error("{0}")]
     Expired(String),
@@ -44,6 +47,7 @@ impl Refusal {
             Refusal::Missing => ("MissingAuthenticationTokenException", "MissingAuthenticationToken", 403),
             Refusal::Incomplete(_) => ("IncompleteSignatureException", "IncompleteSignature", 400),
             Refusal::Unknown => ("UnrecognizedClientException", "InvalidClientTokenId", 403),
+            Refusal::TokenExpired => ("ExpiredTokenException", "ExpiredToken", 403),
             Refusal::Expired(_) | Refusal::Mismatch(_) => {
                 ("InvalidSignatureException", "SignatureDoesNotMatch", 403)
             }
@@ -55,7 +59,7 @@ impl Refusal {
                 let message = "AWS was not able to validate the provided access credentials";
                 ApiError::new("AuthFailure", message).with_status(401)
             }
-            (Protocol::Ec2Query, Refusal::Expired(_)) => {
+            (Protocol::Ec2Query, Refusal::Expired(_) | Refusal::TokenExpired) => {
                 ApiError::new("RequestExpired", "Request has expired.")
             }
             (Protocol::AwsQuery | Protocol::Ec2Query, _) => {

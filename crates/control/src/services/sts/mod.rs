@@ -1,4 +1,5 @@
-//! STS, the Security Token Service: who am I. Roles and temporary credentials join with IAM.
+//! STS, the Security Token Service: who am I. Credentials for tasks' roles come from
+//! [`crate::roles`]; those that users ask for join with IAM.
 
 mod authorize;
 mod ops;

@@ -2,6 +2,7 @@
 
 use crate::call::{Call, Caller, Principal};
 use crate::engine::{CallId, Effect, Engine, Input};
+use crate::roles::{self, LIFETIME};
 use crate::service::Prepared;
 use crate::services::SERVICES;
 use crate::services::ecs::state::{
@@ -47,8 +48,18 @@ pub struct Script {
 impl Script {
     /// A control plane with the cluster `default` and two definitions: `app`, and `checked` with a health check.
     pub fn with_cluster() -> Script {
+        Script::with_lifetime(LIFETIME)
+    }
+
+    /// The same with credentials of tasks that last so long.
+    pub fn with_lifetime(lifetime: Duration) -> Script {
         let mut script = Script {
-            engine: Engine::new(crate::state::State::default(), 0, Box::new(Seeded::new(11))),
+            engine: Engine::new(
+                crate::state::State::default(),
+                0,
+                Box::new(Seeded::new(11)),
+                roles::for_tests(lifetime),
+            ),
             scope: Scope { account: AccountId::DEFAULT, region: "eu-north-1".parse().unwrap() },
             now: Timestamp::from_millis(1_000_000),
             random: Seeded::new(5),
@@ -124,7 +135,7 @@ impl Script {
     /// A new process on the same state. Connections are gone without a word.
     pub fn restart(&mut self) {
         let state = self.engine.head().clone();
-        self.engine = Engine::new(state, 1_000, Box::new(Seeded::new(12)));
+        self.engine = Engine::new(state, 1_000, Box::new(Seeded::new(12)), roles::for_tests(LIFETIME));
         self.heard.clear();
         self.wake = Timestamp::EPOCH;
         self.step(Vec::new());

@@ -11,10 +11,11 @@ pub fn get_caller_identity(
     _request: sts::GetCallerIdentityRequest,
 ) -> Result<sts::GetCallerIdentityResponse, ApiError> {
     let account = call.caller.scope.account.to_string();
-    let user_id = match call.caller.principal {
+    let user_id = match &call.caller.principal {
         // The account itself has its number for an id.
         Principal::Root => account.clone(),
         Principal::Agent => call.caller.access_key_id.clone(),
+        Principal::Role(session) => session.user_id(),
     };
     Ok(sts::GetCallerIdentityResponse {
         user_id: Some(user_id),
