@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
+import threading
+import time
 
 import pytest
-from conftest import Platform, leftovers, needs_root, wait
+from conftest import Gantry, Platform, leftovers, needs_root, wait
 from registry import BUSYBOX, Registry
 from test_tasks import describe, run
 
@@ -170,3 +173,133 @@ def test_a_registry_elsewhere_proves_itself_or_is_named_as_one_that_need_not(sta
         assert "exitCode" not in ends(ecs, image)["containers"][0]
         ecs = start("--insecure-registry", elsewhere).client("ecs")
         assert ends(ecs, image)["containers"][0]["exitCode"] == 0
+
+
+def until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.05)
+
+
+def store(installation):
+    """Names of images, and how many entries the directories of the store have."""
+    directory = installation.directory / "images"
+    names = {json.loads(path.read_bytes())["name"] for path in (directory / "images").iterdir()}
+    counts = {kind: len(list((directory / kind).iterdir())) for kind in ("layers", "partial", "tmp")}
+    return names, counts
+
+
+def test_a_pull_goes_on_where_it_was_when_its_agent_died(start):
+    noise = os.urandom(4 << 20)
+    with Registry() as registry:
+        registry.push("team/app:1", {"noise": noise}, ["sh", "-c", "exit 5"])
+        stalls = threading.Event()
+
+        def stall(handler, body):
+            if len(body) < len(noise) or stalls.is_set():
+                return body
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body[:3 << 20])
+            handler.wfile.flush()
+            stalls.wait(30)
+            return None
+
+        registry.fault = stall
+        installation = start()
+        ecs = installation.client("ecs")
+        arn = run(ecs, definition(f"{registry.host}/team/app:1"))
+        partial = installation.directory / "images/partial"
+        until(lambda: any(file.stat().st_size == 3 << 20 for file in partial.iterdir()))
+        installation.end(signal.SIGKILL)
+        stalls.set()
+        ecs = installation.start().client("ecs")
+        wait(ecs, "tasks_stopped", tasks=[arn])
+        assert describe(ecs, arn)["containers"][0]["exitCode"] == 5
+        assert registry.asked(f"bytes={3 << 20}-") == 1
+        assert store(installation)[1]["partial"] == 0
+
+
+def test_images_go_when_nobody_needs_them_and_not_before(start):
+    impatient = ["--image-cleanup-interval", "1s", "--image-minimum-cleanup-age", "1s", "--task-cleanup-wait", "1s"]
+    with Registry() as registry:
+        for name in "once", "kept", "runs":
+            registry.push(f"team/{name}:1", {"own": name.encode()}, ["sh", "-c", "true"])
+        image = {name: f"{registry.host}/team/{name}:1" for name in ("once", "kept", "runs")}
+        installation = start(*impatient, "--keep-image", image["kept"])
+        ecs = installation.client("ecs")
+        running = run(ecs, definition(image["runs"], command=["sh", "-c", "while sleep 0.1; do cat /own; done"]))
+        wait(ecs, "tasks_running", tasks=[running])
+        for name in "once", "kept":
+            assert ends(ecs, image[name])["containers"][0]["exitCode"] == 0
+
+        def here():
+            return {name for name in image if image[name] in store(installation)[0]}
+
+        until(lambda: here() == {"kept", "runs"})
+        # While its agent is away and after it came back, a container's image is still its own.
+        installation.end(signal.SIGKILL)
+        ecs = installation.start().client("ecs")
+        time.sleep(3)
+        assert here() == {"kept", "runs"}
+        assert describe(ecs, running)["lastStatus"] == "RUNNING"
+        ecs.stop_task(task=running)
+        wait(ecs, "tasks_stopped", tasks=[running])
+        until(lambda: here() == {"kept"})
+
+
+class Cramped(Platform):
+    """Its images are on a small file system of their own, and the sample images are not among them."""
+
+    MIB = 64
+
+    def __init__(self, directory):
+        Gantry.__init__(self, directory, "--task-cleanup-wait", "1s", command="up")
+        images = self.directory / "images"
+        images.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={self.MIB}m", "images", images], check=True)
+
+    def sweep(self):
+        try:
+            super().sweep()
+        finally:
+            subprocess.run(["umount", self.directory / "images"], check=True)
+
+
+def test_a_full_disk_fails_the_pull_and_nothing_else(tmp_path):
+    installation = Cramped(tmp_path / "gantry")
+    try:
+        installation.start()
+        ecs = installation.client("ecs")
+        with Registry() as registry:
+            registry.push("team/small:1", {"own": b"small"}, ["sh", "-c", "while sleep 0.1; do cat /own; done"])
+            registry.push("team/old:1", {"old": os.urandom(24 << 20)}, ["true"])
+            registry.push("team/new:1", {"new": os.urandom(26 << 20)}, ["true"])
+            # This one tells its size, the other only when it is unpacked.
+            registry.push("team/large:1", {"large": os.urandom(70 << 20)}, ["true"])
+            registry.push("team/bomb:1", {"bomb": bytes(400 << 20)}, ["true"])
+            running = run(ecs, definition(f"{registry.host}/team/small:1"))
+            wait(ecs, "tasks_running", tasks=[running])
+            before = store(installation)
+            for name in "large", "bomb":
+                reason = ends(ecs, f"{registry.host}/team/{name}:1")["containers"][0]["reason"]
+                expected = "CannotPullContainerError: failed to register layer: no space left on device: "
+                assert reason.startswith(expected), reason
+                assert store(installation) == before
+                assert describe(ecs, running)["lastStatus"] == "RUNNING"
+            assert ends(ecs, f"{registry.host}/team/old:1")["containers"][0]["exitCode"] == 0
+            # There is room for one of the two: the image that nobody needs goes as soon as its task is forgotten.
+            assert f"{registry.host}/team/old:1" in store(installation)[0]
+
+            def comes():
+                return ends(ecs, f"{registry.host}/team/new:1")["containers"][0].get("exitCode") == 0
+
+            until(comes)
+            names, _ = store(installation)
+            assert names == {f"{registry.host}/team/{name}:1" for name in ("small", "new")}
+            assert describe(ecs, running)["lastStatus"] == "RUNNING"
+    finally:
+        installation.sweep()
+    assert leftovers(installation.directory) == []

@@ -94,7 +94,7 @@ pub async fn run(
     }
     let runtime = NativeRuntime::open(&config.data_dir.join("containers"), &config.program)?;
     runtime.warm_up().await?;
-    let images = Images::new(ImageStore::open(&config.image_dir)?, config.images.pull.clone());
+    let images = Images::new(ImageStore::open(&config.image_dir)?, &config.name, config.images.clone())?;
     run_on(config, runtime, images, joined, shutdown).await
 }
 
@@ -139,6 +139,8 @@ async fn run_on<R: Runtime>(
     let logs = hands.logs.clone();
     let mut driver = Driver::new(engine, (Arc::clone(&hands), inbox), saver, instance.clone(), acs_out);
     driver.recover(saved).await?;
+    let images = hands.images.clone();
+    let cleaning = tokio::spawn(images.clone().keep_clean());
 
     let acs = channel::keep(
         "acs",
@@ -182,9 +184,11 @@ async fn run_on<R: Runtime>(
     acs.abort();
     telemetry.abort();
     on_host.abort();
+    cleaning.abort();
     if at_end == AtEnd::StopAll {
         logs.finish().await;
         clear(&config.name, &config.data_dir, &runtime).await?;
+        images.store().forget_holds(&config.name)?;
     }
     failure.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -3,6 +3,7 @@
 //! A file is replaced whole (written beside, synced, renamed, directory synced), so that a crash leaves the old or the
 //! new one. Credentials never come here. The calls block: they belong on a blocking thread.
 
+use crate::images::Digest;
 use crate::network::Bridged;
 use gantry_decide::task_engine::{Task, TaskArn};
 use serde::de::DeserializeOwned;
@@ -47,6 +48,9 @@ pub struct SavedTask {
     /// The secret ids by which its containers ask their agent.
     #[serde(default)]
     pub keys: BTreeMap<String, String>,
+    /// The images of its containers, by the digest of their configuration.
+    #[serde(default)]
+    pub images: BTreeMap<String, Digest>,
 }
 
 /// Why the saved state cannot be read or written.
@@ -209,7 +213,8 @@ mod tests {
         let failure = Failure::new(FailureKind::UnrecogniedTaskError, "Error loading task");
         engine.step(Timestamp::from_millis(accepted_at), Event::TaskRejected { task: arn.clone(), failure });
         let task = engine.task(&arn).unwrap().clone();
-        SavedTask { task, payload: Some("{}".to_owned()), bridged: BTreeMap::new(), keys: BTreeMap::new() }
+        let payload = Some("{}".to_owned());
+        SavedTask { task, payload, bridged: BTreeMap::new(), keys: BTreeMap::new(), images: BTreeMap::new() }
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub async fn prepare_image<R: Runtime>(
     let result = match image.parse() {
         Ok(name) => hands
             .images
-            .ensure(&name, hands.config.images.pull_behavior, None, None)
+            .ensure(&name, None, &task_id(&task))
             .await
             .map_err(|error| Failure::new(kind_of(&error), error.to_string())),
         Err(error) => Err(Failure::new(
@@ -381,6 +381,7 @@ pub async fn forget<R: Runtime>(hands: Arc<Hands<R>>, task: TaskArn, removals: V
     }
     hands.credentials.forget(&task);
     let id = task_id(&task);
+    hands.images.release(&id);
     hands.logs.forget(&id).await;
     let directories = ["logs", volumes::TASK_VOLUMES, firelens::DIRECTORY]
         .map(|kind| hands.config.data_dir.join(kind).join(&id));

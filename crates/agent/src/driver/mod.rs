@@ -22,7 +22,7 @@ pub use snapshot::{Asked, ContainerSnapshot, TaskSnapshot};
 use crate::endpoints::Owner;
 use crate::firelens;
 use crate::health;
-use crate::images::LocalImage;
+use crate::images::{Digest, LocalImage};
 use crate::network::Bridged;
 use crate::protocol::manifest::Manifests;
 use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
@@ -83,6 +83,8 @@ struct Entry {
     /// As it came, for the disk.
     payload: Option<String>,
     images: BTreeMap<String, Arc<LocalImage>>,
+    /// The images of containers that an earlier run made, by the digest of their configuration.
+    earlier_images: BTreeMap<String, Digest>,
     bridged: BTreeMap<String, Bridged>,
     /// By which containers ask their agent; nobody can guess them.
     keys: BTreeMap<String, String>,
@@ -92,6 +94,14 @@ struct Entry {
     checks: BTreeMap<String, Held>,
     /// Containers that are being removed.
     removals: Vec<JoinHandle<()>>,
+}
+
+impl Entry {
+    fn image_digests(&self) -> BTreeMap<String, Digest> {
+        let mut digests = self.earlier_images.clone();
+        digests.extend(self.images.iter().map(|(name, image)| (name.clone(), image.config_digest)));
+        digests
+    }
 }
 
 /// See the module.
@@ -146,10 +156,12 @@ impl<R: Runtime> Driver<R> {
     pub async fn recover(&mut self, saved: Vec<SavedTask>) -> Result<(), RuntimeError> {
         let mut containers: BTreeMap<ContainerId, State> =
             self.hands.runtime.list().await?.into_iter().collect();
-        for SavedTask { task, payload, bridged, keys } in saved {
+        let mut held = Some(Vec::new());
+        for SavedTask { task, payload, bridged, keys, images } in saved {
             let arn = task.spec.arn.clone();
             let known = payload.as_deref().and_then(|payload| Known::read(payload).ok()).map(Arc::new);
-            let mut entry = Entry { known, payload, bridged, keys, ..Entry::default() };
+            let mut entry =
+                Entry { known, payload, bridged, keys, earlier_images: images, ..Entry::default() };
             if task.phase != TaskPhase::Stopped {
                 containers.remove(&pause_id(&arn));
             }
@@ -165,6 +177,10 @@ impl<R: Runtime> Driver<R> {
                     continue;
                 }
                 containers.remove(&id);
+                held = held.zip(entry.earlier_images.get(&container.name)).map(|(mut held, image)| {
+                    held.push((task_id(&arn), *image));
+                    held
+                });
                 if let State::Running(started) = state {
                     entry.pids.insert(container.name.clone(), started.pid);
                 }
@@ -213,6 +229,10 @@ impl<R: Runtime> Driver<R> {
                 self.keep_checking(&arn, &name);
                 tokio::spawn(actions::watch(Arc::clone(&self.hands), arn.clone(), name));
             }
+        }
+        // One container whose image is not known is enough: it may be of any that was held.
+        if let Some(held) = held {
+            self.hands.images.settle(&held);
         }
         for id in containers.into_keys() {
             tracing::warn!(container = %id, "a container of no task is removed");
@@ -459,6 +479,7 @@ impl<R: Runtime> Driver<R> {
             payload: entry.and_then(|entry| entry.payload.clone()),
             bridged: entry.map(|entry| entry.bridged.clone()).unwrap_or_default(),
             keys: entry.map(|entry| entry.keys.clone()).unwrap_or_default(),
+            images: entry.map(Entry::image_digests).unwrap_or_default(),
         })
     }
 }

@@ -9,7 +9,8 @@ use super::config::{
 };
 use super::digest::Digest;
 use super::reference::{InvalidReference, Reference};
-use super::store::{ImageRecord, ImageStore, Ingest, LayerRecord, Source, Spooled, StoreError};
+use super::scratch::Spooled;
+use super::store::{ImageRecord, ImageStore, Ingest, LayerRecord, Source, StoreError};
 use super::tarstream::{Kind, TarError, TarStream, from_io};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

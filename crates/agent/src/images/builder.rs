@@ -306,7 +306,7 @@ pub struct BuiltLayer {
 struct SpooledLayer {
     digest: Digest,
     bytes: u64,
-    content: super::store::Spooled,
+    content: super::scratch::Spooled,
 }
 
 struct Documents {

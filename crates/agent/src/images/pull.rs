@@ -3,16 +3,19 @@
 use super::auth::EngineAuth;
 use super::config::{ConfigDocument, Descriptor, MAX_LAYERS, Manifest, ManifestDocument, Platform};
 use super::digest::Digest;
+use super::holds::Holds;
+use super::janitor::{Because, now};
 use super::policy::{Cached, OnFailure, PullBehavior, PullPlan, plan};
+use super::progress::{Progress, PullStatus, Tracked};
 use super::reference::Reference;
 use super::registry::{PullError, RegistryAuth, Session};
-use super::store::{
-    ImageRecord, ImageStore, Ingest, LayerRecord, LocalImage, Scratch, Source, Spooled, StoreError,
-};
+use super::scratch::{Scratch, Spooled};
+use super::settings::ImageSettings;
+use super::store::{ImageRecord, ImageStore, Ingest, LayerRecord, LocalImage, Source, StoreError};
 use super::transport::{Transport, Trust};
 use futures_util::future::{BoxFuture, FutureExt, Shared, try_join_all};
 use rand::RngExt;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +27,8 @@ const MAX_CONFIG: u64 = 8 << 20;
 const MAX_LAYER: u64 = 64 << 30;
 /// The depth of an index in an index: attestations and build caches use two.
 const MAX_INDEX_DEPTH: u32 = 3;
+/// How many times its packed size an image takes while it is unpacked; most take less.
+const UNPACKED_GUESS: u64 = 4;
 /// The longest wait between tries.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -63,22 +68,6 @@ impl Default for PullOptions {
     }
 }
 
-/// How a pull comes along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// The manifest is known.
-    Resolved { digest: Digest, layers: usize, bytes: u64 },
-    /// A layer was here already.
-    LayerPresent { layer: Digest },
-    /// `done` of `total` packed bytes are here. Called at most once per MiB and layer.
-    LayerBytes { layer: Digest, done: u64, total: u64 },
-    /// A layer is unpacked.
-    LayerReady { layer: Digest },
-}
-
-/// Gets told about progress; must return quickly.
-pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
-
 type PullResult = Result<LocalImage, Arc<PullError>>;
 type Running<K, T> = Mutex<HashMap<K, Shared<BoxFuture<'static, T>>>>;
 
@@ -90,9 +79,13 @@ pub struct Images {
 
 struct Inner {
     store: ImageStore,
+    holds: Holds,
+    settings: ImageSettings,
+    /// What services are going to need here.
+    wanted: Mutex<BTreeSet<Reference>>,
     /// Made with the first pull.
     transport: OnceCell<Transport>,
-    options: PullOptions,
+    progress: Progress,
     slots: Semaphore,
     /// Pulls under way. Callers with other credentials start their own: nobody gets an image by another's rights.
     pulls: Running<(Reference, Option<RegistryAuth>), PullResult>,
@@ -101,84 +94,139 @@ struct Inner {
 }
 
 impl Images {
-    /// Touches neither disk nor network: an agent that runs what it has never reads a certificate.
-    pub fn new(store: ImageStore, options: PullOptions) -> Images {
+    /// Of the agent called `owner`. Touches no network: an agent that runs what it has never reads a certificate.
+    ///
+    /// # Errors
+    /// When what the agent held before cannot be read.
+    pub fn new(store: ImageStore, owner: &str, settings: ImageSettings) -> Result<Images, StoreError> {
         let inner = Inner {
+            holds: Holds::open(&store, owner)?,
             store,
+            wanted: Mutex::default(),
             transport: OnceCell::new(),
-            slots: Semaphore::new(options.parallel_layers.max(1)),
-            options,
+            progress: Progress::default(),
+            slots: Semaphore::new(settings.pull.parallel_layers.max(1)),
+            settings,
             pulls: Mutex::default(),
             layers: Mutex::default(),
         };
-        Images { inner: Arc::new(inner) }
+        Ok(Images { inner: Arc::new(inner) })
     }
 
     pub fn store(&self) -> &ImageStore {
         &self.inner.store
     }
 
+    pub fn settings(&self) -> &ImageSettings {
+        &self.inner.settings
+    }
+
+    pub(super) fn holds(&self) -> &Holds {
+        &self.inner.holds
+    }
+
+    /// The pulls that are under way.
+    pub fn under_way(&self) -> Vec<PullStatus> {
+        self.inner.progress.under_way()
+    }
+
+    /// Images that are not given up for their age.
+    pub(super) fn wanted(&self) -> BTreeSet<Reference> {
+        self.inner.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes the image ready to run, from the store or the registry as the pull behaviour says, and holds it for the task
+    /// until that is [released](Images::release).
+    pub async fn ensure(&self, name: &Reference, auth: Option<RegistryAuth>, task: &str) -> PullResult {
+        let behavior = self.inner.settings.pull_behavior;
+        // Twice: what was found may be given up before it is held.
+        for _ in 0..2 {
+            let image = self.obtain(name, behavior, auth.clone()).await?;
+            if self.hold(&image, task).await.map_err(Arc::new)? {
+                return Ok(image);
+            }
+        }
+        Err(Arc::new(PullError::Interrupted))
+    }
+
+    async fn hold(&self, image: &LocalImage, task: &str) -> Result<bool, PullError> {
+        if self.inner.holds.join(&image.config_digest, task, now()) {
+            return Ok(true);
+        }
+        let (images, image, task) = (self.clone(), image.clone(), task.to_owned());
+        let take = move || {
+            let ingest = images.store().ingest()?;
+            images.holds().take(images.store(), &image, &task, now(), &ingest)
+        };
+        blocking(take).await
+    }
+
+    /// Nothing of the task is left.
+    pub fn release(&self, task: &str) {
+        self.inner.holds.release(task, now());
+    }
+
+    /// Tells, once after a start, which images the containers are of that an earlier run left, by task. What it held
+    /// otherwise is held no longer.
+    pub fn settle(&self, found: &[(String, Digest)]) {
+        self.inner.holds.settle(found);
+    }
+
     /// Makes the image ready to run: from the store or the registry, as `behavior` says.
-    pub async fn ensure(
+    async fn obtain(
         &self,
         name: &Reference,
         behavior: PullBehavior,
         auth: Option<RegistryAuth>,
-        progress: Option<ProgressSink>,
     ) -> PullResult {
         let cached = self.cached(name).await.map_err(Arc::new)?;
         let facts = cached.as_ref().map(|c| Cached { source: c.source, pinned: name.digest().is_some() });
         match (plan(behavior, facts), cached) {
             (PullPlan::UseCached, Some(cached)) => Ok(cached),
-            (PullPlan::Pull(OnFailure::UseCached), Some(cached)) => {
-                match self.pull(name, auth, progress).await {
-                    Err(error) => {
-                        tracing::warn!(image = %name, %error, "pull failed, the cached image is used");
-                        Ok(cached)
-                    }
-                    pulled => pulled,
+            (PullPlan::Pull(OnFailure::UseCached), Some(cached)) => match self.pull(name, auth).await {
+                Err(error) => {
+                    tracing::warn!(image = %name, %error, "pull failed, the cached image is used");
+                    Ok(cached)
                 }
-            }
-            _ => self.pull(name, auth, progress).await,
+                pulled => pulled,
+            },
+            _ => self.pull(name, auth).await,
         }
     }
 
     /// Fetches the image from its registry, whatever is in the store. Who asks for the same image while a pull is under
     /// way gets that pull's result.
-    pub async fn pull(
-        &self,
-        name: &Reference,
-        auth: Option<RegistryAuth>,
-        progress: Option<ProgressSink>,
-    ) -> PullResult {
-        let auth = auth.or_else(|| self.inner.options.engine_auth.for_image(name).cloned());
+    pub async fn pull(&self, name: &Reference, auth: Option<RegistryAuth>) -> PullResult {
+        let auth = auth.or_else(|| self.inner.settings.pull.engine_auth.for_image(name).cloned());
         let key = (name.clone(), auth);
         let running = {
             let mut pulls = self.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
-            pulls.entry(key.clone()).or_insert_with(|| self.start(key.clone(), progress)).clone()
+            pulls.entry(key.clone()).or_insert_with(|| self.start(key.clone())).clone()
         };
         running.await
     }
 
     /// Runs the pull in its own task: it goes on when the caller that started it goes away.
-    fn start(
-        &self,
-        key: (Reference, Option<RegistryAuth>),
-        progress: Option<ProgressSink>,
-    ) -> Shared<BoxFuture<'static, PullResult>> {
-        let inner = self.inner.clone();
+    fn start(&self, key: (Reference, Option<RegistryAuth>)) -> Shared<BoxFuture<'static, PullResult>> {
+        let (images, inner) = (self.clone(), self.inner.clone());
         let task = tokio::spawn(async move {
             let entry = RunningEntry { inner: inner.clone(), key };
             let (name, auth) = entry.key.clone();
-            let PullOptions { timeout: limit, inactivity, ref trust, .. } = inner.options;
+            let PullOptions { timeout: limit, inactivity, ref trust, .. } = inner.settings.pull;
             let transport = inner.transport.get_or_try_init(async || Transport::new(trust)).await;
             let transport = transport.map_err(|error| Arc::new(PullError::Trust(error)))?.clone();
             let session = Session::new(transport, trust.clone(), name.clone(), auth, inactivity);
-            let pull = Pull { session, name, progress, inner };
-            match tokio::time::timeout(limit, pull.run()).await {
-                Ok(result) => result.map_err(Arc::new),
-                Err(_) => Err(Arc::new(PullError::TooSlow { limit })),
+            let tracked = inner.progress.begin(&name);
+            tracing::info!(image = %name, "an image is pulled");
+            let pull = Pull { session, name, tracked, images: images.clone() };
+            let mut result = pull.run_within(limit).await;
+            if matches!(result, Err(PullError::NoSpace(_))) && pull.give_up_others().await {
+                result = pull.run_within(limit).await;
+                if matches!(result, Err(PullError::NoSpace(_))) {
+                    pull.give_up_others().await;
+                }
             }
+            result.map_err(Arc::new)
         });
         // A join fails only if the pull panicked or the runtime ends.
         async move { task.await.unwrap_or_else(|_| Err(Arc::new(PullError::Interrupted))) }.boxed().shared()
@@ -204,10 +252,18 @@ impl Drop for RunningEntry {
 
 /// One pull of one image.
 struct Pull {
-    inner: Arc<Inner>,
+    images: Images,
     session: Session,
     name: Reference,
-    progress: Option<ProgressSink>,
+    tracked: Tracked,
+}
+
+/// A layer to bring here.
+struct Layer<'a> {
+    /// Its place in the image.
+    index: usize,
+    blob: &'a Descriptor,
+    diff_id: Digest,
 }
 
 /// What a name led to.
@@ -218,12 +274,28 @@ struct Resolved {
 }
 
 impl Pull {
-    async fn run(self) -> Result<LocalImage, PullError> {
-        let store = self.inner.store.clone();
-        let ingest = {
-            let store = store.clone();
-            Arc::new(blocking(move || store.ingest()).await?)
-        };
+    async fn run_within(&self, limit: Duration) -> Result<LocalImage, PullError> {
+        let result = tokio::time::timeout(limit, self.run()).await;
+        result.unwrap_or(Err(PullError::TooSlow { limit }))
+    }
+
+    /// Once the disk turned out too full: removes the layers that have come, and images that nobody needs; whether there
+    /// were any, so that another try is worth while.
+    async fn give_up_others(&self) -> bool {
+        let total = self.tracked.status().map_or(0, |status| status.total);
+        let images = self.images.clone();
+        let bytes = total.saturating_mul(UNPACKED_GUESS);
+        match blocking(move || images.clean(Because::Disk(bytes))).await {
+            Ok(cleaned) => !cleaned.names.is_empty(),
+            Err(error) => {
+                tracing::warn!(%error, "what has come of an image that did not fit stays for a while");
+                false
+            }
+        }
+    }
+
+    async fn run(&self) -> Result<LocalImage, PullError> {
+        let store = self.images.store().clone();
         let Resolved { documents, manifest } =
             self.retry("pull image manifest", || self.resolve_manifest()).await?;
         let digests: Vec<Digest> = documents.iter().map(|bytes| Digest::of(bytes)).collect();
@@ -237,11 +309,6 @@ impl Pull {
                 reason: "it has more than 128 layers",
             });
         }
-        self.tell(Progress::Resolved {
-            digest,
-            layers: manifest.layers.len(),
-            bytes: manifest.layers.iter().map(|l| l.size).fold(0, u64::saturating_add),
-        });
         let config_bytes = self.config(&manifest.config).await?;
         let config: ConfigDocument = serde_json::from_slice(&config_bytes)
             .map_err(|_| PullError::Protocol { what: "image configuration", reason: "it is not one" })?;
@@ -251,16 +318,30 @@ impl Pull {
         }
         let platform =
             Platform { os: config.os.clone(), architecture: config.architecture.clone(), variant: None };
-        if !config.architecture.is_empty() && !platform.runs_on(&self.inner.options.platform) {
+        if !config.architecture.is_empty() && !platform.runs_on(&self.images.settings().pull.platform) {
             return Err(self.wrong_platform());
         }
-        let known = {
+        let layers = || manifest.layers.iter().zip(&config.rootfs.diff_ids);
+        let missing: BTreeMap<&Digest, u64> = layers()
+            .filter(|(_, diff_id)| !store.has_layer(diff_id))
+            .map(|(blob, diff_id)| (diff_id, blob.size))
+            .collect();
+        let largest = missing.values().copied().max().unwrap_or(0);
+        let bytes = missing.into_values().fold(0, u64::saturating_add);
+        self.tracked.resolved(manifest.layers.len(), bytes);
+        let images = self.images.clone();
+        // Unpacked, a layer takes about what it takes packed or more, and both are here for a moment.
+        let needed = bytes.saturating_add(largest);
+        blocking(move || if needed > 0 { images.make_room_for(needed) } else { Ok(()) }).await?;
+        let (ingest, known) = {
             let store = store.clone();
-            blocking(move || store.layer_sizes()).await?
+            blocking(move || Ok((Arc::new(store.ingest()?), store.layer_sizes()?))).await?
         };
-        let layers = manifest.layers.iter().zip(&config.rootfs.diff_ids);
-        let layers =
-            try_join_all(layers.map(|(blob, diff_id)| self.layer(blob, *diff_id, &known, &ingest))).await?;
+        let layers = layers().enumerate().map(|(index, (blob, diff_id))| {
+            let layer = Layer { index, blob, diff_id: *diff_id };
+            self.layer(layer, &known, &ingest)
+        });
+        let layers = try_join_all(layers).await?;
         let record = ImageRecord {
             name: self.name.clone(),
             digest,
@@ -280,7 +361,10 @@ impl Pull {
             store.commit(record, &ingest)?;
             store.resolve(&name)
         });
-        local.await?.ok_or(PullError::Interrupted)
+        let local = local.await?.ok_or(PullError::Interrupted)?;
+        let seconds = self.tracked.elapsed().as_secs_f64();
+        tracing::info!(image = %self.name, digest = %local.digest, bytes, seconds, "an image was pulled");
+        Ok(local)
     }
 
     async fn resolve_manifest(&self) -> Result<Resolved, PullError> {
@@ -298,8 +382,9 @@ impl Pull {
                     return Ok(Resolved { documents, manifest });
                 }
                 ManifestDocument::Index(index) => {
-                    let chosen =
-                        index.select(&self.inner.options.platform).ok_or_else(|| self.wrong_platform())?;
+                    let chosen = index
+                        .select(&self.images.settings().pull.platform)
+                        .ok_or_else(|| self.wrong_platform())?;
                     selector = chosen.digest.to_string();
                     documents.push(bytes);
                 }
@@ -309,7 +394,7 @@ impl Pull {
     }
 
     fn wrong_platform(&self) -> PullError {
-        let Platform { os, architecture, .. } = &self.inner.options.platform;
+        let Platform { os, architecture, .. } = &self.images.settings().pull.platform;
         PullError::Platform { image: Box::new(self.name.clone()), platform: format!("{os}/{architecture}") }
     }
 
@@ -317,7 +402,7 @@ impl Pull {
         if descriptor.size > MAX_CONFIG {
             return Err(PullError::Protocol { what: "image configuration", reason: "it is too long" });
         }
-        let (store, digest) = (self.inner.store.clone(), descriptor.digest);
+        let (store, digest) = (self.images.store().clone(), descriptor.digest);
         if let Some(bytes) = blocking(move || store.blob(&digest)).await? {
             return Ok(bytes);
         }
@@ -327,19 +412,18 @@ impl Pull {
 
     async fn layer(
         &self,
-        blob: &Descriptor,
-        diff_id: Digest,
+        Layer { index, blob, diff_id }: Layer<'_>,
         known: &BTreeMap<Digest, u64>,
         ingest: &Arc<Ingest>,
     ) -> Result<LayerRecord, PullError> {
         let lock = {
-            let mut layers = self.inner.layers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut layers = self.images.inner.layers.lock().unwrap_or_else(PoisonError::into_inner);
             layers.retain(|_, lock| Arc::strong_count(lock) > 1);
             layers.entry(diff_id).or_default().clone()
         };
         let _guard = lock.lock().await;
-        if self.inner.store.has_layer(&diff_id) {
-            self.tell(Progress::LayerPresent { layer: blob.digest });
+        if self.images.store().has_layer(&diff_id) {
+            self.tracked.layer_ready();
             // Another pull unpacked it a moment ago and has no record yet: the packed size is near enough for a list.
             let bytes = known.get(&diff_id).copied().unwrap_or(blob.size);
             return Ok(LayerRecord { diff_id, bytes });
@@ -350,19 +434,22 @@ impl Pull {
                 reason: "it names a layer above 64 GiB",
             });
         }
-        let _slot = self.inner.slots.acquire().await.map_err(|_| PullError::Interrupted)?;
-        let (layer, total) = (blob.digest, blob.size);
-        let spooled = self.fetch(blob, |done| self.tell(Progress::LayerBytes { layer, done, total })).await?;
-        let (store, ingest) = (self.inner.store.clone(), ingest.clone());
-        let unpacked = blocking(move || store.add_layer(spooled.reader()?, Some(&diff_id), &ingest)).await?;
-        self.tell(Progress::LayerReady { layer });
+        let _slot = self.images.inner.slots.acquire().await.map_err(|_| PullError::Interrupted)?;
+        let spooled = self.fetch(blob, |done| self.tracked.layer_bytes(index, done)).await?;
+        let (images, ingest) = (self.images.clone(), ingest.clone());
+        let unpacked = blocking(move || {
+            let reader = images.watched(spooled.reader()?);
+            images.store().add_layer(reader, Some(&diff_id), &ingest)
+        });
+        let unpacked = unpacked.await?;
+        self.tracked.layer_ready();
         Ok(LayerRecord { diff_id, bytes: unpacked.bytes })
     }
 
     /// Downloads a blob, going on from where a broken connection left it.
     async fn fetch(&self, blob: &Descriptor, report: impl Fn(u64)) -> Result<Spooled, PullError> {
-        let store = self.inner.store.clone();
-        let mut scratch = blocking(move || store.scratch()).await?;
+        let (store, Descriptor { digest, size, .. }) = (self.images.store().clone(), blob.clone());
+        let mut scratch = blocking(move || store.partial(&digest, size)).await?;
         let mut tries = 0;
         loop {
             let result = match self.fetch_rest(blob, &mut scratch, &report).await {
@@ -371,13 +458,18 @@ impl Pull {
                     if found == blob.digest {
                         return Ok(spooled);
                     }
-                    let store = self.inner.store.clone();
-                    scratch = blocking(move || store.scratch()).await?;
+                    drop(spooled);
+                    let store = self.images.store().clone();
+                    scratch = blocking(move || store.partial(&digest, size)).await?;
                     Err(PullError::WrongDigest { expected: blob.digest, found })
                 }
                 Err(error) => Err::<(), _>(error),
             };
             if let Err(error) = result {
+                if let PullError::NoSpace(_) = &error {
+                    scratch.discard();
+                    return Err(error);
+                }
                 self.wait_or_fail("ref pull", error, &mut tries).await?;
             }
         }
@@ -409,6 +501,7 @@ impl Pull {
                 if done >> 20 > reported || done == blob.size {
                     reported = done >> 20;
                     report(done);
+                    self.images.room_for(0)?;
                 }
             }
         }
@@ -440,7 +533,7 @@ impl Pull {
         error: PullError,
         tries: &mut u32,
     ) -> Result<(), PullError> {
-        let PullOptions { retries, backoff, .. } = self.inner.options;
+        let PullOptions { retries, backoff, .. } = self.images.settings().pull;
         if !error.is_transient() {
             return Err(error);
         }
@@ -454,12 +547,6 @@ impl Pull {
         let part: f64 = rand::rng().random_range(0.5..=1.0);
         tokio::time::sleep(wait.mul_f64(part)).await;
         Ok(())
-    }
-
-    fn tell(&self, progress: Progress) {
-        if let Some(sink) = &self.progress {
-            sink(progress);
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 use super::super::builder::{FileContent, ImageBuilder};
 use super::super::config::{Index, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, RootFs};
+use super::super::disk::DiskRules;
+use super::super::janitor::{Because, Cleaned};
 use super::*;
 use base64::Engine as _;
 use futures_util::StreamExt as _;
@@ -22,6 +24,8 @@ struct Registry {
     /// Every request's path, `Range` included.
     log: Mutex<Vec<String>>,
     auth: Auth,
+    /// Asked first, with the path; what it answers is sent.
+    script: Option<Script>,
     /// Blob answers that break off halfway before one comes whole.
     breaks: AtomicU32,
     /// Answers with 503 before the first good one.
@@ -31,6 +35,8 @@ struct Registry {
     redirect: bool,
     address: Mutex<Option<SocketAddr>>,
 }
+
+type Script = Box<dyn Fn(&str) -> Option<Response<Body>> + Send + Sync>;
 
 #[derive(Clone, Copy, Default, PartialEq)]
 enum Auth {
@@ -97,6 +103,9 @@ impl Registry {
         let path = request.uri().path().to_owned();
         let range = header("range");
         self.log.lock().unwrap().push(format!("{path} {}", range.as_deref().unwrap_or("")));
+        if let Some(answer) = self.script.as_ref().and_then(|script| script(&path)) {
+            return answer;
+        }
         let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(BASIC));
         let answer = |status: u16| Response::builder().status(status);
         if path == "/token" {
@@ -220,11 +229,18 @@ struct Client {
     _dir: tempfile::TempDir,
 }
 
+/// Impatient, and content with any disk.
+fn settings() -> ImageSettings {
+    let (backoff, inactivity) = (Duration::from_millis(1), Duration::from_millis(500));
+    let pull = PullOptions { backoff, inactivity, ..PullOptions::default() };
+    let disk = DiskRules { reserve: Some(0), ..DiskRules::default() };
+    ImageSettings { pull, disk, ..ImageSettings::default() }
+}
+
 fn client(host: &str) -> Client {
     let dir = tempfile::tempdir().unwrap();
     let store = ImageStore::open(dir.path().join("images")).unwrap();
-    let options = PullOptions { backoff: Duration::from_millis(1), ..PullOptions::default() };
-    let images = Images::new(store, options);
+    let images = Images::new(store, "test", settings()).unwrap();
     Client { images, name: format!("{host}/team/app:1").parse().unwrap(), _dir: dir }
 }
 
@@ -241,16 +257,10 @@ async fn an_image_is_pulled_and_known_by_what_its_name_means() {
     let (registry, host) = Registry::default().start().await;
     let made = publish(&registry, &host_architecture());
     let client = client(&host);
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let log = seen.clone();
-    let sink: ProgressSink = Arc::new(move |p| log.lock().unwrap().push(p));
-    let local = client.images.pull(&client.name, None, Some(sink)).await.unwrap();
+    let local = client.images.pull(&client.name, None).await.unwrap();
     assert_eq!((local.digest, local.source), (made.index, Source::Pulled));
     assert_eq!(std::fs::metadata(local.layers[0].join("data")).unwrap().len(), 300_000);
-    let seen = seen.lock().unwrap();
-    assert!(matches!(seen.first(), Some(Progress::Resolved { layers: 1, .. })));
-    assert_eq!(seen.last(), Some(&Progress::LayerReady { layer: made.layer }));
-    assert!(seen.iter().any(|p| matches!(p, Progress::LayerBytes { done, total, .. } if done == total)));
+    assert!(client.images.under_way().is_empty());
 }
 
 #[tokio::test]
@@ -258,13 +268,13 @@ async fn who_asks_at_the_same_time_shares_one_download() {
     let (registry, host) = Registry::default().start().await;
     let made = publish(&registry, &host_architecture());
     let client = client(&host);
-    let pulls = (0..10).map(|_| client.images.pull(&client.name, None, None));
+    let pulls = (0..10).map(|_| client.images.pull(&client.name, None));
     for result in futures_util::future::join_all(pulls).await {
         assert_eq!(result.unwrap().digest, made.index);
     }
     assert_eq!(registry.requests(&made.layer.to_string()), 1);
     // Later, the manifest is asked for again and the layer is not.
-    client.images.pull(&client.name, None, None).await.unwrap();
+    client.images.pull(&client.name, None).await.unwrap();
     assert_eq!(registry.requests("manifests/1"), 2);
     assert_eq!(registry.requests(&made.layer.to_string()), 1);
 }
@@ -275,11 +285,11 @@ async fn registries_that_want_to_know_who_asks() {
         let (registry, host) = Registry { auth, ..Registry::default() }.start().await;
         publish(&registry, &host_architecture());
         let client = client(&host);
-        let refused = client.images.pull(&client.name, None, None).await.unwrap_err();
+        let refused = client.images.pull(&client.name, None).await.unwrap_err();
         let reason = refused.reason();
         assert!(reason.starts_with("CannotPullContainerError: failed to resolve ref "), "{reason}");
         assert!(reason.contains("pull access denied for team/app"), "{reason}");
-        client.images.pull(&client.name, me(), None).await.unwrap();
+        client.images.pull(&client.name, me()).await.unwrap();
     }
 }
 
@@ -296,7 +306,7 @@ async fn a_broken_download_goes_on_where_it_broke() {
         let (registry, host) = setup.start().await;
         let made = publish(&registry, &host_architecture());
         let client = client(&host);
-        client.images.pull(&client.name, me(), None).await.unwrap();
+        client.images.pull(&client.name, me()).await.unwrap();
         let kind = if redirect { "/cdn/" } else { "/v2/" };
         let layer =
             |suffix: &str| registry.requests(&format!("{kind}team/app/blobs/{} {suffix}", made.layer));
@@ -310,17 +320,17 @@ async fn passing_failures_are_ridden_out_and_lasting_ones_named() {
     let (registry, host) = Registry { failures: AtomicU32::new(2), ..Registry::default() }.start().await;
     publish(&registry, &host_architecture());
     let passing = client(&host);
-    passing.images.pull(&passing.name, None, None).await.unwrap();
+    passing.images.pull(&passing.name, None).await.unwrap();
     let (registry, host) =
         Registry { failures: AtomicU32::new(u32::MAX), ..Registry::default() }.start().await;
     publish(&registry, &host_architecture());
     let lasting = client(&host);
-    let reason = lasting.images.pull(&lasting.name, None, None).await.unwrap_err().reason();
+    let reason = lasting.images.pull(&lasting.name, None).await.unwrap_err().reason();
     let expected =
         "CannotPullContainerError: pull image manifest has been retried 4 time(s): failed to resolve ref";
     assert!(reason.starts_with(expected) && reason.contains("503"), "{reason}");
     let nobody = client("127.0.0.1:1");
-    let reason = nobody.images.pull(&nobody.name, None, None).await.unwrap_err().reason();
+    let reason = nobody.images.pull(&nobody.name, None).await.unwrap_err().reason();
     assert!(reason.contains("refused"), "{reason}");
 }
 
@@ -328,7 +338,7 @@ async fn passing_failures_are_ridden_out_and_lasting_ones_named() {
 async fn an_unknown_image_is_not_asked_for_twice() {
     let (registry, host) = Registry::default().start().await;
     let client = client(&host);
-    let reason = client.images.pull(&client.name, None, None).await.unwrap_err().reason();
+    let reason = client.images.pull(&client.name, None).await.unwrap_err().reason();
     let expected = format!(
         "CannotPullContainerError: failed to resolve ref {host}/team/app:1: manifest unknown: {host}/team/app:1: not found"
     );
@@ -348,7 +358,7 @@ async fn content_that_is_not_what_was_promised_is_never_kept() {
     for bad in [flipped, longer, good[..5000].to_vec()] {
         registry.put(&key, bad);
         let client = client(&host);
-        let error = client.images.pull(&client.name, None, None).await.unwrap_err();
+        let error = client.images.pull(&client.name, None).await.unwrap_err();
         assert!(
             error.reason().starts_with("CannotPullContainerError: ref pull has been retried 4 time(s)"),
             "{error}"
@@ -365,10 +375,10 @@ async fn a_registry_that_never_ends_is_left() {
     let host = listener.local_addr().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let store = ImageStore::open(dir.path().join("images")).unwrap();
-    let options = PullOptions { timeout: Duration::from_millis(50), ..PullOptions::default() };
-    let images = Images::new(store, options);
+    let pull = PullOptions { timeout: Duration::from_millis(50), ..PullOptions::default() };
+    let images = Images::new(store, "test", ImageSettings { pull, ..ImageSettings::default() }).unwrap();
     let name = format!("{host}/team/app:1").parse().unwrap();
-    let error = images.pull(&name, None, None).await.unwrap_err();
+    let error = images.pull(&name, None).await.unwrap_err();
     assert!(matches!(*error, PullError::TooSlow { .. }), "{error}");
 }
 
@@ -377,7 +387,7 @@ async fn images_for_other_machines_are_refused() {
     let (registry, host) = Registry::default().start().await;
     publish(&registry, "s390x");
     let client = client(&host);
-    let reason = client.images.pull(&client.name, None, None).await.unwrap_err().reason();
+    let reason = client.images.pull(&client.name, None).await.unwrap_err().reason();
     assert!(reason.contains("image manifest does not match the host platform"), "{reason}");
 }
 
@@ -386,7 +396,7 @@ async fn the_cached_image_serves_when_the_registry_does_not() {
     let (registry, host) = Registry::default().start().await;
     let made = publish(&registry, &host_architecture());
     let client = client(&host);
-    let ensure = |behavior| client.images.ensure(&client.name, behavior, None, None);
+    let ensure = |behavior| client.images.obtain(&client.name, behavior, None);
     ensure(PullBehavior::PreferCached).await.unwrap();
     registry.content.lock().unwrap().clear();
     assert_eq!(ensure(PullBehavior::Default).await.unwrap().digest, made.index);
@@ -396,4 +406,153 @@ async fn the_cached_image_serves_when_the_registry_does_not() {
     ensure(PullBehavior::PreferCached).await.unwrap();
     assert_eq!(registry.requests("manifests/1"), asked);
     assert!(matches!(*ensure(PullBehavior::Always).await.unwrap_err(), PullError::NotFound { .. }));
+}
+
+fn entries(images: &Images, directory: &str) -> usize {
+    std::fs::read_dir(images.store().root().join(directory)).unwrap().count()
+}
+
+#[tokio::test]
+async fn an_agent_that_died_goes_on_where_it_was() {
+    let (registry, host) = Registry { breaks: AtomicU32::new(u32::MAX), ..Registry::default() }.start().await;
+    let made = publish(&registry, &host_architecture());
+    let Client { images, name, _dir } = client(&host);
+    images.pull(&name, None).await.unwrap_err();
+    let store = images.store().root().to_owned();
+    drop(images);
+    registry.breaks.store(0, Ordering::SeqCst);
+    registry.log.lock().unwrap().clear();
+    let images = Images::new(ImageStore::open(store).unwrap(), "test", settings()).unwrap();
+    images.pull(&name, None).await.unwrap();
+    assert_eq!(registry.requests(&made.layer.to_string()), 1);
+    assert_eq!(registry.requests(&format!("{} bytes=", made.layer)), 1);
+    assert_eq!(entries(&images, "partial"), 0);
+}
+
+#[tokio::test]
+async fn a_registry_that_stalls_is_asked_again() {
+    for path in ["/manifests/1", "/blobs/"] {
+        let stalled = AtomicU32::new(0);
+        let script: Script = Box::new(move |asked: &str| {
+            let stalls = asked.contains(path) && stalled.fetch_add(1, Ordering::SeqCst) == 0;
+            stalls.then(|| {
+                let begun = futures_util::stream::once(async { Ok(Frame::data(Bytes::from_static(b"{"))) });
+                let body = StreamBody::new(begun.chain(futures_util::stream::pending()).boxed());
+                Response::builder().header("content-length", 5000).body(body).unwrap()
+            })
+        });
+        let (registry, host) = Registry { script: Some(script), ..Registry::default() }.start().await;
+        publish(&registry, &host_architecture());
+        let client = client(&host);
+        client.images.pull(&client.name, None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_never_ends_has_an_end_here() {
+    fn endless() -> Response<Body> {
+        let piece = || async { Some((Ok(Frame::data(Bytes::from(vec![b' '; 64 << 10]))), ())) };
+        let body = StreamBody::new(futures_util::stream::unfold((), move |()| piece()).boxed());
+        Response::builder().body(body).unwrap()
+    }
+    fn always(text: String) -> Script {
+        Box::new(move |_| Some(Response::builder().body(whole(text.clone().into_bytes())).unwrap()))
+    }
+    let redirect = || {
+        let answer = Response::builder().status(307).header("location", "/v2/team/app/manifests/1");
+        answer.body(whole(Vec::new())).unwrap()
+    };
+    let digest = Digest::of(b"");
+    let manifest = |size: u64, layers: usize| {
+        let layer = format!(r#"{{"mediaType":"l","digest":"{digest}","size":1}}"#);
+        let layers = vec![layer; layers].join(",");
+        let config = format!(r#"{{"mediaType":"c","digest":"{digest}","size":{size}}}"#);
+        always(format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layers}]}}"#))
+    };
+    let cases: Vec<(&str, Script)> = vec![
+        ("the registry's answer is too long", Box::new(|_| Some(endless()))),
+        ("the registry redirects too often", Box::new(move |_| Some(redirect()))),
+        ("its schema is not supported", always("[1,".to_owned())),
+        ("it has more than 128 layers", manifest(2, 129)),
+        ("image configuration: it is too long", manifest(9_000_000, 0)),
+    ];
+    for (expected, script) in cases {
+        let (_registry, host) = Registry { script: Some(script), ..Registry::default() }.start().await;
+        let client = client(&host);
+        let reason = client.images.pull(&client.name, None).await.unwrap_err().reason();
+        assert!(reason.contains(expected), "{reason}");
+        assert_eq!(entries(&client.images, "tmp") + entries(&client.images, "partial"), 0);
+    }
+    // A layer that goes on after its end.
+    let script: Script = Box::new(|asked| asked.contains("/blobs/").then(endless));
+    let (registry, host) = Registry { script: Some(script), ..Registry::default() }.start().await;
+    publish(&registry, &host_architecture());
+    let client = client(&host);
+    let reason = client.images.pull(&client.name, None).await.unwrap_err().reason();
+    assert!(reason.contains("the registry announced"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_disk_without_room_is_not_filled() {
+    let (registry, host) = Registry::default().start().await;
+    let made = publish(&registry, &host_architecture());
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path().join("images")).unwrap();
+    let disk = DiskRules { reserve: Some(u64::MAX / 2), ..DiskRules::default() };
+    let images = Images::new(store, "test", ImageSettings { disk, ..settings() }).unwrap();
+    let name = format!("{host}/team/app:1").parse().unwrap();
+    let error = images.pull(&name, None).await.unwrap_err();
+    assert!(matches!(*error, PullError::NoSpace(_)), "{error}");
+    let reason = error.reason();
+    let expected = "CannotPullContainerError: failed to register layer: no space left on device: ";
+    assert!(reason.starts_with(expected), "{reason}");
+    assert_eq!(registry.requests(&made.layer.to_string()), 0);
+    for directory in ["tmp", "partial", "layers"] {
+        assert_eq!(entries(&images, directory), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_running_tasks_image_is_held_until_the_task_is_forgotten() {
+    let (registry, host) = Registry::default().start().await;
+    publish(&registry, &host_architecture());
+    let Client { images, name, _dir } = client(&host);
+    let local = images.ensure(&name, None, "task").await.unwrap();
+    let all = Because::Disk(u64::MAX);
+    assert!(images.clean(all).unwrap().names.is_empty());
+    // Even with its name gone.
+    assert!(images.store().remove(&name).unwrap());
+    images.clean(all).unwrap();
+    assert!(local.layers[0].is_dir());
+    images.release("task");
+    images.clean(all).unwrap();
+    assert!(!local.layers[0].is_dir());
+    assert_eq!(entries(&images, "holds/test"), 0);
+    // And it comes back when it is needed.
+    images.ensure(&name, None, "another").await.unwrap();
+}
+
+#[tokio::test]
+async fn age_takes_what_is_old_and_unused_and_nothing_else() {
+    let (registry, host) = Registry::default().start().await;
+    publish(&registry, &host_architecture());
+    let Client { images, name, _dir } = client(&host);
+    images.ensure(&name, None, "task").await.unwrap();
+    let (store, mut impatient) = (images.store().clone(), settings());
+    impatient.cleanup.minimum_age = Duration::ZERO;
+    let other = |settings: &ImageSettings| Images::new(store.clone(), "other", settings.clone()).unwrap();
+    // In use, by another agent.
+    assert!(other(&impatient).clean(Because::Age).unwrap().names.is_empty());
+    images.release("task");
+    // Young. The round finds that the task is gone.
+    assert_eq!(images.clean(Because::Age).unwrap(), Cleaned::default());
+    impatient.cleanup.excluded = [name.clone()].into();
+    assert!(other(&impatient).clean(Because::Age).unwrap().names.is_empty());
+    impatient.cleanup.excluded.clear();
+    let ingest = store.ingest().unwrap();
+    assert!(other(&impatient).clean(Because::Age).unwrap().busy);
+    drop(ingest);
+    let cleaned = other(&impatient).clean(Because::Age).unwrap();
+    assert_eq!((cleaned.names, cleaned.layers), (vec![name], 1));
+    assert!(store.list().unwrap().is_empty());
 }

@@ -76,7 +76,7 @@ pub enum PullError {
     WrongSize { digest: Digest, expected: u64, found: u64 },
     #[error("{what} has been retried {retries} time(s): {source}")]
     Retried { what: &'static str, retries: u32, source: Box<PullError> },
-    #[error("failed to register layer: no space left on device")]
+    #[error("failed to register layer: no space left on device: {0}")]
     NoSpace(#[source] StoreError),
     #[error("failed to register layer: {0}")]
     Store(#[source] StoreError),

@@ -5,6 +5,8 @@
 //! blobs/sha256/HEX            manifests and configurations (layer archives are not kept once they are unpacked)
 //! layers/HEX                  unpacked layers by diff id, ready as overlay lower directories
 //! images/HEX.json             one record per image name; HEX is the digest of the name
+//! holds/AGENT/HEX.json        which images an agent's containers run on
+//! partial/HEX                 what has come of a blob so far
 //! tmp/                        what is being written; emptied when the store is opened and nobody else uses it
 //! ```
 //! Everything comes into being under `tmp/`, is synced, and is then renamed to its place: what has its final name is
@@ -13,7 +15,7 @@
 
 use super::config::ImageConfig;
 use super::confined::remove_tree;
-use super::digest::{Digest, Hasher};
+use super::digest::Digest;
 use super::reference::Reference;
 use super::unpack::{LayerError, Limits, Unpacked, unpack};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -44,27 +46,28 @@ pub enum StoreError {
     WrongDigest { expected: Digest, found: Digest },
     #[error("content is larger than the {limit} bytes announced")]
     TooLarge { limit: u64 },
+    #[error("{needed} bytes are needed, {available} are free, and {reserve} are to stay so")]
+    NoRoom { needed: u64, available: u64, reserve: u64 },
     #[error(transparent)]
     Layer(#[from] LayerError),
 }
 
 impl StoreError {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.to_owned();
         move |source| StoreError::Io { action, path, source }
     }
 
-    /// Whether the disk is full.
+    /// Whether the disk is full, or would soon be.
     pub fn is_no_space(&self) -> bool {
-        let full = |e: &io::Error| {
-            e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded
-        };
-        match self {
-            StoreError::Io { source, .. } | StoreError::Layer(LayerError::Write { source, .. }) => {
-                full(source)
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                return matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             }
-            _ => false,
+            cause = error.source();
         }
+        matches!(self, StoreError::NoRoom { .. })
     }
 }
 
@@ -140,8 +143,42 @@ pub struct LocalImage {
 pub struct Collected {
     pub layers: u64,
     pub blobs: u64,
-    /// Pulls were under way in another process or task, so nothing was looked at.
-    pub busy: bool,
+}
+
+/// Alone with the store: see [`ImageStore::collector`].
+pub struct Collector<'a> {
+    store: &'a ImageStore,
+    _lock: File,
+}
+
+impl Collector<'_> {
+    /// Removes layers and blobs that no record names and no agent holds.
+    pub fn collect(&self) -> Result<Collected, StoreError> {
+        let (store, records) = (self.store, self.store.list()?);
+        let named = records
+            .iter()
+            .flat_map(|r| {
+                r.layers.iter().map(|l| l.diff_id).chain([r.digest, r.manifest_digest, r.config_digest])
+            })
+            .map(|digest| digest.hex());
+        let held = store.all_holds()?.into_iter().filter(|hold| hold.in_use);
+        let held = held.flat_map(|hold| hold.layers.into_iter().chain([hold.image.hex()]));
+        let needed: BTreeSet<String> = named.chain(held).collect();
+        let mut collected = Collected::default();
+        for path in children(&store.inner.root.join("layers"))? {
+            if !is_named(&path, &needed) {
+                store.discard(&path)?;
+                collected.layers += 1;
+            }
+        }
+        for path in children(&store.inner.root.join("blobs/sha256"))? {
+            if !is_named(&path, &needed) {
+                fs::remove_file(&path).map_err(StoreError::io("removing", &path))?;
+                collected.blobs += 1;
+            }
+        }
+        Ok(collected)
+    }
 }
 
 /// A handle on a store; clones share it.
@@ -172,7 +209,7 @@ impl ImageStore {
     /// Like [`open`](Self::open), with other bounds on layers.
     pub fn open_with(root: impl Into<PathBuf>, limits: Limits) -> Result<ImageStore, StoreError> {
         let root = root.into();
-        for directory in ["blobs/sha256", "layers", "images", "tmp"] {
+        for directory in ["blobs/sha256", "layers", "images", "holds", "partial", "tmp"] {
             let path = root.join(directory);
             fs::create_dir_all(&path).map_err(StoreError::io("making", &path))?;
         }
@@ -269,36 +306,11 @@ impl ImageStore {
         }
     }
 
-    /// Removes layers and blobs that no record names. Layers in `in_use` (of containers that run on an image whose
-    /// name has moved on) stay. Does nothing while content is being added.
-    pub fn collect(&self, in_use: &BTreeSet<PathBuf>) -> Result<Collected, StoreError> {
-        let layers = self.inner.root.join("layers");
-        let lock = open_for_lock(&layers)?;
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Ok(Collected { busy: true, ..Collected::default() });
-        }
-        let records = self.list()?;
-        let named: BTreeSet<String> = records
-            .iter()
-            .flat_map(|r| {
-                r.layers.iter().map(|l| l.diff_id).chain([r.digest, r.manifest_digest, r.config_digest])
-            })
-            .map(|digest| digest.hex())
-            .collect();
-        let mut collected = Collected::default();
-        for path in children(&layers)? {
-            if !is_named(&path, &named) && !in_use.contains(&path) {
-                self.discard(&path)?;
-                collected.layers += 1;
-            }
-        }
-        for path in children(&self.inner.root.join("blobs/sha256"))? {
-            if !is_named(&path, &named) {
-                fs::remove_file(&path).map_err(StoreError::io("removing", &path))?;
-                collected.blobs += 1;
-            }
-        }
-        Ok(collected)
+    /// Keeps everyone from adding content, to give some up; none while somebody adds.
+    pub fn collector(&self) -> Result<Option<Collector<'_>>, StoreError> {
+        let lock = open_for_lock(&self.inner.root.join("layers"))?;
+        let alone = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+        Ok(alone.then_some(Collector { store: self, _lock: lock }))
     }
 
     /// Where the unpacked layer lies or will lie.
@@ -380,14 +392,6 @@ impl ImageStore {
         }
     }
 
-    /// A file for content on its way in. It vanishes when dropped.
-    pub fn scratch(&self) -> Result<Scratch, StoreError> {
-        let path = self.temporary();
-        let file = File::options().read(true).write(true).create_new(true).open(&path);
-        let file = file.map_err(StoreError::io("making", &path))?;
-        Ok(Scratch { path, file, hasher: Hasher::new() })
-    }
-
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.inner.root.join("blobs/sha256").join(digest.hex())
     }
@@ -411,13 +415,13 @@ impl ImageStore {
         Ok(Some(record))
     }
 
-    fn temporary(&self) -> PathBuf {
+    pub(super) fn temporary(&self) -> PathBuf {
         let number = self.inner.next_temporary.fetch_add(1, Ordering::Relaxed);
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
         self.inner.root.join("tmp").join(format!("{}-{nanos}-{number}", std::process::id()))
     }
 
-    fn write_durably(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn write_durably(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let temporary = self.temporary();
         let mut file = File::create_new(&temporary).map_err(StoreError::io("making", &temporary))?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
@@ -440,86 +444,11 @@ impl ImageStore {
     }
 }
 
-/// A temporary file of the store that hashes what is written to it.
-pub struct Scratch {
-    path: PathBuf,
-    file: File,
-    hasher: Hasher,
-}
-
-impl Scratch {
-    /// Bytes written so far.
-    pub fn bytes(&self) -> u64 {
-        self.hasher.bytes()
-    }
-
-    /// Appends, refusing to go beyond `limit` bytes in all.
-    pub fn append(&mut self, bytes: &[u8], limit: u64) -> Result<(), StoreError> {
-        if self.bytes().saturating_add(bytes.len() as u64) > limit {
-            return Err(StoreError::TooLarge { limit });
-        }
-        self.file.write_all(bytes).map_err(StoreError::io("writing", &self.path))?;
-        self.hasher.update(bytes);
-        Ok(())
-    }
-
-    /// Throws away what was written.
-    pub fn restart(&mut self) -> Result<(), StoreError> {
-        use std::io::Seek;
-        self.hasher = Hasher::new();
-        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(StoreError::io("writing", &self.path))
-    }
-
-    /// Ends writing: the digest, and the content readable from its start.
-    pub fn finish(mut self) -> Result<(Digest, Spooled), StoreError> {
-        let digest = std::mem::take(&mut self.hasher).finish();
-        Ok((digest, Spooled { scratch: self }))
-    }
-}
-
-impl Write for Scratch {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Content of a [`Scratch`] that is complete. It vanishes when dropped.
-pub struct Spooled {
-    scratch: Scratch,
-}
-
-impl Spooled {
-    /// A reader from the start; independent of others.
-    pub fn reader(&self) -> Result<File, StoreError> {
-        File::open(&self.scratch.path).map_err(StoreError::io("opening", &self.scratch.path))
-    }
-
-    /// All of it, if it is no longer than `limit` bytes.
-    pub fn read(&self, limit: u64) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = Vec::new();
-        let read = self.reader()?.take(limit + 1).read_to_end(&mut bytes);
-        read.map_err(StoreError::io("reading", &self.scratch.path))?;
-        if bytes.len() as u64 > limit { Err(StoreError::TooLarge { limit }) } else { Ok(bytes) }
-    }
-}
-
 fn open_for_lock(path: &Path) -> Result<File, StoreError> {
     File::open(path).map_err(StoreError::io("opening", path))
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_RECORD).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -529,7 +458,7 @@ fn sync_directory(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|d| d.sync_all()).map_err(StoreError::io("syncing", path))
 }
 
-fn children(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn children(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = fs::read_dir(path).map_err(StoreError::io("listing", path))?;
     entries.map(|e| e.map(|e| e.path()).map_err(StoreError::io("listing", path))).collect()
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::super::builder::{FileContent, ImageBuilder};
+use super::super::holds::Holds;
 use super::*;
 
 fn image(content: &str) -> ImageBuilder {
@@ -45,22 +46,41 @@ fn an_image_resolves_to_directories_and_a_configuration() {
 }
 
 #[test]
-fn what_no_name_needs_is_collected_unless_in_use() {
+fn what_no_name_needs_is_collected_unless_it_is_held() {
     let (_dir, store) = store();
+    let collect = || store.collector().unwrap().map(|collector| collector.collect().unwrap());
     let old = image("old").build_into(&store, &[name("app")], Source::Loaded).unwrap().remove(0);
-    image("new").build_into(&store, &[name("app")], Source::Loaded).unwrap();
-    let in_use = old.layers.iter().cloned().collect();
-    assert_eq!(store.collect(&in_use).unwrap(), Collected { layers: 0, blobs: 2, busy: false });
-    assert!(old.layers[0].is_dir());
+    let holds = Holds::open(&store, "one").unwrap();
     let ingest = store.ingest().unwrap();
-    assert!(store.collect(&BTreeSet::new()).unwrap().busy);
+    assert!(holds.take(&store, &old, "task", 1, &ingest).unwrap());
+    assert!(collect().is_none(), "somebody adds");
     drop(ingest);
-    assert_eq!(store.collect(&BTreeSet::new()).unwrap().layers, 1);
+    image("new").build_into(&store, &[name("app")], Source::Loaded).unwrap();
+    assert_eq!(collect(), Some(Collected { layers: 0, blobs: 1 }));
+    assert!(old.layers[0].is_dir());
+    // Nor does another agent's round take it, while the first one is away, nor its own before it knows its tasks again.
+    drop(holds);
+    let other = Holds::open(&store, "two").unwrap();
+    other.write_back(&store, |_| false).unwrap();
+    assert_eq!(collect(), Some(Collected::default()));
+    let again = Holds::open(&store, "one").unwrap();
+    again.write_back(&store, |_| false).unwrap();
+    again.settle(&[("task".to_owned(), old.config_digest)]);
+    again.write_back(&store, |_| false).unwrap();
+    assert_eq!(collect(), Some(Collected::default()));
+    again.release("task", 2);
+    again.write_back(&store, |_| false).unwrap();
+    assert_eq!(collect(), Some(Collected { layers: 1, blobs: 1 }));
     assert!(!old.layers[0].exists());
+    let ingest = store.ingest().unwrap();
+    assert!(!again.take(&store, &old, "late", 3, &ingest).unwrap());
+    drop(ingest);
     assert!(store.resolve(&name("app")).unwrap().is_some());
     assert!(store.remove(&name("app")).unwrap());
     assert!(!store.remove(&name("app")).unwrap());
-    assert_eq!(store.collect(&BTreeSet::new()).unwrap(), Collected { layers: 1, blobs: 2, busy: false });
+    assert_eq!(collect(), Some(Collected { layers: 1, blobs: 2 }));
+    again.write_back(&store, |image| *image == old.config_digest).unwrap();
+    assert!(store.all_holds().unwrap().is_empty());
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! `gantry sweep`: takes everything of an installation off the host.
 
+use super::image::image_directory;
 use crate::config::DATA_DIR;
 use crate::platform::LocalAgent;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use gantry_agent::agent;
+use gantry_agent::images::ImageStore;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -41,9 +43,21 @@ pub fn run(arguments: &SweepArgs, out: &mut impl Write) -> Result<()> {
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
     match &arguments.agent {
-        Some(name) => Ok(runtime.block_on(agent::sweep(data_dir, name, &program()?))?),
+        Some(name) => {
+            runtime.block_on(agent::sweep(data_dir, name, &program()?))?;
+            release_images(data_dir, name)
+        }
         None => runtime.block_on(remove(data_dir)),
     }
+}
+
+/// No container of the agent's is left that its images would be kept for.
+fn release_images(data_dir: &Path, agent: &str) -> Result<()> {
+    let directory = image_directory(data_dir);
+    if directory.exists() {
+        ImageStore::open(&directory)?.forget_holds(agent)?;
+    }
+    Ok(())
 }
 
 fn program() -> Result<PathBuf> {
@@ -80,7 +94,9 @@ pub async fn remove(data_dir: &Path) -> Result<()> {
     for local in LocalAgent::ALL {
         let directory = local.directory(data_dir);
         if directory.exists() {
-            agent::sweep(&directory, &local.name(data_dir)?, &program).await?;
+            let name = local.name(data_dir)?;
+            agent::sweep(&directory, &name, &program).await?;
+            release_images(data_dir, &name)?;
         }
     }
     Ok(())
