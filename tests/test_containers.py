@@ -283,7 +283,7 @@ def test_statistics_are_docker_s(host):
     assert list(task) == [own["id"]]
 
 
-def test_version_two_and_a_task_with_a_role_of_no_one(host):
+def test_version_two_and_a_task_without_a_role(host):
     said = host.says(ASK + "ask http://169.254.170.2/v2/metadata; ask http://169.254.170.2/v2/stats; "
                      "wget -O - http://169.254.170.2/v2/credentials/1 2>&1 | grep -c 400",
                      task={"networkMode": "awsvpc"}, arguments=NETWORKED)
@@ -297,7 +297,7 @@ def test_a_task_protects_itself(host):
     put = ('B=\'{"ProtectionEnabled":true,"ExpiresInMinutes":30}\'; U=${ECS_AGENT_URI#http://169.254.170.2}; '
            'printf "PUT $U/task-protection/v1/state HTTP/1.0\\r\\nHost: x\\r\\nContent-Length: ${#B}\\r\\n\\r\\n$B" '
            "| nc 169.254.170.2 80; echo; ")
-    definition = {"family": "protected", "containerDefinitions": [
+    definition = {"family": "protected", "taskRoleArn": "arn:aws:iam::123456789012:role/protector", "containerDefinitions": [
         {"name": "app", "image": IMAGE, "memory": 32, **sh(f"{ask}; {put} {ask}; exec sleep 1000")}]}
     registered = host.ecs.register_task_definition(**definition)["taskDefinition"]["taskDefinitionArn"]
     host.ecs.create_service(serviceName="protected", taskDefinition=registered, desiredCount=1)
@@ -308,6 +308,8 @@ def test_a_task_protects_itself(host):
     protected = host.ecs.get_task_protection(cluster="default", tasks=[arn])["protectedTasks"][0]
     assert protected["protectionEnabled"] and shown[1]["TaskArn"] == arn and "ExpirationDate" in shown[1]
     host.ecs.delete_service(service="protected", force=True)
+    said = host.says("wget -O - $ECS_AGENT_URI/task-protection/v1/state 2>&1 | grep -c 403")
+    assert said == ["1"], "as on ECS, it is the task's role that asks"
 
 
 def check(command, **more):

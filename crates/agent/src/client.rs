@@ -126,6 +126,14 @@ impl Client {
         Client { http: self.http.clone(), shared: Arc::new(shared) }
     }
 
+    /// The same client for who has these credentials.
+    pub fn with_credentials(&self, credentials: Credentials) -> Client {
+        let Shared { endpoint, host, region, .. } = self.shared.as_ref();
+        let shared =
+            Shared { endpoint: endpoint.clone(), host: host.clone(), region: region.clone(), credentials };
+        Client { http: self.http.clone(), shared: Arc::new(shared) }
+    }
+
     /// Gets a page of the control plane's own, in JSON, that is no operation of AWS's.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use gantry_agent::network::Ipv4Block;
 use gantry_decide::ids::{AccountId, Region};
 use gantry_server::server::ROLE_LIFETIME;
 use images::ImageFlags;
+use period::Period;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,9 +24,6 @@ pub const DATA_DIR: &str = "/var/lib/gantry";
 const LISTEN: &str = "127.0.0.1:4580";
 /// The region of a machine that says nothing else: the one that tutorials use.
 const REGION: &str = "us-east-1";
-
-/// Credentials need some seconds to reach a task; AWS's last 12 hours at most.
-const ROLE_LIFETIME_SECONDS: std::ops::RangeInclusive<i64> = 4..=12 * 3600;
 
 /// How requests are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -55,10 +53,9 @@ pub struct ServerFlags {
     /// A host name, beside addresses and localhost, under which clients reach the API; may be repeated
     #[arg(long = "host-name", value_name = "NAME", env = "GANTRY_HOST_NAMES", value_delimiter = ',')]
     pub host_names: Vec<String>,
-    /// Seconds for which credentials of tasks' roles are good, instead of 6 hours; for tests
-    #[arg(long, value_name = "SECONDS", env = "GANTRY_ROLE_LIFETIME", hide = true,
-        value_parser = clap::value_parser!(u32).range(ROLE_LIFETIME_SECONDS))]
-    pub role_lifetime: Option<u32>,
+    /// How long credentials of tasks' roles are good; for tests
+    #[arg(long, value_name = "TIME", env = "GANTRY_ROLE_LIFETIME", hide = true)]
+    role_lifetime: Option<Period>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE", env = "GANTRY_CONFIG")]
     pub config: Option<PathBuf>,
@@ -176,7 +173,7 @@ impl ServerSettings {
             listen: flags.listen.or(file.listen).unwrap_or(listen),
             auth: flags.auth.or(file.auth).unwrap_or(Auth::Strict),
             account: flags.account.or(file.account).unwrap_or(AccountId::DEFAULT),
-            role_lifetime: flags.role_lifetime.map_or(ROLE_LIFETIME, |s| Duration::from_secs(s.into())),
+            role_lifetime: flags.role_lifetime.map_or(ROLE_LIFETIME, |period| period.0),
             host_names: if flags.host_names.is_empty() { file.host_names } else { flags.host_names },
         }
     }

@@ -291,7 +291,9 @@ async fn try_launch<R: Runtime>(
     let host_port = (known.mode() == NetworkMode::Host).then_some(hands.host_port);
     // Without a network there is no way to the agent.
     let key = key.as_deref().filter(|_| network != NetworkNamespace::Isolated);
-    let endpoints = key.map(|key| endpoints::environment(key, host_port, known.role_credentials()));
+    let control_plane = &hands.config.endpoint;
+    let endpoints =
+        key.map(|key| endpoints::environment(key, host_port, known.role_credentials(), control_plane));
     let mut endpoints = endpoints.unwrap_or_default();
     endpoints.extend(firelens::variables(known, name, others));
     let parts = Parts {
@@ -399,15 +401,18 @@ pub async fn tear_down_network<R: Runtime>(
     hands: Arc<Hands<R>>,
     task: TaskArn,
     keys: Vec<String>,
-    pause: bool,
+    known: Option<Arc<Known>>,
 ) {
-    if pause {
+    if known.as_ref().is_some_and(|known| known.pause) {
         remove(&hands.runtime, &pause_id(&task)).await;
     }
     for key in keys {
         if let Err(failure) = detach(&hands, key).await {
             tracing::warn!(task = %task, reason = failure.reason(), "a network is left behind until the next start");
         }
+    }
+    if let Some(id) = known.as_ref().and_then(|known| known.role_credentials()) {
+        hands.credentials.ended(id);
     }
     hands.tell(Input::Event(Event::NetworkTornDown { task: task.clone() })).await;
     // No container of it runs any more, nor will.

@@ -4,6 +4,7 @@ use super::Known;
 use super::links::Links;
 use super::volumes::Mount;
 use crate::config::AgentConfig;
+use crate::endpoints::API_VARIABLE;
 use crate::firelens;
 use crate::images::LocalImage;
 use crate::logs::{LogDriver, Writer};
@@ -280,7 +281,11 @@ fn environment(parts: &Parts<'_>) -> Vec<String> {
     if !REGION_VARIABLES.iter().any(|name| all.contains_key(name)) {
         all.extend(REGION_VARIABLES.map(|name| (name, region.as_str())));
     }
-    all.extend(parts.endpoints.iter().map(pair));
+    for (name, value) in parts.endpoints.iter().map(pair) {
+        if name != API_VARIABLE || !all.contains_key(name) {
+            all.insert(name, value);
+        }
+    }
     all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 

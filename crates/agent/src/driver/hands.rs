@@ -3,7 +3,7 @@
 use super::{Asked, EVENTS_MAX, Input, TaskSnapshot};
 use crate::client::Client;
 use crate::config::AgentConfig;
-use crate::endpoints::Credentials;
+use crate::endpoints::{Api, RoleStore};
 use crate::images::Images;
 use crate::logs::Shipping;
 use crate::network::Network;
@@ -29,7 +29,9 @@ pub struct Hands<R> {
     /// Where tasks in the host's namespace ask, on its loopback.
     pub host_port: u16,
     pub usage: Usage<R>,
-    pub credentials: Credentials,
+    pub credentials: RoleStore,
+    /// For tasks' calls of AWS APIs.
+    pub api: Api,
     /// A container's health has changed.
     pub health_news: Notify,
     /// One volume is made at a time: containers of a task that start at once may share one.
@@ -62,7 +64,8 @@ impl<R: Runtime> Hands<R> {
                 .or_else(|| config.availability_zone.clone()),
             usage: Usage::new(runtime.clone()),
             logs: Shipping::new(client.clone()),
-            credentials: Credentials::default(),
+            credentials: RoleStore::default(),
+            api: Api::new(&config.endpoint),
             health_news: Notify::new(),
             volumes: tokio::sync::Mutex::default(),
             listeners: Mutex::default(),

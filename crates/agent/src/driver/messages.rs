@@ -2,7 +2,7 @@
 
 use super::container::container_id;
 use super::{Driver, Entry, Known};
-use crate::agent::OsRandom;
+use crate::agent::{OUTGOING_MAX, OsRandom};
 use crate::exec;
 use crate::protocol::payload;
 use crate::runtime::Runtime;
@@ -112,8 +112,22 @@ impl<R: Runtime> Driver<R> {
         // What is to stop makes room for what is to run.
         let (stops, runs): (Vec<_>, Vec<_>) = tasks.into_iter().partition(is_stop);
         let mut all_read = true;
-        for task in stops.into_iter().chain(runs) {
-            all_read &= self.accept(task);
+        for mut task in stops.into_iter().chain(runs) {
+            let arn = TaskArn(task.arn.clone().unwrap_or_default());
+            let taken = self.hands.credentials.take(&arn, &mut task);
+            if !self.accept(arn, task) {
+                all_read = false;
+                continue;
+            }
+            // One that is left out costs a repetition at most; it must not take the place of the payload's own.
+            for (credentials_id, expiration) in taken {
+                if self.acs.capacity() < OUTGOING_MAX / 2 {
+                    break;
+                }
+                let message_id = Some(message.message_id.clone());
+                let ack = acs::IAMRoleCredentialsAckRequest { message_id, credentials_id, expiration };
+                self.send("IAMRoleCredentialsAckRequest", &ack);
+            }
         }
         if !all_read {
             // As the stock agent has it: the STOPPED report of the bad task is the answer.
@@ -132,10 +146,8 @@ impl<R: Runtime> Driver<R> {
         });
     }
 
-    /// Hands a payload's task to the engine. False if it makes no sense.
-    fn accept(&mut self, mut task: acs::Task) -> bool {
-        let arn = TaskArn(task.arn.clone().unwrap_or_default());
-        self.hands.credentials.take(&arn, &mut task);
+    /// Hands a payload's task, without its secrets, to the engine. False if it makes no sense.
+    fn accept(&mut self, arn: TaskArn, task: acs::Task) -> bool {
         match payload::compile(&task) {
             Ok(compiled) => {
                 let payload = Some(json::to_string(&task));

@@ -420,8 +420,8 @@ impl<R: Runtime> Driver<R> {
                     }
                     _ => Vec::new(),
                 };
-                let pause = self.known(&task).is_some_and(|known| known.pause);
-                tokio::spawn(actions::tear_down_network(hands, task, keys, pause));
+                let known = self.known(&task);
+                tokio::spawn(actions::tear_down_network(hands, task, keys, known));
             }
             Action::RemoveContainer { task, container } => {
                 let id = container_id(&task, &container);

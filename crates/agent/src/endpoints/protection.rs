@@ -1,6 +1,5 @@
-//! Task protection, asked for by the task itself: handed on to the control plane, for this task alone.
-//!
-//! ECS signs with the task role's key. Tasks have no roles yet, so that the agent signs with its own.
+//! Task protection, asked for by the task itself: handed on to the control plane, for this task alone, with its role's
+//! credentials, as ECS's agent does.
 
 use super::serve::Answer;
 use crate::client::{Client, ClientError};
@@ -24,7 +23,13 @@ struct Wanted {
     expires_in_minutes: Option<i32>,
 }
 
-/// Changes a task's protection.
+/// For a task without a role, or without its credentials.
+pub fn no_role(task: &TaskSnapshot) -> Answer {
+    let text = "Invalid Request: no task IAM role credentials available for task";
+    problem(StatusCode::FORBIDDEN, &task.arn.0, "AccessDeniedException", text)
+}
+
+/// Changes a task's protection. `client` signs with the task's role.
 pub async fn put(client: &Client, cluster: &str, task: &TaskSnapshot, body: &[u8]) -> Answer {
     let invalid =
         |text: &str| problem(StatusCode::BAD_REQUEST, &task.arn.0, "InvalidParameterException", text);

@@ -1,5 +1,6 @@
 //! Listening, and from a request's path to its answer.
 
+use super::api::{self, Body};
 use super::document::{self, About, Version};
 use super::limit::Limit;
 use super::{protection, stats};
@@ -9,8 +10,8 @@ use gantry_api::ecs;
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task_engine::TaskArn;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -73,6 +74,10 @@ pub async fn serve<R: Runtime>(listener: TcpListener, hands: Weak<Hands<R>>, own
             let service = service_fn(move |request| {
                 let (hands, owner, limit) = (Arc::clone(&hands), Arc::clone(&owner), Arc::clone(&limit));
                 async move {
+                    let request = match call(&hands, &owner, request).await {
+                        Ok(answer) => return Ok::<_, Infallible>(answer),
+                        Err(request) => request,
+                    };
                     let allowed = limit.lock().take(Instant::now());
                     let answer = if allowed {
                         timeout(REQUEST_MAX, answer(&hands, &owner, request)).await.unwrap_or_else(|_| {
@@ -81,7 +86,7 @@ pub async fn serve<R: Runtime>(listener: TcpListener, hands: Weak<Hands<R>>, own
                     } else {
                         text(StatusCode::TOO_MANY_REQUESTS, "too many requests")
                     };
-                    Ok::<_, Infallible>(respond(answer))
+                    Ok(respond(answer))
                 }
             });
             let connection = http1::Builder::new()
@@ -97,8 +102,29 @@ pub async fn serve<R: Runtime>(listener: TcpListener, hands: Weak<Hands<R>>, own
     }
 }
 
-fn respond((status, document): Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(document.to_string())));
+/// Hands a call of an AWS API on, for a task that has a role to call it with; other requests come back. Those in the
+/// host's namespace reach the control plane by themselves.
+async fn call<R: Runtime>(
+    hands: &Hands<R>,
+    owner: &Owner,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Request<Incoming>> {
+    let (parts, body) = request.into_parts();
+    if let Owner::Task(arn) = owner
+        && api::is_call(&parts)
+        && hands
+            .ask(Asked::Task(arn.clone()))
+            .await
+            .iter()
+            .any(|task| task.known.role_credentials().is_some())
+    {
+        return Ok(hands.api.call(parts, body).await);
+    }
+    Err(Request::from_parts(parts, body))
+}
+
+fn respond((status, document): Answer) -> Response<Body> {
+    let mut response = Response::new(api::whole(document.to_string()));
     *response.status_mut() = status;
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);
@@ -121,15 +147,17 @@ async fn answer<R: Runtime>(hands: &Hands<R>, owner: &Owner, request: Request<In
     match path[..] {
         ["api", key, "task-protection", "v1", "state"] => {
             let Some(task) = task_of_key(hands, owner, key).await else { return unknown() };
-            let (client, cluster) = (&hands.client, &hands.config.cluster);
+            let role = task.known.role_credentials().and_then(|id| hands.credentials.keys(&task.arn, id));
+            let Some(role) = role else { return protection::no_role(&task) };
+            let (client, cluster) = (hands.client.with_credentials(role), &hands.config.cluster);
             if reads {
-                return protection::get(client, cluster, &task).await;
+                return protection::get(&client, cluster, &task).await;
             }
             if parts.method != Method::PUT {
                 return text(StatusCode::METHOD_NOT_ALLOWED, "GET or PUT");
             }
             match Limited::new(body, BODY_MAX).collect().await {
-                Ok(body) => protection::put(client, cluster, &task, &body.to_bytes()).await,
+                Ok(body) => protection::put(&client, cluster, &task, &body.to_bytes()).await,
                 Err(_) => text(StatusCode::BAD_REQUEST, "the body does not read"),
             }
         }
