@@ -148,6 +148,23 @@ def test_a_bad_deployment_goes_back_and_is_remembered(platform):
     assert [attempt["status"] for attempt in attempts()] == ["ROLLBACK_SUCCESSFUL"] * 2 + ["SUCCESSFUL"]
 
 
+def test_a_daemon_is_wherever_an_instance_is(platform):
+    ecs = platform.client("ecs")
+    container = {**WEB["containerDefinitions"][0], "memory": 64, "portMappings": []}
+    ecs.register_task_definition(family="watcher", networkMode="bridge", containerDefinitions=[container])
+    ecs.create_service(serviceName="watcher", taskDefinition="watcher", schedulingStrategy="DAEMON", launchType="EC2")
+    eventually(lambda: service(ecs, "watcher")["runningCount"] == 1)
+    (instance,) = ecs.list_container_instances()["containerInstanceArns"]
+    (task,) = tasks(ecs, "watcher")
+    assert (task["containerInstanceArn"], service(ecs, "watcher")["desiredCount"]) == (instance, 1)
+    ecs.update_container_instances_state(containerInstances=[instance], status="DRAINING")
+    eventually(lambda: tasks(ecs, "watcher") == [] and service(ecs, "watcher")["desiredCount"] == 0)
+    ecs.update_container_instances_state(containerInstances=[instance], status="ACTIVE")
+    eventually(lambda: service(ecs, "watcher")["runningCount"] == 1)
+    ecs.delete_service(service="watcher")
+    wait(ecs, "services_inactive", services=["watcher"])
+
+
 def test_services_outlive_a_restart(platform):
     ecs = platform.client("ecs")
     create(ecs, count=2)

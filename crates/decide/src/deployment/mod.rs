@@ -2,6 +2,7 @@
 
 pub mod back_off;
 pub mod breaker;
+pub mod daemon;
 pub mod events;
 pub mod rolling;
 pub mod status;

@@ -38,6 +38,14 @@ impl Host {
         self.refuses_for_good(request).or_else(|| self.with(request, 0).refuses_now())
     }
 
+    /// Whether a task of this kind belongs here at all: on an ACTIVE instance with the attributes that it asks for, within
+    /// its constraints. What is free, and whether the agent is there just now, does not count.
+    pub fn suits(&self, request: &Request) -> bool {
+        let connected = Profile { connected: true, ..self.profile.as_ref().clone() };
+        let host = Host { profile: Arc::new(connected), ..self.clone() };
+        host.refuses_for_good(request).is_none()
+    }
+
     /// Checks whose outcome no placement can change: they look at the profile alone.
     pub(super) fn refuses_for_good(&self, request: &Request) -> Option<Refusal> {
         let profile = &self.profile;

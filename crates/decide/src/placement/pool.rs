@@ -51,6 +51,11 @@ impl<K: Ord + Clone> Pool<K> {
         self.seats.get(key).map(|seat| &seat.host)
     }
 
+    /// All instances, in the order of their keys.
+    pub fn hosts(&self) -> impl Iterator<Item = (&K, &Host)> {
+        self.seats.iter().map(|(key, seat)| (key, &seat.host))
+    }
+
     /// Counts a task that is on the instance, checks or not.
     pub fn take(&mut self, key: &K, request: &Request) {
         if let Some(seat) = self.seats.get_mut(key) {

@@ -27,7 +27,7 @@ pub struct Census<'a> {
     renewed: u32,
     stopping: u32,
     /// Live tasks that shall run, with how they do.
-    running: Vec<(&'a Task, Condition, Side)>,
+    pub running: Vec<(&'a Task, Condition, Side)>,
     /// Tasks that ended without anybody having noted it, each with whether it never ran.
     pub ended: Vec<(TaskKey, bool)>,
     /// When the next young task will count as healthy.
@@ -39,7 +39,7 @@ pub struct Census<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Condition {
+pub enum Condition {
     Starting,
     Healthy,
     Unhealthy,
@@ -47,7 +47,7 @@ enum Condition {
 
 /// What a task is to its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+pub enum Side {
     /// Of the primary deployment.
     Target,
     Old,

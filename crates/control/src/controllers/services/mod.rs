@@ -1,17 +1,20 @@
 //! Services: keeps each at its desired count, replaces what fails, rolls deployments forward and back, drains what is
 //! deleted. How many tasks start and stop next is decided in `decide::deployment`; `census` says who they are, `steps`
-//! starts and stops them.
+//! starts and stops them; `daemon` is about services that have one on each instance.
 
 mod census;
+mod daemon;
 mod steps;
 
 use super::{Controller, LookAgain};
 use crate::services::ecs::deployments;
 use crate::services::ecs::state::{
-    Change, RolloutState, Service, ServiceDeploymentKey, ServiceKey, ServiceStatus, Task, TaskKey,
+    Change, ContainerInstanceKey, RolloutState, SchedulingStrategy, Service, ServiceDeploymentKey,
+    ServiceKey, ServiceStatus, Task, TaskKey,
 };
 use crate::tx::{Tx, View};
 use census::Census;
+use daemon::Daemons;
 use gantry_decide::deployment::events;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::ids::{DeploymentId, ServiceDeploymentId};
@@ -46,6 +49,10 @@ pub struct Plan {
     replaces: u32,
     /// Tasks of the last deployment that arrived to start.
     renew: u32,
+    /// Instances that get a daemon's task.
+    start_on: Vec<ContainerInstanceKey>,
+    /// A daemon's new desired count.
+    desired: Option<u32>,
     stop: Vec<(TaskKey, Why)>,
     blocked: bool,
     /// The primary deployment has what it takes.
@@ -84,9 +91,11 @@ impl Controller for Services {
                 keys.insert(key.clone());
             }
             Change::Task(key) => keys.extend(view.state.ecs.task(key).and_then(Task::service_key)),
-            // Draining moves the tasks that are there.
+            // Draining moves the tasks that are there, and daemons follow whatever changes.
             Change::ContainerInstance(key) => {
                 keys.extend(view.state.ecs.tasks_on(key).filter_map(Task::service_key));
+                let of_cluster = view.state.ecs.services_of(&key.cluster);
+                keys.extend(of_cluster.filter(|service| service.is_daemon()).map(Record::key));
             }
             Change::Cluster(_) | Change::TaskDefinition(_) | Change::ExecSession(_) => {}
         }
@@ -111,28 +120,13 @@ impl Controller for Services {
             well: service.primary().is_some_and(|primary| census.forgives(primary)),
             ..Plan::default()
         };
-        let situation = census.situation(service);
-        let steps = situation.plan();
-        if let Some(primary) = service.primary().filter(|_| service.status == ServiceStatus::Active) {
-            // What was asked of the attempt, and what ended, may change what is to be done.
-            let settled = plan.ended.is_empty() && plan.attempt.is_none_or(|turn| turn == Turn::Begin);
-            let allowed = primary.launch_not_before.is_none_or(|at| at <= view.now)
-                && primary.rollout_state != RolloutState::Failed
-                && settled;
-            plan.start = if allowed { steps.start.min(STARTS_PER_ROUND_MAX) } else { 0 };
-            plan.replaces = plan.start.min(situation.target.unhealthy);
-            plan.renew = if settled { steps.renew.min(STARTS_PER_ROUND_MAX) } else { 0 };
-            plan.blocked = situation.is_blocked();
-            let early = service.configuration.early_success;
-            plan.arrived = primary.rollout_state == RolloutState::InProgress
-                && situation.has_succeeded(early)
-                && settled;
-            plan.steady = situation.is_steady() && service.steady_at.is_none();
-        }
-        plan.stop = census.choose(view, service, steps, random);
+        let wants_more = match service.scheduling_strategy {
+            SchedulingStrategy::Replica => replicas(view, service, &census, &mut plan, random),
+            SchedulingStrategy::Daemon => daemons(view, service, &census, &mut plan),
+        };
         plan.drained = service.status == ServiceStatus::Draining && census.all_gone();
         plan.finished = census.finished(service);
-        let look_again = look_again(view, service, &census, steps.start > 0 || steps.renew > 0);
+        let look_again = look_again(view, service, &census, wants_more);
         ((plan != Plan::default()).then_some(plan), look_again)
     }
 
@@ -142,6 +136,7 @@ impl Controller for Services {
         }
         let Some(mut service) = tx.state.ecs.service(key).cloned() else { return };
         let before = service.clone();
+        service.desired_count = plan.desired.unwrap_or(service.desired_count);
         for attempt in plan.superseded {
             deployments::advance(tx, &service, attempt, ServiceDeploymentStatus::Stopped, None);
         }
@@ -166,6 +161,9 @@ impl Controller for Services {
         if plan.start > 0 && same {
             steps::start(tx, &mut service, 0, plan.start as usize, plan.replaces as usize);
         }
+        if !plan.start_on.is_empty() && same {
+            steps::start_on(tx, &mut service, &plan.start_on);
+        }
         if let Some(index) = deployments::last_arrived(&service).filter(|_| plan.renew > 0) {
             steps::start(tx, &mut service, index, plan.renew as usize, 0);
         }
@@ -177,7 +175,11 @@ impl Controller for Services {
             service.steady_at = Some(tx.now);
             let message = events::steady_state(service.name.as_str());
             deployments::tell(tx, &mut service, message);
-        } else if plan.start > 0 || !plan.stop.is_empty() || !plan.ended.is_empty() {
+        } else if plan.start > 0
+            || !plan.start_on.is_empty()
+            || !plan.stop.is_empty()
+            || !plan.ended.is_empty()
+        {
             service.steady_at = None;
         }
         if plan.blocked {
@@ -193,6 +195,59 @@ impl Controller for Services {
             tx.state.ecs.put_service(service);
         }
     }
+}
+
+/// Whether tasks of the primary deployment may be launched now, and whether what is asked of the attempt is done: that, and
+/// what ended, may change what is to be done next.
+fn allowed(view: View<'_>, service: &Service, plan: &Plan) -> (bool, bool) {
+    let settled = plan.ended.is_empty() && plan.attempt.is_none_or(|turn| turn == Turn::Begin);
+    let launches = service.primary().is_some_and(|primary| {
+        primary.launch_not_before.is_none_or(|at| at <= view.now)
+            && primary.rollout_state != RolloutState::Failed
+    });
+    (settled && launches && service.status == ServiceStatus::Active, settled)
+}
+
+fn is_in_progress(service: &Service) -> bool {
+    service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::InProgress)
+}
+
+/// The next steps of a REPLICA service; true if it has tasks to start.
+fn replicas(
+    view: View<'_>,
+    service: &Service,
+    census: &Census<'_>,
+    plan: &mut Plan,
+    random: &mut dyn Random,
+) -> bool {
+    let situation = census.situation(service);
+    let steps = situation.plan();
+    if service.status == ServiceStatus::Active {
+        let (launches, settled) = allowed(view, service, plan);
+        plan.start = if launches { steps.start.min(STARTS_PER_ROUND_MAX) } else { 0 };
+        plan.replaces = plan.start.min(situation.target.unhealthy);
+        plan.renew = if settled { steps.renew.min(STARTS_PER_ROUND_MAX) } else { 0 };
+        plan.blocked = situation.is_blocked();
+        let succeeded = situation.has_succeeded(service.configuration.early_success);
+        plan.arrived = settled && succeeded && is_in_progress(service);
+        plan.steady = situation.is_steady() && service.steady_at.is_none();
+    }
+    plan.stop = census.choose(view, service, steps, random);
+    steps.start > 0 || steps.renew > 0
+}
+
+/// The next steps of a DAEMON service; true if it has tasks to start.
+fn daemons(view: View<'_>, service: &Service, census: &Census<'_>, plan: &mut Plan) -> bool {
+    let daemons = Daemons::take(view, service, census);
+    let (launches, settled) = allowed(view, service, plan);
+    let wants_more = daemons.plan(service, census, launches, plan);
+    plan.start_on.truncate(STARTS_PER_ROUND_MAX as usize);
+    if service.status == ServiceStatus::Active {
+        plan.desired = Some(daemons.desired()).filter(|desired| *desired != service.desired_count);
+        plan.arrived = settled && daemons.is_steady() && is_in_progress(service);
+        plan.steady = daemons.is_steady() && service.steady_at.is_none();
+    }
+    wants_more
 }
 
 fn turn(view: View<'_>, service: &Service) -> Option<Turn> {

@@ -6,12 +6,14 @@ use crate::services::ecs::compute;
 use crate::services::ecs::deployments::{self, tell};
 use crate::services::ecs::launch::{self, Launch, Launched};
 use crate::services::ecs::state::{
-    EffectiveDefinition, LaunchType, PropagateTags, RolloutState, Service, TaskKey,
+    ContainerInstanceKey, Deployment, EffectiveDefinition, LaunchType, PropagateTags, RolloutState, Service,
+    TaskKey,
 };
 use crate::tx::{Tx, View};
 use gantry_decide::deployment::{back_off, events};
 use gantry_decide::ids::{CapacityProviderName, TaskId};
 use gantry_decide::lifecycle::{DesiredStatus, StopCode};
+use gantry_decide::placement::Refusals;
 use gantry_decide::task::TaskOverride;
 use gantry_store::Record;
 use std::collections::BTreeMap;
@@ -80,15 +82,14 @@ pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)]) ->
     unhealthy
 }
 
-/// Starts `count` tasks of the deployment at `index`, `replaces` of them in place of unhealthy ones.
-pub fn start(tx: &mut Tx<'_>, service: &mut Service, index: usize, count: usize, replaces: usize) {
-    let Some(deployment) = service.deployments.get(index).cloned() else { return };
-    let Some(record) = tx.state.ecs.task_definitions.get(&deployment.task_definition).cloned() else {
+/// A launch of the deployment's tasks, or what the service tells where there is nothing to launch any more.
+fn launch_of(view: View<'_>, service: &Service, deployment: &Deployment) -> Result<Launch, String> {
+    let Some(record) = view.state.ecs.task_definitions.get(&deployment.task_definition).cloned() else {
         let message = format!(
             "(service {}) failed to launch a task with (error ClientException: TaskDefinition is inactive).",
             service.name
         );
-        return tell(tx, service, message);
+        return Err(message);
     };
     let mut tags = match service.propagate_tags {
         PropagateTags::Service => service.tags.clone(),
@@ -101,7 +102,7 @@ pub fn start(tx: &mut Tx<'_>, service: &mut Service, index: usize, count: usize,
     }
     let launch_type = deployment.compute.launch_type();
     let fargate = launch_type == LaunchType::Fargate;
-    let mut launch = Launch {
+    Ok(Launch {
         cluster: service.cluster.clone(),
         definition_id: record.id.clone(),
         definition: EffectiveDefinition::registered(std::sync::Arc::clone(&record.definition)),
@@ -118,6 +119,15 @@ pub fn start(tx: &mut Tx<'_>, service: &mut Service, index: usize, count: usize,
         started_by: Some(deployment.id.to_string()),
         tags,
         enable_execute_command: service.enable_execute_command,
+    })
+}
+
+/// Starts `count` tasks of the deployment at `index`, `replaces` of them in place of unhealthy ones.
+pub fn start(tx: &mut Tx<'_>, service: &mut Service, index: usize, count: usize, replaces: usize) {
+    let Some(deployment) = service.deployments.get(index).cloned() else { return };
+    let mut launch = match launch_of(tx.view(), service, &deployment) {
+        Ok(launch) => launch,
+        Err(message) => return tell(tx, service, message),
     };
     let mut started: Vec<TaskId> = Vec::new();
     let mut refusal = None;
@@ -131,8 +141,39 @@ pub fn start(tx: &mut Tx<'_>, service: &mut Service, index: usize, count: usize,
             break;
         }
     }
+    note_launch(tx, service, &started, replaces, refusal);
+}
+
+/// Starts a daemon's task on each of the instances.
+pub fn start_on(tx: &mut Tx<'_>, service: &mut Service, instances: &[ContainerInstanceKey]) {
+    let Some(deployment) = service.primary().cloned() else { return };
+    let launch = match launch_of(tx.view(), service, &deployment) {
+        Ok(launch) => launch,
+        Err(message) => return tell(tx, service, message),
+    };
+    let mut started: Vec<TaskId> = Vec::new();
+    let mut refusals = Refusals::default();
+    for instance in instances {
+        match launch::start_if_it_fits(tx, &launch, instance.clone()) {
+            Ok(task) => started.push(task.id),
+            Err(refusal) => refusals.add(instance, refusal),
+        }
+    }
+    let refused = refusals.closest.is_some();
+    note_launch(tx, service, &started, 0, refused.then_some(refusals));
+}
+
+/// Tells what was started, and why there is no more.
+fn note_launch(
+    tx: &mut Tx<'_>,
+    service: &mut Service,
+    started: &[TaskId],
+    replaces: usize,
+    refusal: Option<Refusals<ContainerInstanceKey>>,
+) {
+    let fargate = service.primary().is_some_and(|p| p.compute.launch_type() == LaunchType::Fargate);
     if !started.is_empty() {
-        let message = events::started(service.name.as_str(), &started, replaces.min(started.len()));
+        let message = events::started(service.name.as_str(), started, replaces.min(started.len()));
         tell(tx, service, message);
     }
     if let Some(refusals) = refusal {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod container_instance;
+mod daemon;
 mod service;
 mod service_deployment;
 mod tag;

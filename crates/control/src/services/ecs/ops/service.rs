@@ -6,8 +6,8 @@ use crate::services::ecs::convert::{self, shortened};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::state::{
-    Cluster, Compute, DeploymentConfiguration, LaunchType, NetworkConfiguration, PropagateTags, Service,
-    ServiceKey, ServiceStatus, TaskDefinitionRecord,
+    Cluster, Compute, DeploymentConfiguration, LaunchType, NetworkConfiguration, PropagateTags,
+    SchedulingStrategy, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
 };
 use crate::services::ecs::views::service::service as show;
 use crate::services::ecs::{check, compute, deployments, tags};
@@ -59,11 +59,20 @@ pub fn create_service(
         _ => {}
     }
     refuse_what_comes_later(&request)?;
-    let desired_count = desired_count(request.desired_count.ok_or_else(|| {
-        EcsError::invalid(
-            "The desired count must be specified for services of the REPLICA scheduling strategy.",
-        )
-    })?)?;
+    let scheduling_strategy = match &request.scheduling_strategy {
+        Some(ecs::SchedulingStrategy::Daemon) => SchedulingStrategy::Daemon,
+        _ => SchedulingStrategy::Replica,
+    };
+    let desired_count = match (scheduling_strategy, request.desired_count) {
+        (SchedulingStrategy::Replica, Some(count)) => desired_count(count)?,
+        (SchedulingStrategy::Replica, None) => {
+            return Err(EcsError::invalid(
+                "The desired count must be specified for services of the REPLICA scheduling strategy.",
+            ));
+        }
+        (SchedulingStrategy::Daemon, None) => 0,
+        (SchedulingStrategy::Daemon, Some(_)) => return Err(EcsError::invalid(NO_DESIRED_COUNT)),
+    };
     let definition = request.task_definition.as_deref().filter(|text| !text.is_empty());
     let definition = definition.ok_or_else(|| EcsError::invalid("The task definition must be specified."))?;
     let record = check::runnable_task_definition(tx.view(), definition)?.clone();
@@ -88,6 +97,9 @@ pub fn create_service(
             "Placement constraints and strategies are not supported with FARGATE launch type.",
         ));
     }
+    if scheduling_strategy == SchedulingStrategy::Daemon {
+        check_daemon(&request, &wanted, !placement_strategy.is_empty())?;
+    }
     if request.enable_execute_command == Some(true) && record.definition.task_role_arn.is_none() {
         return Err(EcsError::invalid(
             "The service couldn't be created because a valid taskRoleArn is not being used. Specify a valid task role \
@@ -98,10 +110,11 @@ pub fn create_service(
         cluster: key.cluster,
         name: key.name,
         status: ServiceStatus::Active,
+        scheduling_strategy,
         desired_count,
         deployments: Vec::new(),
         attempt: ServiceDeploymentId::MIN,
-        configuration: DeploymentConfiguration::default(),
+        configuration: DeploymentConfiguration::of(scheduling_strategy),
         placement_constraints,
         placement_strategy,
         health_check_grace_period_seconds: 0,
@@ -109,7 +122,7 @@ pub fn create_service(
         propagate_tags: propagate(request.propagate_tags.as_ref()),
         enable_execute_command: request.enable_execute_command.unwrap_or(false),
         availability_zone_rebalancing: rebalancing(request.availability_zone_rebalancing.as_ref())
-            .unwrap_or(true),
+            .unwrap_or(scheduling_strategy == SchedulingStrategy::Replica),
         tags: tags::read(request.tags.as_deref())?,
         created_at: tx.now,
         created_by: call.caller.arn(),
@@ -118,7 +131,7 @@ pub fn create_service(
         inactive_since: None,
         steady_at: None,
     };
-    configure(&mut service.configuration, request.deployment_configuration.as_ref())?;
+    configure(&mut service, request.deployment_configuration.as_ref())?;
     deployments::begin(tx, &mut service, wanted.with(network));
     tx.state.ecs.put_service(service.clone());
     if let Some(token) = token {
@@ -126,6 +139,28 @@ pub fn create_service(
         token.remember(tx, vec![arn]);
     }
     Ok(ecs::CreateServiceResponse { service: Some(show(tx.view(), &service, true)) })
+}
+
+const NO_DESIRED_COUNT: &str = "The daemon scheduling strategy does not support a desired count for services. Remove the \
+                                desired count value and try again.";
+const NO_STRATEGY: &str = "Placement strategies are not supported with the DAEMON scheduling strategy.";
+
+/// What a DAEMON service cannot be.
+fn check_daemon(
+    request: &ecs::CreateServiceRequest,
+    wanted: &Wanted<'_>,
+    has_strategy: bool,
+) -> Result<(), EcsError> {
+    let message = if has_strategy {
+        NO_STRATEGY
+    } else if wanted.compute.launch_type() == LaunchType::Fargate {
+        "The DAEMON scheduling strategy is not supported with FARGATE."
+    } else if request.availability_zone_rebalancing == Some(ecs::AvailabilityZoneRebalancing::Enabled) {
+        "Availability Zone rebalancing is not supported with the DAEMON scheduling strategy."
+    } else {
+        return Ok(());
+    };
+    Err(EcsError::invalid(message))
 }
 
 /// What a deployment shall run, and on what.
@@ -200,10 +235,6 @@ fn refuse_what_comes_later(request: &ecs::CreateServiceRequest) -> Result<(), Ec
             "serviceConnectConfiguration",
         ),
         (
-            request.scheduling_strategy.as_ref().is_some_and(|s| s.as_str() == "DAEMON"),
-            "the scheduling strategy DAEMON",
-        ),
-        (
             controller_is_another(request.deployment_controller.as_ref()),
             "deployment controllers other than ECS",
         ),
@@ -223,11 +254,10 @@ fn controller_is_another(controller: Option<&ecs::DeploymentController>) -> bool
 }
 
 /// Takes over a request's deployment configuration; what it leaves out stays.
-fn configure(
-    configuration: &mut DeploymentConfiguration,
-    given: Option<&ecs::DeploymentConfiguration>,
-) -> Result<(), EcsError> {
+fn configure(service: &mut Service, given: Option<&ecs::DeploymentConfiguration>) -> Result<(), EcsError> {
     let Some(given) = given else { return Ok(()) };
+    let is_daemon = service.is_daemon();
+    let configuration = &mut service.configuration;
     refuse([
         (
             given.strategy.as_ref().is_some_and(|s| s.as_str() != "ROLLING"),
@@ -240,6 +270,11 @@ fn configure(
         configuration.minimum_healthy_percent = within(number, "minimumHealthyPercent", 0..=100)?;
     }
     if let Some(number) = given.maximum_percent {
+        if is_daemon && number != 100 {
+            return Err(EcsError::invalid(
+                "maximumPercent must be 100 for services of the DAEMON scheduling strategy.",
+            ));
+        }
         configuration.maximum_percent = within(number, "maximumPercent", 100..=MAXIMUM_PERCENT_MAX)?;
     }
     if let Some(breaker) = &given.deployment_circuit_breaker {
@@ -322,9 +357,15 @@ pub fn update_service(
         ),
     ])?;
     if let Some(count) = request.desired_count {
+        if service.is_daemon() {
+            return Err(EcsError::invalid(NO_DESIRED_COUNT));
+        }
         service.desired_count = desired_count(count)?;
     }
-    configure(&mut service.configuration, request.deployment_configuration.as_ref())?;
+    if service.is_daemon() && given(request.placement_strategy.as_ref()) {
+        return Err(EcsError::invalid(NO_STRATEGY));
+    }
+    configure(&mut service, request.deployment_configuration.as_ref())?;
     if let Some(managed) = request.enable_ecs_managed_tags {
         service.enable_ecs_managed_tags = managed;
     }
@@ -412,7 +453,8 @@ pub fn delete_service(
         ServiceStatus::Inactive => return Err(EcsError::ServiceNotActive),
         ServiceStatus::Draining => {}
         ServiceStatus::Active => {
-            if service.desired_count > 0 && request.force != Some(true) {
+            // Nobody can scale a daemon to nothing first.
+            if service.desired_count > 0 && !service.is_daemon() && request.force != Some(true) {
                 return Err(EcsError::invalid("The service cannot be stopped while it is scaled above 0."));
             }
             service.status = ServiceStatus::Draining;
@@ -480,11 +522,14 @@ pub fn list_services(
             && request.launch_type.as_ref().is_none_or(
                 |kind| matches!(launch_type, Some(Compute::LaunchType(own)) if own.as_str() == kind.as_str()),
             )
-            && request.scheduling_strategy.as_ref().is_none_or(|strategy| strategy.as_str() == "REPLICA")
+            && request
+                .scheduling_strategy
+                .as_ref()
+                .is_none_or(|strategy| strategy.as_str() == service.scheduling_strategy.as_str())
     };
-    let services = view.state.ecs.services().iter().filter(|(key, _)| &key.cluster == cluster);
+    let services = view.state.ecs.services_of(cluster);
     let (service_arns, next_token) = page.cut(
-        services.map(|(_, service)| service.as_ref()).filter(|service| wanted(service)),
+        services.filter(|service| wanted(service)),
         |service| service.key().name.to_string(),
         |service| service.arn(view.scope).to_string(),
     );

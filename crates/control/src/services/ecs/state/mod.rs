@@ -140,6 +140,14 @@ impl EcsState {
         &self.services
     }
 
+    /// The services of a cluster, whatever their state.
+    pub fn services_of(&self, cluster: &ClusterName) -> impl Iterator<Item = &Service> {
+        self.services
+            .values()
+            .map(AsRef::as_ref)
+            .filter(move |service: &&Service| &service.cluster == cluster)
+    }
+
     pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
         self.services.get(key).map(AsRef::as_ref)
     }

@@ -82,6 +82,26 @@ pub struct Deployment {
     pub launch_not_before: Option<Timestamp>,
 }
 
+/// How many tasks a service has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SchedulingStrategy {
+    /// As many as the user desires.
+    #[default]
+    Replica,
+    /// One on each container instance that may have one.
+    Daemon,
+}
+
+impl SchedulingStrategy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SchedulingStrategy::Replica => "REPLICA",
+            SchedulingStrategy::Daemon => "DAEMON",
+        }
+    }
+}
+
 /// How deployments of a service go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentConfiguration {
@@ -92,13 +112,18 @@ pub struct DeploymentConfiguration {
     pub early_success: Option<EarlySuccess>,
 }
 
-/// ECS's defaults.
-impl Default for DeploymentConfiguration {
-    fn default() -> DeploymentConfiguration {
+impl DeploymentConfiguration {
+    /// ECS's defaults.
+    pub fn of(strategy: SchedulingStrategy) -> DeploymentConfiguration {
+        let (minimum_healthy_percent, maximum_percent) = match strategy {
+            SchedulingStrategy::Replica => (100, 200),
+            SchedulingStrategy::Daemon => (0, 100),
+        };
+        let circuit_breaker = CircuitBreaker::default();
         DeploymentConfiguration {
-            minimum_healthy_percent: 100,
-            maximum_percent: 200,
-            circuit_breaker: CircuitBreaker::default(),
+            minimum_healthy_percent,
+            maximum_percent,
+            circuit_breaker,
             early_success: None,
         }
     }
@@ -122,6 +147,9 @@ pub struct Service {
     pub cluster: ClusterName,
     pub name: ServiceName,
     pub status: ServiceStatus,
+    #[serde(default)]
+    pub scheduling_strategy: SchedulingStrategy,
+    /// Of a DAEMON, as many as there are instances for it.
     pub desired_count: u32,
     /// The primary first, then those being replaced.
     pub deployments: Vec<Deployment>,
@@ -168,6 +196,10 @@ impl Service {
             let surplus = self.events.len().saturating_sub(EVENTS_MAX);
             self.events.drain(..surplus);
         }
+    }
+
+    pub fn is_daemon(&self) -> bool {
+        self.scheduling_strategy == SchedulingStrategy::Daemon
     }
 
     /// The deployment that new tasks belong to.

@@ -27,6 +27,13 @@ impl World {
     pub fn with_capacity(memory: u32) -> World {
         let mut world = World::new();
         world.create("default");
+        world.add_instance(memory);
+        world.register("app");
+        world
+    }
+
+    /// Another connected instance of the cluster.
+    pub fn add_instance(&mut self, memory: u32) {
         let mut request = super::world::registration("default");
         request["totalResources"][1]["integerValue"] = json!(memory);
         for name in [
@@ -36,15 +43,13 @@ impl World {
         ] {
             request["attributes"].as_array_mut().unwrap().push(json!({"name": name}));
         }
-        world.write(container_instance::register_container_instance, request).unwrap();
+        self.write(container_instance::register_container_instance, request).unwrap();
         let instances: Vec<_> =
-            world.state.ecs.container_instances().iter().map(|(_, i)| i.as_ref().clone()).collect();
+            self.state.ecs.container_instances().iter().map(|(_, i)| i.as_ref().clone()).collect();
         for mut instance in instances {
             instance.agent_connected = true;
-            world.state.ecs.put_container_instance(instance);
+            self.state.ecs.put_container_instance(instance);
         }
-        world.register("app");
-        world
     }
 
     /// Controllers react to each other until nothing moves.

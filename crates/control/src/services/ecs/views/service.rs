@@ -123,7 +123,7 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
             PropagateTags::None => Some(ecs::PropagateTags::None),
         },
         running_count: Some(count(&tasks, |task| task.last_status == LastStatus::Running)),
-        scheduling_strategy: Some(ecs::SchedulingStrategy::Replica),
+        scheduling_strategy: service.scheduling_strategy.as_str().parse().ok(),
         service_arn: Some(service.arn(scope).to_string()),
         service_name: Some(service.name.to_string()),
         service_registries: Some(Vec::new()),
