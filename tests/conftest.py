@@ -104,7 +104,7 @@ def ecs(gantry):
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
-NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"], "securityGroups": ["sg-0123456789abcdef0"]}}
+NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-1"]}}
 
 
 class Platform(Gantry):

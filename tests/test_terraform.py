@@ -86,8 +86,8 @@ resource "aws_ecs_service" "web" {
   desired_count   = 2
   launch_type     = "FARGATE"
   network_configuration {
-    subnets         = ["subnet-0123456789abcdef0"]
-    security_groups = ["sg-0123456789abcdef0"]
+    subnets         = ["subnet-1"]
+    security_groups = ["sg-1"]
   }
   deployment_circuit_breaker {
     enable   = true

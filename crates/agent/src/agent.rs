@@ -6,7 +6,7 @@ use crate::channel::{self, Target};
 use crate::client::{Client, ClientError};
 use crate::config::{AgentConfig, AtEnd};
 use crate::driver::container::task_id;
-use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of};
+use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of, resolv};
 use crate::endpoints;
 use crate::images::{ImageStore, Images, StoreError};
 use crate::network::{ENDPOINT_PORT, Network, NetworkConfig, NetworkError};
@@ -56,8 +56,6 @@ pub enum AgentError {
     Runtime(#[from] RuntimeError),
     #[error("'{0}' cannot name an agent: 1 to 8 lower-case letters and digits")]
     Name(String),
-    #[error("the block of addresses is too small to be halved")]
-    AddressBlock,
     #[error("a thread cannot be started")]
     Thread(#[source] std::io::Error),
     #[error("tasks in the host's namespace have nowhere to ask")]
@@ -108,14 +106,19 @@ async fn run_on<R: Runtime>(
 ) -> Result<(), AgentError> {
     let state = AgentState::open(&config.data_dir.join("state"))?;
     let saved = state.tasks()?;
-    let (task_block, bridge_block) = config.address_block.halves().ok_or(AgentError::AddressBlock)?;
     let (bridged, tasks) = networks_of(&saved);
-    let network = NetworkConfig { name: config.name.clone(), task_block, bridge_block };
+    let network = NetworkConfig {
+        name: config.name.clone(),
+        bridge_block: config.address_block,
+        mtu: config.mtu,
+        security_groups: config.data_dir.join("state").join("security-groups.json"),
+        resolvers: resolv::servers(&resolv::of_host()),
+    };
     let network = tokio::task::spawn_blocking(move || Network::open(network, bridged, &tasks));
     let network = network.await.map_err(|error| AgentError::Thread(error.into()))??;
     let client = Client::new(&config.endpoint, &config.region, config.credentials.clone())?;
 
-    let mut instance = register(&config, &client, &state, task_block).await?;
+    let mut instance = register(&config, &client, &state).await?;
     let host_listener = listen_on_host(&mut instance).await?;
     state.save_instance(&instance)?;
     tracing::info!(instance = instance.container_instance_arn, cluster = config.cluster, "registered");
@@ -230,12 +233,7 @@ async fn listen_on_host(instance: &mut Instance) -> Result<TcpListener, AgentErr
 }
 
 /// Registers, anew or under the name that an earlier run was given.
-async fn register(
-    config: &AgentConfig,
-    client: &Client,
-    state: &AgentState,
-    task_block: crate::network::Ipv4Block,
-) -> Result<Instance, AgentError> {
+async fn register(config: &AgentConfig, client: &Client, state: &AgentState) -> Result<Instance, AgentError> {
     let known = state.instance()?;
     if let Some(known) = known.as_ref().filter(|known| known.cluster != config.cluster) {
         return Err(AgentError::OtherCluster {
@@ -246,7 +244,7 @@ async fn register(
     let request = ecs::RegisterContainerInstanceRequest {
         cluster: Some(config.cluster.clone()),
         container_instance_arn: known.as_ref().map(|known| known.container_instance_arn.clone()),
-        attributes: Some(attributes::attributes(config, task_block, known.is_none())),
+        attributes: Some(attributes::attributes(config, known.is_none())),
         total_resources: Some(attributes::resources(attributes::capacity(config))),
         instance_identity_document: Some(String::new()),
         instance_identity_document_signature: Some(String::new()),

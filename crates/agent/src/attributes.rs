@@ -1,7 +1,6 @@
 //! What an agent tells of itself when it registers: what it can do, and how much it has.
 
 use crate::config::AgentConfig;
-use crate::network::Ipv4Block;
 use gantry_api::ecs;
 use std::fs;
 
@@ -37,6 +36,7 @@ const CAPABILITIES: &[&str] = &[
     "ecs.capability.task-eni",
     "gantry.execute-command",
     "gantry.inline-eni",
+    "gantry.security-groups",
 ];
 
 /// Ports of the host that no task gets: those that ECS reserves.
@@ -50,7 +50,7 @@ fn attribute(name: &str, value: Option<&str>) -> ecs::Attribute {
 }
 
 /// Everything to register. The user's own attributes only count on the first registration.
-pub fn attributes(config: &AgentConfig, task_block: Ipv4Block, first: bool) -> Vec<ecs::Attribute> {
+pub fn attributes(config: &AgentConfig, first: bool) -> Vec<ecs::Attribute> {
     let own = config.attributes.iter().filter(|_| first);
     let mut all: Vec<_> = own.map(|(name, value)| attribute(name, Some(value))).collect();
     all.extend(CAPABILITIES.iter().map(|name| attribute(name, None)));
@@ -62,7 +62,6 @@ pub fn attributes(config: &AgentConfig, task_block: Ipv4Block, first: bool) -> V
         attribute("ecs.os-type", Some("linux")),
         attribute("ecs.os-family", Some("LINUX")),
         attribute("ecs.cpu-architecture", Some(architecture)),
-        attribute("gantry.awsvpc-cidr", Some(&task_block.to_string())),
     ]);
     if let Some(zone) = &config.availability_zone {
         all.push(attribute("ecs.availability-zone", Some(zone)));

@@ -33,8 +33,10 @@ pub struct AgentConfig {
     pub image_dir: PathBuf,
     /// The program that shims are: this one.
     pub program: PathBuf,
-    /// Addresses of tasks, halved: one half in awsvpc mode, one in bridge mode.
+    /// Addresses of containers in bridge mode.
     pub address_block: Ipv4Block,
+    /// Bytes of the largest packet of tasks and containers.
+    pub mtu: u32,
     /// CPU units and MiB to offer; else all of the host.
     pub capacity: Option<(u32, u32)>,
     /// The user's own attributes.

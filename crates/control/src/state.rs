@@ -66,13 +66,16 @@ impl State {
         Arc::make_mut(self.scopes.entry(scope.clone()).or_default())
     }
 
-    /// What changed since the last call, for the controllers. No controller watches other services' tables.
+    /// What changed since the last call, for the controllers and the agents' sessions.
     pub fn drain_changes(&mut self) -> Vec<(Scope, Change)> {
         let mut changes = Vec::new();
         for scope in self.touched.keys() {
             if let Some(state) = self.scopes.get_mut(scope) {
-                let ecs = Arc::make_mut(state).ecs.drain_changes().into_iter();
+                let state = Arc::make_mut(state);
+                let ecs = state.ecs.drain_changes().into_iter();
                 changes.extend(ecs.map(|change| (scope.clone(), change)));
+                let groups = state.ec2.drain_changes().into_iter().map(Change::SecurityGroup);
+                changes.extend(groups.map(|change| (scope.clone(), change)));
             }
         }
         changes

@@ -108,6 +108,9 @@ impl LocalAgent {
     }
 }
 
+/// Bytes of the largest packet of tasks, where nobody says: what every link takes.
+pub const MTU: u32 = 1500;
+
 /// An agent's settings where nothing special is asked for.
 pub fn agent_config(
     endpoint: &str,
@@ -127,6 +130,7 @@ pub fn agent_config(
         image_dir,
         program: std::env::current_exe().context("cannot find this program's own file")?,
         address_block,
+        mtu: MTU,
         capacity: None,
         attributes: std::collections::BTreeMap::new(),
         availability_zone: None,

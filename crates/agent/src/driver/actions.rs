@@ -61,7 +61,7 @@ pub async fn set_up_network<R: Runtime>(hands: Arc<Hands<R>>, arn: TaskArn, know
         NetworkMode::Awsvpc => match interface(known.task()) {
             Some((interface, _)) => {
                 let (network, key) = (hands.network.clone(), task_id(&arn));
-                match blocking(move || network.attach_task(&key, interface).map(drop)).await {
+                match blocking(move || network.attach_task(&key, &interface).map(drop)).await {
                     Ok(()) => listen(&hands, &task_id(&arn), Owner::Task(arn.clone())).await,
                     Err(failure) => Err(failure),
                 }

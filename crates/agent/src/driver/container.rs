@@ -377,20 +377,11 @@ fn tmpfs(host: &HostConfig) -> Vec<TmpfsMount> {
 /// Name servers as asked for, or the host's. A resolver on the host's loopback is out of a container's reach.
 fn resolv_conf(host: &HostConfig) -> String {
     let servers = host.dns.as_deref().unwrap_or_default();
-    let mut text = String::new();
-    if servers.is_empty() {
-        for path in ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"] {
-            let file = std::fs::read_to_string(path).unwrap_or_default();
-            let reachable =
-                |line: &&str| !line.starts_with("nameserver 127.") && !line.starts_with("nameserver ::1");
-            text = file.lines().filter(reachable).map(|line| format!("{line}\n")).collect();
-            if text.lines().any(|line| line.starts_with("nameserver")) {
-                break;
-            }
-        }
+    let mut text = if servers.is_empty() {
+        super::resolv::of_host()
     } else {
-        text.extend(servers.iter().map(|server| format!("nameserver {server}\n")));
-    }
+        servers.iter().map(|server| format!("nameserver {server}\n")).collect()
+    };
     if let Some(search) = host.dns_search.as_ref().filter(|search| !search.is_empty()) {
         text.push_str(&format!("search {}\n", search.join(" ")));
     }

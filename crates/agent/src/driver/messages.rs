@@ -57,6 +57,10 @@ impl<R: Runtime> Driver<R> {
                     self.execute(message);
                 }
             }
+            "SecurityGroupsMessage" => match frame.message::<acs::SecurityGroupsMessage>() {
+                Ok(message) => self.security_groups(&message),
+                Err(error) => tracing::warn!(%error, "news of security groups do not read"),
+            },
             kind => tracing::debug!(kind, "a message that asks for nothing here"),
         }
         false
@@ -75,6 +79,19 @@ impl<R: Runtime> Driver<R> {
         };
         self.hands.credentials.put(&task, message.role_credentials);
         self.send("IAMRoleCredentialsAckRequest", &ack);
+    }
+
+    /// Takes news of security groups, before anything that is told later: a task that comes next is guarded by them.
+    fn security_groups(&self, message: &acs::SecurityGroupsMessage) {
+        let news = match serde_json::from_str(&message.news) {
+            Ok(news) => news,
+            Err(error) => return tracing::warn!(%error, "news of security groups do not read"),
+        };
+        // A few system calls; nothing else of the loop may come first.
+        let heard = tokio::task::block_in_place(|| self.hands.network.hear(news));
+        if let Err(error) = heard {
+            tracing::error!(%error, "security groups are not in force");
+        }
     }
 
     /// Begins a session of ECS Exec, which from then on is nobody's business here.

@@ -9,6 +9,7 @@ mod known;
 mod links;
 mod messages;
 pub mod reach;
+pub mod resolv;
 mod saver;
 mod seed;
 mod snapshot;
@@ -23,7 +24,7 @@ use crate::endpoints::Owner;
 use crate::firelens;
 use crate::health;
 use crate::images::{Digest, LocalImage};
-use crate::network::Bridged;
+use crate::network::{Bridged, TaskInterface};
 use crate::protocol::manifest::Manifests;
 use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
 use crate::state::{Instance, SavedTask};
@@ -33,8 +34,9 @@ use gantry_decide::task_engine::{
     Action, Event, Found, Health, NetworkBinding, PullTimes, Signal, Task, TaskArn, TaskEngine, TaskPhase,
 };
 use gantry_decide::time::Timestamp;
+use gantry_wire::json;
 use hands::Held;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -484,13 +486,17 @@ impl<R: Runtime> Driver<R> {
     }
 }
 
-/// The networks that saved tasks still use: by container in bridge mode, and the tasks in awsvpc mode.
-pub fn networks_of(saved: &[SavedTask]) -> (BTreeMap<String, Bridged>, BTreeSet<String>) {
+/// The networks that saved tasks still use: by container in bridge mode, and of the tasks those in awsvpc mode.
+pub fn networks_of(
+    saved: &[SavedTask],
+) -> (BTreeMap<String, Bridged>, BTreeMap<String, Option<TaskInterface>>) {
     let mut bridged = BTreeMap::new();
-    let mut tasks = BTreeSet::new();
+    let mut tasks = BTreeMap::new();
     for saved in saved.iter().filter(|saved| saved.task.phase != TaskPhase::Stopped) {
         let arn = &saved.task.spec.arn;
-        tasks.insert(task_id(arn));
+        let payload = saved.payload.as_deref().and_then(|text| json::from_slice(text.as_bytes()).ok());
+        let interface = payload.as_ref().and_then(reach::interface);
+        tasks.insert(task_id(arn), interface.map(|(interface, _)| interface));
         bridged.extend(
             saved
                 .bridged

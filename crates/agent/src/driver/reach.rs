@@ -23,6 +23,7 @@ pub fn interface(task: &acs::Task) -> Option<(TaskInterface, String)> {
         prefix_length: prefix.parse().ok().filter(|bits| (8..=30).contains(bits))?,
         gateway: gateway.parse().ok()?,
         mac,
+        security_groups: eni.security_groups.iter().flatten().filter_map(|id| id.parse().ok()).collect(),
     };
     Some((interface, eni.private_dns_name.clone().unwrap_or_default()))
 }

@@ -1,32 +1,40 @@
 //! The networks of tasks on one host.
 //!
-//! One bridge for an agent. A task in awsvpc mode has a namespace of its own, with the address that the control plane
-//! chose on `eth0`; a container in bridge mode has one too, with an address that is chosen here and ports of the host that
-//! lead to it. Everything carries the agent's name, so that a later run finds and removes what an earlier one left.
+//! A task in awsvpc mode has a namespace of its own, with the address that the control plane chose on `eth0`. The host
+//! is its router: one link leads there, with a route for the one address, so that all that tasks say to each other passes
+//! the host's firewall, and tasks of one subnet may be on different hosts. A container in bridge mode has a namespace too,
+//! on the agent's bridge, with an address that is chosen here and ports of the host that lead to it. Everything carries the agent's name, so that a later run finds and removes what an earlier one left.
 //!
 //! All calls block, some for tens of milliseconds (the kernel's wait when a link goes): they belong on a blocking thread.
 //! Those for one key must follow each other; those for different keys may run at once.
 
 mod block;
+mod filter;
+mod guard;
 mod namespace;
+mod nat;
 mod netlink;
 mod nft;
 mod ports;
 mod route;
 
 pub use block::{InvalidBlock, Ipv4Block};
-pub use nft::Published;
+pub use nat::Published;
 pub use ports::PortRequest;
 
+use gantry_decide::ids::SecurityGroupId;
+use gantry_decide::network::firewall::{Interface, News};
+use guard::Guard;
+use nat::Table;
 use netlink::Socket;
-use nft::Table;
 use parking_lot::Mutex;
 use ports::Ports;
+use route::{Route, Veth};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -40,19 +48,30 @@ pub const ENDPOINT_PORT: u16 = 51_679;
 pub struct NetworkConfig {
     /// Of the agent: 1 to 8 lower-case letters and digits.
     pub name: String,
-    /// Addresses of tasks in awsvpc mode.
-    pub task_block: Ipv4Block,
     /// Addresses of containers in bridge mode.
     pub bridge_block: Ipv4Block,
+    /// Bytes of the largest packet of tasks and containers.
+    pub mtu: u32,
+    /// Keeps what is known of security groups.
+    pub security_groups: PathBuf,
+    /// The name servers that tasks are given.
+    pub resolvers: Vec<IpAddr>,
 }
 
 /// The interface of a task in awsvpc mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskInterface {
     pub address: Ipv4Addr,
     pub prefix_length: u8,
     pub gateway: Ipv4Addr,
     pub mac: [u8; 6],
+    pub security_groups: Vec<SecurityGroupId>,
+}
+
+impl TaskInterface {
+    fn guarded(&self) -> Interface {
+        Interface { addresses: vec![self.address.into()], groups: self.security_groups.clone() }
+    }
 }
 
 /// A container in bridge mode, as must be remembered to find it again.
@@ -61,6 +80,9 @@ pub struct Bridged {
     pub address: Ipv4Addr,
     pub ports: Vec<Published>,
 }
+
+/// The hardware address of a router's end of a task's link. Nobody else is on the link, so that all may have the same.
+const ROUTER_MAC: [u8; 6] = [0x0a, 0x58, 0xa9, 0xfe, 0x01, 0x01];
 
 /// Why a network cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -77,8 +99,8 @@ pub enum NetworkError {
     PortTaken(u16),
     #[error("no dynamic port is left")]
     NoPort,
-    #[error("the address {address} is not one of {block}, which this host routes")]
-    ForeignAddress { address: Ipv4Addr, block: Ipv4Block },
+    #[error("this host has a route to {0} already: another network of it has the same addresses")]
+    AddressInUse(Ipv4Addr),
 }
 
 fn io(doing: &'static str) -> impl FnOnce(io::Error) -> NetworkError {
@@ -92,6 +114,7 @@ pub struct Network(Arc<Inner>);
 struct Inner {
     config: NetworkConfig,
     table: Table,
+    guard: Guard,
     bridge: u32,
     state: Mutex<State>,
 }
@@ -117,32 +140,34 @@ fn namespace_prefix(agent: &str) -> String {
     format!("gantry-{agent}-")
 }
 
+/// How the names of links to namespaces begin, of all agents.
+const LINK_PREFIX: &str = "gv";
+
 /// A name for a link: short, as the kernel wants it, and the same for the same namespace.
 fn link_name(namespace: &str) -> String {
     let hash = namespace
         .bytes()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("gv{hash:08x}")
+    format!("{LINK_PREFIX}{hash:08x}")
 }
 
 impl Network {
-    /// Makes what all tasks share, or takes it over, with the containers that run. Namespaces of others of this agent
-    /// are removed: nobody is in them.
+    /// Makes what all tasks share, or takes it over, with the containers in bridge mode and the tasks that run.
+    /// Namespaces of others of this agent are removed: nobody is in them.
     ///
     /// # Errors
     /// When the kernel refuses; rights to administer the network are needed.
     pub fn open(
         config: NetworkConfig,
         bridged: BTreeMap<String, Bridged>,
-        tasks: &BTreeSet<String>,
+        tasks: &BTreeMap<String, Option<TaskInterface>>,
     ) -> Result<Network, NetworkError> {
         let mut socket = Socket::route().map_err(io("opening a netlink socket"))?;
         let name = bridge_name(&config.name);
         let bridge = route::bridge(&mut socket, &name).map_err(io("making the bridge"))?;
-        for block in [config.task_block, config.bridge_block] {
-            route::add_address(&mut socket, bridge, block.gateway(), block.prefix_length())
-                .map_err(io("giving the bridge its address"))?;
-        }
+        let block = config.bridge_block;
+        route::add_address(&mut socket, bridge, block.gateway().into(), block.prefix_length())
+            .map_err(io("giving the bridge its address"))?;
         forward(&name).map_err(io("switching on forwarding"))?;
         let mut state = State { next: u64::from(std::process::id()), ..State::default() };
         let mut published = Vec::new();
@@ -154,18 +179,22 @@ impl Network {
             }
         }
         let table = table(&config.name);
-        table
-            .install(&name, &[config.task_block, config.bridge_block], &published)
-            .map_err(io("installing the firewall rules"))?;
+        table.install(&name, block, &published).map_err(io("installing the firewall rules"))?;
         let prefix = namespace_prefix(&config.name);
         for namespace in namespace::list(&prefix) {
             let key = namespace.strip_prefix(&prefix).unwrap_or_default();
-            if !tasks.contains(key) && !bridged.contains_key(key) {
+            if !tasks.contains_key(key) && !bridged.contains_key(key) {
                 remove_namespace(&mut socket, &namespace).map_err(io("removing an old namespace"))?;
             }
         }
         state.bridged = bridged;
-        Ok(Network(Arc::new(Inner { config, table, bridge, state: Mutex::new(state) })))
+        let guarded = tasks.iter().filter_map(|(key, interface)| {
+            Some((link_name(&format!("{prefix}{key}")), interface.as_ref()?.guarded()))
+        });
+        let filter = filter::Table { name: table.name.clone() };
+        let (file, resolvers) = (config.security_groups.clone(), config.resolvers.clone());
+        let guard = Guard::open(filter, file, resolvers, guarded)?;
+        Ok(Network(Arc::new(Inner { config, table, guard, bridge, state: Mutex::new(state) })))
     }
 
     /// Where the namespace of a task or container is, if it is there.
@@ -183,8 +212,8 @@ impl Network {
     /// When it is not there, or the kernel refuses.
     pub fn listen(&self, key: &str) -> Result<TcpListener, NetworkError> {
         let listening = namespace::within(&self.namespace(key), || {
-            route::add_address(&mut Socket::route()?, route::index("lo")?, ENDPOINT_ADDRESS, 32)?;
-            nft::install_endpoint(ENDPOINT_ADDRESS, ENDPOINT_PORT)?;
+            route::add_address(&mut Socket::route()?, route::index("lo")?, ENDPOINT_ADDRESS.into(), 32)?;
+            nat::install_endpoint(ENDPOINT_ADDRESS, ENDPOINT_PORT)?;
             let listener = TcpListener::bind((ENDPOINT_ADDRESS, ENDPOINT_PORT))?;
             listener.set_nonblocking(true)?;
             Ok(listener)
@@ -195,13 +224,47 @@ impl Network {
     /// Makes the namespace of a task in awsvpc mode. One that is there already is taken as it is.
     ///
     /// # Errors
-    /// When the kernel refuses, or the address is not this host's. Nothing is left then.
-    pub fn attach_task(&self, key: &str, interface: TaskInterface) -> Result<PathBuf, NetworkError> {
-        let block = self.0.config.task_block;
-        if !block.contains(interface.address) {
-            return Err(NetworkError::ForeignAddress { address: interface.address, block });
+    /// When the kernel refuses, or something else on this host has the address. Nothing is left then.
+    pub fn attach_task(&self, key: &str, interface: &TaskInterface) -> Result<PathBuf, NetworkError> {
+        let name = self.namespace(key);
+        let path = namespace::path(&name);
+        let link = link_name(&name);
+        // Before there is anything to pass.
+        self.0.guard.attach(&link, interface.guarded())?;
+        if namespace::exists(&name) {
+            return Ok(path);
         }
-        self.attach(key, interface)
+        let made = self.pair(&name, (None, Some(ROUTER_MAC), interface.mac), |inside, eth0| {
+            let gateway = interface.gateway.into();
+            route::add_routed_address(inside, eth0, interface.address.into(), interface.prefix_length)?;
+            route::set_up(inside, eth0)?;
+            route::add_neighbour(inside, eth0, gateway, ROUTER_MAC)?;
+            route::add_route(inside, Route { to: None, via: Some(gateway), link: eth0, source: None })
+        });
+        let made = made.map_err(io("making a network namespace"));
+        let routed = made.and_then(|()| self.lead(&link, interface));
+        if routed.is_err() {
+            // The first error is the one to tell.
+            let _ = self.remove(key);
+            let _ = self.0.guard.detach(&link);
+        }
+        routed.map(|()| path)
+    }
+
+    /// Leads what the host has for a task to its link.
+    fn lead(&self, link: &str, interface: &TaskInterface) -> Result<(), NetworkError> {
+        let address = interface.address.into();
+        let led = || {
+            pass_on(link)?;
+            let (mut socket, link) = (Socket::route()?, route::index(link)?);
+            route::add_neighbour(&mut socket, link, address, interface.mac)?;
+            let source = Some(self.0.config.bridge_block.gateway().into());
+            route::add_route(&mut socket, Route { to: Some(address), via: None, link, source })
+        };
+        led().map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => NetworkError::AddressInUse(interface.address),
+            _ => io("routing to a task")(error),
+        })
     }
 
     /// Makes the namespace of a container in bridge mode, and publishes its ports. One that is there already keeps what
@@ -227,18 +290,19 @@ impl Network {
         let bridged = self.reserve(ports)?;
         let block = self.0.config.bridge_block;
         let octets = bridged.address.octets();
-        let interface = TaskInterface {
-            address: bridged.address,
-            prefix_length: block.prefix_length(),
-            gateway: block.gateway(),
-            // Locally administered, as Docker's, and as unique as the address.
-            mac: [0x02, 0x42, octets[0], octets[1], octets[2], octets[3]],
-        };
-        let made = self.attach(key, interface).and_then(|path| {
+        // Locally administered, as Docker's, and as unique as the address.
+        let mac = [0x02, 0x42, octets[0], octets[1], octets[2], octets[3]];
+        let made = self.pair(&name, (Some(self.0.bridge), None, mac), |inside, eth0| {
+            route::add_address(inside, eth0, bridged.address.into(), block.prefix_length())?;
+            route::set_up(inside, eth0)?;
+            let gateway = Some(block.gateway().into());
+            route::add_route(inside, Route { to: None, via: gateway, link: eth0, source: None })
+        });
+        let made = made.map_err(io("making a network namespace")).and_then(|()| {
             if !bridged.ports.is_empty() {
                 self.0.table.publish(&bridged.ports).map_err(io("publishing ports"))?;
             }
-            Ok(path)
+            Ok(namespace::path(&name))
         });
         match made {
             Ok(path) => {
@@ -268,38 +332,47 @@ impl Network {
         if let Some(bridged) = &bridged {
             self.free(bridged);
         }
+        let unguarded = self.0.guard.detach(&link_name(&self.namespace(key)));
         withdrawn.map_err(io("withdrawing ports"))?;
-        removed.map_err(io("removing a namespace"))
+        removed.map_err(io("removing a namespace"))?;
+        unguarded
+    }
+
+    /// What the control plane tells of security groups, in its order.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn hear(&self, news: News) -> Result<(), NetworkError> {
+        self.0.guard.hear(news)
     }
 
     fn remove(&self, key: &str) -> io::Result<()> {
         remove_namespace(&mut Socket::route()?, &self.namespace(key))
     }
 
-    fn attach(&self, key: &str, interface: TaskInterface) -> Result<PathBuf, NetworkError> {
-        let name = self.namespace(key);
-        let path = namespace::path(&name);
-        if namespace::exists(&name) {
-            return Ok(path);
-        }
-        let link = link_name(&name);
-        let bridge = self.0.bridge;
+    /// Makes a namespace with a link to the host, whose end there `fill` sets up. The link's: the bridge that the host's
+    /// end is a port of, that end's hardware address, and the other's.
+    fn pair(
+        &self,
+        name: &str,
+        (bridge, mac, peer_mac): (Option<u32>, Option<[u8; 6]>, [u8; 6]),
+        fill: impl FnOnce(&mut Socket, u32) -> io::Result<()> + Send,
+    ) -> io::Result<()> {
+        let link = link_name(name);
         let host = || {
             let mut host = Socket::route()?;
             // Of a namespace that was lost in a crash, and that a process keeps or the kernel has yet to clear away.
             route::delete(&mut host, &link)?;
             Ok(host)
         };
-        let made = namespace::create(&name, host, |mut host, namespace| {
-            route::veth(&mut host, &link, bridge, interface.mac, &namespace)?;
+        let veth = Veth { name: &link, bridge, mac, peer_mac, mtu: self.0.config.mtu };
+        namespace::create(name, host, |mut host, namespace| {
+            route::veth(&mut host, &veth, &namespace)?;
             let mut inside = Socket::route()?;
             route::set_up(&mut inside, route::index("lo")?)?;
             let eth0 = route::index("eth0")?;
-            route::add_address(&mut inside, eth0, interface.address, interface.prefix_length)?;
-            route::set_up(&mut inside, eth0)?;
-            route::add_default_route(&mut inside, eth0, interface.gateway)
-        });
-        made.map(|()| path).map_err(io("making a network namespace"))
+            fill(&mut inside, eth0)
+        })
     }
 
     fn reserve(&self, requests: &[PortRequest]) -> Result<Bridged, NetworkError> {
@@ -360,8 +433,11 @@ pub fn leftovers(agent: &str) -> Vec<String> {
         found.push(format!("link {bridge}"));
     }
     let table = table(agent);
-    if table.exists().unwrap_or(false) {
-        found.push(format!("nf_tables table {}", table.name));
+    let filter = filter::Table { name: table.name.clone() };
+    for (family, exists) in [("ip", table.exists()), ("inet", filter.exists())] {
+        if exists.unwrap_or(false) {
+            found.push(format!("nf_tables table {family} {}", table.name));
+        }
     }
     found
 }
@@ -383,7 +459,15 @@ pub fn remove_all(agent: &str) -> Result<(), NetworkError> {
         }
     }
     route::delete(&mut socket, &bridge).map_err(io("removing the bridge"))?;
-    table(agent).remove().map_err(io("removing the firewall rules"))
+    let table = table(agent);
+    let filter = filter::Table { name: table.name.clone() };
+    table.remove().and_then(|()| filter.remove()).map_err(io("removing the firewall rules"))
+}
+
+/// Lets packets of a link pass, also where the host's settings came before the agent's.
+fn pass_on(link: &str) -> io::Result<()> {
+    let path = format!("/proc/sys/net/ipv4/conf/{link}/forwarding");
+    if fs::read_to_string(&path)?.trim() == "1" { Ok(()) } else { fs::write(&path, "1") }
 }
 
 /// Lets packets pass between the bridge and the rest, and from loopback addresses to the bridge.

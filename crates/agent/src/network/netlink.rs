@@ -10,6 +10,7 @@ use std::time::Duration;
 const HEADER: usize = 16;
 const F_REQUEST: u16 = 0x1;
 pub const F_ACKNOWLEDGE: u16 = 0x4;
+pub const F_REPLACE: u16 = 0x100;
 pub const F_EXCLUSIVE: u16 = 0x200;
 pub const F_CREATE: u16 = 0x400;
 pub const F_APPEND: u16 = 0x800;

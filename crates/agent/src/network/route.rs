@@ -1,18 +1,20 @@
 //! Links, addresses and routes.
 
-use super::netlink::{F_CREATE, F_EXCLUSIVE, Message, Socket};
+use super::netlink::{F_CREATE, F_EXCLUSIVE, F_REPLACE, Message, Socket};
 use std::ffi::CString;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
+const NEW_NEIGHBOUR: u16 = 28;
 
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
+const LINK_MTU: u16 = 4;
 const LINK_MASTER: u16 = 10;
 const LINK_INFO: u16 = 18;
 const LINK_NAMESPACE_FD: u16 = 28;
@@ -59,22 +61,37 @@ pub fn bridge(socket: &mut Socket, name: &str) -> io::Result<u32> {
     Ok(index)
 }
 
-/// Makes a pair of links: `name` here, a port of the bridge and up; `eth0` in the other namespace, still down.
-pub fn veth(
-    socket: &mut Socket,
-    name: &str,
-    bridge: u32,
-    peer_mac: [u8; 6],
-    namespace: &OwnedFd,
-) -> io::Result<()> {
+/// The two ends of a link between the host and a namespace.
+pub struct Veth<'a> {
+    /// Of the end that stays here.
+    pub name: &'a str,
+    /// The bridge that it becomes a port of.
+    pub bridge: Option<u32>,
+    /// Of the end that stays here, where it matters.
+    pub mac: Option<[u8; 6]>,
+    /// Of the other end.
+    pub peer_mac: [u8; 6],
+    /// Bytes of the largest packet.
+    pub mtu: u32,
+}
+
+/// Makes a pair of links: one here, which is up; `eth0` in the other namespace, still down.
+pub fn veth(socket: &mut Socket, veth: &Veth<'_>, namespace: &OwnedFd) -> io::Result<()> {
     socket.request(NEW_LINK, F_CREATE | F_EXCLUSIVE, |message| {
-        message.raw(&link_header(0, UP)).text(LINK_NAME, name).number(LINK_MASTER, bridge);
+        message.raw(&link_header(0, UP)).text(LINK_NAME, veth.name).number(LINK_MTU, veth.mtu);
+        if let Some(bridge) = veth.bridge {
+            message.number(LINK_MASTER, bridge);
+        }
+        if let Some(mac) = veth.mac {
+            message.attribute(LINK_ADDRESS, &mac);
+        }
         message.nest(LINK_INFO, |info| {
             info.attribute(INFO_KIND, b"veth").nest(INFO_DATA, |data| {
                 data.nest(VETH_PEER, |peer| {
                     peer.raw(&link_header(0, 0))
                         .text(LINK_NAME, "eth0")
-                        .attribute(LINK_ADDRESS, &peer_mac)
+                        .attribute(LINK_ADDRESS, &veth.peer_mac)
+                        .number(LINK_MTU, veth.mtu)
                         .number(LINK_NAMESPACE_FD, namespace.as_raw_fd().cast_unsigned());
                 });
             });
@@ -100,14 +117,53 @@ pub fn delete(socket: &mut Socket, name: &str) -> io::Result<()> {
     }
 }
 
-/// An address that is there already is no error.
-pub fn add_address(socket: &mut Socket, index: u32, address: Ipv4Addr, prefix_length: u8) -> io::Result<()> {
+fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Gives a link an address. One that is there already is no error.
+pub fn add_address(socket: &mut Socket, index: u32, address: IpAddr, prefix_length: u8) -> io::Result<()> {
+    address_with(socket, index, address, prefix_length, 0)
+}
+
+/// As [`add_address`], with no way to the others of its prefix: they are behind the router.
+pub fn add_routed_address(
+    socket: &mut Socket,
+    index: u32,
+    address: IpAddr,
+    prefix_length: u8,
+) -> io::Result<()> {
+    /// The address was given by who knows that nobody else has it.
+    const NO_DUPLICATE_DETECTION: u32 = 0x02;
+    const NO_PREFIX_ROUTE: u32 = 0x200;
+    address_with(socket, index, address, prefix_length, NO_DUPLICATE_DETECTION | NO_PREFIX_ROUTE)
+}
+
+fn address_with(
+    socket: &mut Socket,
+    index: u32,
+    address: IpAddr,
+    prefix_length: u8,
+    flags: u32,
+) -> io::Result<()> {
     const LOCAL: u16 = 2;
     const ADDRESS: u16 = 1;
-    let mut header = [libc::AF_INET as u8, prefix_length, 0, 0, 0, 0, 0, 0];
+    const FLAGS: u16 = 8;
+    let mut header = [family(address), prefix_length, 0, 0, 0, 0, 0, 0];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     let added = socket.request(NEW_ADDRESS, F_CREATE | F_EXCLUSIVE, |message: &mut Message| {
-        message.raw(&header).attribute(LOCAL, &address.octets()).attribute(ADDRESS, &address.octets());
+        let address = octets(address);
+        message.raw(&header).attribute(LOCAL, &address).attribute(ADDRESS, &address).number(FLAGS, flags);
     });
     match added {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
@@ -115,15 +171,56 @@ pub fn add_address(socket: &mut Socket, index: u32, address: Ipv4Addr, prefix_le
     }
 }
 
-/// The way to everywhere else.
-pub fn add_default_route(socket: &mut Socket, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
-    const GATEWAY: u16 = 5;
+/// Says by which hardware address a neighbour is found, so that nobody has to ask.
+pub fn add_neighbour(socket: &mut Socket, index: u32, address: IpAddr, mac: [u8; 6]) -> io::Result<()> {
+    const DESTINATION: u16 = 1;
+    const LINK_LAYER: u16 = 2;
+    const PERMANENT: u16 = 0x80;
+    let mut header = [family(address), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..10].copy_from_slice(&PERMANENT.to_ne_bytes());
+    socket.request(NEW_NEIGHBOUR, F_CREATE | F_REPLACE, |message| {
+        message.raw(&header).attribute(DESTINATION, &octets(address)).attribute(LINK_LAYER, &mac);
+    })
+}
+
+/// A route by a link.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// `None`: to everywhere that no other route leads to.
+    pub to: Option<IpAddr>,
+    /// The router, which is taken to be at the other end of the link whatever its address is; else the target is there
+    /// itself.
+    pub via: Option<IpAddr>,
+    pub link: u32,
+    /// By which the host speaks along this route.
+    pub source: Option<IpAddr>,
+}
+
+/// # Errors
+/// When there is a route to the target already, or the kernel refuses.
+pub fn add_route(socket: &mut Socket, route: Route) -> io::Result<()> {
+    const TO: u16 = 1;
     const LINK: u16 = 4;
+    const GATEWAY: u16 = 5;
+    const SOURCE: u16 = 7;
     const TABLE_MAIN: u8 = 254;
     const BY_BOOT: u8 = 3;
     const UNICAST: u8 = 1;
-    let header = [libc::AF_INET as u8, 0, 0, 0, TABLE_MAIN, BY_BOOT, 0, UNICAST, 0, 0, 0, 0];
+    const SCOPE_LINK: u8 = 253;
+    const ON_LINK: u32 = 4;
+    let of = route.to.or(route.via).map_or(libc::AF_INET as u8, family);
+    let bits = route.to.map_or(0, |to| (octets(to).len() * 8) as u8);
+    let scope = if route.via.is_none() && of == libc::AF_INET as u8 { SCOPE_LINK } else { 0 };
+    let flags = if route.via.is_some() { ON_LINK } else { 0 };
+    let mut header = [of, bits, 0, 0, TABLE_MAIN, BY_BOOT, scope, UNICAST, 0, 0, 0, 0];
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
     socket.request(NEW_ROUTE, F_CREATE | F_EXCLUSIVE, |message| {
-        message.raw(&header).attribute(GATEWAY, &gateway.octets()).number(LINK, index);
+        message.raw(&header).number(LINK, route.link);
+        for (kind, address) in [(TO, route.to), (GATEWAY, route.via), (SOURCE, route.source)] {
+            if let Some(address) = address {
+                message.attribute(kind, &octets(address));
+            }
+        }
     })
 }

@@ -2,15 +2,32 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use gantry_decide::network::firewall::{Allowances, Allowed, GroupNews};
+use gantry_decide::network::{Peer, Traffic};
 use gantry_decide::task::TransportProtocol;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+mod groups;
+
 /// A network of a test's own, removed at the end, also of a failed test.
 struct Bench {
     network: Network,
     name: String,
+    /// Addresses of tasks.
+    tasks: Ipv4Block,
+    _directory: tempfile::TempDir,
+}
+
+/// A group of the test that lets everything in.
+fn open() -> SecurityGroupId {
+    SecurityGroupId::derived("open")
+}
+
+/// Everything, to everywhere.
+fn anything() -> Allowed {
+    Allowed { traffic: Traffic::ALL, peer: Peer::Ipv4(gantry_decide::network::Ipv4Block::ALL) }
 }
 
 impl Bench {
@@ -20,24 +37,57 @@ impl Bench {
             return None;
         }
         remove_all(name).unwrap();
-        let (task_block, bridge_block) = block.parse::<Ipv4Block>().unwrap().halves().unwrap();
-        let config = NetworkConfig { name: name.to_owned(), task_block, bridge_block };
-        let network = Network::open(config, BTreeMap::new(), &BTreeSet::new()).unwrap();
-        Some(Bench { network, name: name.to_owned() })
+        let (tasks, bridge_block) = block.parse::<Ipv4Block>().unwrap().halves().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let config = NetworkConfig {
+            name: name.to_owned(),
+            bridge_block,
+            mtu: 1400,
+            security_groups: directory.path().join("groups.json"),
+            resolvers: Vec::new(),
+        };
+        let network = Network::open(config, BTreeMap::new(), &BTreeMap::new()).unwrap();
+        let bench = Bench { network, name: name.to_owned(), tasks, _directory: directory };
+        bench.hear(News { complete: true, ..News::default() });
+        bench.allow(open(), [anything()]);
+        Some(bench)
     }
 
-    fn task(&self, key: &str, offset: u32) -> Ipv4Addr {
-        let block = self.network.0.config.task_block;
-        let address = block.address(offset).unwrap();
-        let interface = TaskInterface {
-            address,
-            prefix_length: block.prefix_length(),
-            gateway: block.gateway(),
+    fn hear(&self, news: News) {
+        self.network.hear(news).unwrap();
+    }
+
+    /// Tells that a group lets this in, and everything out.
+    fn allow(&self, group: SecurityGroupId, ingress: impl IntoIterator<Item = Allowed>) {
+        let allows = Allowances { ingress: ingress.into_iter().collect(), egress: vec![anything()] };
+        let news = GroupNews { allows: Some(allows), ..GroupNews::default() };
+        self.hear(News { groups: BTreeMap::from([(group, news)]), ..News::default() });
+    }
+
+    fn interface(&self, offset: u32, groups: &[SecurityGroupId]) -> TaskInterface {
+        TaskInterface {
+            address: self.tasks.address(offset).unwrap(),
+            prefix_length: self.tasks.prefix_length(),
+            gateway: self.tasks.gateway(),
             mac: [0x0a, 0x58, 10, 0, 0, offset as u8],
-        };
-        let path = self.network.attach_task(key, interface).unwrap();
+            security_groups: groups.to_vec(),
+        }
+    }
+
+    /// A task that everybody may talk to.
+    fn task(&self, key: &str, offset: u32) -> Ipv4Addr {
+        self.guarded(key, offset, &[open()])
+    }
+
+    fn guarded(&self, key: &str, offset: u32, groups: &[SecurityGroupId]) -> Ipv4Addr {
+        let interface = self.interface(offset, groups);
+        let path = self.network.attach_task(key, &interface).unwrap();
         assert!(path.exists());
-        address
+        interface.address
+    }
+
+    fn gateway(&self) -> Ipv4Addr {
+        self.network.0.config.bridge_block.gateway()
     }
 
     /// Runs `work` in a namespace.
@@ -103,7 +153,7 @@ fn tasks_reach_each_other_and_the_host_reaches_them() {
     served.join().unwrap();
     // The host, by the address of another network of its own.
     let outside = TcpListener::bind("0.0.0.0:0").unwrap();
-    let gateway = bench.network.0.config.bridge_block.gateway();
+    let gateway = bench.gateway();
     let port = outside.local_addr().unwrap().port();
     let path = namespace::path(&bench.network.namespace("two"));
     let asked = std::thread::spawn(move || {
@@ -114,13 +164,11 @@ fn tasks_reach_each_other_and_the_host_reaches_them() {
     bench.network.detach("one").unwrap();
     bench.network.detach("one").unwrap();
     assert!(!namespace::path(&bench.network.namespace("one")).exists());
-    let foreign = TaskInterface {
-        address: "10.9.9.9".parse().unwrap(),
-        prefix_length: 24,
-        gateway: first,
-        mac: [2; 6],
-    };
-    assert!(matches!(bench.network.attach_task("x", foreign), Err(NetworkError::ForeignAddress { .. })));
+    // Another network of this host has the address.
+    bench.task("first", 7);
+    let taken = bench.network.attach_task("second", &bench.interface(7, &[open()]));
+    assert!(matches!(taken, Err(NetworkError::AddressInUse(_))), "{taken:?}");
+    assert!(!namespace::path(&bench.network.namespace("second")).exists());
 }
 
 #[test]
@@ -130,7 +178,7 @@ fn published_ports_lead_to_containers() {
     let (_, dynamic) = bench.network.attach_bridged("a", &[request(0)]).unwrap();
     let port = dynamic.ports[0].host_port;
     assert!(port >= 1024);
-    for target in [Ipv4Addr::LOCALHOST, bench.network.0.config.task_block.gateway()] {
+    for target in [Ipv4Addr::LOCALHOST, bench.gateway()] {
         let served = bench.serve("a", 80);
         assert_eq!(greeting((target, port)), "hello", "by {target}");
         served.join().unwrap();
@@ -139,7 +187,7 @@ fn published_ports_lead_to_containers() {
     bench.task("other", 9);
     let served = bench.serve("a", 80);
     let path = namespace::path(&bench.network.namespace("other"));
-    let gateway = bench.network.0.config.task_block.gateway();
+    let gateway = bench.gateway();
     let asked = std::thread::spawn(move || {
         inside(&path);
         greeting((gateway, port))
@@ -150,8 +198,12 @@ fn published_ports_lead_to_containers() {
     // A restart of the agent takes it over; the ports of the agent that went are nobody's for a moment.
     bench.network.0.state.lock().ports = Ports::default();
     let bridged = BTreeMap::from([("a".to_owned(), dynamic)]);
-    let next = Network::open(bench.network.0.config.clone(), bridged, &BTreeSet::from(["other".to_owned()]))
-        .unwrap();
+    let next = Network::open(
+        bench.network.0.config.clone(),
+        bridged,
+        &BTreeMap::from([("other".to_owned(), Some(bench.interface(9, &[open()])))]),
+    )
+    .unwrap();
     let served = bench.serve("a", 80);
     assert_eq!(greeting((Ipv4Addr::LOCALHOST, port)), "hello");
     served.join().unwrap();
@@ -213,13 +265,13 @@ fn a_restart_takes_over_thousands_of_ports() {
         container_port: 80,
     });
     let all: Vec<Published> = ports.collect();
-    bench.network.0.table.install("gb-nett7", &[bench.network.0.config.bridge_block], &all).unwrap();
+    bench.network.0.table.install("gb-nett7", bench.network.0.config.bridge_block, &all).unwrap();
     // All of them are there: removal of one that is not would be refused.
-    bench.network.0.table.change(nft::DELETE_ELEMENT, &all).unwrap();
-    assert!(bench.network.0.table.change(nft::DELETE_ELEMENT, &all[..1]).is_err());
+    bench.network.0.table.remove_ports(&all).unwrap();
+    assert!(bench.network.0.table.remove_ports(&all[..1]).is_err());
 }
 
-/// Two agents, each other's outside: neither takes the other's ports, and addresses of tasks do not leave the host.
+/// Two agents: neither takes the other's ports, and both see who speaks.
 #[test]
 fn two_agents_share_a_host() {
     let Some(one) = Bench::new("nett8", "10.238.0.0/24") else { return };
@@ -233,7 +285,7 @@ fn two_agents_share_a_host() {
 
     other.task("away", 7);
     let served = one.serve("a", 80);
-    let target = one.network.0.config.task_block.gateway();
+    let target = one.gateway();
     assert_eq!(other.run("away", move || greeting((target, port))), "hello");
     served.join().unwrap();
 
@@ -249,7 +301,7 @@ fn two_agents_share_a_host() {
     wait.recv().unwrap();
     one.run("a", move || TcpStream::connect_timeout(&(address, 80).into(), Duration::from_secs(3)).map(drop))
         .unwrap();
-    assert_eq!(seen.join().unwrap(), other.network.0.config.task_block.gateway());
+    assert_eq!(seen.join().unwrap(), bridged.address);
 }
 
 #[test]
@@ -291,7 +343,7 @@ fn a_failed_test_leaves_nothing() {
     }));
     let Err(failed) = failed else { return };
     assert!(failed.is::<OnPurpose>());
-    assert_eq!(found.len(), 4, "two namespaces, the bridge, the rules: {found:?}");
+    assert_eq!(found.len(), 5, "two namespaces, the bridge, both tables: {found:?}");
     assert_eq!(leftovers("nett11"), Vec::<String>::new());
 }
 

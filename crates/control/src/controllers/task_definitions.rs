@@ -32,7 +32,10 @@ impl Controller for TaskDefinitions {
                 let deployments = view.state.ecs.service(key).map(|service| &service.deployments);
                 keys.extend(deployments.into_iter().flatten().map(|d| d.task_definition.clone()));
             }
-            Change::Cluster(_) | Change::ContainerInstance(_) | Change::ExecSession(_) => {}
+            Change::Cluster(_)
+            | Change::ContainerInstance(_)
+            | Change::ExecSession(_)
+            | Change::SecurityGroup(_) => {}
         }
     }
 

@@ -49,7 +49,11 @@ impl Controller for Tasks {
                     keys.extend(view.state.ecs.tasks_on(key).map(TaskKey::from));
                 }
             }
-            Change::Cluster(_) | Change::TaskDefinition(_) | Change::Service(_) | Change::ExecSession(_) => {}
+            Change::Cluster(_)
+            | Change::TaskDefinition(_)
+            | Change::Service(_)
+            | Change::SecurityGroup(_)
+            | Change::ExecSession(_) => {}
         }
     }
 

@@ -5,6 +5,7 @@
 //! because agents never start a task twice.
 
 use super::credentials::Given;
+use super::security::{self, Security};
 use super::tcs::task_key;
 use super::{Owner, SessionOutput, payload};
 use crate::roles::Roles;
@@ -65,6 +66,7 @@ pub struct AcsSession {
     /// Tasks that changed since the last delivery.
     dirty: BTreeSet<TaskKey>,
     credentials: Given,
+    security: Security,
     manifest_due: bool,
     /// The manifest whose stop candidates may still come.
     manifest_id: Option<String>,
@@ -86,6 +88,7 @@ impl AcsSession {
             told: BTreeMap::new(),
             dirty: BTreeSet::new(),
             credentials: Given::default(),
+            security: Security::default(),
             manifest_due: true,
             manifest_id: None,
             unacknowledged: BTreeMap::new(),
@@ -102,6 +105,11 @@ impl AcsSession {
     /// A task of this instance changed.
     pub fn note(&mut self, task: TaskKey) {
         self.dirty.insert(task);
+    }
+
+    /// What the agent is told of security groups.
+    pub fn security(&mut self) -> &mut Security {
+        &mut self.security
     }
 
     /// Asks the agent to run a command. It is told once: who asked waits for the answer, and asks again.
@@ -196,6 +204,13 @@ impl AcsSession {
         }
         if std::mem::take(&mut self.manifest_due) {
             self.send_manifest(now, &before, random, out);
+        }
+        if instance.is_some_and(|instance| instance.attributes.contains_key(security::ATTRIBUTE))
+            && let Some(news) = self.security.news(&self.scope, &before, self.dirty.iter())
+        {
+            let news = serde_json::to_string(&news).expect("names and texts are JSON");
+            let message = acs::SecurityGroupsMessage { news };
+            out(SessionOutput::Send(seal("SecurityGroupsMessage", &message)));
         }
         self.send_again(now, &before, roles, out);
         let due = self.due(&before);

@@ -5,6 +5,7 @@
 mod acs;
 mod credentials;
 mod payload;
+mod security;
 mod tcs;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ use crate::state::State;
 use crate::tx::View;
 use acs::AcsSession;
 use gantry_decide::arn::{EcsArn, EcsResource};
-use gantry_decide::ids::Scope;
+use gantry_decide::ids::{Scope, SecurityGroupId};
 use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 use gantry_wire::ApiError;
@@ -107,6 +108,8 @@ pub struct Sessions {
     by_instance: BTreeMap<Owner, SessionId>,
     /// The same for telemetry.
     telemetry: BTreeMap<Owner, SessionId>,
+    /// The ACS sessions whose agents were told of a security group.
+    told_of_group: BTreeMap<(Scope, SecurityGroupId), BTreeSet<SessionId>>,
     /// When each session wants to be looked at.
     timers: BTreeSet<(Timestamp, SessionId)>,
     wakes: BTreeMap<SessionId, Timestamp>,
@@ -125,6 +128,7 @@ impl Sessions {
             tcs: BTreeMap::new(),
             by_instance: BTreeMap::new(),
             telemetry: BTreeMap::new(),
+            told_of_group: BTreeMap::new(),
             timers: BTreeSet::new(),
             wakes: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -197,7 +201,12 @@ impl Sessions {
     }
 
     fn forget(&mut self, id: SessionId) {
-        self.acs.remove(&id);
+        if self.acs.remove(&id).is_some() {
+            self.told_of_group.retain(|_, sessions| {
+                sessions.remove(&id);
+                !sessions.is_empty()
+            });
+        }
         self.tcs.remove(&id);
         self.touched.remove(&id);
         self.wake(id, None);
@@ -220,9 +229,17 @@ impl Sessions {
             let Some(ecs) = state.get(scope).map(|state| &state.ecs) else { continue };
             match change {
                 Change::Task(key) => {
-                    let Some(instance) = ecs.task(key).and_then(|task| task.instance.clone()) else {
-                        continue;
-                    };
+                    let Some(task) = ecs.task(key) else { continue };
+                    let groups = security::groups_of(task).filter(|_| !self.told_of_group.is_empty());
+                    for group in groups {
+                        for id in self.told_of_group.get(&(scope.clone(), group)).into_iter().flatten() {
+                            let session = self.acs.get_mut(id);
+                            if session.is_some_and(|session| session.security().note_member(key, task)) {
+                                self.touched.insert(*id);
+                            }
+                        }
+                    }
+                    let Some(instance) = task.instance.clone() else { continue };
                     let Some(id) = self.by_instance.get(&(scope.clone(), instance)) else { continue };
                     if let Some(session) = self.acs.get_mut(id) {
                         session.note(key.clone());
@@ -243,6 +260,14 @@ impl Sessions {
                         self.outputs.push((*id, session.execute(asked, random)));
                     }
                 }
+                Change::SecurityGroup(group) => {
+                    for id in self.told_of_group.get(&(scope.clone(), *group)).into_iter().flatten() {
+                        if let Some(session) = self.acs.get_mut(id) {
+                            session.security().note_group(*group);
+                            self.touched.insert(*id);
+                        }
+                    }
+                }
                 Change::Cluster(_) | Change::TaskDefinition(_) | Change::Service(_) => {}
             }
         }
@@ -256,7 +281,12 @@ impl Sessions {
             let outputs = &mut self.outputs;
             let mut out = |output| outputs.push((id, output));
             let (flow, wake) = if let Some(session) = self.acs.get_mut(&id) {
-                (session.deliver(now, state, &self.roles, random, &mut out), session.wake_at())
+                let flow = session.deliver(now, state, &self.roles, random, &mut out);
+                for group in session.security().newly_told() {
+                    let (scope, _) = session.owner();
+                    self.told_of_group.entry((scope, group)).or_default().insert(id);
+                }
+                (flow, session.wake_at())
             } else if let Some(session) = self.tcs.get_mut(&id) {
                 (session.deliver(now, state, &mut out), session.wake_at())
             } else {

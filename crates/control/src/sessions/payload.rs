@@ -59,8 +59,9 @@ fn interface(scope: &Scope, eni: &Eni) -> acs::ElasticNetworkInterface {
             private_address: Some(eni.address.to_string()),
         }]),
         subnet_gateway_ipv4_address: Some(format!("{}/{}", eni.gateway, eni.prefix_length)),
-        private_dns_name: Some(eni.private_dns_name.clone()),
+        private_dns_name: Some(eni.private_dns_name.clone()).filter(|name| !name.is_empty()),
         interface_association_protocol: Some("default".to_owned()),
+        security_groups: Some(eni.security_groups.clone()),
         ..Default::default()
     }
 }

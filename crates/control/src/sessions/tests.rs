@@ -5,6 +5,7 @@ mod credentials;
 mod exec;
 mod payload;
 mod script;
+mod security;
 
 use super::SessionOutput;
 use gantry_decide::lifecycle::{DesiredStatus, HealthStatus, LastStatus};

@@ -1,7 +1,11 @@
-//! The words networks are made of: blocks of addresses, and what security groups allow.
+//! The words networks are made of: blocks of addresses, and what security groups allow; which address an interface
+//! gets, and what a host's packet filter makes of the groups.
 
+mod address;
 mod block;
+pub mod firewall;
 mod rule;
 
+pub use address::free_address;
 pub use block::{InvalidBlock, Ipv4Block, Ipv6Block};
 pub use rule::{InvalidRule, Peer, Ports, Protocol, Traffic};

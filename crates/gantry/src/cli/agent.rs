@@ -2,7 +2,7 @@
 
 use super::server::StopSignal;
 use crate::config::images::ImageFlags;
-use crate::platform::{FARGATE_POOL, agent_config};
+use crate::platform::{FARGATE_POOL, MTU, agent_config};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use gantry_agent::agent;
@@ -36,9 +36,12 @@ pub struct AgentArgs {
     /// Names what the agent makes on this machine: 1 to 8 lower-case letters and digits
     #[arg(long, value_name = "NAME", default_value = "agent")]
     name: String,
-    /// Addresses for tasks: a block that leads nowhere else, and that no other machine's agent has
+    /// Addresses for containers in bridge mode: a block that leads nowhere else
     #[arg(long, value_name = "CIDR", env = "GANTRY_ADDRESS_BLOCK", default_value = "10.191.0.0/18")]
     address_block: Ipv4Block,
+    /// Bytes of the largest packet of tasks: no more than what the network between the machines takes
+    #[arg(long, value_name = "BYTES", env = "GANTRY_MTU", default_value_t = MTU, value_parser = clap::value_parser!(u32).range(1280..=65535))]
+    mtu: u32,
     /// CPU units to offer, 1024 a core, instead of all
     #[arg(long, value_name = "UNITS", requires = "memory")]
     cpu: Option<u32>,
@@ -104,6 +107,7 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
     Ok(AgentConfig {
         cluster: if arguments.fargate { FARGATE_POOL.to_owned() } else { arguments.cluster },
         name: arguments.name,
+        mtu: arguments.mtu,
         capacity: arguments.cpu.zip(arguments.memory),
         attributes: arguments.attributes.into_iter().collect(),
         availability_zone: arguments.availability_zone,

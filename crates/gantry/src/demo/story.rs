@@ -18,7 +18,7 @@ const BATCH_PROCESSOR: &str = include_str!("definitions/batch-processor.json");
 /// Tasks of the web application's service.
 const WEB_TASKS: usize = 3;
 /// A name for the subnet of the tasks: subnets become resources of their own with the network services.
-const SUBNET: &str = "subnet-0a1b2c3d4e5f67890";
+const SUBNET: &str = "subnet-1";
 /// For a page of a neighbour on this machine.
 const PAGE_MAX: Duration = Duration::from_secs(5);
 /// A page worth showing is shorter.
@@ -109,12 +109,12 @@ pub async fn end(api: &Api, screen: &Screen, watch: &mut Watch) -> Result<()> {
 pub const BY_HAND: &str = r#"eval "$(gantry env)"
 aws ecs register-task-definition --cli-input-json file://web-app.json
 aws ecs create-service --service-name web-app --task-definition web-app --desired-count 3 \
-    --launch-type FARGATE --network-configuration 'awsvpcConfiguration={subnets=[subnet-0a1b2c3d4e5f67890]}'
+    --launch-type FARGATE --network-configuration 'awsvpcConfiguration={subnets=[subnet-1]}'
 aws ecs wait services-stable --services web-app
 aws ecs list-tasks --service-name web-app
 aws ecs stop-task --task TASK
 aws ecs run-task --task-definition batch-processor --launch-type FARGATE \
-    --network-configuration 'awsvpcConfiguration={subnets=[subnet-0a1b2c3d4e5f67890]}'
+    --network-configuration 'awsvpcConfiguration={subnets=[subnet-1]}'
 aws ecs delete-service --service web-app --force"#;
 
 fn network() -> ecs::NetworkConfiguration {

@@ -97,7 +97,10 @@ impl Controller for Services {
                 let of_cluster = view.state.ecs.services_of(&key.cluster);
                 keys.extend(of_cluster.filter(|service| service.is_daemon()).map(Record::key));
             }
-            Change::Cluster(_) | Change::TaskDefinition(_) | Change::ExecSession(_) => {}
+            Change::Cluster(_)
+            | Change::TaskDefinition(_)
+            | Change::ExecSession(_)
+            | Change::SecurityGroup(_) => {}
         }
     }
 

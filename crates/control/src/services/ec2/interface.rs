@@ -4,7 +4,7 @@ use super::filter::{Described, Fact};
 use super::state::{Ec2State, Tags};
 use crate::services::ecs::links;
 use crate::tx::View;
-use gantry_decide::ids::{EniId, SecurityGroupId, SubnetId, VpcId};
+use gantry_decide::ids::{EniId, VpcId};
 use gantry_decide::time::Timestamp;
 use std::net::Ipv4Addr;
 
@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 #[derive(Clone, Debug)]
 pub struct Interface {
     pub id: EniId,
-    /// As the task names it: ECS does not ask whether there is such a subnet.
+    /// Older tasks' may be one that nobody made.
     pub subnet: String,
     /// `None` for a subnet that nobody made.
     pub vpc: Option<VpcId>,
@@ -26,19 +26,8 @@ pub struct Interface {
     pub description: String,
     pub on_fargate: bool,
     pub since: Timestamp,
-    /// There is no way to tag them.
-    tags: Tags,
-}
-
-impl Interface {
-    pub fn is_in(&self, subnet: SubnetId) -> bool {
-        self.subnet == subnet.to_string()
-    }
-
-    pub fn has_group(&self, group: SecurityGroupId) -> bool {
-        let group = group.to_string();
-        self.groups.iter().any(|(id, _)| *id == group)
-    }
+    /// Those that ECS gives what it manages: there is no way to give others.
+    pub tags: Tags,
 }
 
 /// The interfaces of a scope's tasks. `ec2` is the same scope's state, as seen.
@@ -62,7 +51,7 @@ pub fn all(view: View<'_>, ec2: &Ec2State) -> Vec<Interface> {
             description: task.attachment,
             on_fargate: task.on_fargate,
             since: task.since,
-            tags: Tags::new(),
+            tags: task.tags,
         }
     };
     links::task_interfaces(view).map(read).collect()

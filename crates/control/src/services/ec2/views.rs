@@ -299,6 +299,7 @@ pub fn network_interface(scope: &Scope, interface: &Interface) -> ec2::NetworkIn
         group_name: name.clone(),
     };
     let zone = interface.zone.as_ref();
+    let dns_name = Some(interface.dns_name.clone()).filter(|name| !name.is_empty());
     let zone_id = zones::of(&scope.region).into_iter().find(|known| Some(&known.name) == zone);
     ec2::NetworkInterface {
         network_interface_id: Some(interface.id.to_string()),
@@ -319,11 +320,11 @@ pub fn network_interface(scope: &Scope, interface: &Interface) -> ec2::NetworkIn
         interface_type: Some(ec2::NetworkInterfaceType::Interface),
         mac_address: Some(interface.mac.clone()),
         owner_id: Some(scope.account.to_string()),
-        private_dns_name: Some(interface.dns_name.clone()),
+        private_dns_name: dns_name.clone(),
         private_ip_address: Some(address.clone()),
         private_ip_addresses: Some(vec![ec2::NetworkInterfacePrivateIpAddress {
             primary: Some(true),
-            private_dns_name: Some(interface.dns_name.clone()),
+            private_dns_name: dns_name,
             private_ip_address: Some(address),
             association: None,
         }]),
@@ -332,7 +333,7 @@ pub fn network_interface(scope: &Scope, interface: &Interface) -> ec2::NetworkIn
         status: Some(ec2::NetworkInterfaceStatus::InUse),
         subnet_id: Some(interface.subnet.clone()),
         vpc_id: interface.vpc.map(|vpc| vpc.to_string()),
-        tag_set: Some(Vec::new()),
+        tag_set: tags(&interface.tags),
         ..Default::default()
     }
 }

@@ -3,6 +3,8 @@
 use super::bridge;
 use super::errors::EcsError;
 use super::state::{NetworkConfiguration, PlacementConstraint, PlacementStrategy};
+use crate::services::ec2;
+use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::placement::Strategy;
 use gantry_decide::query::Query;
@@ -34,8 +36,9 @@ pub fn override_error(error: gantry_decide::task::OverrideError) -> EcsError {
 /// The network configuration: required by awsvpc, refused by the other modes.
 ///
 /// # Errors
-/// When it is missing, misplaced or beyond the limits.
+/// When it is missing, misplaced, beyond the limits, or names what EC2 does not have.
 pub fn network(
+    view: View<'_>,
     given: Option<&ecs::NetworkConfiguration>,
     mode: NetworkMode,
 ) -> Result<Option<NetworkConfiguration>, EcsError> {
@@ -64,15 +67,9 @@ pub fn network(
             "At most {SUBNETS_MAX} subnets and {SECURITY_GROUPS_MAX} security groups are allowed."
         )));
     }
-    let well_formed = |prefix: &str, id: &String| {
-        id.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.len() <= 64 && rest.is_ascii())
-    };
-    if let Some(wrong) = given.subnets.iter().find(|id| !well_formed("subnet-", id)) {
-        return Err(EcsError::invalid(format!("The subnet ID '{}' does not exist", shortened(wrong))));
-    }
-    if let Some(wrong) = security_groups.iter().find(|id| !well_formed("sg-", id)) {
-        return Err(EcsError::invalid(format!("The security group '{}' does not exist", shortened(wrong))));
-    }
+    let ec2 = view.state.ec2.seen(view.scope);
+    ec2::links::networks(&ec2, &given.subnets, &security_groups)
+        .map_err(|error| EcsError::invalid(error.to_string()))?;
     Ok(Some(NetworkConfiguration {
         subnets: given.subnets.clone(),
         security_groups,

@@ -1,23 +1,22 @@
 //! Making tasks: from a definition and where it shall run to records placed on instances. Used by RunTask, StartTask
 //! and the service controller alike.
 
-use super::placement::{self, ADDRESS_BLOCK_ATTRIBUTE};
+use super::placement;
 use super::state::{
     Container, ContainerInstanceKey, EffectiveDefinition, Eni, LaunchType, NetworkConfiguration,
     PlacementConstraint, PlacementStrategy, Tags, Task, TaskKey,
 };
 use crate::services::ec2;
+use crate::services::ec2::state::Subnet;
 use crate::tx::Tx;
 use gantry_decide::ids::{
-    AttachmentId, CapacityProviderName, ClusterName, ContainerId, EniId, TaskDefinitionId, TaskId,
+    AttachmentId, CapacityProviderName, ClusterName, ContainerId, EniId, Scope, TaskDefinitionId, TaskId,
 };
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus};
-use gantry_decide::network::Ipv4Block;
+use gantry_decide::network::free_address;
 use gantry_decide::placement::{Refusal, Refusals};
-use gantry_decide::random::Random;
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task::TaskOverride;
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 /// What shall start, and how.
@@ -92,12 +91,19 @@ pub fn start_if_it_fits(
 }
 
 fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) -> Result<Task, Refusal> {
+    let known = tx.state.ecs.container_instance(&instance);
+    let mut availability_zone = known.and_then(|i| i.availability_zone().map(str::to_owned));
     let eni = match launch.definition.effective_network_mode() {
-        NetworkMode::Awsvpc => Some(interface(tx, launch, &instance)?),
+        NetworkMode::Awsvpc => {
+            let (eni, zone) = interface(tx, launch, availability_zone.as_deref())?;
+            if launch.launch_type == LaunchType::Fargate {
+                // Where its hosts are is nobody's business: a task is where its subnet is.
+                availability_zone = Some(zone);
+            }
+            Some(eni)
+        }
         _ => None,
     };
-    let known = tx.state.ecs.container_instance(&instance);
-    let availability_zone = known.and_then(|i| i.availability_zone().map(str::to_owned));
     let containers = launch.definition.container_definitions.iter().map(|container| Container {
         id: ContainerId::random(tx.random),
         name: container.name.clone(),
@@ -156,83 +162,55 @@ impl From<&Task> for TaskKey {
     }
 }
 
-/// A free address of the instance's block, as a network interface of one of the wanted subnets.
-fn interface(tx: &mut Tx<'_>, launch: &Launch, instance: &ContainerInstanceKey) -> Result<Eni, Refusal> {
-    let ecs = &tx.state.ecs;
-    let block = ecs
-        .container_instance(instance)
-        .and_then(|record| record.attribute(ADDRESS_BLOCK_ATTRIBUTE))
-        .and_then(read_block)
-        .ok_or(Refusal::Eni)?;
-    let taken: BTreeSet<Ipv4Addr> =
-        ecs.tasks_on(instance).filter_map(|task| task.eni.as_ref()).map(|eni| eni.address).collect();
-    let address = free_address(block, &taken, tx.random).ok_or(Refusal::Eni)?;
-    let network = launch.network.clone().unwrap_or_default();
-    let subnet = match network.subnets.as_slice() {
-        [] => String::new(),
-        subnets => subnets[tx.random.below(subnets.len())].clone(),
-    };
-    let security_groups = match network.security_groups {
-        none if none.is_empty() => ec2::links::default_group(tx.view(), &subnet).into_iter().collect(),
-        groups => groups,
-    };
-    let dashed = address.to_string().replace('.', "-");
-    let octets = address.octets();
-    Ok(Eni {
-        attachment: AttachmentId::random(tx.random),
-        id: EniId::random(tx.random),
-        subnet,
-        security_groups,
-        // Locally administered, and as unique as the address that it carries.
-        mac: format!("0a:58:{:02x}:{:02x}:{:02x}:{:02x}", octets[0], octets[1], octets[2], octets[3]),
-        address,
-        gateway: Ipv4Addr::from(u32::from(block.base()) + 1),
-        prefix_length: block.bits(),
-        private_dns_name: format!("ip-{dashed}.{}.compute.internal", tx.scope.region),
-        attached: true,
-    })
-}
-
-/// The block that an agent gives its tasks addresses of.
-fn read_block(text: &str) -> Option<Ipv4Block> {
-    // Smaller than /28 leaves no room beside the reserved addresses; /8 is the largest private block.
-    text.parse().ok().filter(|block: &Ipv4Block| (8..=28).contains(&block.bits()))
-}
-
-/// A random free address. A VPC keeps the first four and the last of a subnet for itself. Random rather than lowest, so
-/// that an address just released is seldom the next one given.
-fn free_address(block: Ipv4Block, taken: &BTreeSet<Ipv4Addr>, random: &mut dyn Random) -> Option<Ipv4Addr> {
-    const RESERVED_FIRST: u32 = 4;
-    let usable = block.usable();
-    let start = random.below(usable as usize) as u32;
-    (0..usable)
-        .map(|step| RESERVED_FIRST + (start + step) % usable)
-        .map(|offset| Ipv4Addr::from(u32::from(block.base()) + offset))
-        .find(|address| !taken.contains(address))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use gantry_decide::random::Seeded;
-
-    #[test]
-    fn addresses_are_unique_until_the_block_is_full() {
-        let block = read_block("10.9.0.21/28").unwrap();
-        let mut taken = BTreeSet::new();
-        let random = &mut Seeded::new(3);
-        while let Some(address) = free_address(block, &taken, random) {
-            assert!(taken.insert(address));
-            assert!((20..31).contains(&address.octets()[3]), "{address} is reserved");
-        }
-        assert_eq!(taken.len(), 11);
+/// An interface in one of the wanted subnets: on Fargate in that with the fewest, so that tasks spread over the zones;
+/// on an instance in one of the instance's zone, where there is such a one.
+fn interface(tx: &mut Tx<'_>, launch: &Launch, zone: Option<&str>) -> Result<(Eni, String), Refusal> {
+    let network = launch.network.as_ref().ok_or(Refusal::Eni)?;
+    // From now on the default networks are among what is stored.
+    tx.state.ec2.seen_mut(tx.scope);
+    let (ec2, interfaces) = (&tx.state.ec2, tx.state.ecs.interfaces());
+    // What was there when it was asked for may have been deleted since.
+    let (subnets, groups) =
+        ec2::links::networks(ec2, &network.subnets, &network.security_groups).map_err(|_| Refusal::Eni)?;
+    let free =
+        |subnet: &&Subnet| interfaces.count_in(&subnet.id.to_string()) < subnet.block.usable() as usize;
+    let mut subnets: Vec<&Subnet> = subnets.into_iter().filter(free).collect();
+    subnets.sort_by_cached_key(|subnet| {
+        let elsewhere = launch.launch_type != LaunchType::Fargate && Some(subnet.zone.as_str()) != zone;
+        (elsewhere, interfaces.count_in(&subnet.id.to_string()))
+    });
+    for subnet in subnets {
+        let taken = |address| interfaces.is_taken(address);
+        let Some(address) = free_address(subnet.block, taken, tx.random) else { continue };
+        let octets = address.octets();
+        let eni = Eni {
+            attachment: AttachmentId::random(tx.random),
+            id: EniId::random(tx.random),
+            subnet: subnet.id.to_string(),
+            security_groups: groups.iter().map(ToString::to_string).collect(),
+            // Locally administered, and as unique as the address that it carries.
+            mac: format!("0a:58:{:02x}:{:02x}:{:02x}:{:02x}", octets[0], octets[1], octets[2], octets[3]),
+            address,
+            gateway: subnet.block.router(),
+            prefix_length: subnet.block.bits(),
+            private_dns_name: if ec2::links::has_host_names(ec2, subnet.vpc) {
+                host_name(tx.scope, address)
+            } else {
+                String::new()
+            },
+            attached: true,
+        };
+        return Ok((eni, subnet.zone.clone()));
     }
+    Err(Refusal::Eni)
+}
 
-    #[test]
-    fn odd_blocks_are_refused() {
-        for text in ["", "10.0.0.0", "10.0.0.0/30", "10.0.0.0/x", "10.0.0.0/0", "a/24"] {
-            assert_eq!(read_block(text), None, "{text}");
-        }
+/// What EC2 calls a host of this address.
+fn host_name(scope: &Scope, address: Ipv4Addr) -> String {
+    let dashed = address.to_string().replace('.', "-");
+    match scope.region.as_str() {
+        // The first region, whose names are older than the rule.
+        "us-east-1" => format!("ip-{dashed}.ec2.internal"),
+        region => format!("ip-{dashed}.{region}.compute.internal"),
     }
 }

@@ -53,9 +53,9 @@ impl Placers {
     }
 }
 
-/// In what an agent of ours tells that it makes network interfaces by itself, from addresses of this CIDR block. awsvpc
-/// tasks go nowhere else: there is no VPC around us whose interfaces could be attached.
-pub const ADDRESS_BLOCK_ATTRIBUTE: &str = "gantry.awsvpc-cidr";
+/// Had by agents that make the network interfaces of tasks by themselves, as their payloads say. awsvpc tasks go nowhere
+/// else: there is no VPC around us whose interfaces could be attached.
+pub const INLINE_ENI_ATTRIBUTE: &str = "gantry.inline-eni";
 /// Beginnings of capabilities that a stock agent has and that need what payloads do not carry yet. A task that asks for
 /// one goes nowhere, rather than to run without its secrets, files or volumes.
 const NOT_CARRIED: &[&str] = &[
@@ -149,7 +149,7 @@ pub fn request(
 ) -> Request {
     let mut request = resources(definition, group);
     if definition.effective_network_mode() == NetworkMode::Awsvpc {
-        request.attributes.insert(ADDRESS_BLOCK_ATTRIBUTE.to_owned(), None);
+        request.attributes.insert(INLINE_ENI_ATTRIBUTE.to_owned(), None);
     }
     for required in &definition.requires_attributes {
         request.attributes.insert(required.name.clone(), required.value.clone());

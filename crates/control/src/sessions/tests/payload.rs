@@ -11,7 +11,7 @@ fn sent(cluster: &str, definition: Value, run: Value) -> Value {
     let registered = script.call("RegisterTaskDefinition", definition).unwrap();
     let mut attributes: Vec<Value> =
         registered["taskDefinition"]["requiresAttributes"].as_array().unwrap().clone();
-    attributes.push(json!({"name": "gantry.awsvpc-cidr", "value": "10.1.0.0/28"}));
+    attributes.push(json!({"name": "gantry.inline-eni"}));
     let instance = script.register_in(cluster, &attributes);
     let session = script.connect(&instance);
     script.heard(session);
@@ -144,10 +144,10 @@ fn a_fargate_task_brings_its_size_and_its_interface() {
     let mut task = sent(FARGATE_POOL, definition, run);
     let interface = task["elasticNetworkInterfaces"][0].take();
     let address = interface["ipv4Addresses"][0]["privateAddress"].as_str().unwrap();
-    assert!(address.starts_with("10.1.0."), "{address}");
-    assert_eq!(interface["subnetGatewayIpv4Address"], "10.1.0.1/28");
+    assert!(address.starts_with("172.31."), "{address}");
+    assert_eq!(interface["subnetGatewayIpv4Address"], "172.31.0.1/20");
     assert_eq!(interface["ipv4Addresses"][0]["primary"], true);
-    assert!(interface["macAddress"].as_str().unwrap().starts_with("0a:58:0a:01:00:"));
+    assert!(interface["macAddress"].as_str().unwrap().starts_with("0a:58:ac:1f:"));
     for member in ["attachmentArn", "ec2Id", "privateDnsName"] {
         assert!(interface[member].is_string(), "{member}");
     }

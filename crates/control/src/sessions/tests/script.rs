@@ -141,15 +141,20 @@ impl Script {
         self.step(Vec::new());
     }
 
-    /// Calls a write operation as root. `null` when its answer is held back.
+    /// Calls a write operation of ECS as root. `null` when its answer is held back.
     pub fn call(&mut self, operation: &str, request: Value) -> Result<Value, ApiError> {
+        self.call_of("ecs", operation, request)
+    }
+
+    /// The same of a service by its signing name.
+    pub fn call_of(&mut self, service: &str, operation: &str, request: Value) -> Result<Value, ApiError> {
         let caller = Caller {
             scope: self.scope.clone(),
             principal: Principal::Root,
             access_key_id: "AKIAEXAMPLE".to_owned(),
         };
         let call = Call { caller, request_id: RequestId::random(&mut self.random), endpoint: String::new() };
-        let service = SERVICES.iter().find(|service| service.model.signing_name == "ecs").unwrap();
+        let service = SERVICES.iter().find(|known| known.model.signing_name == service).unwrap();
         let mut read = |shape: &mut dyn Structure| json::read(shape, request.to_string().as_bytes());
         let prepared = (service.operation(operation)?.prepare)(call, &mut read)?;
         let Prepared::Write(write) = prepared else { panic!("{operation} only reads") };

@@ -4,7 +4,7 @@ use crate::call::Call;
 use crate::services::ec2::errors::{Ec2Error, Limit};
 use crate::services::ec2::filter::{self, Filters};
 use crate::services::ec2::state::{DEFAULT_GROUP, SecurityGroup};
-use crate::services::ec2::{check, interface, views};
+use crate::services::ec2::{check, views};
 use crate::tx::{Tx, View};
 use gantry_api::ec2;
 use gantry_decide::ids::SecurityGroupId;
@@ -107,7 +107,7 @@ pub fn delete_security_group(
         return Err(Ec2Error::CannotDelete { id: id.to_string(), name: group.name.clone() });
     }
     let named = ec2.security_groups.values().any(|other| other.id != id && other.refers_to(id));
-    if named || interface::all(tx.view(), ec2).iter().any(|interface| interface.has_group(id)) {
+    if named || tx.state.ecs.interfaces().in_group(&id.to_string()).next().is_some() {
         return Err(Ec2Error::Dependency(format!("resource {id} has a dependent object")));
     }
     check::unless_dry(request.dry_run)?;

@@ -5,7 +5,7 @@ use crate::call::Call;
 use crate::services::ec2::errors::{Ec2Error, Limit};
 use crate::services::ec2::filter::{self, Filters};
 use crate::services::ec2::state::{Ec2State, Subnet, Vpc};
-use crate::services::ec2::{check, interface, views, zones};
+use crate::services::ec2::{check, views, zones};
 use crate::tx::{Tx, View};
 use gantry_api::ec2;
 use gantry_decide::ids::{Scope, SubnetId};
@@ -97,12 +97,10 @@ pub fn describe_subnets(
     let page = filter::page(request.next_token.as_deref(), request.max_results, !wanted.is_empty())?;
     check::unless_dry(request.dry_run)?;
     let ec2 = view.state.ec2.seen(view.scope);
-    let interfaces = interface::all(view, &ec2);
+    let interfaces = view.state.ecs.interfaces();
     let all = ec2.subnets.values().map(AsRef::as_ref);
-    let show = |subnet: &Subnet| {
-        let taken = interfaces.iter().filter(|interface| interface.is_in(subnet.id)).count();
-        views::subnet(view.scope, subnet, taken)
-    };
+    let show =
+        |subnet: &Subnet| views::subnet(view.scope, subnet, interfaces.count_in(&subnet.id.to_string()));
     let (subnets, next_token) = filter::describe(view.scope, all, &wanted, &filters, &page, show)?;
     Ok(ec2::DescribeSubnetsResult { subnets, next_token })
 }
@@ -115,7 +113,7 @@ pub fn delete_subnet(
     tx.state.ec2.seen_mut(tx.scope);
     let ec2 = &tx.state.ec2;
     let id = check::subnet(ec2, &request.subnet_id)?.id;
-    if interface::all(tx.view(), ec2).iter().any(|interface| interface.is_in(id)) {
+    if tx.state.ecs.interfaces().count_in(&id.to_string()) > 0 {
         let message = format!("The subnet '{id}' has dependencies and cannot be deleted.");
         return Err(Ec2Error::Dependency(message));
     }

@@ -96,7 +96,12 @@ impl Ec2State {
         self.security_groups_of(vpc).find(|group| group.name == name)
     }
 
-    /// See [`crate::state::State::drain_writes`]. No controller watches networks.
+    /// The security groups that changed since the last call: agents enforce them.
+    pub(crate) fn drain_changes(&mut self) -> Vec<SecurityGroupId> {
+        self.security_groups.drain_changes()
+    }
+
+    /// See [`crate::state::State::drain_writes`].
     pub(crate) fn drain_writes(&mut self, prefix: &str, out: &mut Vec<Write>) {
         self.defaults.drain_writes(prefix, out);
         self.vpcs.drain_writes(prefix, out);

@@ -212,9 +212,43 @@ fn interfaces_without_a_group_have_their_vpc_s_default() {
     world.run_on_fargate(&text(&subnets["Subnets"][0]["SubnetId"]), &[]);
     let shown = world.read(network_interface::describe_network_interfaces, json!({})).unwrap();
     assert_eq!(shown["NetworkInterfaces"][0]["Groups"][0]["GroupName"], "default");
-    world.run_on_fargate("subnet-1", &[]);
-    let filters = filter("subnet-id", "subnet-1");
-    let elsewhere = json!({ "Filters": filters });
-    let shown = world.read(network_interface::describe_network_interfaces, elsewhere).unwrap();
-    assert_eq!(shown["NetworkInterfaces"][0]["Groups"], json!([]), "nobody made that subnet");
+    // A placeholder means the default VPC's, which are shown in its stead.
+    let task = world.run_on_fargate("subnet-2", &["sg-web"]);
+    let address = text(&task["attachments"][0]["details"][4]["value"]);
+    let same = json!({ "Filters": filter("addresses.private-ip-address", &address) });
+    let shown = world.read(network_interface::describe_network_interfaces, same).unwrap();
+    let second = json!({ "Filters": filter("availability-zone", "eu-north-1b") });
+    let second = world.read(subnet::describe_subnets, second).unwrap();
+    assert_eq!(shown["NetworkInterfaces"][0]["SubnetId"], second["Subnets"][0]["SubnetId"]);
+    assert_eq!(shown["NetworkInterfaces"][0]["Groups"][0]["GroupName"], "default");
+}
+
+#[test]
+fn tasks_spread_over_their_subnets_until_all_are_full() {
+    let mut world = World::new();
+    let made = world.write(vpc::create_vpc, json!({ "CidrBlock": "10.7.0.0/16" })).unwrap();
+    let id = text(&made["Vpc"]["VpcId"]);
+    let mut subnet_in = |block: &str| {
+        let request = json!({ "VpcId": id, "CidrBlock": block });
+        text(&world.write(subnet::create_subnet, request).unwrap()["Subnet"]["SubnetId"])
+    };
+    let subnets = [subnet_in("10.7.1.0/28"), subnet_in("10.7.2.0/27")];
+    let ran = world.run_many_on_fargate(&subnets, 11 + 27 + 1);
+    let mut addresses: Vec<String> = ran
+        .iter()
+        .map(|task| text(&task["containers"][0]["networkInterfaces"][0]["privateIpv4Address"]))
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 11 + 27, "each has its own, and the last has none");
+    // Without host names in their VPC, interfaces have none either.
+    let shown = world.read(network_interface::describe_network_interfaces, json!({})).unwrap();
+    assert_eq!(shown["NetworkInterfaces"][0].get("PrivateDnsName"), None);
+    let first: Vec<_> =
+        ran[..8].iter().map(|task| text(&task["attachments"][0]["details"][0]["value"])).collect();
+    for subnet in &subnets {
+        assert_eq!(first.iter().filter(|id| *id == subnet).count(), 4, "they take turns");
+    }
+    let left = world.read(subnet::describe_subnets, json!({ "SubnetIds": subnets })).unwrap();
+    assert_eq!(left["Subnets"][0]["AvailableIpAddressCount"], 0);
 }

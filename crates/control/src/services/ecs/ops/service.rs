@@ -83,8 +83,8 @@ pub fn create_service(
     )?;
     let wanted = Wanted { compute, record: &record, platform: request.platform_version.as_deref() };
     wanted.check()?;
-    let network =
-        convert::network(request.network_configuration.as_ref(), record.definition.effective_network_mode())?;
+    let mode = record.definition.effective_network_mode();
+    let network = convert::network(tx.view(), request.network_configuration.as_ref(), mode)?;
     let placement_constraints = convert::constraints(
         request.placement_constraints.as_deref(),
         record.definition.placement_constraints.len(),
@@ -417,11 +417,11 @@ fn redeploy(
     wanted.check()?;
     let mode = record.definition.effective_network_mode();
     let network = match &request.network_configuration {
-        Some(network) => convert::network(Some(network), mode)?,
+        Some(network) => convert::network(tx.view(), Some(network), mode)?,
         None => primary.network.clone().filter(|_| mode == gantry_decide::task::NetworkMode::Awsvpc),
     };
     if mode == gantry_decide::task::NetworkMode::Awsvpc && network.is_none() {
-        convert::network(None, mode)?;
+        convert::network(tx.view(), None, mode)?;
     }
     let differs = record.id != primary.task_definition
         || network != primary.network

@@ -250,7 +250,7 @@ fn launch_of(view: View<'_>, asked: &Asked<'_>, launch_type: LaunchType) -> Resu
              in your task definition and try again.",
         ));
     }
-    let network = convert::network(asked.network, definition.effective_network_mode())?;
+    let network = convert::network(view, asked.network, definition.effective_network_mode())?;
     Ok(Launch {
         cluster: asked.cluster.clone(),
         definition_id: record.id.clone(),

@@ -90,6 +90,7 @@ impl EcsState {
     pub(crate) fn derive_indexes(&mut self) {
         let mut on: BTreeMap<&ContainerInstanceKey, Vec<&Arc<Task>>> = BTreeMap::new();
         for (key, task) in self.tasks.iter() {
+            self.interfaces.change(key, None, Some(task));
             if let Some(service) = task.service_key().filter(|_| task.is_in_books()) {
                 self.tasks_by_service.insert(service, key.clone());
             }

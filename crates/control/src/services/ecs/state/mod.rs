@@ -6,6 +6,7 @@ mod container_instance;
 mod effective_definition;
 mod exec_session;
 mod idempotency;
+mod interfaces;
 mod load;
 mod service;
 mod service_deployment;
@@ -18,6 +19,7 @@ pub use container_instance::*;
 pub use effective_definition::*;
 pub use exec_session::*;
 pub use idempotency::*;
+pub use interfaces::{Interfaces, held};
 pub use load::Row;
 pub use service::*;
 pub use service_deployment::*;
@@ -25,7 +27,9 @@ pub use task::*;
 pub use task_definition::*;
 
 use crate::services::ecs::placement::{self, InstancePool};
-use gantry_decide::ids::{ClusterName, ExecSessionId, ServiceDeploymentId, TaskDefinitionId};
+use gantry_decide::ids::{
+    ClusterName, ExecSessionId, SecurityGroupId, ServiceDeploymentId, TaskDefinitionId,
+};
 use gantry_store::{Index, Record, Table, Write};
 use imbl::OrdMap;
 use std::sync::Arc;
@@ -39,6 +43,7 @@ pub enum Change {
     Service(ServiceKey),
     ContainerInstance(ContainerInstanceKey),
     ExecSession(ExecSessionId),
+    SecurityGroup(SecurityGroupId),
 }
 
 /// All of ECS in one scope.
@@ -61,6 +66,7 @@ pub struct EcsState {
     tasks_by_service: Index<ServiceKey, TaskKey>,
     /// What is free on the instances, by their cluster: follows from tasks and instances alone.
     pools: OrdMap<ClusterName, InstancePool>,
+    interfaces: Interfaces,
 }
 
 /// Whether all indexes and pools see the same in two forms of a task: most changes are of its progress alone.
@@ -69,6 +75,7 @@ fn stands_alike(one: &Task, other: &Task) -> bool {
         && one.group == other.group
         && one.is_live() == other.is_live()
         && one.is_in_books() == other.is_in_books()
+        && held(one).map(|eni| eni.id) == held(other).map(|eni| eni.id)
         // The same allocation in all but odd cases, which is seen at once.
         && one.definition.shared() == other.definition.shared()
 }
@@ -90,6 +97,7 @@ impl EcsState {
         if previous.as_ref().is_some_and(|old| stands_alike(old, &task)) {
             return;
         }
+        self.interfaces.change(&key, previous.as_deref(), Some(&task));
         if let Some(old) = previous {
             if let Some(service) = old.service_key() {
                 self.tasks_by_service.remove(&service, &key);
@@ -115,6 +123,7 @@ impl EcsState {
     /// Forgets a task that is STOPPED and past its retention.
     pub fn remove_task(&mut self, key: &TaskKey) {
         let removed = self.tasks.remove(key);
+        self.interfaces.change(key, removed.as_deref(), None);
         if let Some(service) = removed.as_ref().and_then(|task| task.service_key()) {
             self.tasks_by_service.remove(&service, key);
         }
@@ -134,6 +143,10 @@ impl EcsState {
     /// The tasks of a service that it has to do with, those whose end it has not noted included.
     pub fn in_books_of(&self, service: &ServiceKey) -> impl Iterator<Item = &Task> {
         self.tasks_by_service.get(service).filter_map(|key| self.task(key))
+    }
+
+    pub fn interfaces(&self) -> &Interfaces {
+        &self.interfaces
     }
 
     pub fn services(&self) -> &Table<Service> {
@@ -281,6 +294,7 @@ impl EcsState {
 
     /// Panics where the tables contradict each other. Called by tests and by the simulator after every step.
     pub fn check_invariants(&self) {
+        self.interfaces.check(self);
         for (key, task) in self.tasks.iter() {
             assert_eq!(key, &task.key(), "a task stands under another's key");
             if let Some(instance) = task.instance.as_ref().filter(|_| task.is_live()) {

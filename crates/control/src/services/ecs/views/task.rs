@@ -122,13 +122,19 @@ fn attachment(task: &Task, eni: &Eni) -> ecs::Attachment {
         id: Some(eni.attachment.to_string()),
         type_: Some("ElasticNetworkInterface".to_owned()),
         status: Some(status.to_owned()),
-        details: Some(vec![
-            detail("subnetId", &eni.subnet),
-            detail("networkInterfaceId", &eni.id.to_string()),
-            detail("macAddress", &eni.mac),
-            detail("privateDnsName", &eni.private_dns_name),
-            detail("privateIPv4Address", &eni.address.to_string()),
-        ]),
+        details: Some(
+            [
+                ("subnetId", &eni.subnet),
+                ("networkInterfaceId", &eni.id.to_string()),
+                ("macAddress", &eni.mac),
+                ("privateDnsName", &eni.private_dns_name),
+                ("privateIPv4Address", &eni.address.to_string()),
+            ]
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| detail(name, value))
+            .collect(),
+        ),
     }
 }
 
