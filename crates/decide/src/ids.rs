@@ -1,6 +1,7 @@
 //! One type per kind of identifier, parsed once at the edge and shown in the form AWS shows it.
 
 use crate::random::Random;
+use crate::time::Timestamp;
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
@@ -29,6 +30,13 @@ macro_rules! serde_as_text {
             }
         }
 
+        deserialize_text!($name);
+    )*};
+}
+
+/// Deserialises a type through its `FromStr`.
+macro_rules! deserialize_text {
+    ($($name:ident)*) => {$(
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 CompactString::deserialize(deserializer)?.parse().map_err(de::Error::custom)
@@ -53,7 +61,13 @@ impl AccountId {
 
 impl fmt::Display for AccountId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:012}", self.0)
+        let mut digits = [b'0'; 12];
+        let mut rest = self.0;
+        for digit in digits.iter_mut().rev() {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+        }
+        f.write_str(std::str::from_utf8(&digits).expect("digits are ASCII"))
     }
 }
 
@@ -113,7 +127,13 @@ macro_rules! names {
             }
         }
 
-        serde_as_text!($name);
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        deserialize_text!($name);
     )*};
 }
 
@@ -200,12 +220,12 @@ impl FromStr for TaskDefinitionId {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    for byte in bytes {
-        let pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
-        f.write_str(std::str::from_utf8(&pair).map_err(|_| fmt::Error)?)?;
+/// The digits of some bytes, as many as fit, in a place of their own: an id is written at one go.
+fn hex<'a>(bytes: &[u8], digits: &'a mut [u8]) -> &'a str {
+    for (byte, pair) in bytes.iter().zip(digits.chunks_exact_mut(2)) {
+        pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
     }
-    Ok(())
+    std::str::from_utf8(digits).expect("digits are ASCII")
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {
@@ -227,7 +247,7 @@ fn parse_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// 128 random bits.
+/// 128 bits, random unless a type says otherwise.
 macro_rules! random_ids {
     ($($(#[$doc:meta])* $name:ident: $format:ident, $expected:literal;)*) => {$(
         $(#[$doc])*
@@ -257,7 +277,13 @@ macro_rules! random_ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                random_ids!(@write $format, f, self.0)
+                f.write_str(random_ids!(@text $format, self.0))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(random_ids!(@text $format, self.0))
             }
         }
 
@@ -275,10 +301,10 @@ macro_rules! random_ids {
             }
         }
 
-        serde_as_text!($name);
+        deserialize_text!($name);
     )*};
-    (@write hex, $f:ident, $bytes:expr) => { write_hex($f, &$bytes) };
-    (@write uuid, $f:ident, $bytes:expr) => { write_uuid($f, &$bytes) };
+    (@text hex, $bytes:expr) => { hex(&$bytes, &mut [0; 32]) };
+    (@text uuid, $bytes:expr) => { uuid(&$bytes, &mut [b'-'; 36]) };
     (@parse hex, $text:ident) => { parse_hex($text.as_bytes()) };
     (@parse uuid, $text:ident) => { parse_uuid($text) };
 }
@@ -286,14 +312,13 @@ macro_rules! random_ids {
 /// Where the dashes of a UUID's text stand, as byte ranges.
 const UUID_GROUPS: [(usize, usize); 5] = [(0, 4), (4, 6), (6, 8), (8, 10), (10, 16)];
 
-fn write_uuid(f: &mut fmt::Formatter<'_>, bytes: &[u8; 16]) -> fmt::Result {
+/// `text` comes full of dashes, and keeps those that stand between groups.
+fn uuid<'a>(bytes: &[u8; 16], text: &'a mut [u8; 36]) -> &'a str {
     for (index, (from, to)) in UUID_GROUPS.into_iter().enumerate() {
-        if index > 0 {
-            f.write_str("-")?;
-        }
-        write_hex(f, &bytes[from..to])?;
+        // One dash before each group but the first.
+        hex(&bytes[from..to], &mut text[2 * from + index..2 * to + index]);
     }
-    Ok(())
+    std::str::from_utf8(text).expect("digits and dashes are ASCII")
 }
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
@@ -324,6 +349,22 @@ random_ids! {
     RequestId: uuid, "a request id (a UUID)";
 }
 
+/// How long the tasks share their first digits that are made after one another.
+const TASK_IDS_TURN_MILLIS: i64 = 64;
+
+impl TaskId {
+    /// The id of a task made now: its first four digits turn with the time, once round in 70 minutes, the others are
+    /// random. So tasks made together lie together in tables and on the store's pages, and making them touches few of
+    /// either; and whoever shortens ids to eight digits or more still tells them apart.
+    pub fn new(now: Timestamp, random: &mut dyn Random) -> TaskId {
+        let mut id = TaskId::random(random);
+        let turn = now.as_millis() / TASK_IDS_TURN_MILLIS;
+        // The lowest 16 bits, also of a time before 1970.
+        id.0[..2].copy_from_slice(&turn.to_be_bytes()[6..]);
+        id
+    }
+}
+
 /// A session of ECS Exec: `ecs-execute-command-` and 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExecSessionId([u8; 16]);
@@ -341,7 +382,7 @@ impl ExecSessionId {
 impl fmt::Display for ExecSessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(EXEC_SESSION)?;
-        write_hex(f, &self.0)
+        f.write_str(hex(&self.0, &mut [0; 32]))
     }
 }
 
@@ -386,6 +427,17 @@ mod tests {
         round_trip(ExecSessionId::random(random));
         round_trip(AccountId::DEFAULT);
         round_trip("web-front_2:7".parse::<TaskDefinitionId>().unwrap());
+    }
+
+    #[test]
+    fn tasks_made_together_stand_together() {
+        let random = &mut Seeded::new(3);
+        let mut made = |millis| TaskId::new(Timestamp::from_millis(millis), random);
+        let (one, other) = (made(1_700_000_000_000), made(1_700_000_000_001));
+        assert_eq!(one.to_string()[..4], other.to_string()[..4]);
+        assert_ne!(one.to_string()[4..], other.to_string()[4..]);
+        assert!(made(1_700_000_000_100) > one.max(other));
+        [one, made(0), made(-1), made(i64::MAX)].into_iter().for_each(round_trip);
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl<'a> Frame<'a> {
 
 /// A message in its envelope.
 pub fn seal(kind: &str, message: &dyn Structure) -> String {
-    format!(r#"{{"type":"{kind}","message":{}}}"#, json::to_string(message))
+    json::to_string_within(&format!(r#"{{"type":"{kind}","message":"#), message, "}")
 }
 
 /// A telemetry frame: the headers of its signature, then the envelope.

@@ -46,15 +46,27 @@ pub fn from_slice<T: Structure + Default>(body: &[u8]) -> Result<T, ApiError> {
 
 /// A structure as JSON.
 pub fn to_vec(structure: &dyn Structure) -> Vec<u8> {
-    let mut writer = JsonWriter { out: Vec::with_capacity(1024) };
+    let mut writer = JsonWriter { out: Vec::with_capacity(TEXT_BYTES) };
     writer.structure(structure);
     writer.out
 }
 
 /// A structure as JSON text.
 pub fn to_string(structure: &dyn Structure) -> String {
-    String::from_utf8(to_vec(structure)).expect("JSON is written from strings and ASCII")
+    to_string_within("", structure, "")
 }
+
+/// A structure as JSON text, between two others.
+pub fn to_string_within(before: &str, structure: &dyn Structure, after: &str) -> String {
+    let mut writer = JsonWriter { out: Vec::with_capacity(TEXT_BYTES) };
+    writer.out.extend_from_slice(before.as_bytes());
+    writer.structure(structure);
+    writer.out.extend_from_slice(after.as_bytes());
+    String::from_utf8(writer.out).expect("JSON is written from strings and ASCII")
+}
+
+/// Room for a text that needs no second allocation: most answers and messages are smaller.
+const TEXT_BYTES: usize = 2048;
 
 /// An error's body.
 pub fn error(error: &ApiError) -> Vec<u8> {
@@ -139,8 +151,10 @@ impl Writer for JsonWriter {
             let field = structure.field(index);
             if !field.is_absent() {
                 self.separate(&mut first);
-                self.text(member.name);
-                self.out.push(b':');
+                // Names of models are identifiers: nothing in them needs escaping.
+                self.out.push(b'"');
+                self.out.extend_from_slice(member.name.as_bytes());
+                self.out.extend_from_slice(b"\":");
                 field.write(self);
             }
         }
