@@ -60,6 +60,16 @@ impl<R: Record> Table<R> {
         self.rows.insert(key, record)
     }
 
+    /// Changes a record in place, which costs no copy of it where no snapshot has it yet; `change` must leave its key
+    /// as it is. A key without a record is left alone.
+    pub fn edit<T>(&mut self, key: &R::Key, change: impl FnOnce(&mut R) -> T) -> Option<T> {
+        let record = self.rows.get_mut(key)?;
+        let result = change(Arc::make_mut(record));
+        debug_assert!(record.key() == *key, "a record was moved");
+        self.news.insert(key.clone());
+        Some(result)
+    }
+
     /// Removes a record; returns it. A key without one is left alone.
     pub fn remove(&mut self, key: &R::Key) -> Option<Arc<R>> {
         let removed = self.rows.remove(key);

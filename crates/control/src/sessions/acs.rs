@@ -116,7 +116,7 @@ impl AcsSession {
     pub fn execute(&self, asked: &ExecSession, random: &mut dyn Random) -> SessionOutput {
         let message = acs::ExecuteCommandMessage {
             message_id: RequestId::random(random).to_string(),
-            task_arn: asked.task.arn(&self.scope).to_string(),
+            task_arn: asked.task.arn(&self.scope).text(),
             container_name: asked.container.to_string(),
             command: asked.command.clone(),
             session_id: asked.id.to_string(),
@@ -131,9 +131,10 @@ impl AcsSession {
         again.fold(others, Timestamp::min)
     }
 
-    /// Handles one frame of the agent. What does not read is ignored: an agent of another version may say more.
-    pub fn receive(&mut self, text: &str, state: &State, out: &mut Out<'_>) {
-        let Some(frame) = Frame::open(text) else { return };
+    /// Handles one frame of the agent; true if there may be something to deliver now. What does not read is ignored: an
+    /// agent of another version may say more.
+    pub fn receive(&mut self, text: &str, state: &State, out: &mut Out<'_>) -> bool {
+        let Some(frame) = Frame::open(text) else { return false };
         match frame.kind.as_ref() {
             "HeartbeatAckRequest" => self.heartbeat_unanswered_since = None,
             "AckRequest" => {
@@ -153,6 +154,8 @@ impl AcsSession {
             }
             _ => {}
         }
+        // What waited for room among the unacknowledged.
+        !self.dirty.is_empty()
     }
 
     /// The agent runs tasks that the manifest did not list as running: confirms those that should indeed stop.
@@ -252,14 +255,14 @@ impl AcsSession {
         self.sequence += 1;
         let message_id = RequestId::random(random).to_string();
         let identify = |task: &Task| acs::TaskIdentifier {
-            task_arn: Some(task.arn(&self.scope).to_string()),
+            task_arn: Some(task.arn(&self.scope).text()),
             desired_status: Some(task.desired_status.as_str().to_owned()),
             task_cluster_arn: Some(self.cluster_arn(&task.cluster)),
         };
         let manifest = acs::TaskManifestMessage {
             message_id: Some(message_id.clone()),
             cluster_arn: Some(self.cluster_arn(&self.instance.cluster)),
-            container_instance_arn: Some(self.instance.arn(&self.scope).to_string()),
+            container_instance_arn: Some(self.instance.arn(&self.scope).text()),
             timeline: Some(self.sequence),
             generated_at: Some(now.as_millis()),
             tasks: Some(state.ecs.tasks_on(&self.instance).map(identify).collect()),
@@ -334,8 +337,7 @@ impl AcsSession {
                 tasks.push(self.compile(now, roles, task));
                 self.told.insert(key.clone(), *desired);
                 if !task.sent {
-                    let task = Task { sent: true, ..task.clone() };
-                    state.edit(&self.scope).ecs.put_task(task);
+                    state.edit(&self.scope).ecs.note_sent(key);
                 }
             }
             let message_id = RequestId::random(random).to_string();
@@ -382,7 +384,7 @@ impl AcsSession {
         let message = acs::PayloadMessage {
             message_id,
             cluster_arn: self.cluster_arn(&self.instance.cluster),
-            container_instance_arn: self.instance.arn(&self.scope).to_string(),
+            container_instance_arn: self.instance.arn(&self.scope).text(),
             seq_num: Some(self.sequence),
             timeline: Some(self.sequence),
             generated_at: Some(now.as_millis()),
@@ -392,6 +394,6 @@ impl AcsSession {
     }
 
     fn cluster_arn(&self, cluster: &ClusterName) -> String {
-        self.scope.ecs(EcsResource::Cluster(cluster.clone())).to_string()
+        self.scope.ecs(EcsResource::Cluster(cluster.clone())).text()
     }
 }

@@ -138,15 +138,21 @@ impl Sessions {
     }
 
     pub fn handle(&mut self, now: Timestamp, id: SessionId, input: SessionInput, state: &mut State) {
-        self.touched.insert(id);
         match input {
-            SessionInput::Opened(opening) => self.open(now, id, opening, state),
+            SessionInput::Opened(opening) => {
+                self.touched.insert(id);
+                self.open(now, id, opening, state);
+            }
             SessionInput::Text(text) => {
                 let outputs = &mut self.outputs;
                 let mut out = |output| outputs.push((id, output));
                 if let Some(session) = self.acs.get_mut(&id) {
-                    session.receive(&text, state, &mut out);
+                    // Most frames acknowledge, after which nothing is due that was not before.
+                    if session.receive(&text, state, &mut out) {
+                        self.touched.insert(id);
+                    }
                 } else if let Some(session) = self.tcs.get_mut(&id) {
+                    self.touched.insert(id);
                     session.receive(&text, state, &mut out);
                 }
             }

@@ -25,7 +25,7 @@ pub fn compile(scope: &Scope, endpoint: &str, task: &Task) -> acs::Task {
     let service = task.service_key().map(|key| key.name.to_string());
     let containers = task.containers.iter().filter_map(|c| container(scope, endpoint, task, c, mode));
     acs::Task {
-        arn: Some(task.arn(scope).to_string()),
+        arn: Some(task.arn(scope).text()),
         family: Some(id.family.to_string()),
         version: Some(id.revision.to_string()),
         desired_status: Some(task.desired_status.as_str().to_owned()),
@@ -39,7 +39,7 @@ pub fn compile(scope: &Scope, endpoint: &str, task: &Task) -> acs::Task {
         launch_type: Some(task.launch_type.as_str().to_owned()),
         service_name: service,
         group: Some(task.group.clone()),
-        task_cluster_arn: Some(scope.ecs(EcsResource::Cluster(task.cluster.clone())).to_string()),
+        task_cluster_arn: Some(scope.ecs(EcsResource::Cluster(task.cluster.clone())).text()),
         elastic_network_interfaces: task.eni.as_ref().map(|eni| vec![interface(scope, eni)]),
         role_credentials: None,
         execution_role_credentials: None,
@@ -130,7 +130,7 @@ fn container(
                 options: router.options.clone(),
             }
         }),
-        container_arn: Some(scope.ecs(arn).to_string()),
+        container_arn: Some(scope.ecs(arn).text()),
         docker_config: Some(acs::DockerConfig {
             config: Some(Value::Object(docker_config(definition)).to_string()),
             host_config: Some(

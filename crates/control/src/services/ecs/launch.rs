@@ -18,6 +18,7 @@ use gantry_decide::placement::{Refusal, Refusals};
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task::TaskOverride;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 /// What shall start, and how.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ pub struct Launch {
 /// What came of a launch.
 #[derive(Clone, Debug)]
 pub struct Launched {
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Arc<Task>>,
     /// Why there are no more; only when fewer were made than asked for.
     pub refusals: Option<Refusals<ContainerInstanceKey>>,
 }
@@ -80,7 +81,7 @@ pub fn start_if_it_fits(
     tx: &mut Tx<'_>,
     launch: &Launch,
     instance: ContainerInstanceKey,
-) -> Result<Task, Refusal> {
+) -> Result<Arc<Task>, Refusal> {
     let mut request = placement::request(&launch.definition, launch.launch_type, &launch.group, &[], &[]);
     request.constraints.clear();
     let pool = tx.state.ecs.pool(&instance.cluster);
@@ -90,7 +91,7 @@ pub fn start_if_it_fits(
     }
 }
 
-fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) -> Result<Task, Refusal> {
+fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) -> Result<Arc<Task>, Refusal> {
     let known = tx.state.ecs.container_instance(&instance);
     let mut availability_zone = known.and_then(|i| i.availability_zone().map(str::to_owned));
     let eni = match launch.definition.effective_network_mode() {
@@ -117,9 +118,9 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
         health_status: HealthStatus::Unknown,
     });
     let containers = containers.collect();
-    let task = Task {
+    let task = Arc::new(Task {
         cluster: launch.cluster.clone(),
-        id: TaskId::random(tx.random),
+        id: TaskId::new(tx.now, tx.random),
         definition_id: launch.definition_id.clone(),
         definition: launch.definition.clone(),
         overrides: launch.overrides.clone(),
@@ -150,8 +151,8 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
         stopped_at: None,
         stop_code: None,
         stopped_reason: None,
-    };
-    tx.state.ecs.put_task(task.clone());
+    });
+    tx.state.ecs.put_task(Arc::clone(&task));
     Ok(task)
 }
 

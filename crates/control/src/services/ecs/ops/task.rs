@@ -17,7 +17,7 @@ use crate::services::ecs::{check, convert, tags};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::{EcsArn, EcsResource};
-use gantry_decide::ids::{CapacityProviderName, ClusterName, TaskId};
+use gantry_decide::ids::{CapacityProviderName, ClusterName, ContainerInstanceId, TaskId};
 use gantry_decide::lifecycle::{DesiredStatus, StopCode};
 use gantry_decide::placement::{Refusal, Refusals};
 use gantry_decide::task::{Compatibility, TaskOverride};
@@ -104,7 +104,7 @@ pub fn run_task(
         }
     }
     if let Some(token) = token.filter(|_| !tasks.is_empty()) {
-        let arns = tasks.iter().map(|task| task.arn(tx.scope).to_string()).collect();
+        let arns = tasks.iter().map(|task| task.arn(tx.scope).text()).collect();
         token.remember(tx, arns);
     }
     let tasks = tasks.iter().map(|task| show(tx.view(), task, true)).collect::<Result<_, _>>()?;
@@ -133,10 +133,10 @@ fn replay(view: View<'_>, arns: &[String]) -> Result<ecs::RunTaskResponse, EcsEr
 }
 
 fn has_instances(view: View<'_>, cluster: &ClusterName) -> bool {
-    let instances = view.state.ecs.container_instances().iter();
-    instances
-        .filter(|(key, _)| &key.cluster == cluster)
-        .any(|(_, instance)| instance.status != ContainerInstanceStatus::Inactive)
+    let key = |id| ContainerInstanceKey { cluster: cluster.clone(), id };
+    let all = key(ContainerInstanceId::MIN)..=key(ContainerInstanceId::MAX);
+    let mut instances = view.state.ecs.container_instances().range(all);
+    instances.any(|(_, instance)| instance.status != ContainerInstanceStatus::Inactive)
 }
 
 /// Why a task was not placed. Fargate's instances are nobody's business but the operator's.
@@ -157,7 +157,7 @@ fn unplaced(
         };
     }
     match &refusals.closest {
-        Some((instance, refusal)) => failure(instance.arn(view.scope).to_string(), *refusal),
+        Some((instance, refusal)) => failure(instance.arn(view.scope).text(), *refusal),
         None => ecs::Failure { arn: None, reason: Some("AGENT".to_owned()), detail: None },
     }
 }
@@ -363,7 +363,7 @@ pub fn asked_task_arn(view: View<'_>, cluster: &ClusterName, text: &str) -> Stri
         return text.to_owned();
     }
     match text.parse::<TaskId>() {
-        Ok(id) => view.scope.ecs(EcsResource::Task(cluster.clone(), id)).to_string(),
+        Ok(id) => view.scope.ecs(EcsResource::Task(cluster.clone(), id)).text(),
         Err(_) => format!("arn:aws:ecs:{}:{}:task/{cluster}/{text}", view.scope.region, view.scope.account),
     }
 }
@@ -418,7 +418,7 @@ pub fn list_tasks(
     let (task_arns, next_token) = page.cut(
         tasks.filter(|task| wanted(task)),
         |task| task.id.to_string(),
-        |task| task.arn(view.scope).to_string(),
+        |task| task.arn(view.scope).text(),
     );
     Ok(ecs::ListTasksResponse { task_arns: Some(task_arns), next_token })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// A task's definition with the overrides applied.
 ///
-/// Stored as `null` where it is the registered one, word for word: a definition takes kilobytes, and thousands of tasks
+/// Not stored where it is the registered one, word for word: a definition takes kilobytes, and thousands of tasks
 /// share it. It is found again by its id when the task is loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EffectiveDefinition {
@@ -26,6 +26,11 @@ impl EffectiveDefinition {
     /// One that only the task has: changed by overrides, or about to be deleted.
     pub fn own(definition: Arc<TaskDefinition>) -> EffectiveDefinition {
         EffectiveDefinition { definition: Some(definition), own: true }
+    }
+
+    /// The registered definition of a task that is being loaded, until [`EffectiveDefinition::resolve`] has found it.
+    pub fn unresolved() -> EffectiveDefinition {
+        EffectiveDefinition { definition: None, own: false }
     }
 
     /// Whether the registered definition must stay for the task to be read again.

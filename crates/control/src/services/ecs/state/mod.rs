@@ -89,10 +89,15 @@ impl EcsState {
         self.tasks.get(key).map(AsRef::as_ref)
     }
 
+    /// Notes that a task's agent is told of it. No index asks for that.
+    pub fn note_sent(&mut self, key: &TaskKey) {
+        self.tasks.edit(key, |task| task.sent = true);
+    }
+
     /// Writes a task and keeps the indexes true.
-    pub fn put_task(&mut self, task: Task) {
+    pub fn put_task(&mut self, task: impl Into<Arc<Task>>) {
+        let task = task.into();
         let key = task.key();
-        let task = Arc::new(task);
         let previous = self.tasks.put(Arc::clone(&task));
         if previous.as_ref().is_some_and(|old| stands_alike(old, &task)) {
             return;

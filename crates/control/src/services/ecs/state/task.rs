@@ -101,10 +101,15 @@ pub struct Container {
     pub name: ContainerName,
     pub image: String,
     pub last_status: ContainerStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub network_bindings: Vec<NetworkBinding>,
     pub health_status: HealthStatus,
 }
@@ -126,46 +131,73 @@ pub struct Eni {
     pub attached: bool,
 }
 
+/// What most tasks do not have is not stored: a record is written and read thousands of times a second.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     pub cluster: ClusterName,
     pub id: TaskId,
     pub definition_id: TaskDefinitionId,
+    #[serde(
+        default = "EffectiveDefinition::unresolved",
+        skip_serializing_if = "EffectiveDefinition::is_registered"
+    )]
     pub definition: EffectiveDefinition,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub overrides: TaskOverride,
     pub last_status: LastStatus,
     pub desired_status: DesiredStatus,
     pub containers: Vec<Container>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub eni: Option<Eni>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<ContainerInstanceKey>,
     pub launch_type: LaunchType,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity_provider: Option<CapacityProviderName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub platform_version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub availability_zone: Option<String>,
     pub group: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tags: Tags,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub enable_execute_command: bool,
     /// Whether an agent was ever told of it. One that was not can stop without an agent's word.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub sent: bool,
     /// Whether its service has taken note of its end.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub accounted: bool,
     /// Until then its service does not stop it to shrink or to deploy.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub protected_until: Option<Timestamp>,
     /// Grows by one with each change that an event would tell.
     pub version: u64,
     pub created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub connectivity_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_stopped_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stopping_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub execution_stopped_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_code: Option<StopCode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_reason: Option<String>,
 }
 
@@ -202,8 +234,9 @@ impl Task {
 
 impl Record for Task {
     const KIND: &'static str = "ecs/task";
-    /// Version 1 held every task's definition; now it is `null` where it is the registered one.
-    const VERSION: u32 = 2;
+    /// Version 1 held every task's definition, version 2 `null` where it is the registered one; now what says
+    /// no more than its absence is left out.
+    const VERSION: u32 = 3;
     type Key = TaskKey;
 
     fn key(&self) -> TaskKey {
@@ -216,7 +249,9 @@ impl Record for Task {
 
     fn upgrade(from: u32, value: Value) -> Result<Task, LoadError> {
         match from {
-            1 => serde_json::from_value(value).map_err(|source| LoadError::Json { kind: Task::KIND, source }),
+            1 | 2 => {
+                serde_json::from_value(value).map_err(|source| LoadError::Json { kind: Task::KIND, source })
+            }
             _ => Err(LoadError::NoUpgrade { kind: Task::KIND, found: from, known: Task::VERSION }),
         }
     }

@@ -9,6 +9,7 @@ use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
 use gantry_decide::lifecycle::{ContainerStatus, HealthStatus};
+use gantry_decide::task::TaskOverride;
 use gantry_decide::time::Timestamp;
 use gantry_wire::EpochMillis;
 
@@ -21,7 +22,7 @@ const FARGATE_STORAGE_GIB: i32 = 20;
 /// When the stored overrides have no shape in the API, which a valid record's have.
 pub fn task(view: View<'_>, task: &Task, with_tags: bool) -> Result<ecs::Task, EcsError> {
     let scope = view.scope;
-    let arn = task.arn(scope).to_string();
+    let arn = task.arn(scope).text();
     let fargate = task.launch_type == LaunchType::Fargate;
     let definition = &task.definition;
     let instance = task.instance.as_ref().filter(|instance| !instance.in_fargate_pool());
@@ -39,10 +40,10 @@ pub fn task(view: View<'_>, task: &Task, with_tags: bool) -> Result<ecs::Task, E
         }]),
         availability_zone: task.availability_zone.clone(),
         capacity_provider_name: task.capacity_provider.as_ref().map(ToString::to_string),
-        cluster_arn: Some(scope.ecs(EcsResource::Cluster(task.cluster.clone())).to_string()),
+        cluster_arn: Some(scope.ecs(EcsResource::Cluster(task.cluster.clone())).text()),
         connectivity: task.connectivity_at.map(|_| ecs::Connectivity::Connected),
         connectivity_at: millis(task.connectivity_at),
-        container_instance_arn: instance.map(|instance| instance.arn(scope).to_string()),
+        container_instance_arn: instance.map(|instance| instance.arn(scope).text()),
         containers: Some(task.containers.iter().map(|c| container(view, task, c, &arn)).collect()),
         cpu: Some(definition.reserved_cpu().0.to_string()),
         created_at: millis(Some(task.created_at)),
@@ -58,7 +59,7 @@ pub fn task(view: View<'_>, task: &Task, with_tags: bool) -> Result<ecs::Task, E
         last_status: Some(task.last_status.as_str().to_owned()),
         launch_type: task.launch_type.as_str().parse().ok(),
         memory: Some(definition.reserved_memory().0.to_string()),
-        overrides: Some(bridge::shape_of(&task.overrides.shown_for(definition))?),
+        overrides: Some(overrides(task)?),
         platform_family: fargate.then(|| "Linux".to_owned()),
         platform_version: task.platform_version.clone(),
         pull_started_at: millis(task.pull_started_at),
@@ -71,9 +72,7 @@ pub fn task(view: View<'_>, task: &Task, with_tags: bool) -> Result<ecs::Task, E
         stopping_at: millis(task.stopping_at),
         tags: with_tags.then(|| tags::show(&task.tags)),
         task_arn: Some(arn),
-        task_definition_arn: Some(
-            scope.ecs(EcsResource::TaskDefinition(task.definition_id.clone())).to_string(),
-        ),
+        task_definition_arn: Some(scope.ecs(EcsResource::TaskDefinition(task.definition_id.clone())).text()),
         trusted_execution_summary: None,
         version: Some(i64::try_from(task.version).unwrap_or(i64::MAX)),
     })
@@ -96,6 +95,23 @@ impl Task {
         }
         status.unwrap_or(HealthStatus::Unknown)
     }
+}
+
+/// Each container has an entry, also where nothing is overridden.
+fn overrides(task: &Task) -> Result<ecs::TaskOverride, EcsError> {
+    if task.overrides != TaskOverride::default() {
+        return bridge::shape_of(&task.overrides.shown_for(&task.definition));
+    }
+    // The same, without the way through JSON: of most tasks, and of each that is shown.
+    let containers = task.definition.container_definitions.iter().map(|container| ecs::ContainerOverride {
+        name: Some(container.name.to_string()),
+        ..Default::default()
+    });
+    Ok(ecs::TaskOverride {
+        container_overrides: Some(containers.collect()),
+        inference_accelerator_overrides: Some(Vec::new()),
+        ..Default::default()
+    })
 }
 
 pub fn millis(at: Option<Timestamp>) -> Option<EpochMillis> {
@@ -147,7 +163,7 @@ fn container(view: View<'_>, task: &Task, container: &Container, task_arn: &str)
         ipv6_address: None,
     };
     ecs::Container {
-        container_arn: Some(view.scope.ecs(arn).to_string()),
+        container_arn: Some(view.scope.ecs(arn).text()),
         cpu: definition.map(|d| d.cpu.0.to_string()),
         exit_code: container.exit_code,
         gpu_ids: None,
