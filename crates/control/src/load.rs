@@ -1,14 +1,15 @@
 //! From the store's rows to the state, on start. Reading a row is most of the work and rests on nothing else, so a
-//! driver may spread it over threads; rows are taken in the order of their keys, and what follows from all of them is
-//! derived once, at the end.
+//! driver may spread it over threads; rows are taken in any order, and what rests on others (a task's definition, the
+//! indexes) is found once, at the end.
 
 use crate::services::ec2::state as ec2;
 use crate::services::ecs::state as ecs;
 use crate::services::logs::state as logs;
 use crate::state::{ScopeState, State};
 use gantry_decide::ids::Scope;
-use gantry_store::LoadError;
+use gantry_store::{LoadError, Record};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A row of the store that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,6 @@ pub enum StateError {
 
 /// One row, read.
 pub struct Row {
-    key: String,
     scope: Scope,
     record: Service,
 }
@@ -60,7 +60,7 @@ impl Row {
             _ => Ok(None),
         };
         match record {
-            Ok(Some(record)) => Ok(Row { key: key.to_owned(), scope, record }),
+            Ok(Some(record)) => Ok(Row { scope, record }),
             Ok(None) => Err(StateError::Kind { key: key.to_owned() }),
             Err(source) => Err(StateError::Record { key: key.to_owned(), source }),
         }
@@ -70,32 +70,47 @@ impl Row {
 /// The state while it is being loaded.
 #[derive(Default)]
 pub struct Loading {
-    scopes: BTreeMap<Scope, ScopeState>,
+    scopes: BTreeMap<Scope, Loaded>,
+}
+
+/// One scope's.
+#[derive(Default)]
+struct Loaded {
+    state: ScopeState,
+    /// Tasks that came before their definitions.
+    early: Vec<Arc<ecs::Task>>,
 }
 
 impl Loading {
-    /// Takes the next row, in the order of the stored keys.
-    ///
-    /// # Errors
-    /// When the row needs another that should have come before it.
-    pub fn take(&mut self, row: Row) -> Result<(), StateError> {
-        let Row { key, scope, record } = row;
-        let state = self.scopes.entry(scope).or_default();
+    /// Takes the next row.
+    pub fn take(&mut self, row: Row) {
+        let Row { scope, record } = row;
+        let loaded = self.scopes.entry(scope).or_default();
         match record {
-            Service::Ec2(row) => state.ec2.adopt(row),
-            Service::Ecs(row) => state.ecs.adopt(row).map_err(|source| StateError::Record { key, source })?,
-            Service::Logs(row) => state.logs.adopt(row),
+            Service::Ec2(row) => loaded.state.ec2.adopt(row),
+            Service::Ecs(row) => loaded.early.extend(loaded.state.ecs.adopt(row)),
+            Service::Logs(row) => loaded.state.logs.adopt(row),
         }
-        Ok(())
     }
 
     /// Everything was taken.
-    pub fn finish(self) -> State {
+    ///
+    /// # Errors
+    /// When a row needs another that is not there.
+    pub fn finish(self) -> Result<State, StateError> {
         let mut state = State::default();
-        for (scope, mut loaded) in self.scopes {
+        for (scope, Loaded { state: mut loaded, early }) in self.scopes {
+            for task in early {
+                if let Some(task) = loaded.ecs.adopt(ecs::Row::Task(task)) {
+                    let key = format!("{scope}/{}/{}", ecs::Task::KIND, ecs::Task::path(&task.key()));
+                    let wanted = ecs::TaskDefinitionRecord::path(&task.definition_id);
+                    let source = LoadError::Missing { kind: ecs::Task::KIND, wanted };
+                    return Err(StateError::Record { key, source });
+                }
+            }
             loaded.ecs.derive_indexes();
             state.adopt(scope, loaded);
         }
-        state
+        Ok(state)
     }
 }

@@ -111,10 +111,10 @@ fn collect(readers: &[Receiver<Result<Vec<Row>, StateError>>]) -> Result<State, 
         // The one whose turn it would be is the first to have nothing.
         let Ok(rows) = reader.recv() else { break };
         for row in rows? {
-            loading.take(row)?;
+            loading.take(row);
         }
     }
-    Ok(loading.finish())
+    loading.finish()
 }
 
 #[cfg(test)]

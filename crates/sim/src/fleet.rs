@@ -370,12 +370,12 @@ impl Fleet {
         }
         let mut loading = Loading::default();
         let load = |key: &str, value: &[u8]| {
-            let taken = Row::read(key, value).and_then(|row| loading.take(row));
-            taken.unwrap_or_else(|error| panic!("the store's own record: {error:?}"));
+            let row = Row::read(key, value);
+            loading.take(row.unwrap_or_else(|error| panic!("the store's own record: {error:?}")));
             ControlFlow::Continue(())
         };
         let last_seq = self.backend.load(&mut { load }).expect("memory can be read");
-        let state = loading.finish();
+        let state = loading.finish().expect("definitions are stored with their tasks");
         self.published = state.clone();
         self.engine =
             Engine::new(state, last_seq, Box::new(Seeded::new(self.random.next_u64())), crate::roles());

@@ -14,7 +14,7 @@ pub type RowSink<'a> = dyn FnMut(&str, &[u8]) -> ControlFlow<()> + 'a;
 
 /// Where batches are made durable.
 pub trait Backend: Send {
-    /// Hands every row to `sink` in key order, and returns the number of the last durable batch (0 for none).
+    /// Hands every row to `sink` once, in any order, and returns the number of the last durable batch (0 for none).
     ///
     /// # Errors
     /// When the store cannot be read.

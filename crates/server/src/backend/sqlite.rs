@@ -183,8 +183,8 @@ impl Backend for SqliteBackend {
     fn load(&mut self, sink: &mut RowSink<'_>) -> Result<u64, BackendError> {
         let failed =
             |source: rusqlite::Error| BackendError::Failed { doing: "loading", source: Box::new(source) };
-        let mut select =
-            self.connection.prepare("select key, value from record order by key").map_err(failed)?;
+        // As they lie in the file, one page after the other.
+        let mut select = self.connection.prepare("select key, value from record").map_err(failed)?;
         let mut rows = select.query(()).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             let key = row.get_ref(0).map_err(failed)?.as_str().map_err(|e| failed(e.into()))?;

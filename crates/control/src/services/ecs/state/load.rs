@@ -16,7 +16,7 @@ pub enum Row {
     TaskDefinition(Box<TaskDefinitionRecord>),
     Family(FamilyRecord),
     AccountSetting(AccountSetting),
-    Task(Box<Task>),
+    Task(Arc<Task>),
     Service(Box<Service>),
     ServiceDeployment(Box<ServiceDeployment>),
     ServiceRevision(Box<ServiceRevision>),
@@ -32,7 +32,7 @@ impl Row {
             R::KIND.strip_prefix("ecs/") == Some(table)
         }
         Ok(Some(if is::<Task>(table) {
-            Row::Task(Box::new(decode(value)?))
+            Row::Task(Arc::new(decode(value)?))
         } else if is::<Cluster>(table) {
             Row::Cluster(decode(value)?)
         } else if is::<TaskDefinitionRecord>(table) {
@@ -60,21 +60,21 @@ impl Row {
 }
 
 impl EcsState {
-    /// Takes a row, in the order of the stored keys. The indexes stay as they are until [`EcsState::derive_indexes`].
-    pub(crate) fn adopt(&mut self, row: Row) -> Result<(), LoadError> {
+    /// Takes a row, unless it is a task whose definition is still to come: that is returned. The indexes stay as they
+    /// are until [`EcsState::derive_indexes`].
+    pub(crate) fn adopt(&mut self, row: Row) -> Option<Arc<Task>> {
         match row {
             Row::Cluster(record) => self.clusters.adopt(record),
             Row::TaskDefinition(record) => self.task_definitions.adopt(*record),
             Row::Family(record) => self.families.adopt(record),
             Row::AccountSetting(record) => self.account_settings.adopt(record),
             Row::Task(mut task) => {
-                // In the order of keys, `task-definition/` comes before `task/`.
                 let registered = self.task_definitions.get(&task.definition_id);
-                if !task.definition.resolve(registered.map(|record| &record.definition)) {
-                    let wanted = TaskDefinitionRecord::path(&task.definition_id);
-                    return Err(LoadError::Missing { kind: Task::KIND, wanted });
+                let registered = registered.map(|record| &record.definition);
+                if !Arc::make_mut(&mut task).definition.resolve(registered) {
+                    return Some(task);
                 }
-                self.tasks.adopt(*task);
+                self.tasks.adopt(task);
             }
             Row::Service(record) => self.services.adopt(*record),
             Row::ServiceDeployment(record) => self.service_deployments.adopt(*record),
@@ -83,7 +83,7 @@ impl EcsState {
             Row::Idempotency(record) => self.idempotency.adopt(record),
             Row::ExecSession(record) => self.exec_sessions.adopt(record),
         }
-        Ok(())
+        None
     }
 
     /// Makes indexes and pools of adopted rows.

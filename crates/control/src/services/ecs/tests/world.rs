@@ -103,10 +103,11 @@ impl World {
 
     pub fn load(rows: &BTreeMap<String, Box<[u8]>>) -> Result<State, StateError> {
         let mut loading = Loading::default();
-        for (key, value) in rows {
-            loading.take(Row::read(key, value)?)?;
+        // Stores hand them out in any order: here the tasks come before their definitions.
+        for (key, value) in rows.iter().rev() {
+            loading.take(Row::read(key, value)?);
         }
-        Ok(loading.finish())
+        loading.finish()
     }
 
     /// A new process on what the store holds.
