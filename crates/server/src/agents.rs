@@ -99,7 +99,10 @@ impl Agents {
             // An error means that the server has stopped: the connection ends with its mailbox then.
             if say(SessionInput::Opened(opening)).await.is_ok() {
                 let end = sockets::run(upgrade, outbox, async |text| {
-                    let _ = say(SessionInput::Text(text)).await;
+                    let calm = sessions::is_calm(&text);
+                    let input = Input::Session { id, input: SessionInput::Text(text) };
+                    let _ =
+                        if calm { inbox.hand_over_calmly(input).await } else { inbox.hand_over(input).await };
                 })
                 .await;
                 tracing::info!(session = id.0, instance = %instance_arn, ?channel, ?end, "an agent's connection ended");

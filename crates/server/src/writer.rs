@@ -7,6 +7,7 @@ use crate::committer::{Backlog, Committer, Notice};
 use crate::os::now;
 use gantry_decide::time::Timestamp;
 use gantry_store::{Backend, BackendError, Batch, Fence};
+use parking_lot::Mutex;
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 pub const INPUTS_MAX: usize = 4096;
 /// Inputs of one step: bounds how long a step lasts and how large its batch becomes.
 pub const INPUTS_PER_STEP_MAX: usize = 256;
+/// Calm inputs that wait without waking the loop; see [`Inbox::hand_over_calmly`]. As many again as a step takes.
+pub const CALM_MAX: usize = INPUTS_PER_STEP_MAX;
 /// The longest sleep, whatever the machine wishes: a clock that was set back must not delay everything for hours.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -75,13 +78,20 @@ enum Event<I> {
 /// Hands inputs to the loop. Cheap to clone.
 pub struct Inbox<I> {
     events: Sender<Event<I>>,
+    /// What waits for the next step without asking for one.
+    calm: Arc<Mutex<Vec<I>>>,
     room: Arc<Semaphore>,
     backlog: Backlog,
 }
 
 impl<I> Clone for Inbox<I> {
     fn clone(&self) -> Self {
-        Inbox { events: self.events.clone(), room: Arc::clone(&self.room), backlog: self.backlog.clone() }
+        Inbox {
+            events: self.events.clone(),
+            calm: Arc::clone(&self.calm),
+            room: Arc::clone(&self.room),
+            backlog: self.backlog.clone(),
+        }
     }
 }
 
@@ -108,6 +118,27 @@ impl<I> Inbox<I> {
     pub async fn hand_over(&self, input: I) -> Result<(), Rejected> {
         let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| Rejected::Stopped)?;
         self.events.send(Event::Input(input, permit)).map_err(|_| Rejected::Stopped)
+    }
+
+    /// Hands over an input on whose effect nobody waits, such as an acknowledgment: the next step takes it, and one
+    /// comes within [`SLEEP_MAX`]. It is taken before all that is handed over later; what was handed over earlier may
+    /// come after it. Waking the loop for each would cost more than the steps do.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub async fn hand_over_calmly(&self, input: I) -> Result<(), Rejected> {
+        let too_many = {
+            let mut calm = self.calm.lock();
+            calm.push(input);
+            if calm.len() < CALM_MAX {
+                return Ok(());
+            }
+            std::mem::take(&mut *calm)
+        };
+        for input in too_many {
+            self.hand_over(input).await?;
+        }
+        Ok(())
     }
 }
 
@@ -136,9 +167,11 @@ impl<I: Send + 'static> Writer<I> {
         // Once the loop has ended nobody needs to know.
         let notify = move |notice| drop(notices.send(Event::Committed(notice)));
         let committer = Committer::start(backend, fence, notify)?;
-        let inbox = Inbox { events, room: Arc::clone(&room), backlog: committer.backlog() };
+        let calm = Arc::new(Mutex::new(Vec::new()));
+        let backlog = committer.backlog();
+        let inbox = Inbox { events, calm: Arc::clone(&calm), room: Arc::clone(&room), backlog };
         let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
-            let result = run(machine, &arriving, &committer, perform);
+            let result = run(machine, &arriving, &calm, &committer, perform);
             room.close();
             // Lets go of the store before anyone is told that the loop has ended.
             drop(committer);
@@ -184,6 +217,7 @@ impl<I: Send + 'static> Drop for Writer<I> {
 fn run<M: Machine>(
     mut machine: M,
     arriving: &Receiver<Event<M::Input>>,
+    calm: &Mutex<Vec<M::Input>>,
     committer: &Committer,
     mut perform: impl FnMut(M::Effect),
 ) -> Result<(), Fatal> {
@@ -192,12 +226,13 @@ fn run<M: Machine>(
     let (mut persisted, mut durable) = (0, 0);
     let mut stopping = false;
     loop {
-        let mut inputs = Vec::new();
         let mut next = match arriving.recv_timeout(sleep(now(), wake)) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
+        let mut inputs = std::mem::take(&mut *calm.lock());
+        let enough = inputs.len() + INPUTS_PER_STEP_MAX;
         while let Some(event) = next {
             match event {
                 Event::Input(input, permit) => {
@@ -211,7 +246,7 @@ fn run<M: Machine>(
                 Event::Committed(Notice::Failed(error)) => return Err(Fatal::Store(error)),
                 Event::Stop => stopping = true,
             }
-            next = if inputs.len() < INPUTS_PER_STEP_MAX { arriving.try_recv().ok() } else { None };
+            next = if inputs.len() < enough { arriving.try_recv().ok() } else { None };
         }
         let now = now();
         if now >= wake {

@@ -92,6 +92,12 @@ pub fn admit(view: View<'_>, instance_arn: &str) -> Result<ContainerInstanceKey,
     }
 }
 
+/// Whether an agent's frame does nothing but acknowledge, so that nobody waits for it to be handled. By its first
+/// bytes, in which agents write the kind of a frame; one that writes them otherwise is only handled sooner.
+pub fn is_calm(frame: &str) -> bool {
+    [r#"{"type":"AckRequest""#, r#"{"type":"HeartbeatAckRequest""#].iter().any(|kind| frame.starts_with(kind))
+}
+
 type Owner = (Scope, ContainerInstanceKey);
 
 /// Why an older connection of the same instance is closed: two agents with one identity, or a connection whose end

@@ -170,3 +170,33 @@ async fn agents_wait_where_callers_are_refused() {
     waiting.await.unwrap().unwrap();
     assert_eq!(performed.recv_timeout(Duration::from_secs(5)).unwrap(), Effect::Sum(2));
 }
+
+#[tokio::test]
+async fn calm_inputs_wait_for_the_next_step_and_come_before_it() {
+    let (sums, told) = mpsc::channel();
+    let writer = Writer::start(
+        Adder::default(),
+        Box::new(MemoryBackend::new()),
+        Fence(0),
+        move |effect| sums.send(effect).unwrap(),
+        |_| {},
+    )
+    .unwrap();
+    let inbox = writer.inbox();
+    for _ in 0..3 {
+        inbox.hand_over_calmly(Input::Add(1)).await.unwrap();
+    }
+    inbox.offer(Input::Add(10)).unwrap();
+    let sums: Vec<Effect> = (0..4).map(|_| told.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+    assert_eq!(sums, [1, 2, 3, 13].map(Effect::Sum));
+    // Nothing else comes: the longest sleep ends, and the step takes them.
+    inbox.hand_over_calmly(Input::Add(1)).await.unwrap();
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)).unwrap(), Effect::Sum(14));
+    // More than may wait.
+    for _ in 0..3 * CALM_MAX {
+        inbox.hand_over_calmly(Input::Add(1)).await.unwrap();
+    }
+    writer.stop().unwrap();
+    let sums = told.iter().collect::<Vec<_>>();
+    assert!(sums.len() >= 2 * CALM_MAX, "those beyond the last {CALM_MAX} were handed over at once");
+}
