@@ -109,7 +109,9 @@ class Host:
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
     directory = tmp_path_factory.mktemp("containers")
-    installation = Platform(directory / "gantry")
+    (directory / "efs" / "data").mkdir(parents=True)
+    installation = Platform(directory / "gantry", "--efs", f"fs-0a1b2c3d={directory}/efs",
+                            "--efs", f"fsap-0a1b2c3d={directory}/efs/data", "--efs", "fs-00000000=127.0.0.1:/nowhere")
     subprocess.run([binary(), "image", "--data-dir", installation.directory, "load", image(directory)], check=True)
     installation.start()
     try:
@@ -447,7 +449,8 @@ ROLE = "arn:aws:iam::123456789012:role/r"
     ({"runtimePlatform": {"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"}}, {}),
     ({"executionRoleArn": ROLE}, {"secrets": [{"name": "S", "valueFrom": "parameter"}]}),
     ({"executionRoleArn": ROLE}, {"environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::bucket/f.env"}]}),
-    ({"volumes": [{"name": "efs", "efsVolumeConfiguration": {"fileSystemId": "fs-12345678"}}]}, {}),
+    ({"volumes": [{"name": "s3", "s3filesVolumeConfiguration": {
+        "fileSystemArn": "arn:aws:s3files:us-east-1:123456789012:file-system/fs-1"}}]}, {}),
     ({"volumes": [{"name": "v", "dockerVolumeConfiguration": {"driver": "rexray"}}]}, {}),
     ({"enableFaultInjection": True}, {}),
     ({}, {"resourceRequirements": [{"type": "GPU", "value": "1"}]}),
@@ -555,3 +558,29 @@ def test_a_router_gets_what_its_neighbours_write(host, mode):
         assert record["container_name"] == "/app"
         assert (record["ecs_task_arn"], record["ecs_task_definition"]) == (arn, f"{family}:{revision}")
     assert {c["name"]: c["exitCode"] for c in task["containers"]}["app1"] == 0, task
+
+
+def test_network_file_systems_are_where_the_operator_says(host):
+    directory = host.platform.directory.parent / "efs"
+    (directory / "escape").symlink_to("/etc")
+
+    def efs(file_system="fs-0a1b2c3d", **members):
+        return {"volumes": [{"name": "shared", "efsVolumeConfiguration": {"fileSystemId": file_system, **members}}]}
+    mount = {"mountPoints": [{"sourceVolume": "shared", "containerPath": "/mnt/shared"}]}
+    other = sh("until test -e /mnt/shared/made; do sleep 0.1; done; cat /mnt/shared/made > /mnt/shared/read", **mount)
+    host.says("echo one > /mnt/shared/made; until test -s /mnt/shared/read; do sleep 0.1; done", efs(rootDirectory="/data"), [other], **mount)
+    assert (directory / "data/read").read_text() == "one\n"
+    # An access point is a place of its own; nothing goes over a network that could be read there.
+    authorized = efs(transitEncryption="ENABLED", authorizationConfig={"accessPointId": "fsap-0a1b2c3d", "iam": "ENABLED"})
+    assert host.says("cat /mnt/shared/made; touch /mnt/shared/x 2>/dev/null || echo sealed", authorized, mountPoints=[
+        {**mount["mountPoints"][0], "readOnly": True}]) == ["one", "sealed"]
+    assert "/run/gantry" not in "".join(
+        line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if "/shared " in line)
+
+    def reason(**task):
+        return host.fails(containers=[sh("true", **mount)], **task)["stoppedReason"]
+    failed = "ResourceInitializationError: failed to invoke EFS utils commands to set up EFS volumes: "
+    assert reason(task=efs("fs-99999999")).startswith(failed + 'Failed to resolve "fs-99999999"')
+    assert "No such file or directory" in reason(task=efs(rootDirectory="/missing"))
+    assert "No such file or directory" in reason(task=efs(rootDirectory="/escape"))
+    assert reason(task=efs("fs-00000000")).startswith(failed + "connecting to 127.0.0.1, port 2049: ")

@@ -62,6 +62,8 @@ pub enum AgentError {
     Listen(#[source] std::io::Error),
     #[error("the working directory")]
     Directory(#[source] std::io::Error),
+    #[error("mounts cannot be shown to containers")]
+    Shared(#[source] std::io::Error),
     #[error("a container's directory cannot be read")]
     Sweep(#[source] std::io::Error),
 }
@@ -90,6 +92,9 @@ pub async fn run(
     for directory in [&mut config.data_dir, &mut config.image_dir] {
         *directory = std::path::absolute(&*directory).map_err(AgentError::Directory)?;
     }
+    for directory in [crate::network::NAMESPACES, crate::storage::DIRECTORY] {
+        crate::storage::share(Path::new(directory)).map_err(AgentError::Shared)?;
+    }
     let runtime = NativeRuntime::open(&config.data_dir.join("containers"), &config.program)?;
     runtime.warm_up().await?;
     let images = Images::new(ImageStore::open(&config.image_dir)?, &config.name, config.images.clone())?;
@@ -107,6 +112,7 @@ async fn run_on<R: Runtime>(
     let state = AgentState::open(&config.data_dir.join("state"))?;
     let saved = state.tasks()?;
     let (bridged, tasks) = networks_of(&saved);
+    crate::storage::release_others(&config.name, &tasks);
     let network = NetworkConfig {
         name: config.name.clone(),
         bridge_block: config.address_block,
@@ -333,6 +339,7 @@ async fn clear<R: Runtime>(name: &str, data_dir: &Path, runtime: &R) -> Result<(
         // Gone is what is wanted.
         let _ = std::fs::remove_dir_all(data_dir.join(kind));
     }
+    crate::storage::release_others(name, &BTreeSet::new());
     remove_groups_below(name);
     runtime.close().await;
     let name = name.to_owned();
@@ -376,6 +383,7 @@ pub fn leftovers(data_dir: &Path, name: &str) -> Result<Vec<String>, AgentError>
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(AgentError::Sweep(error)),
     }
+    found.extend(crate::storage::leftovers(name).into_iter().map(|task| format!("volumes of task {task}")));
     found.extend(groups_below(name).into_iter().map(|group| format!("control group {group}")));
     Ok(found)
 }

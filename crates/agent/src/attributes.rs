@@ -22,6 +22,8 @@ const CAPABILITIES: &[&str] = &[
     "ecs.capability.container-ordering",
     "ecs.capability.container-restart-policy",
     "ecs.capability.docker-plugin.local",
+    "ecs.capability.efs",
+    "ecs.capability.efsAuth",
     "ecs.capability.execute-command",
     "ecs.capability.execution-role-awslogs",
     "ecs.capability.firelens.fluentbit",

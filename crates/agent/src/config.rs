@@ -2,6 +2,7 @@
 
 use crate::images::ImageSettings;
 use crate::network::Ipv4Block;
+use crate::storage::EfsTarget;
 use gantry_wire::sigv4::Credentials;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ pub struct AgentConfig {
     /// The user's own attributes.
     pub attributes: BTreeMap<String, String>,
     pub availability_zone: Option<String>,
+    /// Where the files of EFS file systems and access points are, by their ids.
+    pub efs: BTreeMap<String, EfsTarget>,
     pub images: ImageSettings,
     /// From SIGTERM to SIGKILL where the container does not say.
     pub stop_timeout: Duration,

@@ -18,4 +18,5 @@ pub mod protocol;
 pub mod runtime;
 pub mod shim;
 pub mod state;
+pub mod storage;
 pub mod telemetry;

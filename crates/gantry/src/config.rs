@@ -9,11 +9,13 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use gantry_agent::images::ImageSettings;
 use gantry_agent::network::Ipv4Block;
+use gantry_agent::storage::{EfsTarget, InvalidEfsTarget};
 use gantry_decide::ids::{AccountId, Region};
 use gantry_server::server::ROLE_LIFETIME;
 use images::ImageFlags;
 use period::Period;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -73,6 +75,8 @@ pub struct File {
     host_names: Vec<String>,
     region: Option<Region>,
     address_block: Option<Ipv4Block>,
+    #[serde(default)]
+    efs: BTreeMap<String, String>,
     cpu: Option<u32>,
     memory: Option<u32>,
     #[serde(default)]
@@ -94,8 +98,20 @@ pub struct HostFlags {
     /// MiB of memory to offer, instead of all
     #[arg(long, value_name = "MIB", requires = "cpu")]
     pub memory: Option<u32>,
+    /// Where an EFS file system or access point is: a directory of this machine, or an export of an NFS server; may be repeated
+    #[arg(long = "efs", value_name = "ID=PATH|ID=HOST:/PATH", env = "GANTRY_EFS", value_delimiter = ',', value_parser = efs)]
+    pub efs: Vec<(String, EfsTarget)>,
     #[command(flatten)]
     pub images: ImageFlags,
+}
+
+/// Reads an id and where its files are.
+///
+/// # Errors
+/// For other text.
+pub fn efs(text: &str) -> Result<(String, EfsTarget), String> {
+    let (id, target) = text.split_once('=').ok_or("it is ID=PATH or ID=HOST:/PATH")?;
+    Ok((id.to_owned(), target.parse().map_err(|error: InvalidEfsTarget| error.to_string())?))
 }
 
 /// What a machine offers, complete.
@@ -104,6 +120,8 @@ pub struct HostSettings {
     pub region: Region,
     pub address_block: Option<Ipv4Block>,
     pub images: ImageSettings,
+    /// Where the files of EFS file systems and access points are.
+    pub efs: BTreeMap<String, EfsTarget>,
     /// How long what a stopped task leaves is kept.
     pub task_cleanup_wait: Duration,
     cpu: Option<u32>,
@@ -125,6 +143,12 @@ impl HostSettings {
                 .or_else(|| file.region.clone())
                 .unwrap_or_else(|| REGION.parse().expect("the default region is one")),
             address_block: flags.address_block.or(file.address_block),
+            efs: if flags.efs.is_empty() {
+                let targets = file.efs.iter().map(|(id, target)| Ok((id.clone(), target.parse()?)));
+                targets.collect::<Result<_, InvalidEfsTarget>>()?
+            } else {
+                flags.efs.into_iter().collect()
+            },
             cpu: flags.cpu.or(file.cpu),
             memory: flags.memory.or(file.memory),
         })

@@ -134,6 +134,7 @@ pub fn agent_config(
         capacity: None,
         attributes: std::collections::BTreeMap::new(),
         availability_zone: None,
+        efs: std::collections::BTreeMap::new(),
         images: ImageSettings::default(),
         stop_timeout: STOP_TIMEOUT,
         cleanup_wait: TASK_CLEANUP_WAIT,
@@ -180,6 +181,7 @@ impl Platform {
                 name: local.name(&data_dir)?,
                 capacity: host.capacity(),
                 images: host.images.clone(),
+                efs: host.efs.clone(),
                 cleanup_wait: host.task_cleanup_wait,
                 at_end,
                 ..base

@@ -10,6 +10,7 @@ use crate::images::{LocalImage, PullError};
 use crate::logs::LogDriver;
 use crate::network::{Bridged, NetworkError};
 use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
+use crate::storage;
 use gantry_api::{acs, ecs};
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task_engine::{
@@ -416,6 +417,10 @@ pub async fn tear_down_network<R: Runtime>(
     }
     hands.tell(Input::Event(Event::NetworkTornDown { task: task.clone() })).await;
     // No container of it runs any more, nor will.
+    let (agent, id) = (hands.config.name.clone(), task_id(&task));
+    let released = tokio::task::spawn_blocking(move || storage::release(&agent, &id));
+    // One that panicked has released what it could.
+    let _ = released.await;
     if let Err(error) = hands.runtime.remove_task_group(&task_group(&hands.config, &task)).await {
         tracing::warn!(task = %task, error = explain(&error), "a control group is left until the task is forgotten");
     }

@@ -2,12 +2,13 @@
 //!
 //! A volume without a path of the host, and a Docker volume of scope `task`, is a directory of the task's own, gone with
 //! its remains. A Docker volume of scope `shared` outlives tasks: it lies under its name in `shared-volumes`, where an
-//! operator may also make one.
+//! operator may also make one. EFS volumes are file systems of the operator's, mounted for each task.
 
 use super::container::{hash, task_id};
 use super::seed::seed;
 use crate::config::AgentConfig;
 use crate::runtime::BindMount;
+use crate::storage::{self, EfsMount, StorageError};
 use gantry_api::acs;
 use gantry_decide::task_engine::{Failure, FailureKind, TaskArn};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub struct Mount {
 }
 
 /// What may be done to a mount's source before its container starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Made where it is not there, as Docker does.
     HostPath,
@@ -40,6 +41,8 @@ pub enum Kind {
     Volume,
     /// Has to be there.
     Existing,
+    /// Mounted where it is not yet.
+    Efs(EfsMount),
 }
 
 /// The task whose containers' mounts are asked for.
@@ -136,8 +139,11 @@ fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failu
             Some(_) => return Err(invalid("the source path is not absolute")),
             None => (of_task(), Kind::Volume),
         }
+    } else if let Some(efs) = &volume.efs_volume_configuration {
+        let wanted = EfsMount::read(&agent.efs, efs).map_err(|error| efs_failure(&error))?;
+        (storage::place(&agent.name, &task_id(arn), name), Kind::Efs(wanted))
     } else {
-        return Err(invalid("this agent has neither EFS, S3 Files, EBS nor FSx file systems"));
+        return Err(invalid("this agent has neither S3 Files, EBS nor FSx file systems"));
     };
     let bind = BindMount {
         source,
@@ -145,6 +151,12 @@ fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failu
         read_only: point.read_only.unwrap_or(false),
     };
     Ok((bind, kind))
+}
+
+/// In ECS's words.
+fn efs_failure(error: &StorageError) -> Failure {
+    let text = format!("failed to invoke EFS utils commands to set up EFS volumes: {}", error.text());
+    Failure::new(FailureKind::ResourceInitializationError, text)
 }
 
 fn docker_volume(
@@ -189,7 +201,8 @@ pub fn provide(mount: &Mount, layers: &[PathBuf], scratch: &Path) -> Result<(), 
     let source = &mount.bind.source;
     let failed =
         |text: String| Failure::new(FailureKind::InvalidVolumeError, format!("{}: {text}", source.display()));
-    let made = match mount.kind {
+    let made = match &mount.kind {
+        Kind::Efs(wanted) => return wanted.provide(source).map_err(|error| efs_failure(&error)),
         Kind::Existing if source.exists() => Ok(()),
         Kind::Existing => return Err(failed("no such directory".to_owned())),
         Kind::HostPath if source.exists() => Ok(()),

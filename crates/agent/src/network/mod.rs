@@ -19,6 +19,7 @@ mod ports;
 mod route;
 
 pub use block::{InvalidBlock, Ipv4Block};
+pub use namespace::DIRECTORY as NAMESPACES;
 pub use nat::Published;
 pub use ports::PortRequest;
 

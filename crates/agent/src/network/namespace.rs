@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-const DIRECTORY: &str = "/run/netns";
+/// Where namespaces are pinned.
+pub const DIRECTORY: &str = "/run/netns";
 
 /// Where a namespace of this name is pinned.
 pub fn path(name: &str) -> PathBuf {

@@ -16,7 +16,7 @@ mod clone;
 mod init;
 mod keeper;
 mod launch;
-mod mounts;
+pub(crate) mod mounts;
 pub mod orders;
 mod output;
 mod overlay;

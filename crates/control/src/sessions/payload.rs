@@ -6,6 +6,7 @@ use gantry_api::acs;
 use gantry_decide::arn::EcsResource;
 use gantry_decide::ids::Scope;
 use gantry_decide::task::definition::{ContainerDefinition, LinuxParameters, LogConfiguration, PortMapping};
+use gantry_decide::task::kinds::EfsSwitch;
 use gantry_decide::task::volume::{Volume, VolumeSource};
 use gantry_decide::task::{LogDriver, NetworkMode};
 use serde_json::{Map, Value, json};
@@ -337,6 +338,26 @@ fn volume(volume: &Volume) -> Option<acs::Volume> {
             }),
             ..Default::default()
         }),
+        VolumeSource::Efs(efs) => {
+            let word = |switch: Option<EfsSwitch>| switch.map(|switch| switch.as_str().to_owned());
+            Some(acs::Volume {
+                name,
+                type_: Some("efs".to_owned()),
+                efs_volume_configuration: Some(acs::EFSVolumeConfiguration {
+                    file_system_id: Some(efs.file_system_id.clone()),
+                    root_directory: efs.root_directory.clone(),
+                    transit_encryption: word(efs.transit_encryption),
+                    transit_encryption_port: efs.transit_encryption_port,
+                    authorization_config: efs.authorization_config.as_ref().map(|authorization| {
+                        acs::EFSAuthorizationConfig {
+                            access_point_id: authorization.access_point_id.clone(),
+                            iam: word(authorization.iam),
+                        }
+                    }),
+                }),
+                ..Default::default()
+            })
+        }
         _ => None,
     }
 }

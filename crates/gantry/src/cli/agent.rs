@@ -1,6 +1,7 @@
 //! `gantry agent`: one agent, on this or another machine than the server.
 
 use super::server::StopSignal;
+use crate::config::efs;
 use crate::config::images::ImageFlags;
 use crate::platform::{FARGATE_POOL, MTU, agent_config};
 use anyhow::{Context, Result, bail};
@@ -8,6 +9,7 @@ use clap::Args;
 use gantry_agent::agent;
 use gantry_agent::config::AgentConfig;
 use gantry_agent::network::Ipv4Block;
+use gantry_agent::storage::EfsTarget;
 use gantry_decide::ids::Region;
 use gantry_wire::Secret;
 use gantry_wire::sigv4::Credentials;
@@ -51,6 +53,9 @@ pub struct AgentArgs {
     /// An attribute of the container instance; may be repeated
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
+    /// Where an EFS file system or access point is: a directory of this machine, or an export of an NFS server; may be repeated
+    #[arg(long = "efs", value_name = "ID=PATH|ID=HOST:/PATH", env = "GANTRY_EFS", value_delimiter = ',', value_parser = efs)]
+    efs: Vec<(String, EfsTarget)>,
     /// Availability zone to tell
     #[arg(long, value_name = "ZONE")]
     availability_zone: Option<String>,
@@ -111,6 +116,7 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
         capacity: arguments.cpu.zip(arguments.memory),
         attributes: arguments.attributes.into_iter().collect(),
         availability_zone: arguments.availability_zone,
+        efs: arguments.efs.into_iter().collect(),
         images: images.settings()?,
         cleanup_wait,
         ..base

@@ -60,7 +60,6 @@ pub const INLINE_ENI_ATTRIBUTE: &str = "gantry.inline-eni";
 /// one goes nowhere, rather than to run without its secrets, files or volumes.
 const NOT_CARRIED: &[&str] = &[
     "ecs.capability.aws-appmesh",
-    "ecs.capability.efs",
     "ecs.capability.env-files.",
     "ecs.capability.fault-injection",
     "ecs.capability.firelens.options.config.s3",
