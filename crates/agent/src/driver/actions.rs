@@ -247,7 +247,7 @@ async fn try_launch<R: Runtime>(
     let payload = containers.iter().find(|c| c.name.as_deref() == Some(name)).ok_or_else(vanished)?;
     let docker = known.docker(name).ok_or_else(vanished)?;
     let id = container_id(arn, name);
-    let log = container::log_driver(&hands.config, docker, arn, name)?;
+    let log = container::log_driver(&hands.config, known, arn, name)?;
     if let LogDriver::Awslogs(to) = &log {
         hands.logs.prepare(to).await.map_err(|error| {
             let text = format!(

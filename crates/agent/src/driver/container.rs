@@ -65,14 +65,14 @@ pub(super) fn hash(text: &str) -> u64 {
 /// For one that this agent does not have, and for options that make no sense.
 pub fn log_driver(
     config: &AgentConfig,
-    docker: &Docker,
+    known: &Known,
     task: &TaskArn,
     container: &str,
 ) -> Result<LogDriver, Failure> {
     let id = container_id(task, container);
-    let log = docker.host_config.log_config.as_ref();
+    let log = known.docker(container).and_then(|docker| docker.host_config.log_config.as_ref());
     if firelens::is_routed(log) {
-        return Ok(firelens::log_driver(config, task, container, id.as_str()));
+        return Ok(firelens::log_driver(config, task, known.task(), container, id.as_str()));
     }
     let writer = Writer { region: &config.region, id: id.as_str(), name: container };
     LogDriver::read(log, writer)

@@ -343,10 +343,9 @@ impl<R: Runtime> Driver<R> {
     /// Sends what a container writes to where its log driver says.
     fn follow_log(&self, task: &TaskArn, name: &str) {
         let Some(known) = self.known(task) else { return };
-        let Some(docker) = known.docker(name) else { return };
         let config = &self.hands.config;
         // One that cannot be read was refused when the container was to be launched.
-        if let Ok(driver) = log_driver(config, docker, task, name) {
+        if let Ok(driver) = log_driver(config, &known, task, name) {
             let log = log_path(&config.data_dir, task, name);
             self.hands.logs.follow(task_id(task), name.to_owned(), log, driver);
         }

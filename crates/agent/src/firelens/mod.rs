@@ -55,8 +55,17 @@ fn socket_directory(data_dir: &Path, arn: &TaskArn) -> PathBuf {
     directory(data_dir, arn).join("socket")
 }
 
-/// The log driver of a container of the task whose output goes to the router: as the stock agent tells Docker.
-pub fn log_driver(config: &AgentConfig, arn: &TaskArn, container: &str, id: &str) -> LogDriver {
+/// The log driver of a container of the task whose output goes to the router: as the stock agent tells Docker, but that
+/// Fluent Bit is asked to acknowledge, so that what it had not read when it ended is known and sent again. Fluentd's
+/// socket knows no acknowledgements.
+pub fn log_driver(
+    config: &AgentConfig,
+    arn: &TaskArn,
+    task: &acs::Task,
+    container: &str,
+    id: &str,
+) -> LogDriver {
+    let kind = router(task).and_then(|router| router.firelens_configuration.as_ref()?.type_.as_deref());
     LogDriver::Fluentd(Fluentd {
         address: crate::logs::Address::Inside {
             directory: socket_directory(&config.data_dir, arn),
@@ -66,7 +75,7 @@ pub fn log_driver(config: &AgentConfig, arn: &TaskArn, container: &str, id: &str
         container_id: id.to_owned(),
         container_name: format!("/{container}"),
         sub_second: true,
-        ack: false,
+        ack: kind == Some("fluentbit"),
     })
 }
 

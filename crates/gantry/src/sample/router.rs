@@ -4,7 +4,7 @@
 use super::signals;
 use serde_json::{Map, Value};
 use std::fs;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -79,7 +79,7 @@ fn sections(text: &str) -> Vec<Section> {
 }
 
 /// Takes batches until the sender hangs up, or says what makes no sense.
-fn converse(stream: impl Read, sections: &[Section]) {
+fn converse(stream: impl Read + Write, sections: &[Section]) {
     let mut reader = BufReader::new(stream);
     while let Ok(Value::Array(batch)) = value(&mut reader, 0) {
         let (Some(tag), Some(Value::Array(entries))) = (batch.first().and_then(Value::as_str), batch.get(1))
@@ -93,7 +93,18 @@ fn converse(stream: impl Read, sections: &[Section]) {
                 println!("{line}");
             }
         }
+        if let Some(chunk) = batch.get(2).and_then(|options| options.get("chunk")?.as_str())
+            && reader.get_mut().write_all(&acknowledgement(chunk)).is_err()
+        {
+            return;
+        }
     }
+}
+
+/// Says that a batch of this name was taken.
+fn acknowledgement(chunk: &str) -> Vec<u8> {
+    let chunk = &chunk.as_bytes()[..chunk.len().min(usize::from(u8::MAX))];
+    [b"\x81\xa3ack\xd9", &[chunk.len() as u8][..], chunk].concat()
 }
 
 /// A record as the router writes it, if it has an output for it.
