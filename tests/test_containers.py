@@ -584,3 +584,58 @@ def test_network_file_systems_are_where_the_operator_says(host):
     assert "No such file or directory" in reason(task=efs(rootDirectory="/missing"))
     assert "No such file or directory" in reason(task=efs(rootDirectory="/escape"))
     assert reason(task=efs("fs-00000000")).startswith(failed + "connecting to 127.0.0.1, port 2049: ")
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/loop-control").exists(), reason="this kernel has no loop devices")
+def test_a_managed_volume_is_made_for_its_task(host):
+    task = {"volumes": [{"name": "data", "configuredAtLaunch": True}]}
+    mount = {"mountPoints": [{"sourceVolume": "data", "containerPath": "/data"}]}
+
+    def volume(**members):
+        return {"volumeConfigurations": [{"name": "data", "managedEBSVolume": {"roleArn": ROLE, "sizeInGiB": 1, **members}}]}
+
+    def images():
+        return [p for p in host.platform.directory.glob("**/*.img")]
+    script = "df -k /data | { read x; read device blocks rest; echo $blocks; }; grep ' /data ' /proc/mounts; echo x > /data/f; exec sleep 100"
+    arn = host.start(sh(script, stopTimeout=2, **mount), task=task, **volume(filesystemType="ext4"))
+    until(lambda: len(host.lines(arn)) >= 2)
+    blocks, mounted = host.lines(arn)[:2]
+    assert 900_000 < int(blocks) < 1_048_576, "its size is what was asked for"
+    assert mounted.split()[2] == "ext4"
+    attachment, = [a for a in describe(host.ecs, arn)["attachments"] if a["type"] == "AmazonElasticBlockStorage"]
+    details = {d["name"]: d["value"] for d in attachment["details"]}
+    assert attachment["status"] == "ATTACHED" and re.fullmatch("vol-[0-9a-f]{17}", details["volumeId"])
+    assert {"sizeInGiB": "1", "volumeType": "gp3", "volumeName": "data", "deleteOnTermination": "true"}.items() <= details.items()
+    assert [p.name for p in images()] == [details["volumeId"] + ".img"]
+    host.ecs.stop_task(task=arn)
+    host.end(arn)
+    until(lambda: not images())
+    assert "/run/gantry" not in "".join(
+        line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if "/data " in line)
+    # One that is to outlive its task does.
+    host.says("echo kept > /data/f", task, arguments=volume(terminationPolicy={"deleteOnTermination": False}), **mount)
+    kept, = images()
+    assert kept.parent.name == "kept-volumes"
+    for expected, arguments in [("snapshots", volume(snapshotId="snap-1")), ("sizeInGiB", volume(sizeInGiB=0)), ("missing", {})]:
+        with pytest.raises(host.ecs.exceptions.ClientError, match=expected):
+            host.start(sh("true", **mount), task=task, **arguments)
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/loop-control").exists(), reason="this kernel has no loop devices")
+def test_each_task_of_a_service_has_a_volume_of_its_own(host):
+    definition = host.ecs.register_task_definition(
+        family="stateful", volumes=[{"name": "data", "configuredAtLaunch": True}],
+        containerDefinitions=[{"name": "app", "image": IMAGE, "memory": 32, **sh(
+            "test -e /data/f && echo used || echo new; touch /data/f; exec sleep 100",
+            mountPoints=[{"sourceVolume": "data", "containerPath": "/data"}])}])["taskDefinition"]["taskDefinitionArn"]
+    host.ecs.create_service(serviceName="stateful", taskDefinition=definition, desiredCount=2, volumeConfigurations=[
+        {"name": "data", "managedEBSVolume": {"roleArn": ROLE, "sizeInGiB": 1, "filesystemType": "ext4"}}])
+    try:
+        wait(host.ecs, "services_stable", services=["stateful"])
+        service, = host.ecs.describe_services(services=["stateful"])["services"]
+        shown, = service["deployments"][0]["volumeConfigurations"]
+        assert shown["managedEBSVolume"]["sizeInGiB"] == 1
+        tasks = host.ecs.list_tasks(serviceName="stateful")["taskArns"]
+        assert [until(lambda: host.lines(arn)) for arn in tasks] == [["new"], ["new"]]
+    finally:
+        host.ecs.delete_service(service="stateful", force=True)

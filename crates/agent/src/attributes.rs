@@ -34,9 +34,11 @@ const CAPABILITIES: &[&str] = &[
     "ecs.capability.increased-task-cpu-limit",
     "ecs.capability.logging-driver.awsfirelens.log-driver-buffer-limit",
     "ecs.capability.pid-ipc-namespace-sharing",
+    "ecs.capability.storage.ebs-task-volume-attach",
     "ecs.capability.task-cpu-mem-limit",
     "ecs.capability.task-eni",
     "gantry.execute-command",
+    "gantry.inline-ebs",
     "gantry.inline-eni",
     "gantry.security-groups",
 ];

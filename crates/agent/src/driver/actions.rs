@@ -418,7 +418,11 @@ pub async fn tear_down_network<R: Runtime>(
     hands.tell(Input::Event(Event::NetworkTornDown { task: task.clone() })).await;
     // No container of it runs any more, nor will.
     let (agent, id) = (hands.config.name.clone(), task_id(&task));
-    let released = tokio::task::spawn_blocking(move || storage::release(&agent, &id));
+    let volumes = hands.config.data_dir.join(volumes::TASK_VOLUMES).join(&id);
+    let released = tokio::task::spawn_blocking(move || {
+        storage::release(&agent, &id);
+        storage::delete_disks(&volumes);
+    });
     // One that panicked has released what it could.
     let _ = released.await;
     if let Err(error) = hands.runtime.remove_task_group(&task_group(&hands.config, &task)).await {

@@ -2,13 +2,14 @@
 //!
 //! A volume without a path of the host, and a Docker volume of scope `task`, is a directory of the task's own, gone with
 //! its remains. A Docker volume of scope `shared` outlives tasks: it lies under its name in `shared-volumes`, where an
-//! operator may also make one. EFS volumes are file systems of the operator's, mounted for each task.
+//! operator may also make one. EFS volumes are file systems of the operator's, mounted for each task;
+//! managed EBS volumes are made for it.
 
 use super::container::{hash, task_id};
 use super::seed::seed;
 use crate::config::AgentConfig;
 use crate::runtime::BindMount;
-use crate::storage::{self, EfsMount, StorageError};
+use crate::storage::{self, Disk, EfsMount, StorageError};
 use gantry_api::acs;
 use gantry_decide::task_engine::{Failure, FailureKind, TaskArn};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ pub enum Kind {
     Existing,
     /// Mounted where it is not yet.
     Efs(EfsMount),
+    /// Made and mounted where it is not yet.
+    Ebs(Disk),
 }
 
 /// The task whose containers' mounts are asked for.
@@ -142,8 +145,13 @@ fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failu
     } else if let Some(efs) = &volume.efs_volume_configuration {
         let wanted = EfsMount::read(&agent.efs, efs).map_err(|error| efs_failure(&error))?;
         (storage::place(&agent.name, &task_id(arn), name), Kind::Efs(wanted))
+    } else if volume.type_.as_deref().is_none_or(str::is_empty) {
+        let of_task = agent.data_dir.join(TASK_VOLUMES).join(task_id(arn));
+        let disk =
+            Disk::read(task, name, &of_task, &agent.data_dir).map_err(|error| ebs_failure(name, &error))?;
+        (storage::place(&agent.name, &task_id(arn), name), Kind::Ebs(disk))
     } else {
-        return Err(invalid("this agent has neither S3 Files, EBS nor FSx file systems"));
+        return Err(invalid("this agent has no FSx file systems"));
     };
     let bind = BindMount {
         source,
@@ -156,6 +164,11 @@ fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failu
 /// In ECS's words.
 fn efs_failure(error: &StorageError) -> Failure {
     let text = format!("failed to invoke EFS utils commands to set up EFS volumes: {}", error.text());
+    Failure::new(FailureKind::ResourceInitializationError, text)
+}
+
+fn ebs_failure(volume: &str, error: &StorageError) -> Failure {
+    let text = format!("failed to set up the EBS volume {volume}: {}", error.text());
     Failure::new(FailureKind::ResourceInitializationError, text)
 }
 
@@ -202,6 +215,10 @@ pub fn provide(mount: &Mount, layers: &[PathBuf], scratch: &Path) -> Result<(), 
     let failed =
         |text: String| Failure::new(FailureKind::InvalidVolumeError, format!("{}: {text}", source.display()));
     let made = match &mount.kind {
+        Kind::Ebs(disk) => {
+            let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return disk.provide(source).map_err(|error| ebs_failure(&name, &error));
+        }
         Kind::Efs(wanted) => return wanted.provide(source).map_err(|error| efs_failure(&error)),
         Kind::Existing if source.exists() => Ok(()),
         Kind::Existing => return Err(failed("no such directory".to_owned())),

@@ -1,10 +1,12 @@
-//! File systems that volumes of tasks are: network file systems of the operator's.
+//! File systems that volumes of tasks are: network file systems of the operator's, and volumes made for one task.
 //!
 //! Each is mounted for one task, below `/run/gantry/AGENT/TASK`, where shims find it; a restart of the host leaves none.
 
+mod disk;
 mod efs;
 mod shared;
 
+pub use disk::Disk;
 pub use efs::{EfsMount, EfsTarget, InvalidEfsTarget};
 pub use shared::share;
 
@@ -69,6 +71,18 @@ pub fn release(agent: &str, task: &str) {
         let _ = fs::remove_dir(entry.path());
     }
     let _ = fs::remove_dir(directory);
+}
+
+/// Deletes the managed volumes in the directory of a task's volumes: those that go with it.
+pub fn delete_disks(volumes: &Path) {
+    for entry in fs::read_dir(volumes).into_iter().flatten().flatten() {
+        if entry.path().extension() == Some("img".as_ref())
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+        {
+            // The rest of the task's directory goes later, and this with it.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Unmounts the volumes of all tasks but these.

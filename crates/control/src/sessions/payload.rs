@@ -1,10 +1,10 @@
 //! The payload compiler: from a task in the tables to what an agent is sent. A payload is no task definition: much of it
 //! is Docker Engine API JSON carried as text, and what ECS resolves (overrides, log options) is resolved in it.
 
-use crate::services::ecs::state::{Container, Eni, Task};
+use crate::services::ecs::state::{Container, Eni, Task, TaskVolume};
 use gantry_api::acs;
 use gantry_decide::arn::EcsResource;
-use gantry_decide::ids::Scope;
+use gantry_decide::ids::{AttachmentId, Scope};
 use gantry_decide::task::definition::{ContainerDefinition, LinuxParameters, LogConfiguration, PortMapping};
 use gantry_decide::task::kinds::EfsSwitch;
 use gantry_decide::task::volume::{Volume, VolumeSource};
@@ -42,6 +42,7 @@ pub fn compile(scope: &Scope, endpoint: &str, task: &Task) -> acs::Task {
         group: Some(task.group.clone()),
         task_cluster_arn: Some(scope.ecs(EcsResource::Cluster(task.cluster.clone())).text()),
         elastic_network_interfaces: task.eni.as_ref().map(|eni| vec![interface(scope, eni)]),
+        attachments: task.volume.as_ref().map(|volume| vec![managed_volume(scope, volume)]),
         role_credentials: None,
         execution_role_credentials: None,
     }
@@ -49,10 +50,7 @@ pub fn compile(scope: &Scope, endpoint: &str, task: &Task) -> acs::Task {
 
 fn interface(scope: &Scope, eni: &Eni) -> acs::ElasticNetworkInterface {
     acs::ElasticNetworkInterface {
-        attachment_arn: Some(format!(
-            "arn:aws:ecs:{}:{}:attachment/{}",
-            scope.region, scope.account, eni.attachment
-        )),
+        attachment_arn: Some(attachment_arn(scope, &eni.attachment)),
         ec2_id: Some(eni.id.to_string()),
         mac_address: Some(eni.mac.clone()),
         ipv4_addresses: Some(vec![acs::IPv4Address {
@@ -358,6 +356,32 @@ fn volume(volume: &Volume) -> Option<acs::Volume> {
                 ..Default::default()
             })
         }
+        // The rest stands among the attachments.
+        VolumeSource::ConfiguredAtLaunch(_) => Some(acs::Volume { name, ..Default::default() }),
         _ => None,
     }
+}
+
+/// A managed volume as its agent makes it. A file system that nobody asked for is the agent's choice.
+fn managed_volume(scope: &Scope, volume: &TaskVolume) -> acs::TaskAttachment {
+    let managed = &volume.configuration.managed_ebs_volume;
+    let properties = [
+        ("volumeId", Some(volume.id.to_string())),
+        ("volumeSizeGib", Some(managed.size().to_string())),
+        ("volumeName", Some(volume.configuration.name.clone())),
+        ("fileSystem", managed.filesystem_type.map(|kind| kind.as_str().to_owned())),
+        ("deleteOnTermination", Some(managed.is_deleted_at_end().to_string())),
+    ];
+    let property = |(name, value): (&str, Option<String>)| {
+        Some(acs::AttachmentProperty { name: Some(name.to_owned()), value: Some(value?) })
+    };
+    acs::TaskAttachment {
+        attachment_arn: Some(attachment_arn(scope, &volume.attachment)),
+        attachment_type: Some("amazonebs".to_owned()),
+        attachment_properties: Some(properties.into_iter().filter_map(property).collect()),
+    }
+}
+
+fn attachment_arn(scope: &Scope, id: &AttachmentId) -> String {
+    format!("arn:aws:ecs:{}:{}:attachment/{id}", scope.region, scope.account)
 }

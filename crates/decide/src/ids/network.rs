@@ -1,4 +1,4 @@
-//! Ids of EC2's networks: a prefix and 17 hexadecimal digits, which are 68 bits.
+//! Ids of EC2's networks and volumes: a prefix and 17 hexadecimal digits, which are 68 bits.
 
 use super::{InvalidId, hex_digit, invalid};
 use crate::random::Random;
@@ -80,6 +80,8 @@ macro_rules! network_ids {
 }
 
 network_ids! {
+    /// A volume.
+    VolumeId: "vol-";
     /// A network interface.
     EniId: "eni-";
     /// A virtual private cloud: a network of its own.

@@ -87,6 +87,8 @@ words! {
     DockerVolumeScope { Task = "task", Shared = "shared" }
     /// A switch of the EFS volume configuration.
     EfsSwitch { Enabled = "ENABLED", Disabled = "DISABLED" }
+    /// What a managed EBS volume is formatted with.
+    FilesystemType { Ext3 = "ext3", Ext4 = "ext4", Xfs = "xfs", Ntfs = "ntfs" }
     /// The one kind of constraint that a task definition may carry.
     DefinitionConstraintType { MemberOf = "memberOf" }
     ProxyType { Appmesh = "APPMESH" }

@@ -4,6 +4,7 @@ pub mod attributes;
 pub mod definition;
 pub mod fargate;
 pub mod kinds;
+pub mod launch_volume;
 pub mod overrides;
 pub mod units;
 pub mod validate;

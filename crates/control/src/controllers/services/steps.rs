@@ -113,6 +113,7 @@ fn launch_of(view: View<'_>, service: &Service, deployment: &Deployment) -> Resu
         platform_version: compute::platform_version(launch_type, deployment.platform_version.as_deref())
             .unwrap_or(None),
         network: deployment.network.clone(),
+        volume: deployment.volume.clone(),
         constraints: service.placement_constraints.clone(),
         strategies: if fargate { Vec::new() } else { placement_strategies(service) },
         group: service.group(),

@@ -8,7 +8,9 @@ use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::placement::Strategy;
 use gantry_decide::query::Query;
-use gantry_decide::task::{NetworkMode, TaskOverride};
+use gantry_decide::task::launch_volume::{self, LaunchVolumeError, VolumeConfiguration};
+use gantry_decide::task::{NetworkMode, TaskDefinition, TaskOverride};
+use gantry_wire::Structure;
 
 /// ECS's limits.
 const CONSTRAINTS_MAX: usize = 10;
@@ -75,6 +77,26 @@ pub fn network(
         security_groups,
         assign_public_ip: given.assign_public_ip.as_ref().is_some_and(|assign| assign.as_str() == "ENABLED"),
     }))
+}
+
+/// The volume that a launch of this definition gets; `given` is the request's `volumeConfigurations`.
+///
+/// # Errors
+/// When what is given is not what the definition needs, or EBS would not make it.
+pub fn volume<T: Structure>(
+    given: Option<&[T]>,
+    definition: &TaskDefinition,
+) -> Result<Option<VolumeConfiguration>, EcsError> {
+    let read = |volume: &T| {
+        let volume = serde_json::from_value(bridge::value_of(volume)?);
+        volume
+            .map_err(|_| EcsError::invalid("A volume configuration needs a managedEBSVolume with a roleArn."))
+    };
+    let given = given.unwrap_or_default().iter().map(read).collect::<Result<_, _>>()?;
+    launch_volume::choose(given, definition).map_err(|error| match error {
+        LaunchVolumeError::Snapshot { .. } => EcsError::UnsupportedFeature(error.to_string()),
+        _ => EcsError::invalid(error.to_string()),
+    })
 }
 
 /// The placement constraints of a request; `own` is how many the task definition has.

@@ -11,6 +11,7 @@ use gantry_decide::deployment::events;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::ids::{DeploymentId, RequestId, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId};
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_store::Record;
 
 /// What a new deployment shall run, and on what.
@@ -20,6 +21,7 @@ pub struct Wanted {
     pub compute: Compute,
     pub platform_version: Option<String>,
     pub network: Option<NetworkConfiguration>,
+    pub volume: Option<VolumeConfiguration>,
 }
 
 /// Makes a new deployment the service's primary one. An attempt that was still going on gives way. The caller puts the
@@ -36,6 +38,7 @@ pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
         compute: wanted.compute,
         platform_version: wanted.platform_version,
         network: wanted.network,
+        volume: wanted.volume,
         rollout_state: RolloutState::InProgress,
         rollout_state_reason: events::in_progress_reason(id),
         failures: Failures::default(),

@@ -4,19 +4,21 @@
 use super::placement;
 use super::state::{
     Container, ContainerInstanceKey, EffectiveDefinition, Eni, LaunchType, NetworkConfiguration,
-    PlacementConstraint, PlacementStrategy, Tags, Task, TaskKey,
+    PlacementConstraint, PlacementStrategy, Tags, Task, TaskKey, TaskVolume,
 };
 use crate::services::ec2;
 use crate::services::ec2::state::Subnet;
 use crate::tx::Tx;
 use gantry_decide::ids::{
     AttachmentId, CapacityProviderName, ClusterName, ContainerId, EniId, Scope, TaskDefinitionId, TaskId,
+    VolumeId,
 };
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus};
 use gantry_decide::network::free_address;
 use gantry_decide::placement::{Refusal, Refusals};
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task::TaskOverride;
+use gantry_decide::task::launch_volume::VolumeConfiguration;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -33,6 +35,8 @@ pub struct Launch {
     pub platform_version: Option<String>,
     /// Present exactly for awsvpc.
     pub network: Option<NetworkConfiguration>,
+    /// Present exactly where the definition leaves a volume to the launch.
+    pub volume: Option<VolumeConfiguration>,
     pub constraints: Vec<PlacementConstraint>,
     pub strategies: Vec<PlacementStrategy>,
     pub group: String,
@@ -128,6 +132,13 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
         desired_status: DesiredStatus::Running,
         containers,
         eni,
+        volume: launch.volume.as_ref().map(|volume| {
+            Box::new(TaskVolume {
+                attachment: AttachmentId::random(tx.random),
+                id: VolumeId::random(tx.random),
+                configuration: volume.clone(),
+            })
+        }),
         instance: Some(instance),
         launch_type: launch.launch_type,
         capacity_provider: launch.capacity_provider.clone(),

@@ -66,8 +66,11 @@ const NOT_CARRIED: &[&str] = &[
     "ecs.capability.gmsa",
     "ecs.capability.private-registry-authentication.",
     "ecs.capability.secrets.",
-    "ecs.capability.storage.",
+    "ecs.capability.storage.s3-files",
 ];
+/// In what an agent of ours tells that it makes managed volumes by itself, from what the payload says. Tasks with one go
+/// nowhere else: there is no EBS around us whose volumes could be attached.
+const INLINE_VOLUMES_ATTRIBUTE: &str = "gantry.inline-ebs";
 /// Asked of an instance for those; no agent has it.
 const NOBODY_ATTRIBUTE: &str = "gantry.not-carried";
 /// Machines of the user's own, in ECS's sense of launch type EXTERNAL.
@@ -149,6 +152,9 @@ pub fn request(
     let mut request = resources(definition, group);
     if definition.effective_network_mode() == NetworkMode::Awsvpc {
         request.attributes.insert(INLINE_ENI_ATTRIBUTE.to_owned(), None);
+    }
+    if definition.volume_configured_at_launch().is_some() {
+        request.attributes.insert(INLINE_VOLUMES_ATTRIBUTE.to_owned(), None);
     }
     for required in &definition.requires_attributes {
         request.attributes.insert(required.name.clone(), required.value.clone());

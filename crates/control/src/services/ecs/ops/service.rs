@@ -18,6 +18,7 @@ use gantry_decide::deployment::breaker::{CircuitBreaker, Threshold};
 use gantry_decide::deployment::rolling::EarlySuccess;
 use gantry_decide::ids::{ClusterName, ServiceDeploymentId, ServiceName};
 use gantry_decide::task::Compatibility;
+use gantry_decide::task::launch_volume::{self, VolumeConfiguration};
 use gantry_store::Record;
 
 /// DescribeServices takes this many.
@@ -132,7 +133,8 @@ pub fn create_service(
         steady_at: None,
     };
     configure(&mut service, request.deployment_configuration.as_ref())?;
-    deployments::begin(tx, &mut service, wanted.with(network));
+    let volume = convert::volume(request.volume_configurations.as_deref(), &record.definition)?;
+    deployments::begin(tx, &mut service, wanted.with(network, volume));
     tx.state.ecs.put_service(service.clone());
     if let Some(token) = token {
         let arn = service.arn(tx.scope).to_string();
@@ -187,12 +189,17 @@ impl Wanted<'_> {
         compute::platform_version(launch_type, self.platform).map(drop)
     }
 
-    fn with(&self, network: Option<NetworkConfiguration>) -> deployments::Wanted {
+    fn with(
+        &self,
+        network: Option<NetworkConfiguration>,
+        volume: Option<VolumeConfiguration>,
+    ) -> deployments::Wanted {
         deployments::Wanted {
             task_definition: self.record.id.clone(),
             compute: self.compute.clone(),
             platform_version: self.platform.filter(|text| !text.is_empty()).map(str::to_owned),
             network,
+            volume,
         }
     }
 }
@@ -226,7 +233,6 @@ fn refuse_what_comes_later(request: &ecs::CreateServiceRequest) -> Result<(), Ec
     let members = [
         (given(request.load_balancers.as_ref()), "loadBalancers"),
         (given(request.service_registries.as_ref()), "serviceRegistries"),
-        (given(request.volume_configurations.as_ref()), "volumeConfigurations"),
         (given(request.vpc_lattice_configurations.as_ref()), "vpcLatticeConfigurations"),
         (given(request.gateway_connectors.as_ref()), "gatewayConnectors"),
         (request.monitoring.is_some(), "monitoring"),
@@ -343,7 +349,6 @@ pub fn update_service(
     refuse([
         (given(request.load_balancers.as_ref()), "loadBalancers"),
         (given(request.service_registries.as_ref()), "serviceRegistries"),
-        (given(request.volume_configurations.as_ref()), "volumeConfigurations"),
         (given(request.vpc_lattice_configurations.as_ref()), "vpcLatticeConfigurations"),
         (given(request.gateway_connectors.as_ref()), "gatewayConnectors"),
         (request.monitoring.is_some(), "monitoring"),
@@ -423,8 +428,19 @@ fn redeploy(
     if mode == gantry_decide::task::NetworkMode::Awsvpc && network.is_none() {
         convert::network(tx.view(), None, mode)?;
     }
+    let volume = match request.volume_configurations.as_deref() {
+        // What was configured before stays, where the definition still has such a volume.
+        None => {
+            let name = record.definition.volume_configured_at_launch().map(|volume| volume.name.as_str());
+            let known = primary.volume.clone().filter(|known| Some(known.name.as_str()) == name);
+            launch_volume::choose(known.into_iter().collect(), &record.definition)
+                .map_err(|error| EcsError::invalid(error.to_string()))?
+        }
+        given => convert::volume(given, &record.definition)?,
+    };
     let differs = record.id != primary.task_definition
         || network != primary.network
+        || volume != primary.volume
         || platform.map(str::to_owned) != primary.platform_version;
     if !differs && request.force_new_deployment != Some(true) {
         // Tasks launched from now on follow it.
@@ -433,7 +449,7 @@ fn redeploy(
         }
         return Ok(());
     }
-    deployments::begin(tx, service, wanted.with(network));
+    deployments::begin(tx, service, wanted.with(network, volume));
     Ok(())
 }
 

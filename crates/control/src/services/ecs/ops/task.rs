@@ -47,11 +47,6 @@ pub fn run_task(
     let count = usize::try_from(count).ok().filter(|count| (1..=TASKS_PER_CALL_MAX).contains(count));
     let count = count
         .ok_or_else(|| EcsError::invalid(format!("Count must be between 1 and {TASKS_PER_CALL_MAX}.")))?;
-    if request.volume_configurations.as_ref().is_some_and(|volumes| !volumes.is_empty()) {
-        return Err(EcsError::UnsupportedFeature(
-            "Gantry does not serve volumeConfigurations yet.".to_owned(),
-        ));
-    }
     let compute = compute::choose(
         &cluster,
         request.launch_type.as_ref(),
@@ -62,6 +57,7 @@ pub fn run_task(
         task_definition: &request.task_definition,
         overrides: request.overrides.as_ref(),
         network: request.network_configuration.as_ref(),
+        volumes: request.volume_configurations.as_deref(),
         group: request.group.as_deref(),
         started_by: request.started_by.as_deref(),
         tags: request.tags.as_deref(),
@@ -185,6 +181,7 @@ pub fn start_task(
         task_definition: &request.task_definition,
         overrides: request.overrides.as_ref(),
         network: request.network_configuration.as_ref(),
+        volumes: request.volume_configurations.as_deref(),
         group: request.group.as_deref(),
         started_by: request.started_by.as_deref(),
         tags: request.tags.as_deref(),
@@ -215,6 +212,7 @@ struct Asked<'a> {
     task_definition: &'a str,
     overrides: Option<&'a ecs::TaskOverride>,
     network: Option<&'a ecs::NetworkConfiguration>,
+    volumes: Option<&'a [ecs::TaskVolumeConfiguration]>,
     group: Option<&'a str>,
     started_by: Option<&'a str>,
     tags: Option<&'a [ecs::Tag]>,
@@ -251,6 +249,7 @@ fn launch_of(view: View<'_>, asked: &Asked<'_>, launch_type: LaunchType) -> Resu
         ));
     }
     let network = convert::network(view, asked.network, definition.effective_network_mode())?;
+    let volume = convert::volume(asked.volumes, &definition)?;
     Ok(Launch {
         cluster: asked.cluster.clone(),
         definition_id: record.id.clone(),
@@ -260,6 +259,7 @@ fn launch_of(view: View<'_>, asked: &Asked<'_>, launch_type: LaunchType) -> Resu
         capacity_provider: None,
         platform_version: compute::platform_version(launch_type, None)?,
         network,
+        volume,
         constraints: Vec::new(),
         strategies: Vec::new(),
         group: group(asked.group, record.id.family.as_str())?,

@@ -7,6 +7,7 @@ use gantry_decide::deployment::rolling::EarlySuccess;
 use gantry_decide::ids::{
     ClusterName, DeploymentId, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId, TaskDefinitionId,
 };
+use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_decide::time::Timestamp;
 use gantry_store::{LoadError, Record};
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,9 @@ pub struct Deployment {
     pub compute: Compute,
     pub platform_version: Option<String>,
     pub network: Option<NetworkConfiguration>,
+    /// The volume that each of its tasks gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeConfiguration>,
     pub rollout_state: RolloutState,
     pub rollout_state_reason: String,
     pub failures: Failures,

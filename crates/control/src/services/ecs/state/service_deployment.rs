@@ -4,6 +4,7 @@ use super::{Compute, Deployment, DeploymentConfiguration, NetworkConfiguration, 
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::ids::{DeploymentId, Scope, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId};
+use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,8 @@ pub struct ServiceRevision {
     pub compute: Compute,
     pub platform_version: Option<String>,
     pub network: Option<NetworkConfiguration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeConfiguration>,
 }
 
 impl ServiceRevision {
@@ -70,6 +73,7 @@ impl ServiceRevision {
             compute: deployment.compute.clone(),
             platform_version: deployment.platform_version.clone(),
             network: deployment.network.clone(),
+            volume: deployment.volume.clone(),
         }
     }
 }

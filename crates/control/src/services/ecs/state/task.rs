@@ -4,9 +4,10 @@ use super::{ContainerInstanceKey, EffectiveDefinition, ServiceKey, Tags};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{
     AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerName, EniId, Scope,
-    TaskDefinitionId, TaskId,
+    TaskDefinitionId, TaskId, VolumeId,
 };
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus, StopCode};
+use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_decide::task::overrides::TaskOverride;
 use gantry_decide::time::Timestamp;
 use gantry_store::{LoadError, Record};
@@ -136,6 +137,14 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// The managed EBS volume of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskVolume {
+    pub attachment: AttachmentId,
+    pub id: VolumeId,
+    pub configuration: VolumeConfiguration,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     pub cluster: ClusterName,
@@ -153,6 +162,8 @@ pub struct Task {
     pub containers: Vec<Container>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eni: Option<Eni>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<Box<TaskVolume>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<ContainerInstanceKey>,
     pub launch_type: LaunchType,

@@ -145,6 +145,7 @@ impl World {
             desired_status: DesiredStatus::Running,
             containers: Vec::new(),
             eni: None,
+            volume: None,
             instance: Some(ContainerInstanceKey { cluster, id }),
             launch_type: LaunchType::Ec2,
             capacity_provider: None,

@@ -1,5 +1,6 @@
 //! Services as the API shows them.
 
+use crate::services::ecs::bridge;
 use crate::services::ecs::state::{
     Compute, Deployment, DeploymentConfiguration, LaunchType, NetworkConfiguration, PlacementConstraint,
     PlacementStrategy, PropagateTags, RolloutState, Service, ServiceEvent, ServiceRevisionKey, ServiceStatus,
@@ -12,6 +13,7 @@ use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
 use gantry_decide::deployment::breaker::Threshold;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_store::Record;
 
 pub fn integer(number: u32) -> i32 {
@@ -189,6 +191,7 @@ fn deployment(
         id: Some(id),
         launch_type,
         network_configuration: deployment.network.as_ref().map(network),
+        volume_configurations: deployment.volume.as_ref().and_then(volume),
         pending_count: Some(count(&own, |task| task.last_status < LastStatus::Running)),
         platform_family: fargate.then(|| "Linux".to_owned()),
         platform_version: fargate.then(|| "1.4.0".to_owned()),
@@ -206,6 +209,11 @@ fn deployment(
         updated_at: millis(Some(deployment.updated_at)),
         ..Default::default()
     }
+}
+
+/// The volume that each task gets. What was read from the API's shape has one.
+pub fn volume(volume: &VolumeConfiguration) -> Option<Vec<ecs::ServiceVolumeConfiguration>> {
+    bridge::shape_of(volume).ok().map(|volume| vec![volume])
 }
 
 fn event(event: &ServiceEvent) -> ecs::ServiceEvent {

@@ -144,6 +144,7 @@ pub fn service_revision(view: View<'_>, revision: &ServiceRevision) -> ecs::Serv
         launch_type,
         load_balancers: Some(Vec::new()),
         network_configuration: revision.network.as_ref().map(service::network),
+        volume_configurations: revision.volume.as_ref().and_then(service::volume),
         platform_family: fargate.then(|| "Linux".to_owned()),
         platform_version: fargate
             .then(|| revision.platform_version.clone().unwrap_or_else(|| "1.4.0".to_owned())),

@@ -3,7 +3,7 @@
 use crate::services::ecs::bridge;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::execute_command;
-use crate::services::ecs::state::{Container, Eni, LaunchType, NetworkBinding, Task};
+use crate::services::ecs::state::{Container, Eni, LaunchType, NetworkBinding, Task, TaskVolume};
 use crate::services::ecs::tags;
 use crate::tx::View;
 use gantry_api::ecs;
@@ -32,7 +32,13 @@ pub fn task(view: View<'_>, task: &Task, with_tags: bool) -> Result<ecs::Task, E
     let attributes = definition.runtime_platform.as_ref().and_then(|platform| platform.cpu_architecture);
     let architecture = attributes.map_or("x86_64".to_owned(), |a| a.as_str().to_ascii_lowercase());
     Ok(ecs::Task {
-        attachments: Some(task.eni.iter().map(|eni| attachment(task, eni)).collect()),
+        attachments: Some(
+            task.eni
+                .iter()
+                .map(|eni| attachment(task, eni))
+                .chain(task.volume.iter().map(|volume| volume_attachment(task, volume)))
+                .collect(),
+        ),
         attributes: Some(vec![ecs::Attribute {
             name: "ecs.cpu-architecture".to_owned(),
             value: Some(architecture),
@@ -151,6 +157,43 @@ fn attachment(task: &Task, eni: &Eni) -> ecs::Attachment {
             .map(|(name, value)| detail(name, value))
             .collect(),
         ),
+    }
+}
+
+/// With the details that ECS documents, and the volume's id.
+fn volume_attachment(task: &Task, volume: &TaskVolume) -> ecs::Attachment {
+    use gantry_decide::lifecycle::LastStatus;
+    let managed = &volume.configuration.managed_ebs_volume;
+    let deleted = managed.is_deleted_at_end();
+    let status = match task.last_status {
+        LastStatus::Provisioning | LastStatus::Pending => "ATTACHING",
+        LastStatus::Deprovisioning => "DETACHING",
+        LastStatus::Stopped if deleted => "DELETED",
+        LastStatus::Stopped => "DETACHED",
+        _ => "ATTACHED",
+    };
+    let number = |number: i32| number.to_string();
+    let details = [
+        ("volumeId", Some(volume.id.to_string())),
+        ("volumeName", Some(volume.configuration.name.clone())),
+        ("roleArn", Some(managed.role_arn.clone())),
+        ("sizeInGiB", managed.size_in_gib.map(number)),
+        ("volumeType", Some(managed.volume_type().to_owned())),
+        ("filesystemType", managed.filesystem_type.map(|kind| kind.as_str().to_owned())),
+        ("iops", managed.iops.map(number)),
+        ("throughput", managed.throughput.map(number)),
+        ("encrypted", managed.encrypted.map(|encrypted| encrypted.to_string())),
+        ("kmsKeyId", managed.kms_key_id.clone()),
+        ("deleteOnTermination", Some(deleted.to_string())),
+    ];
+    let detail = |(name, value): (&str, Option<String>)| {
+        Some(ecs::KeyValuePair { name: Some(name.to_owned()), value: Some(value?) })
+    };
+    ecs::Attachment {
+        id: Some(volume.attachment.to_string()),
+        type_: Some("AmazonElasticBlockStorage".to_owned()),
+        status: Some(status.to_owned()),
+        details: Some(details.into_iter().filter_map(detail).collect()),
     }
 }
 
