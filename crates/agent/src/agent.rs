@@ -112,7 +112,7 @@ async fn run_on<R: Runtime>(
     let state = AgentState::open(&config.data_dir.join("state"))?;
     let saved = state.tasks()?;
     let (bridged, tasks) = networks_of(&saved);
-    crate::storage::release_others(&config.name, &tasks);
+    crate::storage::release_others(&config.name, |task| tasks.contains_key(task));
     let network = NetworkConfig {
         name: config.name.clone(),
         bridge_block: config.address_block,
@@ -339,7 +339,7 @@ async fn clear<R: Runtime>(name: &str, data_dir: &Path, runtime: &R) -> Result<(
         // Gone is what is wanted.
         let _ = std::fs::remove_dir_all(data_dir.join(kind));
     }
-    crate::storage::release_others(name, &BTreeSet::new());
+    crate::storage::release_others(name, |_| false);
     remove_groups_below(name);
     runtime.close().await;
     let name = name.to_owned();

@@ -11,7 +11,6 @@ pub use efs::{EfsMount, EfsTarget, InvalidEfsTarget};
 pub use shared::share;
 
 use nix::mount::{MntFlags, umount2};
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -85,10 +84,10 @@ pub fn delete_disks(volumes: &Path) {
     }
 }
 
-/// Unmounts the volumes of all tasks but these.
-pub fn release_others(agent: &str, tasks: &BTreeSet<String>) {
+/// Unmounts the volumes of all tasks but those that `stays` names.
+pub fn release_others(agent: &str, stays: impl Fn(&str) -> bool) {
     for task in leftovers(agent) {
-        if !tasks.contains(&task) {
+        if !stays(&task) {
             release(agent, &task);
         }
     }
