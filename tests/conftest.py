@@ -1,9 +1,13 @@
 """A Gantry of its own for the tests: the built binary, a scratch data directory, a free port, real AWS clients."""
 
+import http.client
+import json
 import os
 import pathlib
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,8 +28,10 @@ def binary():
 class Gantry:
     """One process on one data directory, `gantry server` or `gantry up`; may be stopped, killed and started again."""
 
-    def __init__(self, directory, *flags, command="server"):
+    def __init__(self, directory, *flags, command="server", variables=None):
         self.directory = pathlib.Path(directory)
+        # For every command of it.
+        self.variables = {**os.environ, **(variables or {})}
         self.flags = flags
         self.command = command
         self.process = None
@@ -36,7 +42,7 @@ class Gantry:
         endpoint.unlink(missing_ok=True)
         command = [binary(), self.command, "--data-dir", self.directory, "--listen", "127.0.0.1:0", *self.flags]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.variables)
         deadline = time.monotonic() + START_SECONDS_MAX
         while not endpoint.exists() or not endpoint.read_text().strip():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -108,16 +114,121 @@ NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["
 
 
 class Platform(Gantry):
-    """`gantry up` with the sample images: a server, Fargate capacity and a container instance, on this machine."""
+    """`gantry up` with the sample images: a server, Fargate capacity and a container instance, on this machine. Its
+    containers are Docker's where one is given."""
 
-    def __init__(self, directory, *flags):
-        super().__init__(directory, *flags, command="up")
-        subprocess.run([binary(), "image", "samples", "--data-dir", self.directory], check=True)
+    def __init__(self, directory, *flags, docker=None):
+        super().__init__(directory, *flags, command="up", variables=docker.variables if docker else None)
+        self.image("samples")
+
+    def image(self, *arguments):
+        """`gantry image`, where the tasks' images are."""
+        command = [binary(), "image", "--data-dir", self.directory, *arguments]
+        subprocess.run(command, check=True, env=self.variables, timeout=120)
 
     def sweep(self):
         """Ends it for good, however it is, and takes every container and network of it off the host."""
         self.end(signal.SIGKILL)
         subprocess.run([binary(), "sweep", "--data-dir", self.directory], check=True, timeout=60)
+
+
+class Docker:
+    """A Docker daemon of the tests' own, which leaves the host's firewall alone."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.bridge = f"gtd{os.getpid() % 1000000}"
+        self.socket = directory / "docker.sock"
+        self.variables = {"GANTRY_RUNTIME": "docker", "DOCKER_HOST": f"unix://{self.socket}"}
+        self.process = None
+
+    def start(self):
+        ip = lambda *words: subprocess.run(["ip", *words], check=True, capture_output=True)
+        if not pathlib.Path("/sys/class/net", self.bridge).exists():
+            ip("link", "add", self.bridge, "type", "bridge")
+            ip("address", "add", "172.29.254.1/24", "dev", self.bridge)
+            ip("link", "set", self.bridge, "up")
+        (self.directory / "daemon.json").write_text("{}")
+        command = ["dockerd", "--config-file", self.directory / "daemon.json", "--data-root", self.directory / "data",
+                   "--exec-root", self.directory / "exec", "--pidfile", self.directory / "pid", "--bridge", self.bridge,
+                   "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--host", f"unix://{self.socket}"]
+        with open(self.directory / "docker.log", "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while self.get("/_ping") is None:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"dockerd did not start:\n{(self.directory / 'docker.log').read_text()}")
+            time.sleep(0.1)
+        return self
+
+    def get(self, path):
+        """What the daemon answers; None while it does not."""
+        connection = http.client.HTTPConnection("docker")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(10)
+        try:
+            connection.sock.connect(str(self.socket))
+            connection.request("GET", path)
+            return connection.getresponse().read()
+        except OSError:
+            return None
+        finally:
+            connection.close()
+
+    def containers(self):
+        return json.loads(self.get("/containers/json?all=1"))
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.wait(timeout=60)
+
+    def end(self):
+        try:
+            if self.process and self.process.poll() is None:
+                self.stop()
+        finally:
+            subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory):
+    """Docker Engine, started with the first test that wants it."""
+    if not shutil.which("dockerd"):
+        pytest.skip("needs dockerd (Debian: docker.io)")
+    daemon = Docker(tmp_path_factory.mktemp("docker"))
+    try:
+        yield daemon.start()
+    finally:
+        daemon.end()
+
+
+def _engine(request):
+    """The Docker whose containers tasks are made of; None where they are Gantry's own."""
+    return request.getfixturevalue("docker") if getattr(request, "param", "native") == "docker" else None
+
+
+engine = pytest.fixture(_engine, scope="module")
+# For a test whose platform is to be had on either runtime.
+both_runtimes = pytest.mark.parametrize("engine", ["native", "docker"], indirect=True, scope="module")
+
+
+def engines():
+    """For a module whose tests all run on both runtimes, but those marked `runs_once`: its own fixture `engine`."""
+    return pytest.fixture(_engine, scope="module", params=["native", "docker"], name="engine")
+
+
+runs_once = pytest.mark.runs_once
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "runs_once: what it sees does not depend on the runtime, or only one can do it")
+
+
+def pytest_collection_modifyitems(config, items):
+    again = [item for item in items if item.get_closest_marker("runs_once") and "docker" in
+             getattr(getattr(item, "callspec", None), "params", {}).values()]
+    config.hook.pytest_deselected(items=again)
+    items[:] = [item for item in items if item not in again]
 
 
 def leftovers(directory):
@@ -137,8 +248,8 @@ def leftovers(directory):
 
 
 @pytest.fixture
-def platform(tmp_path):
-    installation = Platform(tmp_path / "gantry").start()
+def platform(tmp_path, engine):
+    installation = Platform(tmp_path / "gantry", docker=engine).start()
     try:
         yield installation
     finally:

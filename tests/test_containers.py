@@ -14,7 +14,7 @@ import tarfile
 import time
 
 import pytest
-from conftest import NETWORK, Platform, binary, leftovers, needs_root, wait
+from conftest import NETWORK, Platform, engines, leftovers, needs_root, runs_once, wait
 from test_tasks import describe, run
 
 BUSYBOX = shutil.which("busybox")
@@ -101,18 +101,28 @@ class Host:
         assert app.get("exitCode") == 0, (app, task.get("stoppedReason"), said)
         return said
 
+    def may_be_privileged(self):
+        """Whether this host can start privileged containers: Docker gives them rights that its root may not have."""
+        has = int(re.search(r"CapEff:\s*(\w+)", pathlib.Path("/proc/self/status").read_text())[1], 16)
+        last = int(pathlib.Path("/proc/sys/kernel/cap_last_cap").read_text())
+        return "DOCKER_HOST" not in self.platform.variables or has == (2 << last) - 1
+
     def fails(self, **arguments):
         """Why a task does not start."""
         return self.end(self.start(*arguments.pop("containers", [{}]), **arguments))
 
 
+engine = engines()
+
+
 @pytest.fixture(scope="module")
-def host(tmp_path_factory):
+def host(tmp_path_factory, engine):
     directory = tmp_path_factory.mktemp("containers")
     (directory / "efs" / "data").mkdir(parents=True)
     installation = Platform(directory / "gantry", "--efs", f"fs-0a1b2c3d={directory}/efs",
-                            "--efs", f"fsap-0a1b2c3d={directory}/efs/data", "--efs", "fs-00000000=127.0.0.1:/nowhere")
-    subprocess.run([binary(), "image", "--data-dir", installation.directory, "load", image(directory)], check=True)
+                            "--efs", f"fsap-0a1b2c3d={directory}/efs/data", "--efs", "fs-00000000=127.0.0.1:/nowhere",
+                            docker=engine)
+    installation.image("load", image(directory))
     installation.start()
     try:
         yield Host(installation)
@@ -157,8 +167,9 @@ def test_links_name_a_neighbour_and_its_ports(host):
         "cat /etc/hosts; env; wget -q -O - http://database:8080/ || exit 1", links=["app1:database"],
         beside=[sh("while true; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 8080; done",
                    portMappings=[{"containerPort": 8080}])])
-    assert any(line.endswith("\tdatabase app1") for line in said), said
-    assert "DATABASE_PORT_8080_TCP_PORT=8080" in said and "DATABASE_NAME=/app/database" in said
+    assert any(re.search(r"\tdatabase .*app1", line) for line in said), said
+    assert "DATABASE_PORT_8080_TCP_PORT=8080" in said
+    assert any(re.fullmatch(r"DATABASE_NAME=/\S*app\S*/database", line) for line in said), said
     assert said[-1] == "hello"
 
 
@@ -216,6 +227,7 @@ def test_no_network_at_all(host):
     assert host.says("ls /sys/class/net", task={"networkMode": "none"}) == ["lo"]
 
 
+@runs_once
 def test_a_restart_policy_keeps_a_container_and_what_it_wrote(host):
     again = sh("echo run >> /runs; cat /runs; test $(wc -l < /runs) -gt 1 && exec sleep 100; sleep 61; exit 3",
                restartPolicy={"enabled": True, "restartAttemptPeriod": 60, "ignoredExitCodes": [7]})
@@ -332,6 +344,7 @@ def test_health_is_checked_and_waited_for(host):
     host.ecs.stop_task(task=arn)
 
 
+@runs_once
 def test_an_unhealthy_task_of_a_service_is_replaced(host):
     definition = {"family": "sick", "containerDefinitions": [
         {"name": "app", "image": IMAGE, "memory": 32, **sh("exec sleep 1000"),
@@ -348,6 +361,7 @@ def test_an_unhealthy_task_of_a_service_is_replaced(host):
     host.ecs.delete_service(service="sick", force=True)
 
 
+@runs_once
 def test_a_dependency_that_cannot_be_met_ends_the_task(host):
     stopped = host.fails(containers=[
         sh("exec sleep 100", dependsOn=[{"containerName": "app1", "condition": "SUCCESS"}]), sh("exit 4")])
@@ -378,7 +392,7 @@ def test_linux_parameters(host):
     said = host.says(
         "head -c 100 /proc/1/cmdline; echo; df -k /dev/shm /memory; stat -c %a,%F /memory; stat -c %F /dev/words; "
         "touch /tmp/x; chown 1 /tmp/x 2>/dev/null || echo no chown; grep CapEff /proc/self/status", linuxParameters=linux)
-    assert "sh -c" not in said[0].replace("\0", " "), said
+    assert not said[0].startswith("sh\0"), said
     sizes = {line.split()[-1]: line.split()[1] for line in said if line.endswith(("/dev/shm", "/memory"))}
     assert sizes == {"/dev/shm": "8192", "/memory": "4096"}, said
     assert "750,directory" in said and "character special file" in said and "no chown" in said
@@ -445,6 +459,7 @@ def refused(host, task=None, **container):
 ROLE = "arn:aws:iam::123456789012:role/r"
 
 
+@runs_once
 @pytest.mark.parametrize("task, container", [
     ({"runtimePlatform": {"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"}}, {}),
     ({"executionRoleArn": ROLE}, {"secrets": [{"name": "S", "valueFrom": "parameter"}]}),
@@ -490,7 +505,8 @@ def test_memory_is_a_limit_and_privilege_is_none_by_default(host):
     assert stopped["stoppedReason"] == "Essential container in task exited"
     mount = "mkdir -p /m; mount -t tmpfs none /m 2>/dev/null && echo may || echo may not"
     assert host.says(mount) == ["may not"]
-    assert host.says(mount, privileged=True) == ["may"]
+    if host.may_be_privileged():
+        assert host.says(mount, privileged=True) == ["may"]
 
 
 def test_swap_is_as_asked(host):
@@ -519,6 +535,7 @@ def test_ports_of_the_host_lead_to_a_container(host):
     host.ecs.stop_task(task=arn)
 
 
+@runs_once
 def test_what_changes_nothing_here_is_taken(host):
     said = host.says("echo runs", versionConsistency="disabled", task={
         "runtimePlatform": {"cpuArchitecture": "X86_64" if platform.machine() == "x86_64" else "ARM64",
@@ -528,6 +545,7 @@ def test_what_changes_nothing_here_is_taken(host):
     assert said == ["runs"]
 
 
+@runs_once
 def test_the_table_of_fields_names_tests_that_exist():
     here = pathlib.Path(__file__).parent
     table = (here.parent / "docs/task-definition.md").read_text()

@@ -11,11 +11,12 @@ import sys
 import termios
 
 import pytest
-from conftest import binary, wait
+from conftest import binary, engines, wait
 from session_plugin import Session
 from test_containers import host, pytestmark, sh, until  # noqa: F401
 from test_ecs import refused
 
+engine = engines()
 ROLE = {"taskRoleArn": "arn:aws:iam::123456789012:role/app"}
 
 

@@ -2,11 +2,10 @@
 
 import signal
 import socket
-import subprocess
 import time
 
 import pytest
-from conftest import Platform, binary, leftovers, needs_root, wait
+from conftest import Platform, both_runtimes, leftovers, needs_root, wait
 from test_containers import IMAGE, image, sh, until
 from test_ecs import refused
 from test_tasks import describe, run
@@ -131,10 +130,10 @@ class Following:
 # What containers write.
 
 @pytest.fixture
-def tools(tmp_path):
+def tools(tmp_path, engine):
     """`gantry up` with an image that has a shell."""
-    installation = Platform(tmp_path / "gantry")
-    subprocess.run([binary(), "image", "--data-dir", installation.directory, "load", image(tmp_path)], check=True)
+    installation = Platform(tmp_path / "gantry", docker=engine)
+    installation.image("load", image(tmp_path))
     installation.start()
     try:
         yield installation
@@ -164,6 +163,7 @@ def written(platform, **arguments):
 
 
 @needs_root
+@both_runtimes
 def test_lines_of_a_container_are_there_within_two_seconds(tools):
     script = "while true; do echo at $(busybox date +%s); echo bad >&2; sleep 1; done"
     arn = run(tools.client("ecs"), counter(script, **{"awslogs-create-group": "true"}))
@@ -178,6 +178,7 @@ def test_lines_of_a_container_are_there_within_two_seconds(tools):
 
 
 @needs_root
+@both_runtimes
 def test_nothing_is_lost_or_repeated_when_everything_is_killed(tools):
     script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i % 100)) = 0 ] && sleep 0.2; done; sleep 1000"
     arn = run(tools.client("ecs"), counter(script))
@@ -195,6 +196,7 @@ def test_nothing_is_lost_or_repeated_when_everything_is_killed(tools):
 
 
 @needs_root
+@both_runtimes
 def test_the_last_words_of_a_container_and_its_joined_lines_arrive(tools):
     script = "echo '[1] first'; echo '  more'; echo '[2] second'; exit 3"
     ecs = tools.client("ecs")

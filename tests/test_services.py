@@ -2,7 +2,7 @@
 
 import time
 
-from conftest import NETWORK, needs_root, page, wait
+from conftest import NETWORK, both_runtimes, needs_root, page, wait
 from test_ecs import WEB, refused
 from test_tasks import address
 
@@ -31,6 +31,7 @@ def eventually(condition, seconds=30):
         time.sleep(0.05)
 
 
+@both_runtimes
 def test_a_service_is_kept_at_its_count(platform):
     ecs = platform.client("ecs")
     created = create(ecs)

@@ -4,17 +4,17 @@
 use crate::attributes;
 use crate::channel::{self, Target};
 use crate::client::{Client, ClientError};
-use crate::config::{AgentConfig, AtEnd};
-use crate::driver::container::task_id;
+use crate::config::{AgentConfig, AtEnd, RuntimeKind};
+use crate::docker::{DockerError, DockerRuntime};
 use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of, resolv};
 use crate::endpoints;
 use crate::images::{ImageStore, Images, StoreError};
 use crate::network::{ENDPOINT_PORT, Network, NetworkConfig, NetworkError};
 use crate::protocol::backoff::{Backoff, Growth};
-use crate::runtime::cgroup;
 use crate::runtime::native::NativeRuntime;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::state::{AgentState, Instance, StateError};
+use crate::sweep;
 use crate::telemetry;
 use gantry_api::ecs;
 use gantry_decide::ids::RequestId;
@@ -22,7 +22,6 @@ use gantry_decide::random::Random;
 use gantry_decide::task_engine::{Capacity, EngineConfig, HostPort, TaskEngine};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +45,12 @@ pub enum AgentError {
          tasks are gone"
     )]
     OtherCluster { known: String, wanted: String },
+    #[error(
+        "the tasks in the data directory run on another runtime; use that one, or remove them with `gantry sweep`"
+    )]
+    OtherRuntime,
+    #[error("Docker")]
+    Docker(#[from] DockerError),
     #[error("the agent's state")]
     State(#[from] StateError),
     #[error("the image store")]
@@ -93,12 +98,23 @@ pub async fn run(
         *directory = std::path::absolute(&*directory).map_err(AgentError::Directory)?;
     }
     for directory in [crate::network::NAMESPACES, crate::storage::DIRECTORY] {
-        crate::storage::share(Path::new(directory)).map_err(AgentError::Shared)?;
+        crate::storage::share(directory.as_ref()).map_err(AgentError::Shared)?;
     }
-    let runtime = NativeRuntime::open(&config.data_dir.join("containers"), &config.program)?;
-    runtime.warm_up().await?;
-    let images = Images::new(ImageStore::open(&config.image_dir)?, &config.name, config.images.clone())?;
-    run_on(config, runtime, images, joined, shutdown).await
+    let store = ImageStore::open(&config.image_dir)?;
+    match &config.runtime {
+        RuntimeKind::Native => {
+            let images = Images::new(store, &config.name, config.images.clone())?;
+            let runtime = NativeRuntime::open(&config.data_dir.join("containers"), &config.program)?;
+            runtime.warm_up().await?;
+            run_on(config, runtime, images, joined, shutdown).await
+        }
+        RuntimeKind::Docker { socket } => {
+            let runtime = DockerRuntime::connect(socket, &config.name).await?;
+            let docker = runtime.client().clone();
+            let images = Images::of_docker(docker, store, &config.name, config.images.clone())?;
+            run_on(config, runtime, images, joined, shutdown).await
+        }
+    }
 }
 
 /// Runs an agent whose containers this runtime makes.
@@ -111,8 +127,12 @@ async fn run_on<R: Runtime>(
 ) -> Result<(), AgentError> {
     let state = AgentState::open(&config.data_dir.join("state"))?;
     let saved = state.tasks()?;
-    let (bridged, tasks) = networks_of(&saved);
+    let (mut bridged, tasks) = networks_of(&saved);
     crate::storage::release_others(&config.name, |task| tasks.contains_key(task));
+    if config.runtime.is_docker() {
+        // Those are Docker's.
+        bridged.clear();
+    }
     let network = NetworkConfig {
         name: config.name.clone(),
         bridge_block: config.address_block,
@@ -124,7 +144,8 @@ async fn run_on<R: Runtime>(
     let network = network.await.map_err(|error| AgentError::Thread(error.into()))??;
     let client = Client::new(&config.endpoint, &config.region, config.credentials.clone())?;
 
-    let mut instance = register(&config, &client, &state).await?;
+    let capabilities = runtime.capabilities();
+    let mut instance = register(&config, &client, &state, &capabilities).await?;
     let host_listener = listen_on_host(&mut instance).await?;
     state.save_instance(&instance)?;
     tracing::info!(instance = instance.container_instance_arn, cluster = config.cluster, "registered");
@@ -196,13 +217,13 @@ async fn run_on<R: Runtime>(
     cleaning.abort();
     if at_end == AtEnd::StopAll {
         logs.finish().await;
-        clear(&config.name, &config.data_dir, &runtime).await?;
+        sweep::clear(&config.name, &config.data_dir, &runtime).await?;
         images.store().forget_holds(&config.name)?;
     }
     failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn check_name(name: &str) -> Result<(), AgentError> {
+pub(crate) fn check_name(name: &str) -> Result<(), AgentError> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     if (1..=8).contains(&name.len()) && name.bytes().all(allowed) {
         Ok(())
@@ -239,7 +260,12 @@ async fn listen_on_host(instance: &mut Instance) -> Result<TcpListener, AgentErr
 }
 
 /// Registers, anew or under the name that an earlier run was given.
-async fn register(config: &AgentConfig, client: &Client, state: &AgentState) -> Result<Instance, AgentError> {
+async fn register(
+    config: &AgentConfig,
+    client: &Client,
+    state: &AgentState,
+    capabilities: &[String],
+) -> Result<Instance, AgentError> {
     let known = state.instance()?;
     if let Some(known) = known.as_ref().filter(|known| known.cluster != config.cluster) {
         return Err(AgentError::OtherCluster {
@@ -247,10 +273,18 @@ async fn register(config: &AgentConfig, client: &Client, state: &AgentState) -> 
             wanted: config.cluster.clone(),
         });
     }
+    let docker = match &config.runtime {
+        RuntimeKind::Native => None,
+        RuntimeKind::Docker { socket } => Some(socket.clone()),
+    };
+    let moved = known.as_ref().is_some_and(|known| known.docker.is_some() != docker.is_some());
+    if moved && !state.tasks()?.is_empty() {
+        return Err(AgentError::OtherRuntime);
+    }
     let request = ecs::RegisterContainerInstanceRequest {
         cluster: Some(config.cluster.clone()),
         container_instance_arn: known.as_ref().map(|known| known.container_instance_arn.clone()),
-        attributes: Some(attributes::attributes(config, known.is_none())),
+        attributes: Some(attributes::attributes(config, capabilities, known.is_none())),
         total_resources: Some(attributes::resources(attributes::capacity(config))),
         instance_identity_document: Some(String::new()),
         instance_identity_document_signature: Some(String::new()),
@@ -277,7 +311,9 @@ async fn register(config: &AgentConfig, client: &Client, state: &AgentState) -> 
         timeline: 0,
         availability_zone: None,
         host_port: None,
+        docker: None,
     });
+    instance.docker = docker;
     let zone = |attribute: &ecs::Attribute| attribute.name == "ecs.availability-zone";
     let zone = registered.attributes.into_iter().flatten().find(zone).and_then(|attribute| attribute.value);
     instance.availability_zone = zone.or(instance.availability_zone);
@@ -322,79 +358,4 @@ async fn acs_target(
 /// A form's plus signs as what signatures are made over.
 pub(crate) fn plain(query: &str) -> String {
     query.replace('+', "%20")
-}
-
-/// Removes all containers and whatever else carries the agent's name on this host.
-async fn clear<R: Runtime>(name: &str, data_dir: &Path, runtime: &R) -> Result<(), AgentError> {
-    for (id, _) in runtime.list().await? {
-        runtime.remove(&id).await?;
-    }
-    let state = AgentState::open(&data_dir.join("state"))?;
-    for saved in state.tasks()? {
-        let arn = &saved.task.spec.arn;
-        cgroup::remove(&format!("/gantry/{name}/{}", task_id(arn)));
-        state.forget_task(arn)?;
-    }
-    for kind in ["logs", "volumes"] {
-        // Gone is what is wanted.
-        let _ = std::fs::remove_dir_all(data_dir.join(kind));
-    }
-    crate::storage::release_others(name, |_| false);
-    remove_groups_below(name);
-    runtime.close().await;
-    let name = name.to_owned();
-    let removed = tokio::task::spawn_blocking(move || crate::network::remove_all(&name)).await;
-    removed.map_err(|error| AgentError::Thread(error.into()))??;
-    Ok(())
-}
-
-/// Removes the agent's control groups, whose containers are gone.
-fn remove_groups_below(name: &str) {
-    for group in groups_below(name) {
-        cgroup::remove(&group);
-    }
-    cgroup::remove(&format!("/gantry/{name}"));
-    cgroup::remove("/gantry");
-}
-
-fn groups_below(name: &str) -> BTreeSet<String> {
-    let hierarchies =
-        std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-    let tasks = hierarchies.flat_map(|hierarchy| {
-        let entries = std::fs::read_dir(hierarchy.join("gantry").join(name)).into_iter().flatten().flatten();
-        let directories = entries.filter(|entry| entry.path().is_dir());
-        directories.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
-    });
-    tasks.map(|task| format!("/gantry/{name}/{task}")).collect()
-}
-
-/// What an agent has on this host: containers, networks, control groups.
-///
-/// # Errors
-/// When its directory cannot be read.
-pub fn leftovers(data_dir: &Path, name: &str) -> Result<Vec<String>, AgentError> {
-    let mut found = crate::network::leftovers(name);
-    match std::fs::read_dir(data_dir.join("containers")) {
-        Ok(entries) => {
-            found.extend(
-                entries.flatten().map(|entry| format!("container {}", entry.file_name().to_string_lossy())),
-            );
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(AgentError::Sweep(error)),
-    }
-    found.extend(crate::storage::leftovers(name).into_iter().map(|task| format!("volumes of task {task}")));
-    found.extend(groups_below(name).into_iter().map(|group| format!("control group {group}")));
-    Ok(found)
-}
-
-/// Kills and removes everything on this host that carries an agent's name. The agent must not run. Nothing there is no
-/// error.
-///
-/// # Errors
-/// When something cannot be removed.
-pub async fn sweep(data_dir: &Path, name: &str, program: &Path) -> Result<(), AgentError> {
-    check_name(name)?;
-    let runtime = NativeRuntime::open(&data_dir.join("containers"), program)?;
-    clear(name, data_dir, &runtime).await
 }

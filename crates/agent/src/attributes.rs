@@ -2,26 +2,42 @@
 
 use crate::config::AgentConfig;
 use gantry_api::ecs;
+use std::collections::BTreeSet;
 use std::fs;
 
-/// Docker API versions whose features the native runtime has: task definitions ask by them for what came with each.
-const DOCKER_API_VERSIONS: std::ops::RangeInclusive<u32> = 17..=44;
+/// The first version of Docker's API that task definitions ask for by what came with it.
+const DOCKER_API_FIRST: u32 = 17;
+/// The last one whose features the native runtime has.
+const DOCKER_API_NATIVE: u32 = 44;
+/// The log drivers that the agent has itself, whatever the runtime.
+const LOG_DRIVERS: [&str; 6] = ["awsfirelens", "awslogs", "fluentd", "json-file", "none", "syslog"];
+
+/// What depends on the runtime, for one that has the features of Docker's API up to this minor version, log drivers
+/// beside the agent's own, and these volume drivers.
+pub fn of_runtime(api: u32, log_drivers: &[String], volume_drivers: &[String]) -> Vec<String> {
+    let drivers: BTreeSet<&str> =
+        LOG_DRIVERS.into_iter().chain(log_drivers.iter().map(String::as_str)).collect();
+    let versions = (DOCKER_API_FIRST..=api).map(|minor| format!("docker-remote-api.1.{minor}"));
+    let drivers = drivers.into_iter().map(|driver| format!("logging-driver.{driver}"));
+    let mut all: Vec<String> =
+        versions.chain(drivers).map(|name| format!("com.amazonaws.ecs.capability.{name}")).collect();
+    all.extend(volume_drivers.iter().map(|driver| format!("ecs.capability.docker-plugin.{driver}")));
+    all
+}
+
+/// The same of the native runtime.
+pub fn native() -> Vec<String> {
+    of_runtime(DOCKER_API_NATIVE, &[], &["local".to_owned()])
+}
 
 /// What works here; a capability that is not announced keeps tasks away that need it.
 const CAPABILITIES: &[&str] = &[
-    "com.amazonaws.ecs.capability.logging-driver.awsfirelens",
-    "com.amazonaws.ecs.capability.logging-driver.awslogs",
-    "com.amazonaws.ecs.capability.logging-driver.fluentd",
-    "com.amazonaws.ecs.capability.logging-driver.json-file",
-    "com.amazonaws.ecs.capability.logging-driver.none",
-    "com.amazonaws.ecs.capability.logging-driver.syslog",
     "com.amazonaws.ecs.capability.privileged-container",
     "com.amazonaws.ecs.capability.task-iam-role",
     "com.amazonaws.ecs.capability.task-iam-role-network-host",
     "ecs.capability.container-health-check",
     "ecs.capability.container-ordering",
     "ecs.capability.container-restart-policy",
-    "ecs.capability.docker-plugin.local",
     "ecs.capability.efs",
     "ecs.capability.efsAuth",
     "ecs.capability.execute-command",
@@ -54,18 +70,17 @@ fn attribute(name: &str, value: Option<&str>) -> ecs::Attribute {
 }
 
 /// Everything to register. The user's own attributes only count on the first registration.
-pub fn attributes(config: &AgentConfig, first: bool) -> Vec<ecs::Attribute> {
+pub fn attributes(config: &AgentConfig, of_runtime: &[String], first: bool) -> Vec<ecs::Attribute> {
     let own = config.attributes.iter().filter(|_| first);
     let mut all: Vec<_> = own.map(|(name, value)| attribute(name, Some(value))).collect();
     all.extend(CAPABILITIES.iter().map(|name| attribute(name, None)));
-    all.extend(DOCKER_API_VERSIONS.map(|version| {
-        attribute(&format!("com.amazonaws.ecs.capability.docker-remote-api.1.{version}"), None)
-    }));
+    all.extend(of_runtime.iter().map(|name| attribute(name, None)));
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     all.extend([
         attribute("ecs.os-type", Some("linux")),
         attribute("ecs.os-family", Some("LINUX")),
         attribute("ecs.cpu-architecture", Some(architecture)),
+        attribute("gantry.runtime", Some(if config.runtime.is_docker() { "docker" } else { "native" })),
     ]);
     if let Some(zone) = &config.availability_zone {
         all.push(attribute("ecs.availability-zone", Some(zone)));

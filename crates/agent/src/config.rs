@@ -17,6 +17,22 @@ pub enum AtEnd {
     StopAll,
 }
 
+/// Who makes an agent's containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RuntimeKind {
+    /// This program itself.
+    #[default]
+    Native,
+    /// The Docker Engine that listens at this socket.
+    Docker { socket: PathBuf },
+}
+
+impl RuntimeKind {
+    pub fn is_docker(&self) -> bool {
+        matches!(self, RuntimeKind::Docker { .. })
+    }
+}
+
 /// The settings of one agent, complete.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -32,6 +48,7 @@ pub struct AgentConfig {
     pub data_dir: PathBuf,
     /// The image store; agents of one host may share it.
     pub image_dir: PathBuf,
+    pub runtime: RuntimeKind,
     /// The program that shims are: this one.
     pub program: PathBuf,
     /// Addresses of containers in bridge mode.

@@ -34,6 +34,9 @@ pub struct Instance {
     /// The port of the host's loopback where tasks in its namespace ask: those that run know no other.
     #[serde(default)]
     pub host_port: Option<u16>,
+    /// The socket of the engine that has its containers; none: they are this program's own.
+    #[serde(default)]
+    pub docker: Option<PathBuf>,
 }
 
 /// A task as it is saved: what the engine knows of it, and what it takes to go on with it.
@@ -229,6 +232,7 @@ mod tests {
             timeline: 7,
             availability_zone: None,
             host_port: Some(51_679),
+            docker: None,
         };
         state.save_instance(&instance).unwrap();
         let (first, mut second) = (task("arn:zz/../../etc", 1), task("arn:aa", 2));

@@ -4,9 +4,11 @@
 
 pub mod images;
 mod period;
+pub mod runtime;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use gantry_agent::config::RuntimeKind;
 use gantry_agent::images::ImageSettings;
 use gantry_agent::network::Ipv4Block;
 use gantry_agent::storage::{EfsTarget, InvalidEfsTarget};
@@ -14,6 +16,7 @@ use gantry_decide::ids::{AccountId, Region};
 use gantry_server::server::ROLE_LIFETIME;
 use images::ImageFlags;
 use period::Period;
+use runtime::RuntimeFlags;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -79,6 +82,8 @@ pub struct File {
     efs: BTreeMap<String, String>,
     cpu: Option<u32>,
     memory: Option<u32>,
+    runtime: Option<runtime::RuntimeName>,
+    docker_host: Option<String>,
     #[serde(default)]
     images: ImageFlags,
 }
@@ -102,6 +107,8 @@ pub struct HostFlags {
     #[arg(long = "efs", value_name = "ID=PATH|ID=HOST:/PATH", env = "GANTRY_EFS", value_delimiter = ',', value_parser = efs)]
     pub efs: Vec<(String, EfsTarget)>,
     #[command(flatten)]
+    pub runtime: RuntimeFlags,
+    #[command(flatten)]
     pub images: ImageFlags,
 }
 
@@ -119,6 +126,7 @@ pub fn efs(text: &str) -> Result<(String, EfsTarget), String> {
 pub struct HostSettings {
     pub region: Region,
     pub address_block: Option<Ipv4Block>,
+    pub runtime: RuntimeKind,
     pub images: ImageSettings,
     /// Where the files of EFS file systems and access points are.
     pub efs: BTreeMap<String, EfsTarget>,
@@ -138,6 +146,10 @@ impl HostSettings {
         Ok(HostSettings {
             task_cleanup_wait: images.task_cleanup_wait()?,
             images: images.settings()?,
+            runtime: flags
+                .runtime
+                .over(&RuntimeFlags { name: file.runtime, docker_host: file.docker_host.clone() })
+                .kind()?,
             region: flags
                 .region
                 .or_else(|| file.region.clone())

@@ -9,7 +9,7 @@ use crate::config::images::TASK_CLEANUP_WAIT;
 use crate::config::{Auth, HostSettings, ServerSettings};
 use anyhow::{Context, Result, anyhow, bail};
 use gantry_agent::agent;
-use gantry_agent::config::{AgentConfig, AtEnd};
+use gantry_agent::config::{AgentConfig, AtEnd, RuntimeKind};
 use gantry_agent::images::ImageSettings;
 use gantry_agent::network::Ipv4Block;
 use gantry_decide::ids::Region;
@@ -128,6 +128,7 @@ pub fn agent_config(
         name: String::new(),
         data_dir,
         image_dir,
+        runtime: RuntimeKind::Native,
         program: std::env::current_exe().context("cannot find this program's own file")?,
         address_block,
         mtu: MTU,
@@ -180,6 +181,7 @@ impl Platform {
                 cluster: local.cluster().to_owned(),
                 name: local.name(&data_dir)?,
                 capacity: host.capacity(),
+                runtime: host.runtime.clone(),
                 images: host.images.clone(),
                 efs: host.efs.clone(),
                 cleanup_wait: host.task_cleanup_wait,

@@ -1,9 +1,10 @@
 //! Carrying out the task engine's actions, each on a task of its own; what came of it is an event again.
 
 use super::container::{self, Parts, container_id, pause_id, task_group, task_id};
-use super::links::links;
+use super::links::{Links, links};
 use super::reach::{bindings, interface, requests};
 use super::{Hands, Held, Input, Known, volumes};
+use crate::config::AgentConfig;
 use crate::endpoints::{self, Owner};
 use crate::firelens;
 use crate::images::{LocalImage, PullError};
@@ -23,6 +24,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+/// Among the keys of namespaces, of which none has such characters: the host's, for containers on an engine's bridge.
+const ON_BRIDGE: &str = "(bridge)";
 
 /// Makes a container's image ready.
 pub async fn prepare_image<R: Runtime>(
@@ -59,6 +63,7 @@ fn kind_of(_error: &PullError) -> FailureKind {
 /// the container that holds shared namespaces.
 pub async fn set_up_network<R: Runtime>(hands: Arc<Hands<R>>, arn: TaskArn, known: Arc<Known>) {
     let mut result = match known.mode() {
+        NetworkMode::Awsvpc if hands.config.runtime.is_docker() => join_pause(&hands, &arn, &known).await,
         NetworkMode::Awsvpc => match interface(known.task()) {
             Some((interface, _)) => {
                 let (network, key) = (hands.network.clone(), task_id(&arn));
@@ -72,10 +77,11 @@ pub async fn set_up_network<R: Runtime>(hands: Arc<Hands<R>>, arn: TaskArn, know
                 "the payload of an awsvpc task names no usable network interface",
             )),
         },
+        NetworkMode::Bridge if hands.config.runtime.is_docker() => listen_on_bridge(&hands).await,
         NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None => Ok(()),
     };
-    if known.pause && result.is_ok() {
-        result = start_pause(&hands, &arn, &known).await;
+    if known.pause && result.is_ok() && !has_pause_of_network(&hands.config, &known) {
+        result = start_pause(&hands, &arn, &known).await.map(drop);
     }
     if result.is_err() && known.mode() == NetworkMode::Awsvpc {
         // The first failure is the one to tell; leftovers are swept at the next start.
@@ -84,15 +90,74 @@ pub async fn set_up_network<R: Runtime>(hands: Arc<Hands<R>>, arn: TaskArn, know
     hands.tell(Input::Event(Event::NetworkSetUp { task: arn, result })).await;
 }
 
+/// Whether the pause container is there for the network already: an engine makes namespaces with containers only.
+fn has_pause_of_network(config: &AgentConfig, known: &Known) -> bool {
+    config.runtime.is_docker() && known.mode() == NetworkMode::Awsvpc
+}
+
+/// Whether a task has a pause container.
+fn has_pause(config: &AgentConfig, known: &Known) -> bool {
+    known.pause || has_pause_of_network(config, known)
+}
+
+/// Makes the network of a task in awsvpc mode in the namespace of its pause container.
+async fn join_pause<R: Runtime>(hands: &Arc<Hands<R>>, arn: &TaskArn, known: &Known) -> Result<(), Failure> {
+    let unusable = || {
+        Failure::new(
+            FailureKind::ContainerNetworkingError,
+            "the payload of an awsvpc task names no usable network interface",
+        )
+    };
+    let (interface, _) = interface(known.task()).ok_or_else(unusable)?;
+    let pid = start_pause(hands, arn, known).await?;
+    let (network, key) = (hands.network.clone(), task_id(arn));
+    let attached = blocking(move || network.attach_process(&key, &interface, pid).map(drop)).await;
+    let done = match attached {
+        Ok(()) => listen(hands, &task_id(arn), Owner::Task(arn.clone())).await,
+        Err(failure) => Err(failure),
+    };
+    if done.is_err() {
+        remove(&hands.runtime, &pause_id(arn)).await;
+    }
+    done
+}
+
 /// Answers the questions of who is in a namespace, until it is detached.
 async fn listen<R: Runtime>(hands: &Arc<Hands<R>>, key: &str, owner: Owner) -> Result<(), Failure> {
     let (network, namespace) = (hands.network.clone(), key.to_owned());
     let listener = blocking(move || network.listen(&namespace)).await?;
+    serve(hands, key, listener, owner)
+}
+
+fn serve<R: Runtime>(
+    hands: &Arc<Hands<R>>,
+    key: &str,
+    listener: std::net::TcpListener,
+    owner: Owner,
+) -> Result<(), Failure> {
     let listener = TcpListener::from_std(listener)
         .map_err(|error| Failure::new(FailureKind::ContainerNetworkingError, error.to_string()))?;
     let serving = tokio::spawn(endpoints::serve(listener, Arc::downgrade(hands), owner));
     hands.listeners.lock().insert(key.to_owned(), Held(serving.abort_handle()));
     Ok(())
+}
+
+/// Answers the questions of containers on the engine's bridge, from the first of them on.
+async fn listen_on_bridge<R: Runtime>(hands: &Arc<Hands<R>>) -> Result<(), Failure> {
+    let _one_at_a_time = hands.bridge.lock().await;
+    if hands.listeners.lock().contains_key(ON_BRIDGE) {
+        return Ok(());
+    }
+    let network = hands.network.clone();
+    let listener = blocking(move || network.listen_on_host()).await?;
+    serve(hands, ON_BRIDGE, listener, Owner::Bridge(None))
+}
+
+/// Answers them again after a restart.
+pub async fn listen_on_bridge_again<R: Runtime>(hands: Arc<Hands<R>>) {
+    if let Err(failure) = listen_on_bridge(&hands).await {
+        tracing::warn!(reason = failure.reason(), "tasks on Docker's bridge cannot ask their agent");
+    }
 }
 
 /// Answers again in a namespace that an earlier run made.
@@ -115,19 +180,23 @@ async fn make_group<R: Runtime>(hands: &Hands<R>, arn: &TaskArn, known: &Known) 
     hands.runtime.create_task_group(&group, limits).await.map_err(|error| failure_of(&error))
 }
 
-/// Starts the container that holds what the others share. One that runs already is taken as it is.
-async fn start_pause<R: Runtime>(hands: &Hands<R>, arn: &TaskArn, known: &Known) -> Result<(), Failure> {
+/// Starts the container that holds what the others share; its first process. One that runs already is taken as it is.
+async fn start_pause<R: Runtime>(hands: &Hands<R>, arn: &TaskArn, known: &Known) -> Result<i32, Failure> {
     let runtime = &hands.runtime;
     make_group(hands, arn, known).await?;
-    let config = container::pause(&hands.config, arn)?;
-    match runtime.run(config.clone()).await {
-        Err(RuntimeError::Exists(id)) if runtime.stats(&id).await.is_err() => {
-            runtime.remove(&id).await.map_err(|error| failure_of(&error))?;
-            runtime.run(config).await.map(drop).map_err(|error| failure_of(&error))
-        }
-        Ok(_) | Err(RuntimeError::Exists(_)) => Ok(()),
-        Err(error) => Err(failure_of(&error)),
-    }
+    let config = container::pause(&hands.config, arn, known.task())?;
+    let started = match runtime.run(config.clone()).await {
+        Err(RuntimeError::Exists(id)) => match runtime.started(&id).await {
+            Ok(Some(started)) => Ok(started),
+            Ok(None) => {
+                runtime.remove(&id).await.map_err(|error| failure_of(&error))?;
+                runtime.run(config).await
+            }
+            Err(error) => Err(error),
+        },
+        other => other,
+    };
+    started.map(|started| started.pid).map_err(|error| failure_of(&error))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -181,10 +250,13 @@ pub async fn restart<R: Runtime>(
     container: String,
     bindings: Vec<NetworkBinding>,
 ) {
-    let input = match hands.runtime.restart(&container_id(&task, &container)).await {
+    let id = container_id(&task, &container);
+    let input = match hands.runtime.restart(&id).await {
         Ok(started) => {
             tracing::info!(task = %task, container, pid = started.pid, "a container runs again");
-            Input::Launched { task, container, pid: started.pid, bridged: None, bindings }
+            // On an engine's bridge its address is another; elsewhere it has none.
+            let bridged = hands.runtime.bridged(&id).await.ok();
+            Input::Launched { task, container, pid: started.pid, bridged, bindings }
         }
         Err(error) => not_run(task, container, failure_of(&error)),
     };
@@ -192,8 +264,8 @@ pub async fn restart<R: Runtime>(
 }
 
 /// The images of a container and of those that it takes volumes from. Containers that an earlier run of this agent
-/// started are not prepared again: their images are in the store.
-fn images_of_volumes<R: Runtime>(
+/// started are not prepared again: their images are there.
+async fn images_of_volumes<R: Runtime>(
     hands: &Hands<R>,
     known: &Known,
     container: &acs::Container,
@@ -203,7 +275,7 @@ fn images_of_volumes<R: Runtime>(
     for name in container.volumes_from.iter().flatten().filter_map(|from| from.source_container.as_ref()) {
         let image = known.container(name).and_then(|container| container.image.as_ref()?.parse().ok());
         if let (Some(reference), false) = (image, images.contains_key(name))
-            && let Ok(Some(found)) = hands.images.store().resolve(&reference)
+            && let Ok(Some(found)) = hands.images.cached(&reference).await
         {
             images.insert(name.clone(), Arc::new(found));
         }
@@ -256,8 +328,10 @@ async fn try_launch<R: Runtime>(
             Failure::new(FailureKind::CannotStartContainerError, text)
         })?;
     }
-    let links = links(known.task(), payload, others)?;
-    let images = images_of_volumes(hands, known, payload, images);
+    let docker_runs = hands.config.runtime.is_docker();
+    // Docker links itself.
+    let links = if docker_runs { Links::default() } else { links(known.task(), payload, others)? };
+    let images = images_of_volumes(hands, known, payload, images).await;
     let declared =
         |name: &str| images.get(name).map(|image| image.config.volumes.clone()).unwrap_or_default();
     let of = volumes::Of { agent: &hands.config, arn, task: known.task(), of_image: &declared };
@@ -272,8 +346,12 @@ async fn try_launch<R: Runtime>(
         NetworkMode::Awsvpc => {
             let path = hands.network.path(&task_id(arn));
             let own = interface(known.task()).map(|(i, host)| (i.address.to_string(), host));
-            (NetworkNamespace::Path(path), own)
+            match docker_runs {
+                true => (NetworkNamespace::Container(pause_id(arn)), own),
+                false => (NetworkNamespace::Path(path), own),
+            }
         }
+        NetworkMode::Bridge if docker_runs => (NetworkNamespace::Bridge, None),
         NetworkMode::Bridge => {
             let (network, key) = (hands.network.clone(), id.to_string());
             let ports = requests(payload);
@@ -314,11 +392,16 @@ async fn try_launch<R: Runtime>(
     };
     let run = async {
         let config = container::compile(&parts)?;
-        hands.runtime.run(config).await.map_err(|error| failure_of(&error))
+        let on_engine_s_bridge = config.network == NetworkNamespace::Bridge;
+        let started = hands.runtime.run(config).await.map_err(|error| failure_of(&error))?;
+        // One that has ended meanwhile has no address any more.
+        let own = if on_engine_s_bridge { hands.runtime.bridged(&id).await.ok() } else { None };
+        Ok((started, own))
     };
     match run.await {
-        Ok(started) => {
+        Ok((started, own)) => {
             tracing::info!(task = %arn, container = name, pid = started.pid, "a container runs");
+            let bridged = bridged.or(own);
             let bindings = bindings(known.mode(), payload, bridged.as_ref());
             let (task, container, pid) = (arn.clone(), name.to_owned(), started.pid);
             Ok(Input::Launched { task, container, pid, bridged, bindings })
@@ -336,6 +419,7 @@ async fn try_launch<R: Runtime>(
 fn failure_of(error: &RuntimeError) -> Failure {
     let kind = match error {
         RuntimeError::Failed { step: Step::Start, .. } => FailureKind::CannotStartContainerError,
+        RuntimeError::Volume { .. } => FailureKind::CannotCreateVolumeError,
         RuntimeError::Failed { step: Step::Create, .. }
         | RuntimeError::Io { .. }
         | RuntimeError::Silent
@@ -404,7 +488,7 @@ pub async fn tear_down_network<R: Runtime>(
     keys: Vec<String>,
     known: Option<Arc<Known>>,
 ) {
-    if known.as_ref().is_some_and(|known| known.pause) {
+    if known.as_ref().is_some_and(|known| has_pause(&hands.config, known)) {
         remove(&hands.runtime, &pause_id(&task)).await;
     }
     for key in keys {

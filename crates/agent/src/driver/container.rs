@@ -4,10 +4,11 @@ use super::Known;
 use super::links::Links;
 use super::volumes::Mount;
 use crate::config::AgentConfig;
+use crate::docker::parts;
 use crate::endpoints::API_VARIABLE;
 use crate::firelens;
 use crate::images::LocalImage;
-use crate::logs::{LogDriver, Writer};
+use crate::logs::{LogDriver, OptionError, Writer};
 use crate::protocol::docker::HostConfig;
 use crate::protocol::payload::ContainerConfig as Docker;
 use crate::runtime::capabilities::Capabilities;
@@ -54,7 +55,7 @@ pub fn container_id(task: &TaskArn, container: &str) -> ContainerId {
 }
 
 /// FNV-1a, 64 bits.
-pub(super) fn hash(text: &str) -> u64 {
+pub(crate) fn hash(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -75,8 +76,12 @@ pub fn log_driver(
         return Ok(firelens::log_driver(config, task, known.task(), container, id.as_str()));
     }
     let writer = Writer { region: &config.region, id: id.as_str(), name: container };
-    LogDriver::read(log, writer)
-        .map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))
+    let read = match LogDriver::read(log, writer) {
+        // Docker has more drivers, and refuses what it does not know.
+        Err(OptionError::Driver(_)) if config.runtime.is_docker() => Ok(LogDriver::Engine),
+        other => other,
+    };
+    read.map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))
 }
 
 /// Where a container's log is.
@@ -124,7 +129,7 @@ pub struct Parts<'a> {
 pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
     let Parts { config: agent, arn, known, container, docker, image, log, network, interface, .. } = parts;
     let (config, host) = (&docker.config, &docker.host_config);
-    refuse_what_is_not_there(container, host)?;
+    refuse_what_is_not_there(agent, container, host)?;
     let name = container.name.as_deref().unwrap_or_default();
     let mut hosts_file = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     let hostname = match (config.hostname.as_deref(), interface) {
@@ -224,21 +229,29 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
             let (max_bytes, max_files) = log.files();
             LogFile { path: log_path(&agent.data_dir, arn, name), max_bytes, max_files }
         },
-        engine: None,
+        engine: agent.runtime.is_docker().then(|| Box::new(parts::of_container(parts))),
         id,
     })
 }
 
 /// What would otherwise be left out in silence.
-fn refuse_what_is_not_there(container: &acs::Container, host: &HostConfig) -> Result<(), Failure> {
+fn refuse_what_is_not_there(
+    agent: &AgentConfig,
+    container: &acs::Container,
+    host: &HostConfig,
+) -> Result<(), Failure> {
     let given = |list: Option<usize>| list.is_some_and(|length| length > 0);
     let missing = [
         (given(container.secrets.as_ref().map(Vec::len)), "secrets"),
         (given(container.environment_files.as_ref().map(Vec::len)), "environmentFiles"),
     ];
     if let Some((_, name)) = missing.into_iter().find(|(asked, _)| *asked) {
-        let text = format!("{name} is not supported by the native runtime of this agent yet");
+        let text = format!("{name} is not supported by this agent yet");
         return Err(Failure::new(FailureKind::HostConfigError, text));
+    }
+    if agent.runtime.is_docker() {
+        // Docker refuses what the host does not have.
+        return Ok(());
     }
     let options = host.security_opt.as_deref().unwrap_or_default();
     match options.iter().find(|option| !option.starts_with("no-new-privileges")) {
@@ -307,7 +320,7 @@ fn mib(mib: i32) -> i64 {
 ///
 /// # Errors
 /// Never for what a payload says.
-pub fn pause(agent: &AgentConfig, arn: &TaskArn) -> Result<ContainerConfig, Failure> {
+pub fn pause(agent: &AgentConfig, arn: &TaskArn, task: &acs::Task) -> Result<ContainerConfig, Failure> {
     let nothing = Capabilities::new(&[], &["ALL".to_owned()])
         .map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))?;
     Ok(ContainerConfig {
@@ -350,7 +363,7 @@ pub fn pause(agent: &AgentConfig, arn: &TaskArn) -> Result<ContainerConfig, Fail
             max_bytes: PAUSE_LOG_BYTES,
             max_files: 1,
         },
-        engine: None,
+        engine: agent.runtime.is_docker().then(|| Box::new(parts::of_pause(agent, arn, task, PAUSE))),
     })
 }
 

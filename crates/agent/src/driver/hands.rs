@@ -36,6 +36,8 @@ pub struct Hands<R> {
     pub health_news: Notify,
     /// One volume is made at a time: containers of a task that start at once may share one.
     pub(super) volumes: tokio::sync::Mutex<()>,
+    /// One listens for containers on the engine's bridge.
+    pub(super) bridge: tokio::sync::Mutex<()>,
     /// By the key of the namespace that they are in.
     pub(super) listeners: Mutex<BTreeMap<String, Held>>,
     events: mpsc::Sender<Input>,
@@ -68,6 +70,7 @@ impl<R: Runtime> Hands<R> {
             api: Api::new(&config.endpoint),
             health_news: Notify::new(),
             volumes: tokio::sync::Mutex::default(),
+            bridge: tokio::sync::Mutex::default(),
             listeners: Mutex::default(),
             config,
             runtime,

@@ -159,6 +159,7 @@ impl<R: Runtime> Driver<R> {
         let mut containers: BTreeMap<ContainerId, State> =
             self.hands.runtime.list().await?.into_iter().collect();
         let mut held = Some(Vec::new());
+        let docker_runs = self.hands.config.runtime.is_docker();
         for SavedTask { task, payload, bridged, keys, images } in saved {
             let arn = task.spec.arn.clone();
             let known = payload.as_deref().and_then(|payload| Known::read(payload).ok()).map(Arc::new);
@@ -171,6 +172,11 @@ impl<R: Runtime> Driver<R> {
             for container in &task.spec.containers {
                 let id = container_id(&arn, &container.name);
                 let Some(state) = containers.get(&id).copied() else { continue };
+                if docker_runs && matches!(state, State::Running(_)) {
+                    // Its address may be another since the engine was started again.
+                    let bridged = self.hands.runtime.bridged(&id).await.ok();
+                    entry.bridged.extend(bridged.map(|bridged| (container.name.clone(), bridged)));
+                }
                 let lost = matches!(state, State::Running(_))
                     && task.spec.network_mode == NetworkMode::Bridge
                     && !entry.bridged.contains_key(&container.name);
@@ -209,6 +215,12 @@ impl<R: Runtime> Driver<R> {
                 entry.bridged.keys().map(|name| container_id(&arn, name).to_string()).collect();
             if task.spec.network_mode == NetworkMode::Awsvpc {
                 namespaces.push(task_id(&arn));
+            }
+            if docker_runs && task.spec.network_mode == NetworkMode::Bridge {
+                namespaces.clear();
+                if !running.is_empty() {
+                    tokio::spawn(actions::listen_on_bridge_again(Arc::clone(&self.hands)));
+                }
             }
             if !running.is_empty() {
                 for key in namespaces {

@@ -19,6 +19,8 @@ pub enum Asked {
     Task(TaskArn),
     /// That with a container of this endpoint id.
     Key(String),
+    /// That with a container of this address, in bridge mode.
+    Address(Ipv4Addr),
 }
 
 /// A task at one time.
@@ -83,6 +85,17 @@ impl<R: Runtime> Driver<R> {
                 let has_key = |entry: &Entry| entry.keys.values().any(|known| known == key);
                 let found = self.tasks.iter().find(|(_, entry)| has_key(entry));
                 found.and_then(|(arn, _)| self.engine.task(arn))
+            }
+            Asked::Address(address) => {
+                // One that has ended has given its address up.
+                let runs = |arn: &TaskArn, name: &str| {
+                    let container = self.engine.task(arn).and_then(|task| task.container(name));
+                    container.is_some_and(|container| container.known == KnownStatus::Running)
+                };
+                let has_it = |(arn, entry): &(&TaskArn, &Entry)| {
+                    entry.bridged.iter().any(|(name, at)| at.address == *address && runs(arn, name))
+                };
+                self.tasks.iter().find(has_it).and_then(|(arn, _)| self.engine.task(arn))
             }
         };
         task.and_then(|task| self.snapshot(task)).into_iter().collect()

@@ -8,6 +8,7 @@
 use super::container::{hash, task_id};
 use super::seed::seed;
 use crate::config::AgentConfig;
+use crate::docker::parts;
 use crate::runtime::BindMount;
 use crate::storage::{self, Disk, EfsMount, StorageError};
 use gantry_api::acs;
@@ -46,6 +47,8 @@ pub enum Kind {
     Efs(EfsMount),
     /// Made and mounted where it is not yet.
     Ebs(Disk),
+    /// Docker keeps it, and makes it.
+    Docker,
 }
 
 /// The task whose containers' mounts are asked for.
@@ -117,9 +120,12 @@ fn collect(
 fn of_image(of: Of<'_>, container: &str, path: String) -> Option<Mount> {
     let is_below_root = path.starts_with('/') && !path.trim_matches('/').is_empty();
     let name = format!(".{:016x}", hash(&format!("{container}:{path}")));
-    let source = of.agent.data_dir.join(TASK_VOLUMES).join(task_id(of.arn)).join(name);
+    let (source, kind) = match of.agent.runtime.is_docker() {
+        true => (PathBuf::from(parts::own_volume(of.agent, of.arn, &name)), Kind::Docker),
+        false => (of.agent.data_dir.join(TASK_VOLUMES).join(task_id(of.arn)).join(name), Kind::Volume),
+    };
     let bind = BindMount { source, target: path, read_only: false };
-    is_below_root.then(|| Mount { bind, kind: Kind::Volume, owner: container.to_owned() })
+    is_below_root.then(|| Mount { bind, kind, owner: container.to_owned() })
 }
 
 fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failure> {
@@ -134,7 +140,12 @@ fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failu
         return Err(invalid("its name cannot name a directory"));
     }
     let of_task = || agent.data_dir.join(TASK_VOLUMES).join(task_id(arn)).join(name);
-    let (source, kind) = if let Some(docker) = &volume.docker_volume_configuration {
+    let of_host = volume.host.as_ref().and_then(|host| host.source_path.as_deref());
+    let is_docker_s = volume.docker_volume_configuration.is_some()
+        || of_host.is_none_or(str::is_empty) && volume.host.is_some();
+    let (source, kind) = if agent.runtime.is_docker() && is_docker_s {
+        (PathBuf::from(parts::volume_name(agent, arn, volume)), Kind::Docker)
+    } else if let Some(docker) = &volume.docker_volume_configuration {
         docker_volume(agent, name, docker, of_task)?
     } else if let Some(host) = &volume.host {
         match host.source_path.as_deref().filter(|path| !path.is_empty()) {
@@ -220,6 +231,7 @@ pub fn provide(mount: &Mount, layers: &[PathBuf], scratch: &Path) -> Result<(), 
             return disk.provide(source).map_err(|error| ebs_failure(&name, &error));
         }
         Kind::Efs(wanted) => return wanted.provide(source).map_err(|error| efs_failure(&error)),
+        Kind::Docker => Ok(()),
         Kind::Existing if source.exists() => Ok(()),
         Kind::Existing => return Err(failed("no such directory".to_owned())),
         Kind::HostPath if source.exists() => Ok(()),

@@ -2,7 +2,8 @@
 //! role's credentials, to be spared when their service shrinks, and the AWS APIs.
 //!
 //! Each namespace has a listener of its own, so that a task can only ever ask for itself; tasks in the host's namespace
-//! share one on its loopback, and are told apart by ids that cannot be guessed, as everywhere.
+//! share one on its loopback, and those on Docker's bridge another; they are told apart by ids that cannot be guessed, as
+//! everywhere.
 
 mod api;
 mod credentials;

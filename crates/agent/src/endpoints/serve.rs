@@ -8,7 +8,7 @@ use crate::driver::{Asked, ContainerSnapshot, Hands, TaskSnapshot};
 use crate::runtime::Runtime;
 use gantry_api::ecs;
 use gantry_decide::task::NetworkMode;
-use gantry_decide::task_engine::TaskArn;
+use gantry_decide::task_engine::{KnownStatus, TaskArn};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -45,6 +46,43 @@ pub enum Owner {
     Task(TaskArn),
     /// All tasks in the host's namespace.
     Host,
+    /// All tasks on an engine's bridge. Of a connection, the address that it comes from.
+    Bridge(Option<IpAddr>),
+}
+
+impl Owner {
+    /// The network of those who ask at a listener that is not one task's own.
+    fn shared_by(&self) -> Option<NetworkMode> {
+        match self {
+            Owner::Task(_) => None,
+            Owner::Host => Some(NetworkMode::Host),
+            Owner::Bridge(_) => Some(NetworkMode::Bridge),
+        }
+    }
+
+    /// The same for a connection from there.
+    fn connected(&self, from: IpAddr) -> Owner {
+        match self {
+            Owner::Bridge(_) => Owner::Bridge(Some(from)),
+            other => other.clone(),
+        }
+    }
+
+    /// Whether a task may ask over a shared listener. On an engine's bridge an id alone, which a program may have leaked,
+    /// is of no use to another task: the address tells. A container's own is known some milliseconds after it has begun;
+    /// until then nobody else may have it.
+    async fn may_be<R: Runtime>(&self, hands: &Hands<R>, task: &TaskSnapshot) -> bool {
+        if self.shared_by().is_some_and(|mode| task.known.mode() != mode) {
+            return false;
+        }
+        let Owner::Bridge(Some(IpAddr::V4(from))) = self else { return true };
+        let runs = |one: &ContainerSnapshot| one.status == KnownStatus::Running;
+        if task.containers.iter().any(|one| runs(one) && one.address == Some(*from)) {
+            return true;
+        }
+        let begins = task.containers.iter().any(|one| one.status < KnownStatus::Running);
+        begins && hands.ask(Asked::Address(*from)).await.is_empty()
+    }
 }
 
 /// Status and document.
@@ -60,8 +98,8 @@ pub async fn serve<R: Runtime>(listener: TcpListener, hands: Weak<Hands<R>>, own
             connections.join_next().await;
         }
         while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a task's connection was not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -69,7 +107,7 @@ pub async fn serve<R: Runtime>(listener: TcpListener, hands: Weak<Hands<R>>, own
             }
         };
         let Some(hands) = hands.upgrade() else { return };
-        let (owner, limit) = (Arc::clone(&owner), Arc::clone(&limit));
+        let (owner, limit) = (Arc::new(owner.connected(from.ip())), Arc::clone(&limit));
         connections.spawn(async move {
             let service = service_fn(move |request| {
                 let (hands, owner, limit) = (Arc::clone(&hands), Arc::clone(&owner), Arc::clone(&limit));
@@ -191,14 +229,10 @@ fn unknown() -> Answer {
 async fn task_of_key<R: Runtime>(hands: &Hands<R>, owner: &Owner, key: &str) -> Option<TaskSnapshot> {
     let asked = match owner {
         Owner::Task(arn) => Asked::Task(arn.clone()),
-        Owner::Host => Asked::Key(key.to_owned()),
+        Owner::Host | Owner::Bridge(_) => Asked::Key(key.to_owned()),
     };
     let task = hands.ask(asked).await.into_iter().next()?;
-    let own = match owner {
-        Owner::Task(_) => task.of_key(key).is_some(),
-        Owner::Host => task.known.mode() == NetworkMode::Host,
-    };
-    own.then_some(task)
+    (task.of_key(key).is_some() && owner.may_be(hands, &task).await).then_some(task)
 }
 
 async fn by_key<R: Runtime>(
@@ -317,12 +351,15 @@ async fn credentials<R: Runtime>(hands: &Hands<R>, owner: &Owner, id: Option<&st
     };
     let asked = match owner {
         Owner::Task(arn) => Asked::Task(arn.clone()),
-        Owner::Host => Asked::Running,
+        Owner::Host | Owner::Bridge(_) => Asked::Running,
     };
     let tasks = hands.ask(asked).await;
-    let at_home = |task: &&TaskSnapshot| *owner != Owner::Host || task.known.mode() == NetworkMode::Host;
-    let task = tasks.iter().filter(at_home).find(|task| task.known.has_credentials(id));
-    let Some(task) = task else {
+    let task = tasks.iter().find(|task| task.known.has_credentials(id));
+    let own = match task {
+        Some(task) => owner.may_be(hands, task).await,
+        None => false,
+    };
+    let Some(task) = task.filter(|_| own) else {
         let message = "CredentialsV2Request: Credentials not found";
         return problem(StatusCode::BAD_REQUEST, "InvalidIdInRequest", message);
     };

@@ -131,6 +131,10 @@ impl ImageBuilder {
         self
     }
 
+    pub(super) fn config(&self) -> &RawConfig {
+        &self.config
+    }
+
     /// Writes the layer's tar stream.
     pub fn write_layer(&self, writer: impl Write) -> Result<(), BuildError> {
         let mut builder = tar::Builder::new(writer);

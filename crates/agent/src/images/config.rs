@@ -178,9 +178,15 @@ pub struct ImageConfig {
 
 impl From<ConfigDocument> for ImageConfig {
     fn from(document: ConfigDocument) -> Self {
-        let raw = document.config.unwrap_or_default();
+        let config = document.config.unwrap_or_default().into();
+        ImageConfig { architecture: document.architecture, ..config }
+    }
+}
+
+impl From<RawConfig> for ImageConfig {
+    fn from(raw: RawConfig) -> Self {
         ImageConfig {
-            architecture: document.architecture,
+            architecture: String::new(),
             entrypoint: raw.entrypoint.unwrap_or_default(),
             cmd: raw.cmd.unwrap_or_default(),
             env: raw.env.unwrap_or_default(),

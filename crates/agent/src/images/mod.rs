@@ -6,6 +6,7 @@
 mod archive;
 mod auth;
 mod builder;
+mod bundle;
 mod cleanup;
 mod config;
 mod confined;
@@ -28,8 +29,9 @@ mod unpack;
 pub use archive::{ArchiveError, load};
 pub use auth::{AuthError, EngineAuth};
 pub use builder::{BuildError, BuiltLayer, FileContent, ImageBuilder};
+pub use bundle::write_bundle;
 pub use cleanup::{CleanupRules, select_for_cleanup};
-pub use config::ImageConfig;
+pub use config::{ImageConfig, RawConfig};
 pub(crate) use confined::Confined;
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use disk::{DiskRules, Space};

@@ -13,6 +13,7 @@ use super::scratch::{Scratch, Spooled};
 use super::settings::ImageSettings;
 use super::store::{ImageRecord, ImageStore, Ingest, LayerRecord, LocalImage, Source, StoreError};
 use super::transport::{Transport, Trust};
+use crate::docker;
 use futures_util::future::{BoxFuture, FutureExt, Shared, try_join_all};
 use rand::RngExt;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -83,6 +84,8 @@ struct Inner {
     settings: ImageSettings,
     /// What services are going to need here.
     wanted: Mutex<BTreeSet<Reference>>,
+    /// Who keeps the images instead of the store, and pulls them.
+    engine: Option<docker::Client>,
     /// Made with the first pull.
     transport: OnceCell<Transport>,
     progress: Progress,
@@ -99,10 +102,33 @@ impl Images {
     /// # Errors
     /// When what the agent held before cannot be read.
     pub fn new(store: ImageStore, owner: &str, settings: ImageSettings) -> Result<Images, StoreError> {
+        Images::kept_by(None, store, owner, settings)
+    }
+
+    /// Images that Docker keeps. The store stays as it is.
+    ///
+    /// # Errors
+    /// As with [`new`](Images::new).
+    pub fn of_docker(
+        docker: docker::Client,
+        store: ImageStore,
+        owner: &str,
+        settings: ImageSettings,
+    ) -> Result<Images, StoreError> {
+        Images::kept_by(Some(docker), store, owner, settings)
+    }
+
+    fn kept_by(
+        engine: Option<docker::Client>,
+        store: ImageStore,
+        owner: &str,
+        settings: ImageSettings,
+    ) -> Result<Images, StoreError> {
         let inner = Inner {
             holds: Holds::open(&store, owner)?,
             store,
             wanted: Mutex::default(),
+            engine,
             transport: OnceCell::new(),
             progress: Progress::default(),
             slots: Semaphore::new(settings.pull.parallel_layers.max(1)),
@@ -150,6 +176,10 @@ impl Images {
     }
 
     async fn hold(&self, image: &LocalImage, task: &str) -> Result<bool, PullError> {
+        if self.inner.engine.is_some() {
+            // An engine keeps what its containers use by itself.
+            return Ok(true);
+        }
         if self.inner.holds.join(&image.config_digest, task, now()) {
             return Ok(true);
         }
@@ -213,6 +243,13 @@ impl Images {
             let entry = RunningEntry { inner: inner.clone(), key };
             let (name, auth) = entry.key.clone();
             let PullOptions { timeout: limit, inactivity, ref trust, .. } = inner.settings.pull;
+            if let Some(engine) = &inner.engine {
+                let pull = docker::images::pull(engine, &name, auth.as_ref(), &inner.settings.pull);
+                return match tokio::time::timeout(limit, pull).await {
+                    Ok(result) => result.map_err(|error| Arc::new(PullError::Docker(error))),
+                    Err(_) => Err(Arc::new(PullError::TooSlow { limit })),
+                };
+            }
             let transport = inner.transport.get_or_try_init(async || Transport::new(trust)).await;
             let transport = transport.map_err(|error| Arc::new(PullError::Trust(error)))?.clone();
             let session = Session::new(transport, trust.clone(), name.clone(), auth, inactivity);
@@ -232,7 +269,14 @@ impl Images {
         async move { task.await.unwrap_or_else(|_| Err(Arc::new(PullError::Interrupted))) }.boxed().shared()
     }
 
-    async fn cached(&self, name: &Reference) -> Result<Option<LocalImage>, PullError> {
+    /// The image that is here under a name.
+    ///
+    /// # Errors
+    /// When the store, or the engine, cannot say.
+    pub async fn cached(&self, name: &Reference) -> Result<Option<LocalImage>, PullError> {
+        if let Some(engine) = &self.inner.engine {
+            return docker::images::find(engine, name).await.map_err(PullError::Docker);
+        }
         let (store, name) = (self.inner.store.clone(), name.clone());
         blocking(move || store.resolve(&name)).await
     }

@@ -4,6 +4,7 @@ use super::digest::Digest;
 use super::reference::{DOCKER_HUB, Reference};
 use super::store::StoreError;
 use super::transport::{Transport, Trust, TrustError};
+use crate::docker::DockerError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
@@ -86,6 +87,8 @@ pub enum PullError {
     Trust(#[source] TrustError),
     #[error("the pull was interrupted")]
     Interrupted,
+    #[error("Error response from daemon: {0}")]
+    Docker(#[source] DockerError),
 }
 
 impl PullError {

@@ -96,7 +96,7 @@ impl Shipping {
         }
         let (wish, wished) = watch::channel(Wish::Follow);
         let work = match driver {
-            LogDriver::File { .. } | LogDriver::None => return,
+            LogDriver::File { .. } | LogDriver::None | LogDriver::Engine => return,
             LogDriver::Awslogs(to) => {
                 let multiline = to.multiline.clone();
                 let sink = AwslogsSink::new(self.client.in_region(&to.region), to);

@@ -21,6 +21,8 @@ pub enum LogDriver {
     Awslogs(Awslogs),
     Syslog(Syslog),
     Fluentd(Fluentd),
+    /// Where the container engine's own driver of this name sends them; files of this host have them too.
+    Engine,
 }
 
 /// The container whose driver it is.
@@ -149,7 +151,7 @@ impl LogDriver {
         match self {
             LogDriver::File { max_bytes, max_files } => (*max_bytes, *max_files),
             LogDriver::None => (0, 0),
-            LogDriver::Syslog(_) | LogDriver::Fluentd(_) => (FILE_BYTES, FILES),
+            LogDriver::Syslog(_) | LogDriver::Fluentd(_) | LogDriver::Engine => (FILE_BYTES, FILES),
             LogDriver::Awslogs(awslogs) => {
                 let more = awslogs.buffer.div_ceil(FILE_BYTES).min(u64::from(FILES_MAX));
                 (FILE_BYTES, FILES.max(more as u32 + 1))

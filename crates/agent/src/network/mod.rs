@@ -25,7 +25,9 @@ pub use ports::PortRequest;
 
 use gantry_decide::ids::SecurityGroupId;
 use gantry_decide::network::firewall::{Interface, News};
+use gantry_decide::task::TransportProtocol;
 use guard::Guard;
+use namespace::Origin;
 use nat::Table;
 use netlink::Socket;
 use parking_lot::Mutex;
@@ -84,6 +86,12 @@ pub struct Bridged {
 
 /// The hardware address of a router's end of a task's link. Nobody else is on the link, so that all may have the same.
 const ROUTER_MAC: [u8; 6] = [0x0a, 0x58, 0xa9, 0xfe, 0x01, 0x01];
+/// A port of the host that nobody uses now, from the range of dynamic ports.
+pub fn free_port(protocol: TransportProtocol) -> Option<u16> {
+    let request = PortRequest { container_port: 0, host_port: 0, protocol };
+    // Given up again at once: it is for somebody else to take.
+    Ports::default().take(request, rand::random())
+}
 
 /// Why a network cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +143,11 @@ fn bridge_name(agent: &str) -> String {
 
 fn table(agent: &str) -> Table {
     Table { name: format!("gantry-{agent}") }
+}
+
+/// Of an agent that listens on the host for containers on an engine's bridge.
+fn endpoints(agent: &str) -> Table {
+    Table { name: format!("gantry-{agent}-endpoints") }
 }
 
 fn namespace_prefix(agent: &str) -> String {
@@ -214,7 +227,7 @@ impl Network {
     pub fn listen(&self, key: &str) -> Result<TcpListener, NetworkError> {
         let listening = namespace::within(&self.namespace(key), || {
             route::add_address(&mut Socket::route()?, route::index("lo")?, ENDPOINT_ADDRESS.into(), 32)?;
-            nat::install_endpoint(ENDPOINT_ADDRESS, ENDPOINT_PORT)?;
+            nat::install_endpoint(nat::ENDPOINTS, ENDPOINT_ADDRESS, ENDPOINT_PORT)?;
             let listener = TcpListener::bind((ENDPOINT_ADDRESS, ENDPOINT_PORT))?;
             listener.set_nonblocking(true)?;
             Ok(listener)
@@ -222,11 +235,49 @@ impl Network {
         listening.map_err(io("listening in a network namespace"))
     }
 
+    /// Listens on the host itself for the questions of containers on an engine's bridge, whose namespaces are made with
+    /// the containers: what they ask of ECS's address goes the way of everything else that is not their neighbour. One
+    /// agent of a host can.
+    ///
+    /// # Errors
+    /// When another agent does, or the kernel refuses.
+    pub fn listen_on_host(&self) -> Result<TcpListener, NetworkError> {
+        let listening = || {
+            route::add_address(&mut Socket::route()?, route::index("lo")?, ENDPOINT_ADDRESS.into(), 32)?;
+            let listener = TcpListener::bind((ENDPOINT_ADDRESS, ENDPOINT_PORT))?;
+            nat::install_endpoint(&endpoints(&self.0.config.name).name, ENDPOINT_ADDRESS, ENDPOINT_PORT)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        listening().map_err(io("listening for containers on Docker's bridge"))
+    }
+
     /// Makes the namespace of a task in awsvpc mode. One that is there already is taken as it is.
     ///
     /// # Errors
     /// When the kernel refuses, or something else on this host has the address. Nothing is left then.
     pub fn attach_task(&self, key: &str, interface: &TaskInterface) -> Result<PathBuf, NetworkError> {
+        self.attach(key, interface, Origin::New)
+    }
+
+    /// Puts the interface of a task in awsvpc mode into the namespace of a process, which others join.
+    ///
+    /// # Errors
+    /// As with [`attach_task`](Network::attach_task).
+    pub fn attach_process(
+        &self,
+        key: &str,
+        interface: &TaskInterface,
+        pid: i32,
+    ) -> Result<PathBuf, NetworkError> {
+        if !namespace::is_of_process(&self.path(key), pid) {
+            // What is there is of a process that has gone.
+            self.remove(key).map_err(io("removing an old namespace"))?;
+        }
+        self.attach(key, interface, Origin::Process(pid))
+    }
+
+    fn attach(&self, key: &str, interface: &TaskInterface, origin: Origin) -> Result<PathBuf, NetworkError> {
         let name = self.namespace(key);
         let path = namespace::path(&name);
         let link = link_name(&name);
@@ -235,7 +286,7 @@ impl Network {
         if namespace::exists(&name) {
             return Ok(path);
         }
-        let made = self.pair(&name, (None, Some(ROUTER_MAC), interface.mac), |inside, eth0| {
+        let made = self.pair((&name, origin), (None, Some(ROUTER_MAC), interface.mac), |inside, eth0| {
             let gateway = interface.gateway.into();
             route::add_routed_address(inside, eth0, interface.address.into(), interface.prefix_length)?;
             route::set_up(inside, eth0)?;
@@ -293,7 +344,7 @@ impl Network {
         let octets = bridged.address.octets();
         // Locally administered, as Docker's, and as unique as the address.
         let mac = [0x02, 0x42, octets[0], octets[1], octets[2], octets[3]];
-        let made = self.pair(&name, (Some(self.0.bridge), None, mac), |inside, eth0| {
+        let made = self.pair((&name, Origin::New), (Some(self.0.bridge), None, mac), |inside, eth0| {
             route::add_address(inside, eth0, bridged.address.into(), block.prefix_length())?;
             route::set_up(inside, eth0)?;
             let gateway = Some(block.gateway().into());
@@ -351,11 +402,11 @@ impl Network {
         remove_namespace(&mut Socket::route()?, &self.namespace(key))
     }
 
-    /// Makes a namespace with a link to the host, whose end there `fill` sets up. The link's: the bridge that the host's
-    /// end is a port of, that end's hardware address, and the other's.
+    /// Makes a namespace, or takes a process's, with a link to the host, whose end there `fill` sets up. The link's: the
+    /// bridge that the host's end is a port of, that end's hardware address, and the other's.
     fn pair(
         &self,
-        name: &str,
+        (name, origin): (&str, Origin),
         (bridge, mac, peer_mac): (Option<u32>, Option<[u8; 6]>, [u8; 6]),
         fill: impl FnOnce(&mut Socket, u32) -> io::Result<()> + Send,
     ) -> io::Result<()> {
@@ -367,7 +418,7 @@ impl Network {
             Ok(host)
         };
         let veth = Veth { name: &link, bridge, mac, peer_mac, mtu: self.0.config.mtu };
-        namespace::create(name, host, |mut host, namespace| {
+        namespace::create(name, origin, host, |mut host, namespace| {
             route::veth(&mut host, &veth, &namespace)?;
             let mut inside = Socket::route()?;
             route::set_up(&mut inside, route::index("lo")?)?;
@@ -435,6 +486,9 @@ pub fn leftovers(agent: &str) -> Vec<String> {
     }
     let table = table(agent);
     let filter = filter::Table { name: table.name.clone() };
+    if endpoints(agent).exists().unwrap_or(false) {
+        found.push(format!("nf_tables table ip {}", endpoints(agent).name));
+    }
     for (family, exists) in [("ip", table.exists()), ("inet", filter.exists())] {
         if exists.unwrap_or(false) {
             found.push(format!("nf_tables table {family} {}", table.name));
@@ -460,6 +514,13 @@ pub fn remove_all(agent: &str) -> Result<(), NetworkError> {
         }
     }
     route::delete(&mut socket, &bridge).map_err(io("removing the bridge"))?;
+    if endpoints(agent).exists().map_err(io("looking for firewall rules"))? {
+        endpoints(agent).remove().map_err(io("removing the firewall rules"))?;
+        // Only one agent of a host can have had it.
+        let lo = route::index("lo").map_err(io("finding the loopback"))?;
+        let removed = route::remove_address(&mut socket, lo, ENDPOINT_ADDRESS.into(), 32);
+        removed.map_err(io("removing the endpoints' address"))?;
+    }
     let table = table(agent);
     let filter = filter::Table { name: table.name.clone() };
     table.remove().and_then(|()| filter.remove()).map_err(io("removing the firewall rules"))

@@ -5,6 +5,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -21,12 +22,29 @@ pub fn exists(name: &str) -> bool {
     rustix::fs::statfs(path(name)).is_ok_and(|found| found.f_type == libc::NSFS_MAGIC)
 }
 
+/// Whose a namespace is that is to be pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    New,
+    /// That of a process which an engine started.
+    Process(i32),
+}
+
+/// Whether the namespace that is pinned there is the one of a process.
+pub fn is_of_process(path: &Path, pid: i32) -> bool {
+    let same = |of: fs::Metadata, pinned: fs::Metadata| (of.dev(), of.ino()) == (pinned.dev(), pinned.ino());
+    fs::metadata(format!("/proc/{pid}/ns/net"))
+        .and_then(|of| Ok(same(of, fs::metadata(path)?)))
+        .unwrap_or(false)
+}
+
 /// Makes a namespace and runs `work` in it, on a thread of its own that ends with it: a thread that has left its
 /// namespace is of no use any more. `before` runs on that thread while it is still in the host's.
 ///
 /// It is pinned last: one that can be seen is complete, and a crash before leaves an empty file at most.
 pub fn create<B: Send>(
     name: &str,
+    origin: Origin,
     before: impl FnOnce() -> io::Result<B> + Send,
     work: impl FnOnce(B, OwnedFd) -> io::Result<()> + Send,
 ) -> io::Result<()> {
@@ -36,7 +54,12 @@ pub fn create<B: Send>(
             let prepared = before()?;
             fs::create_dir_all(DIRECTORY)?;
             File::create(&path)?;
-            unshare(CloneFlags::CLONE_NEWNET)?;
+            match origin {
+                Origin::New => unshare(CloneFlags::CLONE_NEWNET)?,
+                Origin::Process(pid) => {
+                    setns(File::open(format!("/proc/{pid}/ns/net"))?, CloneFlags::CLONE_NEWNET)?;
+                }
+            }
             let here = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
             work(prepared, File::open(&here)?.into())?;
             Ok(mount(Some(here.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)

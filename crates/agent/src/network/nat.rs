@@ -116,11 +116,17 @@ impl Table {
     }
 }
 
-/// Leads what is asked of port 80 of an address, in the namespace of the calling thread, to another port of it.
-pub fn install_endpoint(address: Ipv4Addr, port: u16) -> io::Result<()> {
-    let mut batch = Batch::anew(TableFamily::Ipv4, "gantry-endpoints")?;
-    batch.base_chain("output", "nat", OUTPUT, PRIORITY_DESTINATION);
-    batch.rule("output", |rule| lead(rule, address, port));
+/// The table of endpoints in a task's own namespace.
+pub const ENDPOINTS: &str = "gantry-endpoints";
+
+/// Leads what is asked of port 80 of an address, in the namespace of the calling thread, to another port of it: by who
+/// is there, and by who is behind its links.
+pub fn install_endpoint(table: &str, address: Ipv4Addr, port: u16) -> io::Result<()> {
+    let mut batch = Batch::anew(TableFamily::Ipv4, table)?;
+    for (chain, hook) in [("prerouting", PREROUTING), ("output", OUTPUT)] {
+        batch.base_chain(chain, "nat", hook, PRIORITY_DESTINATION);
+        batch.rule(chain, |rule| lead(rule, address, port));
+    }
     batch.commit()
 }
 

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
 const NEW_NEIGHBOUR: u16 = 28;
 
@@ -167,6 +168,20 @@ fn address_with(
     });
     match added {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// Takes an address from a link. One that is not there is no error.
+pub fn remove_address(socket: &mut Socket, index: u32, address: IpAddr, prefix_length: u8) -> io::Result<()> {
+    const LOCAL: u16 = 2;
+    let mut header = [family(address), prefix_length, 0, 0, 0, 0, 0, 0];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    let removed = socket.request(DELETE_ADDRESS, 0, |message: &mut Message| {
+        message.raw(&header).attribute(LOCAL, &octets(address));
+    });
+    match removed {
+        Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
         other => other,
     }
 }

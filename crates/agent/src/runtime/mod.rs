@@ -262,6 +262,9 @@ pub enum Step {
 pub enum RuntimeError {
     #[error("{text}")]
     Failed { step: Step, text: String },
+    /// One that the runtime keeps itself cannot be had.
+    #[error("volume {name}: {text}")]
+    Volume { name: String, text: String },
     #[error("{doing}")]
     Io {
         doing: String,
@@ -314,6 +317,10 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         request: exec::ExecRequest,
     ) -> impl Future<Output = Result<exec::Exec, RuntimeError>> + Send;
 
+    /// A container's first process, while it runs.
+    fn started(&self, id: &ContainerId)
+    -> impl Future<Output = Result<Option<Started>, RuntimeError>> + Send;
+
     /// What a running container uses.
     fn stats(&self, id: &ContainerId) -> impl Future<Output = Result<cgroup::Stats, RuntimeError>> + Send;
 
@@ -337,6 +344,11 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     fn bridged(&self, id: &ContainerId) -> impl Future<Output = Result<Bridged, RuntimeError>> + Send {
         let error = RuntimeError::NotRunning(id.clone());
         async move { Err(error) }
+    }
+
+    /// Attributes of an instance that depend on the runtime, without values.
+    fn capabilities(&self) -> Vec<String> {
+        crate::attributes::native()
     }
 
     /// Its version, as the control plane is told.

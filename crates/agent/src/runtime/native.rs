@@ -277,6 +277,11 @@ impl Runtime for NativeRuntime {
         exec::start(&self.0.shims, self.directory(id), request).await
     }
 
+    async fn started(&self, id: &ContainerId) -> Result<Option<Started>, RuntimeError> {
+        let running = self.running(id).filter(|running| running.container.is_there());
+        Ok(running.map(|running| Started { pid: running.container.pid, at: running.at }))
+    }
+
     async fn stats(&self, id: &ContainerId) -> Result<Stats, RuntimeError> {
         let config = read::<ContainerConfig>(&self.directory(id).join(CONFIG_FILE));
         let config = config.ok_or_else(|| RuntimeError::Unknown(id.clone()))?;

@@ -3,6 +3,7 @@
 use super::server::StopSignal;
 use crate::config::efs;
 use crate::config::images::ImageFlags;
+use crate::config::runtime::RuntimeFlags;
 use crate::platform::{FARGATE_POOL, MTU, agent_config};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -63,6 +64,8 @@ pub struct AgentArgs {
     #[arg(long, value_name = "FILE", env = "GANTRY_AGENT_CONFIG")]
     config: Option<PathBuf>,
     #[command(flatten)]
+    runtime: RuntimeFlags,
+    #[command(flatten)]
     images: ImageFlags,
 }
 
@@ -117,6 +120,7 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
         attributes: arguments.attributes.into_iter().collect(),
         availability_zone: arguments.availability_zone,
         efs: arguments.efs.into_iter().collect(),
+        runtime: arguments.runtime.kind()?,
         images: images.settings()?,
         cleanup_wait,
         ..base

@@ -1,12 +1,15 @@
 //! `gantry image`: looks into and fills an agent's image store, whether or not the agent runs.
 
+use crate::config::runtime::RuntimeFlags;
 use crate::sample;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use gantry_agent::config::RuntimeKind;
+use gantry_agent::docker;
 use gantry_agent::images::{ImageStore, Source, load};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Load and list container images
 #[derive(Debug, Args)]
@@ -14,6 +17,8 @@ pub struct ImageArgs {
     /// Where Gantry keeps its state
     #[arg(long, env = "GANTRY_DATA_DIR", default_value = "/var/lib/gantry", global = true)]
     data_dir: PathBuf,
+    #[command(flatten)]
+    runtime: RuntimeFlags,
     #[command(subcommand)]
     command: ImageCommand,
 }
@@ -37,12 +42,16 @@ enum ImageCommand {
 }
 
 /// Where the agent that keeps its state in `data_dir` has its images.
-pub fn image_directory(data_dir: &std::path::Path) -> PathBuf {
+pub fn image_directory(data_dir: &Path) -> PathBuf {
     data_dir.join("images")
 }
 
 /// Runs the command and writes what it has to say to `output`.
 pub fn run(arguments: &ImageArgs, output: &mut impl Write) -> anyhow::Result<()> {
+    if let RuntimeKind::Docker { socket } = arguments.runtime.kind()? {
+        let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
+        return runtime.block_on(in_docker(&socket, &arguments.command, output));
+    }
     let directory = image_directory(&arguments.data_dir);
     let store =
         ImageStore::open(&directory).with_context(|| format!("cannot open {}", directory.display()))?;
@@ -71,6 +80,37 @@ pub fn run(arguments: &ImageArgs, output: &mut impl Write) -> anyhow::Result<()>
                 };
                 let (name, id) = (record.name.familiar(), record.config_digest.hex());
                 writeln!(output, "{name:width$}  {:12}  {:>9}  {origin}", &id[..12], size(record.bytes()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same with the images that Docker keeps.
+async fn in_docker(socket: &Path, command: &ImageCommand, output: &mut impl Write) -> anyhow::Result<()> {
+    let docker = docker::Client::connect(socket).await?;
+    match command {
+        ImageCommand::Load { file } => {
+            let reader: Box<dyn Read + Send> = if file.as_os_str() == "-" {
+                Box::new(io::stdin())
+            } else {
+                Box::new(File::open(file).with_context(|| format!("cannot open {}", file.display()))?)
+            };
+            let said = docker::images::load(&docker, reader).await;
+            for line in said.with_context(|| format!("cannot load {}", file.display()))? {
+                writeln!(output, "{line}")?;
+            }
+        }
+        ImageCommand::Samples { remove: false } => sample::register_in_docker(&docker).await?,
+        ImageCommand::Samples { remove: true } => sample::withdraw_from_docker(&docker).await?,
+        ImageCommand::List => {
+            let images = docker::images::list(&docker).await?;
+            let width = images.iter().map(|image| image.name.len()).max().unwrap_or(0).max("IMAGE".len());
+            writeln!(output, "{:width$}  {:12}  {:>9}  ORIGIN", "IMAGE", "ID", "SIZE")?;
+            for image in images {
+                let origin = if image.is_sample { "sample" } else { "docker" };
+                let id = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
+                writeln!(output, "{:width$}  {id:.12}  {:>9}  {origin}", image.name, size(image.bytes))?;
             }
         }
     }

@@ -5,8 +5,8 @@ use crate::config::DATA_DIR;
 use crate::platform::LocalAgent;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use gantry_agent::agent;
 use gantry_agent::images::ImageStore;
+use gantry_agent::sweep;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -28,10 +28,13 @@ pub struct SweepArgs {
 
 pub fn run(arguments: &SweepArgs, out: &mut impl Write) -> Result<()> {
     let data_dir = &arguments.data_dir;
-    let found = match &arguments.agent {
-        Some(name) => agent::leftovers(data_dir, name)?,
-        None => leftovers(data_dir)?,
-    };
+    let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
+    let found = runtime.block_on(async {
+        match &arguments.agent {
+            Some(name) => Ok(sweep::leftovers(data_dir, name).await?),
+            None => leftovers(data_dir).await,
+        }
+    })?;
     for thing in &found {
         writeln!(out, "{thing}")?;
     }
@@ -41,10 +44,9 @@ pub fn run(arguments: &SweepArgs, out: &mut impl Write) -> Result<()> {
     if is_served(data_dir) {
         bail!("Gantry runs on {}: end it first", data_dir.display());
     }
-    let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
     match &arguments.agent {
         Some(name) => {
-            runtime.block_on(agent::sweep(data_dir, name, &program()?))?;
+            runtime.block_on(sweep::sweep(data_dir, name, &program()?))?;
             release_images(data_dir, name)
         }
         None => runtime.block_on(remove(data_dir)),
@@ -77,10 +79,10 @@ fn is_served(data_dir: &Path) -> bool {
 ///
 /// # Errors
 /// When a directory cannot be read.
-pub fn leftovers(data_dir: &Path) -> Result<Vec<String>> {
+pub async fn leftovers(data_dir: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for local in LocalAgent::ALL {
-        found.extend(agent::leftovers(&local.directory(data_dir), &local.name(data_dir)?)?);
+        found.extend(sweep::leftovers(&local.directory(data_dir), &local.name(data_dir)?).await?);
     }
     Ok(found)
 }
@@ -95,7 +97,7 @@ pub async fn remove(data_dir: &Path) -> Result<()> {
         let directory = local.directory(data_dir);
         if directory.exists() {
             let name = local.name(data_dir)?;
-            agent::sweep(&directory, &name, &program).await?;
+            sweep::sweep(&directory, &name, &program).await?;
             release_images(data_dir, &name)?;
         }
     }

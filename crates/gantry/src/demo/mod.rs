@@ -76,7 +76,7 @@ async fn demo(arguments: &DemoArgs) -> Result<()> {
         }
     }
     let stopped = platform.shutdown().await;
-    let left = crate::cli::sweep::leftovers(&scratch.0)?;
+    let left = crate::cli::sweep::leftovers(&scratch.0).await?;
     crate::cli::sweep::remove(&scratch.0).await?;
     scratch.remove()?;
     told?;

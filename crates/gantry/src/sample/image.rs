@@ -1,7 +1,8 @@
 //! Makes the sample images from the running binary and the shared libraries that it needs.
 
+use gantry_agent::docker::{self, DockerError};
 use gantry_agent::images::{
-    BuildError, FileContent, ImageBuilder, ImageStore, Reference, Source, StoreError,
+    BuildError, FileContent, ImageBuilder, ImageStore, Reference, Source, StoreError, write_bundle,
 };
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Says which binary an image was made from, so that a restart has nothing to do and an upgrade everything.
-const LABEL: &str = "gantry.sample.binary";
+const LABEL: &str = docker::images::SAMPLE_LABEL;
 /// Where the binary lies in the images.
 const BINARY: &str = "/usr/bin/gantry";
 /// A program interpreter's path; longer ones are not ours.
@@ -38,6 +39,10 @@ pub enum SampleError {
     Binary { path: PathBuf, source: io::Error },
     #[error("the program interpreter {path} could not list the shared libraries")]
     Libraries { path: PathBuf, source: io::Error },
+    #[error("a pipe cannot be made")]
+    Pipe(#[source] io::Error),
+    #[error(transparent)]
+    Docker(#[from] DockerError),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
@@ -68,17 +73,59 @@ pub fn register(store: &ImageStore) -> Result<(), SampleError> {
     let ingest = store.ingest()?;
     let layer = files.layer_into(store, &ingest)?;
     for (sample, name) in missing {
-        let mut image = ImageBuilder::new()
-            .entrypoint([BINARY, "sample"])
-            .cmd(sample.program.iter().copied())
-            .env("PATH", "/usr/bin:/bin")
-            .label(LABEL, &identity);
-        if let Some(port) = sample.port {
-            image = image.expose(port);
-        }
-        image.build_on(layer, store, &ingest, &[name], Source::Sample)?;
+        configured(sample, &identity).build_on(layer, store, &ingest, &[name], Source::Sample)?;
     }
     Ok(())
+}
+
+/// The same for images that Docker keeps.
+pub async fn register_in_docker(docker: &docker::Client) -> Result<(), SampleError> {
+    let binary = PathBuf::from("/proc/self/exe");
+    let identity =
+        identity(&binary).map_err(|source| SampleError::Binary { path: binary.clone(), source })?;
+    let mut missing = Vec::new();
+    for sample in &SAMPLES {
+        let name = name(sample);
+        match docker::images::find(docker, &name).await? {
+            Some(image) if image.source != Source::Sample => {}
+            Some(image) if image.config.labels.get(LABEL) == Some(&identity) => {}
+            _ => missing.push((name, configured(sample, &identity))),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let files = files(&binary)?;
+    let (reader, writer) = io::pipe().map_err(SampleError::Pipe)?;
+    let writing = tokio::task::spawn_blocking(move || write_bundle(&files, &missing, writer));
+    let loaded = docker::images::load(docker, reader).await;
+    // What went wrong first is why the archive was cut short.
+    writing.await.unwrap_or_else(|error| Err(BuildError::Write(io::Error::other(error))))?;
+    loaded.map(drop).map_err(SampleError::Docker)
+}
+
+/// The same for images that Docker keeps.
+pub async fn withdraw_from_docker(docker: &docker::Client) -> Result<(), SampleError> {
+    for sample in &SAMPLES {
+        let name = name(sample);
+        if docker::images::find(docker, &name).await?.is_some_and(|image| image.source == Source::Sample) {
+            docker::images::remove(docker, &name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// An image without its files.
+fn configured(sample: &Sample, identity: &str) -> ImageBuilder {
+    let image = ImageBuilder::new()
+        .entrypoint([BINARY, "sample"])
+        .cmd(sample.program.iter().copied())
+        .env("PATH", "/usr/bin:/bin")
+        .label(LABEL, identity);
+    match sample.port {
+        Some(port) => image.expose(port),
+        None => image,
+    }
 }
 
 /// Takes the sample images' names away again, so that their registries are asked.

@@ -10,7 +10,7 @@ mod router;
 mod signals;
 mod web;
 
-pub use image::{register, withdraw};
+pub use image::{register, register_in_docker, withdraw, withdraw_from_docker};
 
 use std::process::ExitCode;
 
