@@ -148,8 +148,10 @@ class Docker:
             ip("link", "add", self.bridge, "type", "bridge")
             ip("address", "add", "172.29.254.1/24", "dev", self.bridge)
             ip("link", "set", self.bridge, "up")
-        (self.directory / "daemon.json").write_text("{}")
-        command = ["dockerd", "--config-file", self.directory / "daemon.json", "--data-root", self.directory / "data",
+        configuration = self.directory / "daemon.json"
+        if not configuration.exists():
+            configuration.write_text("{}")
+        command = ["dockerd", "--config-file", configuration, "--data-root", self.directory / "data",
                    "--exec-root", self.directory / "exec", "--pidfile", self.directory / "pid", "--bridge", self.bridge,
                    "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--host", f"unix://{self.socket}"]
         with open(self.directory / "docker.log", "ab") as log:

@@ -147,3 +147,28 @@ def test_the_daemon_ends_and_its_tasks_with_it(host, docker):
     stopped = host.end(arn)
     assert stopped["stopCode"] == "EssentialContainerExited" and stopped["containers"][0]["exitCode"] != 0
     assert host.says("echo it goes on") == ["it goes on"]
+
+
+def test_tasks_outlive_a_daemon_that_restores_them(host, docker):
+    configuration = docker.directory / "daemon.json"
+    docker.stop()
+    configuration.write_text('{"live-restore": true}')
+    docker.start()
+    try:
+        arn = host.start(sh("i=0; while true; do i=$((i+1)); echo $i; sleep 0.1; done"))
+        until(lambda: host.lines(arn)[5:])
+        before = describe(host.ecs, arn)["containers"][0]["runtimeId"]
+        docker.stop(signal.SIGKILL)
+        time.sleep(1)
+        docker.start()
+        known = len(host.lines(arn))
+        lines = until(lambda: host.lines(arn)[known + 10:] and host.lines(arn))
+        assert lines == [str(n + 1) for n in range(len(lines))]
+        task = describe(host.ecs, arn)
+        assert (task["lastStatus"], task["containers"][0]["runtimeId"]) == ("RUNNING", before)
+        host.ecs.stop_task(task=arn)
+        assert host.end(arn)["containers"][0]["exitCode"] == 137
+    finally:
+        docker.stop()
+        configuration.write_text("{}")
+        docker.start()

@@ -5,11 +5,11 @@ use crate::attributes;
 use crate::channel::{self, Target};
 use crate::client::{Client, ClientError};
 use crate::config::{AgentConfig, AtEnd, RuntimeKind};
-use crate::docker::{DockerError, DockerRuntime};
+use crate::docker::{DockerError, DockerRuntime, firewall};
 use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of, resolv};
 use crate::endpoints;
 use crate::images::{ImageStore, Images, StoreError};
-use crate::network::{ENDPOINT_PORT, Network, NetworkConfig, NetworkError};
+use crate::network::{ENDPOINT_PORT, LINKS, Network, NetworkConfig, NetworkError, bridge_name};
 use crate::protocol::backoff::{Backoff, Growth};
 use crate::runtime::native::NativeRuntime;
 use crate::runtime::{Runtime, RuntimeError};
@@ -142,6 +142,9 @@ async fn run_on<R: Runtime>(
     };
     let network = tokio::task::spawn_blocking(move || Network::open(network, bridged, &tasks));
     let network = network.await.map_err(|error| AgentError::Thread(error.into()))??;
+    if config.runtime.is_docker() {
+        firewall::admit(&[&bridge_name(&config.name), LINKS]).await;
+    }
     let client = Client::new(&config.endpoint, &config.region, config.credentials.clone())?;
 
     let capabilities = runtime.capabilities();

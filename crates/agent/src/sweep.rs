@@ -1,8 +1,9 @@
 //! Taking everything off a host that carries an agent's name: containers, networks, control groups.
 
 use crate::agent::{AgentError, check_name};
-use crate::docker::DockerRuntime;
+use crate::docker::{DockerRuntime, firewall};
 use crate::driver::container::task_id;
+use crate::network::{LINKS, bridge_name};
 use crate::runtime::Runtime;
 use crate::runtime::cgroup;
 use crate::runtime::native::NativeRuntime;
@@ -85,7 +86,14 @@ pub async fn leftovers(data_dir: &Path, name: &str) -> Result<Vec<String>, Agent
 pub async fn sweep(data_dir: &Path, name: &str, program: &Path) -> Result<(), AgentError> {
     check_name(name)?;
     match docker(data_dir, name).await? {
-        Some(docker) => clear(name, data_dir, &docker).await,
+        Some(docker) => {
+            clear(name, data_dir, &docker).await?;
+            firewall::withdraw(&bridge_name(name)).await;
+            if !crate::network::has_links() {
+                firewall::withdraw(LINKS).await;
+            }
+            Ok(())
+        }
         None => clear(name, data_dir, &NativeRuntime::open(&data_dir.join("containers"), program)?).await,
     }
 }

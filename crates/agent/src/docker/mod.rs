@@ -13,6 +13,7 @@ mod cgroups;
 pub mod client;
 mod create;
 mod exec;
+pub mod firewall;
 pub mod images;
 mod logs;
 pub mod parts;

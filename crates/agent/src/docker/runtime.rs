@@ -32,6 +32,8 @@ use tokio::time::sleep;
 const PORT_TRIES: u32 = 5;
 /// How long to wait before a daemon that is away is asked again.
 const AWAY: Duration = Duration::from_millis(500);
+/// For a daemon that works to say so.
+const PING_MAX: Duration = Duration::from_secs(5);
 /// Containers of an earlier run that are looked at at once.
 const LOOKS: usize = 16;
 /// Until a container that somebody removes is gone.
@@ -465,6 +467,10 @@ impl Runtime for DockerRuntime {
             }
         }
         Ok(Bridged { address, ports })
+    }
+
+    async fn is_well(&self) -> bool {
+        self.0.client.order(Method::GET, "_ping", PING_MAX).await.is_ok()
     }
 
     fn capabilities(&self) -> Vec<String> {

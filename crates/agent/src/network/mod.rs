@@ -137,7 +137,8 @@ struct State {
     next: u64,
 }
 
-fn bridge_name(agent: &str) -> String {
+/// The bridge of an agent.
+pub fn bridge_name(agent: &str) -> String {
     format!("gb-{agent}")
 }
 
@@ -156,6 +157,8 @@ fn namespace_prefix(agent: &str) -> String {
 
 /// How the names of links to namespaces begin, of all agents.
 const LINK_PREFIX: &str = "gv";
+/// All of them, as firewalls name them.
+pub const LINKS: &str = "gv+";
 
 /// A name for a link: short, as the kernel wants it, and the same for the same namespace.
 fn link_name(namespace: &str) -> String {
@@ -472,6 +475,12 @@ fn remove_namespace(socket: &mut Socket, namespace: &str) -> io::Result<()> {
     let deleted = route::delete(socket, &link_name(namespace));
     namespace::remove(namespace)?;
     deleted
+}
+
+/// Whether any task of any agent has a link to this host.
+pub fn has_links() -> bool {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| name.starts_with(LINK_PREFIX))
 }
 
 /// Everything on this host that carries the agent's name.

@@ -346,6 +346,11 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         async move { Err(error) }
     }
 
+    /// Whether it works.
+    fn is_well(&self) -> impl Future<Output = bool> + Send {
+        async { true }
+    }
+
     /// Attributes of an instance that depend on the runtime, without values.
     fn capabilities(&self) -> Vec<String> {
         crate::attributes::native()

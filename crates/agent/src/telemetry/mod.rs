@@ -70,13 +70,13 @@ pub async fn keep<R: Runtime>(hands: Arc<Hands<R>>, instance: Instance) {
                 message = messages.recv() => match message {
                     None => return,
                     Some(Incoming::Connected) => {
-                        reporter.status();
+                        reporter.status().await;
                         reporter.metrics().await;
                         reporter.health().await;
                     }
                     Some(Incoming::Text(text)) => {
                         if Frame::open(&text).is_some_and(|frame| frame.kind == "HeartbeatMessage") {
-                            reporter.status();
+                            reporter.status().await;
                         }
                     }
                 },
@@ -166,8 +166,9 @@ impl<R: Runtime> Reporter<R> {
         }
     }
 
-    /// Tells that the container runtime works: it is this program.
-    fn status(&self) {
+    /// Tells whether the container runtime works.
+    async fn status(&self) {
+        let status = if self.hands.runtime.is_well().await { "OK" } else { "IMPAIRED" };
         let message = tcs::PublishInstanceStatusRequest {
             metadata: Some(tcs::InstanceStatusMetadata {
                 cluster: Some(self.hands.config.cluster.clone()),
@@ -176,7 +177,7 @@ impl<R: Runtime> Reporter<R> {
             }),
             statuses: Some(vec![tcs::InstanceStatus {
                 type_: Some("ContainerRuntime".to_owned()),
-                status: Some("OK".to_owned()),
+                status: Some(status.to_owned()),
                 last_updated: now(),
                 last_status_change: None,
             }]),
