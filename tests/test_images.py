@@ -303,3 +303,33 @@ def test_a_full_disk_fails_the_pull_and_nothing_else(tmp_path):
     finally:
         installation.sweep()
     assert leftovers(installation.directory) == []
+
+
+def digests(ecs, service, count):
+    """The digests that the service's tasks report, once so many run."""
+    def tasks():
+        arns = ecs.list_tasks(serviceName=service, desiredStatus="RUNNING")["taskArns"]
+        return [t for t in (ecs.describe_tasks(tasks=arns)["tasks"] if arns else []) if t["lastStatus"] == "RUNNING"]
+    until(lambda: len(tasks()) == count)
+    return [task["containers"][0]["imageDigest"] for task in tasks()]
+
+
+def test_a_deployments_tasks_run_one_image_whatever_becomes_of_its_tag(start):
+    ecs = start().client("ecs")
+    with Registry() as registry:
+        image = f"{registry.host}/team/app:1"
+        first = registry.push("team/app:1", {"version": b"1"})
+        for family, consistency in ("app", "enabled"), ("free", "disabled"):
+            ecs.register_task_definition(**definition(image, family, stopTimeout=1, versionConsistency=consistency))
+            ecs.create_service(serviceName=family, taskDefinition=family, desiredCount=1,
+                               deploymentConfiguration={"minimumHealthyPercent": 0, "maximumPercent": 100})
+            assert digests(ecs, family, 1) == [first]
+        second = registry.push("team/app:1", {"version": b"2"})
+        for family, others in ("app", first), ("free", second):
+            ecs.update_service(service=family, desiredCount=3)
+            assert sorted(digests(ecs, family, 3)) == sorted([first, others, others])
+        names = {c["image"] for t in ecs.describe_tasks(tasks=ecs.list_tasks()["taskArns"])["tasks"] for c in t["containers"]}
+        assert names == {image}
+        ecs.update_service(service="app", forceNewDeployment=True)
+        until(lambda: first not in digests(ecs, "app", 3))
+        assert digests(ecs, "app", 3) == [second] * 3

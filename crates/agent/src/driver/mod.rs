@@ -23,7 +23,7 @@ pub use snapshot::{Asked, ContainerSnapshot, TaskSnapshot};
 use crate::endpoints::Owner;
 use crate::firelens;
 use crate::health;
-use crate::images::{Digest, LocalImage};
+use crate::images::{Digest, LocalImage, Source};
 use crate::network::{Bridged, TaskInterface};
 use crate::protocol::manifest::Manifests;
 use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
@@ -99,7 +99,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn image_digests(&self) -> BTreeMap<String, Digest> {
+    pub(in crate::driver) fn image_digests(&self) -> BTreeMap<String, Digest> {
         let mut digests = self.earlier_images.clone();
         digests.extend(self.images.iter().map(|(name, image)| (name.clone(), image.config_digest)));
         digests
@@ -315,7 +315,9 @@ impl<R: Runtime> Driver<R> {
         match input {
             Input::Event(event) => self.step(event),
             Input::Image { task, container, image, pull } => {
-                let digest = Some(image.digest.to_string());
+                // One that no registry gave has no digest that another host would find it by.
+                let known = image.source == Source::Pulled;
+                let digest = known.then(|| image.digest.to_string());
                 if let Some(entry) = self.tasks.get_mut(&task) {
                     entry.images.insert(container.clone(), Arc::from(image));
                 }

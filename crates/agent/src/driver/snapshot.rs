@@ -51,7 +51,8 @@ pub struct ContainerSnapshot {
     pub status: KnownStatus,
     /// Only with a health check, and after the first result.
     pub health: Option<Report>,
-    pub image_digest: Option<String>,
+    /// Of the image's configuration, if it is here.
+    pub image_id: Option<String>,
     pub bindings: Vec<NetworkBinding>,
     /// When it first ran.
     pub started_at: Option<Timestamp>,
@@ -104,6 +105,7 @@ impl<R: Runtime> Driver<R> {
     fn snapshot(&self, task: &Task) -> Option<TaskSnapshot> {
         let arn = &task.spec.arn;
         let entry = self.tasks.get(arn)?;
+        let images = entry.image_digests();
         let containers = task.containers().map(|container| {
             let name = container.spec.name.as_str();
             let id = container_id(arn, name);
@@ -116,7 +118,7 @@ impl<R: Runtime> Driver<R> {
                 desired: container.desired,
                 status: container.known,
                 health: entry.health.get(name).cloned(),
-                image_digest: container.image_digest.map(str::to_owned),
+                image_id: images.get(name).map(ToString::to_string),
                 bindings: container.bindings.to_vec(),
                 started_at: container.started_at,
                 restarts: container.restarts,

@@ -88,8 +88,13 @@ pub fn container(
     set("DockerId", Some(json!(one.runtime_id)));
     set("Name", Some(json!(one.name)));
     set("DockerName", Some(json!(one.name)));
-    set("Image", payload.image.clone().map(Value::String));
-    set("ImageID", Some(json!(one.image_digest.clone().unwrap_or_default())));
+    // ECS shows the name that the task definition has, whatever the tag was found to stand for.
+    let image = payload.image.as_deref().map(|image| match image.split_once('@') {
+        Some((tagged, _)) if payload.image_pinned == Some(true) => tagged,
+        _ => image,
+    });
+    set("Image", image.map(|image| json!(image)));
+    set("ImageID", Some(json!(one.image_id.clone().unwrap_or_default())));
     let ports = ports(snapshot, one, payload);
     set("Ports", (!ports.is_empty()).then_some(Value::Array(ports)));
     set("Labels", Some(labels(about, snapshot, one)));

@@ -93,7 +93,7 @@ mod tests {
             desired: DesiredStatus::Running,
             status: KnownStatus::Running,
             health: None,
-            image_digest: None,
+            image_id: None,
             bindings: Vec::new(),
             started_at: None,
             restarts: 0,

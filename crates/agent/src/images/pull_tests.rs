@@ -556,3 +556,19 @@ async fn age_takes_what_is_old_and_unused_and_nothing_else() {
     assert_eq!((cleaned.names, cleaned.layers), (vec![name], 1));
     assert!(store.list().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_name_with_a_digest_is_what_the_tag_brought() {
+    let (registry, host) = Registry::default().start().await;
+    let made = publish(&registry, &host_architecture());
+    let Client { images, name, _dir } = client(&host);
+    images.pull(&name, None).await.unwrap();
+    registry.content.lock().unwrap().clear();
+    let pinned =
+        |repository: &str, digest: &Digest| format!("{host}/{repository}:1@{digest}").parse().unwrap();
+    let local = images.ensure(&pinned("team/app", &made.index), None, "task").await.unwrap();
+    assert_eq!(local.digest, made.index);
+    for other in [pinned("team/app", &Digest::of(b"")), pinned("team/other", &made.index)] {
+        images.ensure(&other, None, "task").await.unwrap_err();
+    }
+}

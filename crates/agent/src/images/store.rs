@@ -248,9 +248,19 @@ impl ImageStore {
         &self.inner.root
     }
 
-    /// The image called `name`, if all of it is here.
+    /// The image called `name`, if all of it is here. A name with a digest is known too by another name of its repository
+    /// that a registry gave that digest for.
     pub fn resolve(&self, name: &Reference) -> Result<Option<LocalImage>, StoreError> {
-        let Some(record) = self.record(name)? else { return Ok(None) };
+        let record = match (self.record(name)?, name.digest()) {
+            (Some(record), _) => Some(record),
+            (None, Some(digest)) => self.list()?.into_iter().find(|record| {
+                record.source == Source::Pulled
+                    && record.digest == digest
+                    && record.name.name() == name.name()
+            }),
+            (None, None) => None,
+        };
+        let Some(record) = record else { return Ok(None) };
         let layers: Vec<PathBuf> = record.layers.iter().rev().map(|l| self.layer_path(&l.diff_id)).collect();
         // An operator may have removed layers by hand: then the image is as good as absent and is fetched again.
         if !layers.iter().all(|path| path.is_dir()) {

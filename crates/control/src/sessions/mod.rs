@@ -4,7 +4,7 @@
 
 mod acs;
 mod credentials;
-mod payload;
+pub(crate) mod payload;
 mod security;
 mod tcs;
 #[cfg(test)]

@@ -77,7 +77,11 @@ fn container(
     let integer = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
     Some(acs::Container {
         name: Some(definition.name.to_string()),
-        image: Some(definition.image.clone()),
+        image: Some(match &container.pinned_digest {
+            Some(digest) => format!("{}@{digest}", definition.image),
+            None => definition.image.clone(),
+        }),
+        image_pinned: container.pinned_digest.as_ref().map(|_| true),
         essential: Some(definition.essential),
         command: definition.command.clone(),
         entry_point: definition.entry_point.clone(),

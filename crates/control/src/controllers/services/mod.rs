@@ -1,9 +1,11 @@
 //! Services: keeps each at its desired count, replaces what fails, rolls deployments forward and back, drains what is
 //! deleted. How many tasks start and stop next is decided in `decide::deployment`; `census` says who they are, `steps`
-//! starts and stops them; `daemon` is about services that have one on each instance.
+//! starts and stops them; `daemon` is about services that have one on each instance. `digests` sees to it that the tasks
+//! of a deployment run the same images.
 
 mod census;
 mod daemon;
+mod digests;
 mod steps;
 
 use super::{Controller, LookAgain};
@@ -15,6 +17,7 @@ use crate::services::ecs::state::{
 use crate::tx::{Tx, View};
 use census::Census;
 use daemon::Daemons;
+use digests::{Digests, Establishing, establishing};
 use gantry_decide::deployment::events;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::ids::{DeploymentId, ServiceDeploymentId};
@@ -44,6 +47,10 @@ pub struct Plan {
     ended: Vec<(TaskKey, bool)>,
     /// A task of the primary deployment became well after the last failure: what failed is forgiven.
     well: bool,
+    /// What the tags of the primary deployment's images stand for, now that it is known.
+    digests: Option<Digests>,
+    /// Attempts to find that out have failed too often.
+    undigested: bool,
     start: u32,
     /// So many of those are started in place of unhealthy ones.
     replaces: u32,
@@ -151,6 +158,9 @@ impl Controller for Services {
             Some(turn) => deployments::stop(tx, &mut service, turn == Turn::GoBack),
             None => {}
         }
+        if let Some(digests) = plan.digests {
+            deployments::establish(tx, &mut service, digests);
+        }
         let never_ran = steps::note_ends(tx, &service, &plan.ended);
         if let Some(primary) = service.deployments.first_mut().filter(|_| plan.well) {
             primary.failures.forgive();
@@ -159,6 +169,9 @@ impl Controller for Services {
         let unhealthy = steps::stop(tx, &mut service, &plan.stop);
         let primary = service.primary().map(|primary| primary.id);
         steps::note_failures(tx, &mut service, never_ran, unhealthy);
+        if plan.undigested {
+            steps::go_on_undigested(tx, &mut service);
+        }
         let same = service.primary().is_some_and(|now| Some(now.id) == primary)
             && service.primary().is_some_and(|now| now.rollout_state != RolloutState::Failed);
         if plan.start > 0 && same {
@@ -215,6 +228,24 @@ fn is_in_progress(service: &Service) -> bool {
     service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::InProgress)
 }
 
+/// How many tasks of the primary deployment may be started, as what its images' tags stand for has to be known first.
+fn startable(view: View<'_>, service: &Service, settled: bool, plan: &mut Plan) -> u32 {
+    let Some(primary) = service.primary() else { return 0 };
+    match establishing(view, service, primary) {
+        Establishing::Done => u32::MAX,
+        Establishing::Now(digests) => {
+            plan.digests = Some(digests);
+            u32::MAX
+        }
+        Establishing::ByOneTask => 1,
+        Establishing::Waits => 0,
+        Establishing::InVain => {
+            plan.undigested = settled;
+            0
+        }
+    }
+}
+
 /// The next steps of a REPLICA service; true if it has tasks to start.
 fn replicas(
     view: View<'_>,
@@ -227,7 +258,8 @@ fn replicas(
     let steps = situation.plan();
     if service.status == ServiceStatus::Active {
         let (launches, settled) = allowed(view, service, plan);
-        plan.start = if launches { steps.start.min(STARTS_PER_ROUND_MAX) } else { 0 };
+        let most = startable(view, service, settled, plan).min(STARTS_PER_ROUND_MAX);
+        plan.start = if launches { steps.start.min(most) } else { 0 };
         plan.replaces = plan.start.min(situation.target.unhealthy);
         plan.renew = if settled { steps.renew.min(STARTS_PER_ROUND_MAX) } else { 0 };
         plan.blocked = situation.is_blocked();
@@ -244,8 +276,9 @@ fn daemons(view: View<'_>, service: &Service, census: &Census<'_>, plan: &mut Pl
     let daemons = Daemons::take(view, service, census);
     let (launches, settled) = allowed(view, service, plan);
     let wants_more = daemons.plan(service, census, launches, plan);
-    plan.start_on.truncate(STARTS_PER_ROUND_MAX as usize);
     if service.status == ServiceStatus::Active {
+        let most = startable(view, service, settled, plan).min(STARTS_PER_ROUND_MAX);
+        plan.start_on.truncate(most as usize);
         plan.desired = Some(daemons.desired()).filter(|desired| *desired != service.desired_count);
         plan.arrived = settled && daemons.is_steady() && is_in_progress(service);
         plan.steady = daemons.is_steady() && service.steady_at.is_none();

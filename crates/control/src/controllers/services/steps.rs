@@ -53,6 +53,15 @@ pub fn note_failures(tx: &mut Tx<'_>, service: &mut Service, never_ran: u32, unh
     }
 }
 
+/// Tags stay tags; with a circuit breaker, that fails the deployment, as ECS documents it.
+pub fn go_on_undigested(tx: &mut Tx<'_>, service: &mut Service) {
+    deployments::establish(tx, service, BTreeMap::new());
+    let goes_on = service.primary().is_some_and(|p| p.rollout_state == RolloutState::InProgress);
+    if goes_on && service.configuration.circuit_breaker.enable {
+        deployments::trip(tx, service);
+    }
+}
+
 /// Stops tasks; says how many of the primary deployment's were stopped for their health.
 pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)]) -> u32 {
     let Some(primary) = service.primary().map(|primary| primary.id) else { return 0 };
@@ -120,6 +129,7 @@ fn launch_of(view: View<'_>, service: &Service, deployment: &Deployment) -> Resu
         started_by: Some(deployment.id.to_string()),
         tags,
         enable_execute_command: service.enable_execute_command,
+        image_digests: deployment.image_digests.clone().unwrap_or_default(),
     })
 }
 

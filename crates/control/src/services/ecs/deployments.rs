@@ -3,16 +3,19 @@
 
 use super::state::{
     Compute, Deployment, NetworkConfiguration, RevisionTasks, Rollback, RolloutState, Service,
-    ServiceDeployment, ServiceDeploymentKey, ServiceKey, ServiceRevision, Task,
+    ServiceDeployment, ServiceDeploymentKey, ServiceKey, ServiceRevision, ServiceRevisionKey, Task,
 };
 use crate::tx::{Tx, View};
 use gantry_decide::deployment::breaker::Failures;
 use gantry_decide::deployment::events;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
-use gantry_decide::ids::{DeploymentId, RequestId, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId};
+use gantry_decide::ids::{
+    ContainerName, DeploymentId, RequestId, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId,
+};
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_store::Record;
+use std::collections::BTreeMap;
 
 /// What a new deployment shall run, and on what.
 #[derive(Clone, Debug)]
@@ -44,6 +47,7 @@ pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
         failures: Failures::default(),
         failed_at: None,
         launch_not_before: None,
+        image_digests: None,
     };
     supersede(tx, service, deployment.attempt);
     let view = tx.view();
@@ -115,6 +119,22 @@ pub fn advance(
         settle(tx.view(), service, &mut attempt);
     }
     tx.state.ecs.put_service_deployment(attempt);
+}
+
+/// The primary deployment's first task has told what the tags of its images stand for, or no task will.
+pub fn establish(tx: &mut Tx<'_>, service: &mut Service, digests: BTreeMap<ContainerName, String>) {
+    let key = service.key();
+    let Some(primary) = service.deployments.first_mut() else { return };
+    primary.image_digests = Some(digests);
+    // A service of an older Gantry has no record of its revision.
+    if tx
+        .state
+        .ecs
+        .service_revision(&ServiceRevisionKey { service: key.clone(), id: primary.revision })
+        .is_some()
+    {
+        tx.state.ecs.put_service_revision(ServiceRevision::of(&key, primary));
+    }
 }
 
 /// The primary deployment has failed, for too many of its tasks did: the circuit breaker. The last deployment that

@@ -10,8 +10,8 @@ use crate::services::ec2;
 use crate::services::ec2::state::Subnet;
 use crate::tx::Tx;
 use gantry_decide::ids::{
-    AttachmentId, CapacityProviderName, ClusterName, ContainerId, EniId, Scope, TaskDefinitionId, TaskId,
-    VolumeId,
+    AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerName, EniId, Scope,
+    TaskDefinitionId, TaskId, VolumeId,
 };
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus};
 use gantry_decide::network::free_address;
@@ -19,6 +19,7 @@ use gantry_decide::placement::{Refusal, Refusals};
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task::TaskOverride;
 use gantry_decide::task::launch_volume::VolumeConfiguration;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -43,6 +44,8 @@ pub struct Launch {
     pub started_by: Option<String>,
     pub tags: Tags,
     pub enable_execute_command: bool,
+    /// What images are pinned to, by container.
+    pub image_digests: BTreeMap<ContainerName, String>,
 }
 
 /// What came of a launch.
@@ -115,6 +118,7 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
         image: container.image.clone(),
         last_status: ContainerStatus::Pending,
         image_digest: None,
+        pinned_digest: launch.image_digests.get(&container.name).cloned(),
         runtime_id: None,
         exit_code: None,
         reason: None,

@@ -187,6 +187,10 @@ impl EcsState {
         self.service_deployments.get(key).map(AsRef::as_ref)
     }
 
+    pub fn put_service_revision(&mut self, revision: ServiceRevision) {
+        self.service_revisions.put(revision);
+    }
+
     pub fn service_revision(&self, key: &ServiceRevisionKey) -> Option<&ServiceRevision> {
         self.service_revisions.get(key).map(AsRef::as_ref)
     }

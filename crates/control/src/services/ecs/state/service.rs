@@ -5,13 +5,15 @@ use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::deployment::breaker::{CircuitBreaker, Failures};
 use gantry_decide::deployment::rolling::EarlySuccess;
 use gantry_decide::ids::{
-    ClusterName, DeploymentId, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId, TaskDefinitionId,
+    ClusterName, ContainerName, DeploymentId, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId,
+    TaskDefinitionId,
 };
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_decide::time::Timestamp;
 use gantry_store::{LoadError, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -84,6 +86,9 @@ pub struct Deployment {
     pub failed_at: Option<Timestamp>,
     /// When the next task may be launched, after failures to run or to be placed.
     pub launch_not_before: Option<Timestamp>,
+    /// What the images' tags stood for when its first task came up, by container; none while that is not known.
+    #[serde(default)]
+    pub image_digests: Option<BTreeMap<ContainerName, String>>,
 }
 
 /// How many tasks a service has.

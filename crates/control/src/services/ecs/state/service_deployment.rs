@@ -3,11 +3,14 @@
 use super::{Compute, Deployment, DeploymentConfiguration, NetworkConfiguration, ServiceKey};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
-use gantry_decide::ids::{DeploymentId, Scope, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId};
+use gantry_decide::ids::{
+    ContainerName, DeploymentId, Scope, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId,
+};
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -61,6 +64,9 @@ pub struct ServiceRevision {
     pub network: Option<NetworkConfiguration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeConfiguration>,
+    /// What the images' tags stood for, by container. The only part that comes later.
+    #[serde(default)]
+    pub image_digests: BTreeMap<ContainerName, String>,
 }
 
 impl ServiceRevision {
@@ -74,6 +80,7 @@ impl ServiceRevision {
             platform_version: deployment.platform_version.clone(),
             network: deployment.network.clone(),
             volume: deployment.volume.clone(),
+            image_digests: deployment.image_digests.clone().unwrap_or_default(),
         }
     }
 }

@@ -104,6 +104,9 @@ pub struct Container {
     pub last_status: ContainerStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
+    /// What its deployment found its image's tag to stand for: that is what is run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

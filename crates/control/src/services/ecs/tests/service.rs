@@ -1,5 +1,7 @@
 //! Scripts on services: what users ask, what agents make of the tasks, what the controller does about it.
 
+mod digests;
+
 use super::world::{INVALID, World, fails};
 use crate::controllers::services::Services;
 use crate::controllers::tasks::Tasks;
@@ -28,7 +30,11 @@ impl World {
         let mut world = World::new();
         world.create("default");
         world.add_instance(memory);
-        world.register("app");
+        // Whose tags stay tags: no task waits for another's digests.
+        let container = json!({
+            "name": "app", "image": "app:1", "memory": 128, "cpu": 64, "versionConsistency": "disabled",
+        });
+        world.define(json!({"family": "app", "containerDefinitions": [container]}));
         world
     }
 
@@ -50,6 +56,10 @@ impl World {
             instance.agent_connected = true;
             self.state.ecs.put_container_instance(instance);
         }
+    }
+
+    fn define(&mut self, definition: Value) {
+        self.write(task_definition::register_task_definition, definition).unwrap();
     }
 
     /// Controllers react to each other until nothing moves.

@@ -131,7 +131,7 @@ pub fn service_revision(view: View<'_>, revision: &ServiceRevision) -> ecs::Serv
         let image = |container: &gantry_decide::task::ContainerDefinition| ecs::ContainerImage {
             container_name: Some(container.name.to_string()),
             image: Some(container.image.clone()),
-            image_digest: None,
+            image_digest: revision.image_digests.get(&container.name).cloned(),
         };
         containers.map(image).collect()
     });
