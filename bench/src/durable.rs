@@ -38,6 +38,8 @@ pub async fn define(client: &Client) -> Result<Vec<ecs::Attribute>> {
             image: Some("nginx:latest".to_owned()),
             cpu: Some(TASK_CPU),
             memory: Some(TASK_MEMORY),
+            // These agents pull nothing: no task can tell what the tag stands for.
+            version_consistency: Some(ecs::VersionConsistency::Disabled),
             port_mappings: Some(vec![ecs::PortMapping { container_port: Some(80), ..Default::default() }]),
             environment: Some(vec![ecs::KeyValuePair {
                 name: Some("MODE".to_owned()),
