@@ -94,12 +94,22 @@ pub fn host<'a>(instance: &ContainerInstance, tasks: impl Iterator<Item = &'a Ta
     let mut free_cpu = i64::from(registered.cpu);
     let mut free_memory = i64::from(registered.memory);
     let mut groups: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+    // Most tasks of an instance share few definitions, and on start there are tasks by the hundred thousand.
+    let mut known: Option<(&Arc<TaskDefinition>, Request)> = None;
     for task in tasks {
-        let held = held_by(task);
-        free_cpu -= i64::from(held.cpu);
-        free_memory -= i64::from(held.memory);
-        used_ports.extend(held.ports);
-        *groups.entry(held.group.into()).or_default() += 1;
+        let definition = task.definition.shared();
+        if !known.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, definition)) {
+            known = Some((definition, held_by(task)));
+        }
+        if let Some((_, held)) = &known {
+            free_cpu -= i64::from(held.cpu);
+            free_memory -= i64::from(held.memory);
+            used_ports.extend(&held.ports);
+        }
+        match groups.get_mut(task.group.as_str()) {
+            Some(count) => *count += 1,
+            None => drop(groups.insert(Arc::from(task.group.as_str()), 1)),
+        }
     }
     let profile = Profile {
         active: instance.status == ContainerInstanceStatus::Active,
