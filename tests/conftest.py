@@ -183,6 +183,9 @@ class Docker:
     def stop(self, how=signal.SIGTERM):
         self.process.send_signal(how)
         self.process.wait(timeout=60)
+        # Its next start would take whoever has the number of what was killed by then for its own.
+        for left in "pid", "exec/containerd/containerd.pid":
+            (self.directory / left).unlink(missing_ok=True)
 
     def end(self):
         try:

@@ -23,7 +23,12 @@ pub fn of_container(parts: &Parts<'_>) -> EngineParts {
     };
     EngineParts {
         name: shown_name(arn, known.task(), name),
-        image: parts.image.name.familiar(),
+        // By its name, for people to read, unless that says which of several it is: of an image that never was in a
+        // registry, Docker knows no digest but the id.
+        image: match parts.image.name.digest() {
+            Some(_) => parts.image.config_digest.to_string(),
+            None => parts.image.name.familiar(),
+        },
         labels: labels(config, arn, known.task(), name),
         docker: (*docker).clone(),
         ports: requests(container),
