@@ -4,16 +4,20 @@
 
 use std::time::Duration;
 use tokio::process::Command;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 /// Docker's chain for others.
 const CHAIN: &str = "DOCKER-USER";
 /// For one change; other programs may hold the tables' lock.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// Agents of one process look and change one after the other.
+static CHANGING: Mutex<()> = Mutex::const_new(());
 
 /// Lets what comes over the agent's links, and what goes there, pass. Nothing is to be done where Docker keeps no
 /// firewall.
 pub async fn admit(links: &[&str]) {
+    let _one_at_a_time = CHANGING.lock().await;
     for link in links {
         for end in ["-i", "-o"] {
             if !iptables("-C", end, link).await && iptables("-I", end, link).await {
@@ -25,6 +29,7 @@ pub async fn admit(links: &[&str]) {
 
 /// Takes the exceptions of a link away. None there is what is wanted.
 pub async fn withdraw(link: &str) {
+    let _one_at_a_time = CHANGING.lock().await;
     for end in ["-i", "-o"] {
         while iptables("-C", end, link).await && iptables("-D", end, link).await {}
     }
