@@ -462,8 +462,6 @@ ROLE = "arn:aws:iam::123456789012:role/r"
 @runs_once
 @pytest.mark.parametrize("task, container", [
     ({"runtimePlatform": {"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"}}, {}),
-    ({"executionRoleArn": ROLE}, {"secrets": [{"name": "S", "valueFrom": "parameter"}]}),
-    ({"executionRoleArn": ROLE}, {"environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::bucket/f.env"}]}),
     ({"volumes": [{"name": "s3", "s3filesVolumeConfiguration": {
         "fileSystemArn": "arn:aws:s3files:us-east-1:123456789012:file-system/fs-1"}}]}, {}),
     ({"volumes": [{"name": "v", "dockerVolumeConfiguration": {"driver": "rexray"}}]}, {}),
@@ -475,7 +473,8 @@ ROLE = "arn:aws:iam::123456789012:role/r"
     ({}, {"logConfiguration": {"logDriver": "splunk", "options": {}}}),
     ({}, {"credentialSpecs": ["credentialspecdomainless:arn:aws:s3:::bucket/spec"]}),
     ({}, {"dockerSecurityOptions": ["label:type:svirt"]}),
-    ({"executionRoleArn": ROLE}, {"repositoryCredentials": {"credentialsParameter": "arn:aws:secretsmanager:us-east-1:123456789012:secret:s"}}),
+    ({"executionRoleArn": ROLE}, {"logConfiguration": {"logDriver": "syslog", "secretOptions": [
+        {"name": "syslog-tls-cert", "valueFrom": "parameter"}]}}),
 ])
 def test_what_nobody_can_run_is_refused_at_once(host, task, container):
     assert refused(host, task, **container).startswith("ATTRIBUTE")

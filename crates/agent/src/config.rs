@@ -2,6 +2,7 @@
 
 use crate::images::ImageSettings;
 use crate::network::Ipv4Block;
+use crate::secrets::StoreSettings;
 use crate::storage::EfsTarget;
 use gantry_wire::sigv4::Credentials;
 use std::collections::BTreeMap;
@@ -63,6 +64,8 @@ pub struct AgentConfig {
     /// Where the files of EFS file systems and access points are, by their ids.
     pub efs: BTreeMap<String, EfsTarget>,
     pub images: ImageSettings,
+    /// Where tasks' secrets and files of variables are.
+    pub stores: StoreSettings,
     /// From SIGTERM to SIGKILL where the container does not say.
     pub stop_timeout: Duration,
     /// How long a stopped task's remains are kept.

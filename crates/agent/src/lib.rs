@@ -17,6 +17,7 @@ pub mod logs;
 pub mod network;
 pub mod protocol;
 pub mod runtime;
+pub mod secrets;
 pub mod shim;
 pub mod state;
 pub mod storage;

@@ -5,12 +5,14 @@
 pub mod images;
 mod period;
 pub mod runtime;
+pub mod stores;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use gantry_agent::config::RuntimeKind;
 use gantry_agent::images::ImageSettings;
 use gantry_agent::network::Ipv4Block;
+use gantry_agent::secrets::StoreSettings;
 use gantry_agent::storage::{EfsTarget, InvalidEfsTarget};
 use gantry_decide::ids::{AccountId, Region};
 use gantry_server::server::ROLE_LIFETIME;
@@ -22,6 +24,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use stores::StoreFlags;
 
 /// Where state lives unless told otherwise.
 pub const DATA_DIR: &str = "/var/lib/gantry";
@@ -110,6 +113,8 @@ pub struct HostFlags {
     pub runtime: RuntimeFlags,
     #[command(flatten)]
     pub images: ImageFlags,
+    #[command(flatten)]
+    pub stores: StoreFlags,
 }
 
 /// Reads an id and where its files are.
@@ -130,6 +135,8 @@ pub struct HostSettings {
     pub images: ImageSettings,
     /// Where the files of EFS file systems and access points are.
     pub efs: BTreeMap<String, EfsTarget>,
+    /// Where tasks' secrets and files of variables are.
+    pub stores: StoreSettings,
     /// How long what a stopped task leaves is kept.
     pub task_cleanup_wait: Duration,
     cpu: Option<u32>,
@@ -150,6 +157,7 @@ impl HostSettings {
                 .runtime
                 .over(&RuntimeFlags { name: file.runtime, docker_host: file.docker_host.clone() })
                 .kind()?,
+            stores: flags.stores.settings()?,
             region: flags
                 .region
                 .or_else(|| file.region.clone())

@@ -12,6 +12,7 @@ use gantry_agent::agent;
 use gantry_agent::config::{AgentConfig, AtEnd, RuntimeKind};
 use gantry_agent::images::ImageSettings;
 use gantry_agent::network::Ipv4Block;
+use gantry_agent::secrets::StoreSettings;
 use gantry_decide::ids::Region;
 use gantry_server::keys;
 use gantry_server::server::{Config, Server};
@@ -137,6 +138,7 @@ pub fn agent_config(
         availability_zone: None,
         efs: std::collections::BTreeMap::new(),
         images: ImageSettings::default(),
+        stores: StoreSettings::default(),
         stop_timeout: STOP_TIMEOUT,
         cleanup_wait: TASK_CLEANUP_WAIT,
         at_end: AtEnd::LeaveRunning,
@@ -184,6 +186,7 @@ impl Platform {
                 runtime: host.runtime.clone(),
                 images: host.images.clone(),
                 efs: host.efs.clone(),
+                stores: host.stores.clone(),
                 cleanup_wait: host.task_cleanup_wait,
                 at_end,
                 ..base

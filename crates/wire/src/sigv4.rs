@@ -199,7 +199,7 @@ impl Claim {
             // A declared hash counts only if it is the body's.
             (Payload::Whole(body), _) => sha256_hex(body),
         };
-        let canonical = canonical::request(request, &self.signed_headers, &hash);
+        let canonical = canonical::request(request, &self.service, &self.signed_headers, &hash);
         let expected = key.signature(&self.stamp, self.scope(), &canonical);
         if !bool::from(expected.as_bytes().ct_eq(self.signature.as_bytes())) {
             return Err(Refusal::different());
@@ -270,7 +270,7 @@ pub fn sign(
     names.sort();
     names.dedup();
     let all = SignedRequest { headers: &headers, ..*request };
-    let canonical = canonical::request(&all, &names, &sha256_hex(request.body));
+    let canonical = canonical::request(&all, service, &names, &sha256_hex(request.body));
     let scope = format!("{}/{region}/{service}/aws4_request", stamp.date());
     let key = SigningKey::derive(&credentials.secret_access_key, &stamp.date(), region, service);
     let signature = key.signature(&stamp, &scope, &canonical);

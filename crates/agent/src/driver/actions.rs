@@ -33,26 +33,37 @@ pub async fn prepare_image<R: Runtime>(
     hands: Arc<Hands<R>>,
     task: TaskArn,
     container: String,
-    image: String,
+    known: Option<Arc<Known>>,
 ) {
     let started_at = super::now();
-    let result = match image.parse() {
-        Ok(name) => hands
-            .images
-            .ensure(&name, None, &task_id(&task))
-            .await
-            .map_err(|error| Failure::new(kind_of(&error), error.to_string())),
-        Err(error) => Err(Failure::new(
-            FailureKind::CannotPullContainerError,
-            format!("invalid reference format: {image}: {error}"),
-        )),
-    };
+    let result = ready_image(&hands, &task, &container, known.as_deref()).await;
     let pull = Some(PullTimes { started_at, stopped_at: super::now() });
     let input = match result {
         Ok(image) => Input::Image { task, container, image: Box::new(image), pull },
         Err(failure) => Input::Event(Event::ImageFailed { task, container, failure, pull }),
     };
     hands.tell(input).await;
+}
+
+/// The image, once all that the task's containers are given is here: as on ECS, a task without its secrets pulls nothing.
+async fn ready_image<R: Runtime>(
+    hands: &Hands<R>,
+    task: &TaskArn,
+    container: &str,
+    known: Option<&Known>,
+) -> Result<LocalImage, Failure> {
+    let image = known.and_then(|known| known.container(container)?.image.as_deref()).unwrap_or_default();
+    let fetched = match known {
+        Some(known) => hands.secrets.of(&hands.credentials, task, known.task()).await?,
+        None => Arc::default(),
+    };
+    let auth = fetched.container(container).and_then(|given| given.registry.clone());
+    let name = image.parse().map_err(|error| {
+        let text = format!("invalid reference format: {image}: {error}");
+        Failure::new(FailureKind::CannotPullContainerError, text)
+    })?;
+    let ready = hands.images.ensure(&name, auth, &task_id(task)).await;
+    ready.map_err(|error| Failure::new(kind_of(&error), error.to_string()))
 }
 
 fn kind_of(_error: &PullError) -> FailureKind {
@@ -375,6 +386,7 @@ async fn try_launch<R: Runtime>(
         key.map(|key| endpoints::environment(key, host_port, known.role_credentials(), control_plane));
     let mut endpoints = endpoints.unwrap_or_default();
     endpoints.extend(firelens::variables(known, name, others));
+    let fetched = hands.secrets.of(&hands.credentials, arn, known.task()).await?;
     let parts = Parts {
         config: &hands.config,
         arn,
@@ -389,6 +401,7 @@ async fn try_launch<R: Runtime>(
         router: &router,
         links: &links,
         endpoints: &endpoints,
+        fetched: fetched.container(name),
     };
     let run = async {
         let config = container::compile(&parts)?;
@@ -467,6 +480,7 @@ pub async fn forget<R: Runtime>(hands: Arc<Hands<R>>, task: TaskArn, removals: V
         tracing::warn!(task = %task, error = explain(&error), "a control group is left behind");
     }
     hands.credentials.forget(&task);
+    hands.secrets.forget(&task);
     let id = task_id(&task);
     hands.images.release(&id);
     hands.logs.forget(&id).await;

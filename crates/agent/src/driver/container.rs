@@ -17,9 +17,11 @@ use crate::runtime::{
     BindMount, ContainerConfig, ContainerId, DeviceMapping, LogFile, Namespace, NetworkNamespace, Rlimit,
     TmpfsMount,
 };
+use crate::secrets::ForContainer;
 use gantry_api::acs;
 use gantry_decide::task::{IpcMode, PidMode};
 use gantry_decide::task_engine::{Failure, FailureKind, TaskArn};
+use gantry_wire::Secret;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -120,6 +122,8 @@ pub struct Parts<'a> {
     pub links: &'a Links,
     /// Variables by which programs find the agent's endpoints.
     pub endpoints: &'a BTreeMap<String, String>,
+    /// What does not stand in the payload.
+    pub fetched: Option<&'a ForContainer>,
 }
 
 /// Compiles a container.
@@ -129,7 +133,7 @@ pub struct Parts<'a> {
 pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
     let Parts { config: agent, arn, known, container, docker, image, log, network, interface, .. } = parts;
     let (config, host) = (&docker.config, &docker.host_config);
-    refuse_what_is_not_there(agent, container, host)?;
+    refuse_what_is_not_there(agent, host)?;
     let name = container.name.as_deref().unwrap_or_default();
     let mut hosts_file = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     let hostname = match (config.hostname.as_deref(), interface) {
@@ -235,20 +239,7 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
 }
 
 /// What would otherwise be left out in silence.
-fn refuse_what_is_not_there(
-    agent: &AgentConfig,
-    container: &acs::Container,
-    host: &HostConfig,
-) -> Result<(), Failure> {
-    let given = |list: Option<usize>| list.is_some_and(|length| length > 0);
-    let missing = [
-        (given(container.secrets.as_ref().map(Vec::len)), "secrets"),
-        (given(container.environment_files.as_ref().map(Vec::len)), "environmentFiles"),
-    ];
-    if let Some((_, name)) = missing.into_iter().find(|(asked, _)| *asked) {
-        let text = format!("{name} is not supported by this agent yet");
-        return Err(Failure::new(FailureKind::HostConfigError, text));
-    }
+fn refuse_what_is_not_there(agent: &AgentConfig, host: &HostConfig) -> Result<(), Failure> {
     if agent.runtime.is_docker() {
         // Docker refuses what the host does not have.
         return Ok(());
@@ -280,7 +271,7 @@ fn args(container: &acs::Container, image: &LocalImage) -> Result<Vec<String>, F
     Ok(args)
 }
 
-/// The image's variables, those of links over them, the task's over these, and last the ones that lead to the agent.
+/// The image's variables, those of links over them, those of files, the task's and its secrets over these, and last the ones that lead to the agent.
 fn environment(parts: &Parts<'_>) -> Vec<String> {
     fn pair<'a>((name, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
         (name, value)
@@ -288,7 +279,12 @@ fn environment(parts: &Parts<'_>) -> Vec<String> {
     let image = &parts.image.config.env;
     let mut all: BTreeMap<&str, &str> = image.iter().filter_map(|pair| pair.split_once('=')).collect();
     all.extend(parts.links.environment.iter().map(pair));
+    fn exposed<'a>((name, value): (&'a String, &'a Secret)) -> (&'a str, &'a str) {
+        (name, value.expose())
+    }
+    all.extend(parts.fetched.iter().flat_map(|given| given.files.iter().map(exposed)));
     all.extend(parts.container.environment.iter().flatten().map(pair));
+    all.extend(parts.fetched.iter().flat_map(|given| given.secrets.iter().map(exposed)));
     let region = &parts.config.region;
     // As the stock agent has it: who sets one of them means both.
     if !REGION_VARIABLES.iter().any(|name| all.contains_key(name)) {

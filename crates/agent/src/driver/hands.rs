@@ -8,6 +8,7 @@ use crate::images::Images;
 use crate::logs::Shipping;
 use crate::network::Network;
 use crate::runtime::Runtime;
+use crate::secrets::Secrets;
 use crate::state::Instance;
 use crate::telemetry::Usage;
 use parking_lot::Mutex;
@@ -32,6 +33,7 @@ pub struct Hands<R> {
     pub credentials: RoleStore,
     /// For tasks' calls of AWS APIs.
     pub api: Api,
+    pub secrets: Secrets,
     /// A container's health has changed.
     pub health_news: Notify,
     /// One volume is made at a time: containers of a task that start at once may share one.
@@ -68,6 +70,7 @@ impl<R: Runtime> Hands<R> {
             logs: Shipping::new(client.clone()),
             credentials: RoleStore::default(),
             api: Api::new(&config.endpoint),
+            secrets: Secrets::new(config.stores.clone(), &config.endpoint, &config.region),
             health_news: Notify::new(),
             volumes: tokio::sync::Mutex::default(),
             bridge: tokio::sync::Mutex::default(),

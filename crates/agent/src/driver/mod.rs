@@ -400,8 +400,8 @@ impl<R: Runtime> Driver<R> {
                 }
             }
             Action::PrepareImage { task, container } => {
-                let image = self.known(&task).and_then(|known| known.container(&container)?.image.clone());
-                tokio::spawn(actions::prepare_image(hands, task, container, image.unwrap_or_default()));
+                let known = self.known(&task);
+                tokio::spawn(actions::prepare_image(hands, task, container, known));
             }
             Action::SetUpNetwork { task } => {
                 if let Some(known) = self.known(&task) {

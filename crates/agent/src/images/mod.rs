@@ -23,7 +23,7 @@ mod scratch;
 mod settings;
 mod store;
 mod tarstream;
-mod transport;
+pub(crate) mod transport;
 mod unpack;
 
 pub use archive::{ArchiveError, load};

@@ -61,39 +61,42 @@ impl Transport {
     /// # Errors
     /// When a file that was named holds no authority.
     pub fn new(trusted: &Trust) -> Result<Transport, TrustError> {
-        let mut roots = RootCertStore::empty();
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-        let files = named.map_or_else(|| SYSTEM_AUTHORITIES.map(PathBuf::from).to_vec(), |file| vec![file]);
-        for file in &files {
-            trust(&mut roots, file);
-        }
-        for file in &trusted.authorities {
-            if trust(&mut roots, file) == 0 {
-                return Err(TrustError::Authority(file.clone()));
-            }
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        tcp.set_nodelay(true);
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        Ok(Transport(Client::builder(TokioExecutor::new()).build(https)))
+        Ok(Transport(Client::builder(TokioExecutor::new()).build(connector(trusted)?)))
     }
 
     /// Sends the request; the answer's body is still to be read.
     pub async fn request(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Error> {
         self.0.request(request).await
     }
+}
+
+/// Connects by TLS or without, believing those whom [`Transport::new`] does.
+///
+/// # Errors
+/// When a file that was named holds no authority.
+pub(crate) fn connector(trusted: &Trust) -> Result<HttpsConnector<HttpConnector>, TrustError> {
+    let mut roots = RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let files = named.map_or_else(|| SYSTEM_AUTHORITIES.map(PathBuf::from).to_vec(), |file| vec![file]);
+    for file in &files {
+        trust(&mut roots, file);
+    }
+    for file in &trusted.authorities {
+        if trust(&mut roots, file) == 0 {
+            return Err(TrustError::Authority(file.clone()));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp.set_nodelay(true);
+    Ok(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp))
 }
 
 /// Adds the authorities in a PEM file and tells how many. A file that is not there adds none; one certificate that cannot

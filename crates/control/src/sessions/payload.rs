@@ -3,9 +3,12 @@
 
 use crate::services::ecs::state::{Container, Eni, Task, TaskVolume};
 use gantry_api::acs;
-use gantry_decide::arn::EcsResource;
+use gantry_decide::arn::{Arn, EcsResource};
 use gantry_decide::ids::{AttachmentId, Scope};
-use gantry_decide::task::definition::{ContainerDefinition, LinuxParameters, LogConfiguration, PortMapping};
+use gantry_decide::task::attributes::secret_source;
+use gantry_decide::task::definition::{
+    ContainerDefinition, EnvironmentFile, LinuxParameters, LogConfiguration, PortMapping, SecretReference,
+};
 use gantry_decide::task::kinds::EfsSwitch;
 use gantry_decide::task::volume::{Volume, VolumeSource};
 use gantry_decide::task::{LogDriver, NetworkMode};
@@ -133,6 +136,27 @@ fn container(
                 options: router.options.clone(),
             }
         }),
+        environment_files: definition.environment_files.as_ref().map(|files| {
+            let file = |file: &EnvironmentFile| acs::EnvironmentFile {
+                type_: Some(file.kind.as_str().to_owned()),
+                value: Some(file.value.clone()),
+            };
+            files.iter().map(file).collect()
+        }),
+        secrets: definition
+            .secrets
+            .as_ref()
+            .map(|secrets| secrets.iter().map(|reference| secret(scope, reference)).collect()),
+        registry_authentication: definition.repository_credentials.as_ref().map(|credentials| {
+            let named = &credentials.credentials_parameter;
+            acs::RegistryAuthentication {
+                type_: Some("asm".to_owned()),
+                asm_auth_data: Some(acs::AsmAuthData {
+                    credentials_parameter: Some(named.clone()),
+                    region: Some(region_of(scope, named)),
+                }),
+            }
+        }),
         container_arn: Some(scope.ecs(arn).text()),
         docker_config: Some(acs::DockerConfig {
             config: Some(Value::Object(docker_config(definition)).to_string()),
@@ -143,6 +167,25 @@ fn container(
         }),
         ..Default::default()
     })
+}
+
+/// A variable whose value the agent fetches.
+fn secret(scope: &Scope, reference: &SecretReference) -> acs::ContainerSecret {
+    acs::ContainerSecret {
+        name: Some(reference.name.clone()),
+        value_from: Some(reference.value_from.clone()),
+        region: Some(region_of(scope, &reference.value_from)),
+        provider: Some(secret_source(&reference.value_from).to_owned()),
+        type_: Some("ENVIRONMENT_VARIABLE".to_owned()),
+        target: Some("CONTAINER".to_owned()),
+        container_path: None,
+    }
+}
+
+/// The region that an ARN names, or the task's own.
+fn region_of(scope: &Scope, named: &str) -> String {
+    let own = || scope.region.to_string();
+    named.parse::<Arn>().ok().map(|arn| arn.region).filter(|region| !region.is_empty()).unwrap_or_else(own)
 }
 
 /// The definition's variables, and the one by which AWS's SDKs tell where they run.

@@ -144,7 +144,8 @@ fn of_container(task: &TaskDefinition, container: &ContainerDefinition, names: &
     }
 }
 
-/// Which store a `valueFrom` names: Secrets Manager by its ARN, else Parameter Store.
-fn secret_source(value_from: &str) -> &'static str {
+/// Which store a `valueFrom` names, in the words of agents: Secrets Manager (`asm`) by its ARN, else Parameter Store
+/// (`ssm`).
+pub fn secret_source(value_from: &str) -> &'static str {
     if value_from.split(':').nth(2) == Some("secretsmanager") { "asm" } else { "ssm" }
 }

@@ -4,6 +4,7 @@ use super::server::StopSignal;
 use crate::config::efs;
 use crate::config::images::ImageFlags;
 use crate::config::runtime::RuntimeFlags;
+use crate::config::stores::StoreFlags;
 use crate::platform::{FARGATE_POOL, MTU, agent_config};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -67,6 +68,8 @@ pub struct AgentArgs {
     runtime: RuntimeFlags,
     #[command(flatten)]
     images: ImageFlags,
+    #[command(flatten)]
+    stores: StoreFlags,
 }
 
 fn attribute(text: &str) -> Result<(String, String), String> {
@@ -122,6 +125,7 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
         efs: arguments.efs.into_iter().collect(),
         runtime: arguments.runtime.kind()?,
         images: images.settings()?,
+        stores: arguments.stores.settings()?,
         cleanup_wait,
         ..base
     })

@@ -22,16 +22,22 @@ pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
     text.push_str(&faster_hex::hex_string(bytes));
 }
 
-/// The canonical request over `signed_headers` (lower-case, in the order in which they were signed).
-pub(super) fn request(request: &SignedRequest<'_>, signed_headers: &[String], payload_hash: &str) -> String {
+/// The canonical request over `signed_headers` (lower-case, in the order in which they were signed), for a service.
+pub(super) fn request(
+    request: &SignedRequest<'_>,
+    service: &str,
+    signed_headers: &[String],
+    payload_hash: &str,
+) -> String {
     let mut text = String::with_capacity(512);
     text.push_str(request.method);
     text.push('\n');
+    let path = if request.path.is_empty() { "/" } else { request.path };
     // Every service but S3 encodes the path as it stands on the wire once more.
-    text.extend(utf8_percent_encode(
-        if request.path.is_empty() { "/" } else { request.path },
-        ENCODED_IN_PATH,
-    ));
+    match service {
+        "s3" => text.push_str(path),
+        _ => text.extend(utf8_percent_encode(path, ENCODED_IN_PATH)),
+    }
     text.push('\n');
     query(&mut text, request.query);
     text.push('\n');

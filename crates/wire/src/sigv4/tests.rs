@@ -38,6 +38,29 @@ fn the_published_example_verifies() {
     claim.verify(&request, &Payload::Whole(b""), &key, at("20150830T123600Z")).unwrap();
 }
 
+/// The worked example of S3's documentation: PUT of an object whose name has a dollar sign, which is encoded once.
+#[test]
+fn the_published_example_of_s3_verifies() {
+    let authorization = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, \
+                         SignedHeaders=date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class, \
+                         Signature=98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd";
+    let body = b"Welcome to Amazon S3.";
+    let hash = sha256_hex(body);
+    let headers = [
+        ("date", "Fri, 24 May 2013 00:00:00 GMT"),
+        ("host", "examplebucket.s3.amazonaws.com"),
+        ("x-amz-content-sha256", hash.as_str()),
+        ("x-amz-date", "20130524T000000Z"),
+        ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
+        ("authorization", authorization),
+    ];
+    let path = "/test%24file.text";
+    let request = SignedRequest { method: "PUT", path, query: "", headers: &headers, body };
+    let claim = Claim::read(&request).unwrap();
+    let key = claim.key(&Secret::new("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"));
+    claim.verify(&request, &Payload::Whole(body), &key, at("20130524T000000Z")).unwrap();
+}
+
 fn signed(now: EpochMillis) -> Vec<(&'static str, String)> {
     let headers = [("host", "localhost:4566"), ("x-amz-target", "X.RunTask")];
     let request = SignedRequest { method: "POST", path: "/", query: "", headers: &headers, body: b"{}" };
@@ -113,7 +136,7 @@ fn presigned(payload: &str, extra: &str) -> String {
     );
     let headers = [("host", "localhost")];
     let request = SignedRequest { method: "POST", path: "/", query: &query, headers: &headers, body: b"" };
-    let canonical = canonical::request(&request, &["host".to_owned()], payload);
+    let canonical = canonical::request(&request, "ecs", &["host".to_owned()], payload);
     let key = SigningKey::derive(&Secret::new(SECRET), "20310101", "eu-north-1", "ecs");
     let stamp = Stamp::parse("20310101T060000Z").unwrap();
     format!("{query}&X-Amz-Signature={}", key.signature(&stamp, scope, &canonical))

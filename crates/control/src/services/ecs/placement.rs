@@ -60,12 +60,11 @@ pub const INLINE_ENI_ATTRIBUTE: &str = "gantry.inline-eni";
 /// one goes nowhere, rather than to run without its secrets, files or volumes.
 const NOT_CARRIED: &[&str] = &[
     "ecs.capability.aws-appmesh",
-    "ecs.capability.env-files.",
     "ecs.capability.fault-injection",
     "ecs.capability.firelens.options.config.s3",
     "ecs.capability.gmsa",
-    "ecs.capability.private-registry-authentication.",
-    "ecs.capability.secrets.",
+    "ecs.capability.secrets.asm.bootstrap.",
+    "ecs.capability.secrets.ssm.bootstrap.",
     "ecs.capability.storage.s3-files",
 ];
 /// In what an agent of ours tells that it makes managed volumes by itself, from what the payload says. Tasks with one go

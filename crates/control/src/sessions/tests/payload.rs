@@ -184,12 +184,39 @@ fn assert_same(task: &Value, expected: &Value) {
 }
 
 #[test]
+fn what_agents_fetch_is_named_with_its_store_and_region() {
+    let secret = "arn:aws:secretsmanager:us-east-2:111122223333:secret:db-AbCdEf:password::";
+    let definition = json!({"family": "secretive", "networkMode": "bridge", "executionRoleArn": "porter",
+        "containerDefinitions": [{"name": "app", "image": "registry.example.net/app:1", "memory": 64,
+            "secrets": [{"name": "PASSWORD", "valueFrom": secret}, {"name": "COLOUR", "valueFrom": "/app/colour"}],
+            "environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::bucket/app.env"}],
+            "repositoryCredentials": {"credentialsParameter": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:r"}}]});
+    let task = sent("default", definition, json!({"taskDefinition": "secretive"}));
+    let app = &task["containers"][0];
+    let variable = json!({"type": "ENVIRONMENT_VARIABLE", "target": "CONTAINER"});
+    let mut expected = [
+        json!({"name": "PASSWORD", "valueFrom": secret, "region": "us-east-2", "provider": "asm"}),
+        json!({"name": "COLOUR", "valueFrom": "/app/colour", "region": "eu-north-1", "provider": "ssm"}),
+    ];
+    for one in &mut expected {
+        one.as_object_mut().unwrap().extend(variable.as_object().unwrap().clone());
+    }
+    assert_eq!(app["secrets"], json!(expected));
+    assert_eq!(app["environmentFiles"], json!([{"type": "s3", "value": "arn:aws:s3:::bucket/app.env"}]));
+    assert_eq!(
+        app["registryAuthentication"],
+        json!({"type": "asm", "asmAuthData": {"region": "eu-west-1",
+            "credentialsParameter": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:r"}})
+    );
+}
+
+#[test]
 fn a_task_that_needs_what_payloads_do_not_carry_goes_nowhere() {
     let mut script = Script::with_cluster();
-    let secrets =
-        json!([{"name": "PASSWORD", "valueFrom": "arn:aws:ssm:eu-north-1:111122223333:parameter/p"}]);
+    let log =
+        json!({"logDriver": "syslog", "secretOptions": [{"name": "syslog-tls-cert", "valueFrom": "p"}]});
     let definition = json!({"family": "secretive", "executionRoleArn": "arn:aws:iam::111122223333:role/r",
-        "containerDefinitions": [{"name": "app", "image": "app:1", "memory": 64, "secrets": secrets}]});
+        "containerDefinitions": [{"name": "app", "image": "app:1", "memory": 64, "logConfiguration": log}]});
     let registered = script.call("RegisterTaskDefinition", definition).unwrap();
     let announced = registered["taskDefinition"]["requiresAttributes"].as_array().unwrap().clone();
     assert!(announced.len() > 1);
