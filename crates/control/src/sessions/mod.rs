@@ -95,7 +95,9 @@ pub fn admit(view: View<'_>, instance_arn: &str) -> Result<ContainerInstanceKey,
 /// Whether an agent's frame does nothing but acknowledge, so that nobody waits for it to be handled. By its first
 /// bytes, in which agents write the kind of a frame; one that writes them otherwise is only handled sooner.
 pub fn is_calm(frame: &str) -> bool {
-    [r#"{"type":"AckRequest""#, r#"{"type":"HeartbeatAckRequest""#].iter().any(|kind| frame.starts_with(kind))
+    let calm = ["AckRequest", "HeartbeatAckRequest", "IAMRoleCredentialsAckRequest"];
+    let kind = frame.strip_prefix(r#"{"type":""#).and_then(|rest| rest.split('"').next());
+    kind.is_some_and(|kind| calm.contains(&kind))
 }
 
 type Owner = (Scope, ContainerInstanceKey);
