@@ -193,6 +193,12 @@ class Docker:
                 self.stop()
         finally:
             subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+            # A daemon leaves some behind even when it ends in order.
+            mounts = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
+            for mount in reversed([mount for mount in mounts if mount.startswith(f"{self.directory}/")]):
+                subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+            for directory in "data", "exec":
+                shutil.rmtree(self.directory / directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
