@@ -38,6 +38,7 @@ const CAPABILITIES: &[&str] = &[
     "ecs.capability.container-health-check",
     "ecs.capability.container-ordering",
     "ecs.capability.container-restart-policy",
+    "ecs.capability.network.container-port-range",
     "ecs.capability.efs",
     "ecs.capability.efsAuth",
     "ecs.capability.env-files.s3",

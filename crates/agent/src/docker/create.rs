@@ -104,8 +104,12 @@ fn mount(mount: &crate::runtime::BindMount) -> Mount {
 fn ports(ports: &[PortRequest]) -> BTreeMap<String, Vec<PortBinding>> {
     let mut all: BTreeMap<String, Vec<PortBinding>> = BTreeMap::new();
     for port in ports {
-        let binding = PortBinding { host_ip: String::new(), host_port: port.host_port.to_string() };
-        all.entry(format!("{}/{}", port.container_port, port.protocol.as_str())).or_default().push(binding);
+        for step in 0..=port.more {
+            let (container, host) =
+                (port.container_port.saturating_add(step), port.host_port.saturating_add(step));
+            let binding = PortBinding { host_ip: String::new(), host_port: host.to_string() };
+            all.entry(format!("{container}/{}", port.protocol.as_str())).or_default().push(binding);
+        }
     }
     all
 }
@@ -158,7 +162,7 @@ mod tests {
     #[test]
     fn a_container_on_docker_s_bridge_has_its_ports_and_links() {
         let mut parts = parts(r#"{"Dns":["10.0.0.2"],"CapDrop":["CHOWN"]}"#, r#"{"Labels":{"mine":"yes"}}"#);
-        let port = |host_port, protocol| PortRequest { container_port: 53, host_port, protocol };
+        let port = |host_port, protocol| PortRequest { container_port: 53, host_port, protocol, more: 0 };
         parts.ports = vec![port(5300, TransportProtocol::Tcp), port(53, TransportProtocol::Udp)];
         parts.links = vec![(other(), "db".to_owned())];
         parts.labels = BTreeMap::from([("com.amazonaws.ecs.cluster".to_owned(), "c".to_owned())]);

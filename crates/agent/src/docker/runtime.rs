@@ -148,7 +148,7 @@ impl DockerRuntime {
         let mut parts = parts.clone();
         for port in parts.ports.iter_mut().filter(|port| port.host_port == 0) {
             // Chosen here, as the stock agent does, so that it stays the same when the container starts again.
-            let free = free_port(port.protocol);
+            let free = free_port(port.protocol, port.more);
             port.host_port = free.ok_or_else(|| RuntimeError::Failed {
                 step: Step::Create,
                 text: "no dynamic port is left".to_owned(),

@@ -558,12 +558,18 @@ pub async fn submit<R: Runtime>(hands: Arc<Hands<R>>, submission: Submission) {
 }
 
 fn change(change: &ContainerChange) -> ecs::ContainerStateChange {
-    let binding = |binding: &NetworkBinding| ecs::NetworkBinding {
-        bind_ip: Some(binding.bind_ip.clone()),
-        container_port: Some(binding.container_port.into()),
-        host_port: Some(binding.host_port.into()),
-        protocol: binding.protocol.as_str().parse().ok(),
-        ..Default::default()
+    let binding = |binding: &NetworkBinding| {
+        let (container, host, more) = (binding.container_port, binding.host_port, binding.more);
+        let range = |first: u16| (more > 0).then(|| format!("{first}-{}", first.saturating_add(more)));
+        let one = |port: u16| (more == 0).then_some(port.into());
+        ecs::NetworkBinding {
+            bind_ip: Some(binding.bind_ip.clone()),
+            container_port: one(container),
+            container_port_range: range(container),
+            host_port: one(host),
+            host_port_range: range(host),
+            protocol: binding.protocol.as_str().parse().ok(),
+        }
     };
     ecs::ContainerStateChange {
         container_name: Some(change.name.clone()),

@@ -1,8 +1,8 @@
 //! How a task is reached: its own interface, and its containers' ports.
 
-use crate::network::{Bridged, PortRequest, TaskInterface};
+use crate::network::{Bridged, PortRequest, Published, TaskInterface};
 use gantry_api::acs;
-use gantry_decide::task::{NetworkMode, TransportProtocol};
+use gantry_decide::task::{NetworkMode, PortRange, TransportProtocol};
 use gantry_decide::task_engine::NetworkBinding;
 use std::net::Ipv4Addr;
 
@@ -40,10 +40,14 @@ pub fn requests(container: &acs::Container) -> Vec<PortRequest> {
     let port = |number: Option<i32>| u16::try_from(number.unwrap_or(0)).unwrap_or(0);
     let mappings = container.port_mappings.iter().flatten();
     mappings
-        .map(|mapping| PortRequest {
-            container_port: port(mapping.container_port),
-            host_port: port(mapping.host_port),
-            protocol: protocol(mapping),
+        .map(|mapping| {
+            let range = mapping.container_port_range.as_deref().and_then(|range| range.parse().ok());
+            let (container_port, more) = match range {
+                Some(PortRange { first, last }) => (first, last - first),
+                None => (port(mapping.container_port), 0),
+            };
+            let (host_port, protocol) = (port(mapping.host_port), protocol(mapping));
+            PortRequest { container_port, host_port, protocol, more }
         })
         .filter(|request| request.container_port != 0)
         .collect()
@@ -55,22 +59,24 @@ pub fn bindings(
     container: &acs::Container,
     bridged: Option<&Bridged>,
 ) -> Vec<NetworkBinding> {
-    let binding = |container_port, host_port, protocol| NetworkBinding {
-        bind_ip: "0.0.0.0".to_owned(),
-        container_port,
-        host_port,
-        protocol,
+    // A range is published as all of its ports, of which the host's follow each other as the container's do.
+    let mut published = bridged.map(|bridged| bridged.ports.clone()).unwrap_or_default();
+    let binding = |PortRequest { container_port, protocol, more, .. }: PortRequest| {
+        let host_port = match mode {
+            NetworkMode::Host => container_port,
+            _ => {
+                let mapped =
+                    |port: &Published| (port.container_port, port.protocol) == (container_port, protocol);
+                // A port of a container may be mapped to several of the host.
+                published.remove(published.iter().position(mapped)?).host_port
+            }
+        };
+        Some(NetworkBinding { bind_ip: "0.0.0.0".to_owned(), container_port, host_port, protocol, more })
     };
-    match (mode, bridged) {
-        (NetworkMode::Bridge, Some(bridged)) => bridged
-            .ports
-            .iter()
-            .map(|port| binding(port.container_port, port.host_port, port.protocol))
-            .collect(),
-        (NetworkMode::Host, _) => requests(container)
-            .into_iter()
-            .map(|request| binding(request.container_port, request.container_port, request.protocol))
-            .collect(),
-        _ => Vec::new(),
+    match mode {
+        NetworkMode::Bridge | NetworkMode::Host => {
+            requests(container).into_iter().filter_map(binding).collect()
+        }
+        NetworkMode::Awsvpc | NetworkMode::None => Vec::new(),
     }
 }

@@ -166,21 +166,25 @@ fn ports(snapshot: &TaskSnapshot, one: &ContainerSnapshot, payload: &acs::Contai
     match snapshot.known.mode() {
         // The task's ports are its own.
         NetworkMode::Awsvpc => {
-            let port = |port: &PortRequest| {
-                let number = port.container_port;
-                json!({"ContainerPort": number, "Protocol": port.protocol.as_str(), "HostPort": number})
+            let numbers = |port: &PortRequest| {
+                let (first, protocol) = (port.container_port, port.protocol);
+                (first..=first.saturating_add(port.more)).map(move |number| {
+                    json!({"ContainerPort": number, "Protocol": protocol.as_str(), "HostPort": number})
+                })
             };
-            requests(payload).iter().map(port).collect()
+            requests(payload).iter().flat_map(numbers).collect()
         }
         _ => one
             .bindings
             .iter()
-            .map(|binding| {
-                json!({
-                    "ContainerPort": binding.container_port,
-                    "Protocol": binding.protocol.as_str(),
-                    "HostPort": binding.host_port,
-                    "HostIp": binding.bind_ip,
+            .flat_map(|binding| {
+                (0..=binding.more).map(|step| {
+                    json!({
+                        "ContainerPort": binding.container_port.saturating_add(step),
+                        "Protocol": binding.protocol.as_str(),
+                        "HostPort": binding.host_port.saturating_add(step),
+                        "HostIp": binding.bind_ip,
+                    })
                 })
             })
             .collect(),

@@ -86,9 +86,10 @@ pub struct Bridged {
 
 /// The hardware address of a router's end of a task's link. Nobody else is on the link, so that all may have the same.
 const ROUTER_MAC: [u8; 6] = [0x0a, 0x58, 0xa9, 0xfe, 0x01, 0x01];
-/// A port of the host that nobody uses now, from the range of dynamic ports.
-pub fn free_port(protocol: TransportProtocol) -> Option<u16> {
-    let request = PortRequest { container_port: 0, host_port: 0, protocol };
+
+/// A port of the host that nobody uses now, from the range of dynamic ports; the first, where `more` are to follow it.
+pub fn free_port(protocol: TransportProtocol, more: u16) -> Option<u16> {
+    let request = PortRequest { container_port: 0, host_port: 0, protocol, more };
     // Given up again at once: it is for somebody else to take.
     Ports::default().take(request, rand::random())
 }
@@ -453,8 +454,13 @@ impl Network {
                     port => NetworkError::PortTaken(port),
                 });
             };
-            let PortRequest { container_port, protocol, .. } = *request;
-            ports.push(Published { protocol, host_port, address, container_port });
+            let PortRequest { container_port, protocol, more, .. } = *request;
+            ports.extend((0..=more).map(|step| Published {
+                protocol,
+                host_port: host_port + step,
+                address,
+                container_port: container_port.saturating_add(step),
+            }));
         }
         state.addresses.insert(address);
         state.next = state.next.wrapping_add(1);

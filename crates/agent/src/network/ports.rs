@@ -14,13 +14,16 @@ const RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// When it does not say.
 const RANGE_DEFAULT: RangeInclusive<u16> = 49153..=65535;
 
-/// A port that a container wants to be reached at.
+/// A port that a container wants to be reached at, or several that follow each other, on the host as in the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRequest {
     pub container_port: u16,
     /// 0: any that is free.
     pub host_port: u16,
     pub protocol: TransportProtocol,
+    /// Ports beyond the first.
+    #[serde(default)]
+    pub more: u16,
 }
 
 /// The ports that this agent has given away. A socket of the agent's own holds each, so that neither a program nor
@@ -46,26 +49,43 @@ impl Ports {
         self.taken.remove(&HostPort { protocol, port });
     }
 
-    /// Takes the port that is asked for, or one from the dynamic range, `start` deciding where the search begins.
-    /// `None` when it is in use, by a container or by another program of the host.
+    /// Takes the ports that are asked for, or some from the dynamic range, `start` deciding where the search begins. The
+    /// first; `None` when they are in use, by a container or by another program of the host.
     pub fn take(&mut self, request: PortRequest, start: u64) -> Option<u16> {
         let protocol = request.protocol;
         if request.host_port != 0 {
-            return self.try_take(HostPort { protocol, port: request.host_port });
+            return self.try_take(HostPort { protocol, port: request.host_port }, request.more).ok();
         }
         let range = dynamic_range(&std::fs::read_to_string(RANGE_FILE).unwrap_or_default());
-        let size = u64::from(range.end() - range.start()) + 1;
-        let mut candidates = (0..size).map(|step| range.start() + ((start % size + step) % size) as u16);
-        candidates.find_map(|port| self.try_take(HostPort { protocol, port }))
+        // Where the first can be, so that the last is in the range too.
+        let size = (u64::from(range.end() - range.start()) + 1).checked_sub(request.more.into())?;
+        let mut step = 0;
+        while step < size {
+            let offset = (start % size + step) % size;
+            let port = range.start() + offset as u16;
+            match self.try_take(HostPort { protocol, port }, request.more) {
+                Ok(port) => return Some(port),
+                // On behind the one that is in use, or from the beginning of the range.
+                Err(in_use) => step += (u64::from(in_use - port) + 1).min(size - offset),
+            }
+        }
+        None
     }
 
-    fn try_take(&mut self, wanted: HostPort) -> Option<u16> {
-        if self.taken.contains_key(&wanted) {
-            return None;
+    /// Takes a port and those that follow it, or none of them. The first, or else one that is in use.
+    fn try_take(&mut self, wanted: HostPort, more: u16) -> Result<u16, u16> {
+        let HostPort { protocol, port: first } = wanted;
+        let last = first.checked_add(more).ok_or(first)?;
+        for port in first..=last {
+            let next = HostPort { protocol, port };
+            let socket = if self.taken.contains_key(&next) { None } else { hold(next).ok() };
+            let Some(socket) = socket else {
+                (first..port).for_each(|port| self.release(protocol, port));
+                return Err(port);
+            };
+            self.taken.insert(next, Some(socket));
         }
-        let socket = hold(wanted).ok()?;
-        self.taken.insert(wanted, Some(socket));
-        Some(wanted.port)
+        Ok(first)
     }
 }
 
@@ -96,8 +116,12 @@ mod tests {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let used = listener.local_addr().unwrap().port();
         let mut ports = Ports::default();
-        let fixed =
-            |host_port| PortRequest { container_port: 80, host_port, protocol: TransportProtocol::Tcp };
+        let fixed = |host_port| PortRequest {
+            container_port: 80,
+            host_port,
+            protocol: TransportProtocol::Tcp,
+            more: 0,
+        };
         assert_eq!(ports.take(fixed(used), 0), None);
         let first = ports.take(fixed(0), 7).unwrap();
         let second = ports.take(fixed(0), 7).unwrap();
@@ -105,6 +129,21 @@ mod tests {
         assert_eq!(ports.take(fixed(first), 0), None);
         ports.release(TransportProtocol::Tcp, first);
         assert_eq!(ports.take(fixed(first), 0), Some(first));
+    }
+
+    #[test]
+    fn ranges_are_taken_whole_or_not_at_all() {
+        let protocol = TransportProtocol::Udp;
+        let range = |host_port, more| PortRequest { container_port: 100, host_port, protocol, more };
+        let mut ports = Ports::default();
+        let first = ports.take(range(0, 19), 3).unwrap();
+        let other = ports.take(range(0, 19), 3).unwrap();
+        assert!(other.abs_diff(first) >= 20);
+        assert_eq!(ports.take(range(first + 5, 0), 0), None);
+        (first..first + 20).filter(|port| *port != first + 12).for_each(|port| ports.release(protocol, port));
+        assert_eq!(ports.take(range(first, 19), 0), None);
+        assert_eq!(ports.take(range(first, 11), 0), Some(first), "what came before is free again");
+        assert_eq!(ports.take(range(0, u16::MAX), 0), None);
     }
 
     #[test]

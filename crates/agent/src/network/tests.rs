@@ -174,7 +174,8 @@ fn tasks_reach_each_other_and_the_host_reaches_them() {
 #[test]
 fn published_ports_lead_to_containers() {
     let Some(bench) = Bench::new("nett2", "10.232.0.0/24") else { return };
-    let request = |host_port| PortRequest { container_port: 80, host_port, protocol: TransportProtocol::Tcp };
+    let request =
+        |host_port| PortRequest { container_port: 80, host_port, protocol: TransportProtocol::Tcp, more: 0 };
     let (_, dynamic) = bench.network.attach_bridged("a", &[request(0)]).unwrap();
     let port = dynamic.ports[0].host_port;
     assert!(port >= 1024);
@@ -235,7 +236,7 @@ fn halves_of_namespaces_are_made_anew() {
 #[test]
 fn a_container_that_is_attached_again_keeps_what_it_has() {
     let Some(bench) = Bench::new("nett5", "10.235.0.0/24") else { return };
-    let request = PortRequest { container_port: 80, host_port: 0, protocol: TransportProtocol::Tcp };
+    let request = PortRequest { container_port: 80, host_port: 0, protocol: TransportProtocol::Tcp, more: 0 };
     let first = bench.network.attach_bridged("a", &[request]).unwrap();
     assert_eq!(bench.network.attach_bridged("a", &[request]).unwrap(), first);
     let served = bench.serve("a", 80);
@@ -246,7 +247,7 @@ fn a_container_that_is_attached_again_keeps_what_it_has() {
 #[test]
 fn ports_are_withdrawn_though_one_is_gone_already() {
     let Some(bench) = Bench::new("nett6", "10.236.0.0/24") else { return };
-    let request = PortRequest { container_port: 80, host_port: 0, protocol: TransportProtocol::Tcp };
+    let request = PortRequest { container_port: 80, host_port: 0, protocol: TransportProtocol::Tcp, more: 0 };
     let (_, bridged) = bench.network.attach_bridged("a", &[request, request]).unwrap();
     bench.network.0.table.withdraw(&bridged.ports[..1]).unwrap();
     bench.network.detach("a").unwrap();
@@ -276,7 +277,8 @@ fn a_restart_takes_over_thousands_of_ports() {
 fn two_agents_share_a_host() {
     let Some(one) = Bench::new("nett8", "10.238.0.0/24") else { return };
     let Some(other) = Bench::new("nett9", "10.239.0.0/24") else { return };
-    let request = |host_port| PortRequest { container_port: 80, host_port, protocol: TransportProtocol::Tcp };
+    let request =
+        |host_port| PortRequest { container_port: 80, host_port, protocol: TransportProtocol::Tcp, more: 0 };
     let (_, bridged) = one.network.attach_bridged("a", &[request(0)]).unwrap();
     let port = bridged.ports[0].host_port;
     assert!(matches!(other.network.attach_bridged("b", &[request(port)]), Err(NetworkError::PortTaken(_))));
@@ -307,7 +309,7 @@ fn two_agents_share_a_host() {
 #[test]
 fn datagrams_reach_published_ports() {
     let Some(bench) = Bench::new("nett10", "10.240.0.0/24") else { return };
-    let request = PortRequest { container_port: 53, host_port: 0, protocol: TransportProtocol::Udp };
+    let request = PortRequest { container_port: 53, host_port: 0, protocol: TransportProtocol::Udp, more: 0 };
     let (path, bridged) = bench.network.attach_bridged("a", &[request]).unwrap();
     let (ready, wait) = std::sync::mpsc::channel();
     let served = std::thread::spawn(move || {
@@ -336,7 +338,8 @@ fn a_failed_test_leaves_nothing() {
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let Some(bench) = Bench::new("nett11", "10.241.0.0/24") else { return };
         bench.task("one", 5);
-        let request = PortRequest { container_port: 80, host_port: 0, protocol: TransportProtocol::Tcp };
+        let request =
+            PortRequest { container_port: 80, host_port: 0, protocol: TransportProtocol::Tcp, more: 0 };
         bench.network.attach_bridged("a", &[request]).unwrap();
         found = leftovers("nett11");
         std::panic::resume_unwind(Box::new(OnPurpose));
@@ -409,7 +412,8 @@ fn measure() {
         let start = Instant::now();
         bench.task(&format!("m{round}"), 10 + round);
         let attached = start.elapsed();
-        let request = PortRequest { container_port: 80, host_port: 0, protocol: TransportProtocol::Tcp };
+        let request =
+            PortRequest { container_port: 80, host_port: 0, protocol: TransportProtocol::Tcp, more: 0 };
         let start = Instant::now();
         bench.network.attach_bridged("bridged", &[request]).unwrap();
         let bridged = start.elapsed();

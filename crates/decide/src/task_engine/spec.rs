@@ -97,6 +97,9 @@ pub struct NetworkBinding {
     pub container_port: u16,
     pub host_port: u16,
     pub protocol: TransportProtocol,
+    /// Ports that follow these, as a range is mapped.
+    #[serde(default)]
+    pub more: u16,
 }
 
 macro_rules! failure_kinds {

@@ -12,6 +12,7 @@ use crate::tx::Tx;
 use gantry_api::ecs;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, LastStatus, StopCode};
+use gantry_decide::task::PortRange;
 use gantry_decide::time::Timestamp;
 use gantry_wire::EpochMillis;
 
@@ -128,10 +129,20 @@ fn container(task: &mut Task, change: &ecs::ContainerStateChange) -> Result<(), 
 }
 
 fn binding(binding: &ecs::NetworkBinding) -> Option<NetworkBinding> {
+    let range = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<PortRange>().ok());
+    let (container_port, host_port, more) =
+        match (range(&binding.container_port_range), range(&binding.host_port_range)) {
+            (Some(container), Some(host)) => (container.first, host.first, container.last - container.first),
+            _ => {
+                let port = |number: Option<i32>| u16::try_from(number?).ok();
+                (port(binding.container_port)?, port(binding.host_port)?, 0)
+            }
+        };
     Some(NetworkBinding {
         bind_ip: binding.bind_ip.clone()?.parse::<std::net::IpAddr>().ok()?.to_string(),
-        container_port: u16::try_from(binding.container_port?).ok()?,
-        host_port: u16::try_from(binding.host_port?).ok()?,
+        container_port,
+        host_port,
+        more,
         protocol: binding.protocol.as_ref().map_or("tcp", |protocol| protocol.as_str()).to_owned(),
     })
 }

@@ -94,6 +94,9 @@ pub struct NetworkBinding {
     pub host_port: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
+    /// Ports that follow these, as a range is mapped.
+    #[serde(default)]
+    pub more: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

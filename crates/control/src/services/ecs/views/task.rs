@@ -247,11 +247,15 @@ fn exec_agent(view: View<'_>, task: &Task, container: &Container) -> Option<ecs:
 }
 
 fn binding(binding: &NetworkBinding) -> ecs::NetworkBinding {
+    let (container, host, more) = (binding.container_port, binding.host_port, binding.more);
+    let range = |first: u16| (more > 0).then(|| format!("{first}-{}", first.saturating_add(more)));
+    let one = |port: u16| (more == 0).then_some(port.into());
     ecs::NetworkBinding {
         bind_ip: Some(binding.bind_ip.clone()),
-        container_port: Some(binding.container_port.into()),
-        host_port: Some(binding.host_port.into()),
+        container_port: one(container),
+        container_port_range: range(container),
+        host_port: one(host),
+        host_port_range: range(host),
         protocol: binding.protocol.parse().ok(),
-        ..Default::default()
     }
 }
