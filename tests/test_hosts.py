@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -93,10 +94,10 @@ def test_agents_on_other_hosts_join_and_run_tasks(tmp_path):
                     environment=environment, log=log)
             root = dict(re.findall(r"^export (\w+)=(\S+)$", run(binary(), "env", "--data-dir", str(data)).stdout, re.M))
 
-            def aws(*arguments):
+            def aws(*arguments, service="ecs"):
                 python = pathlib.Path(os.sys.executable)
                 done = subprocess.run(
-                    [*inside(hosts.names["server"]), str(python), str(python.parent / "aws"), "ecs", *arguments],
+                    [*inside(hosts.names["server"]), str(python), str(python.parent / "aws"), service, *arguments],
                     env={**os.environ, **root, "AWS_PAGER": "", "AWS_EC2_METADATA_DISABLED": "true"},
                     capture_output=True, text=True, timeout=60)
                 assert done.returncode == 0, done.stderr + log.read_text()
@@ -121,6 +122,40 @@ def test_agents_on_other_hosts_join_and_run_tasks(tmp_path):
                 page = run(*inside(hosts.names["server"]), os.sys.executable, "-c",
                            f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=5).read().decode())")
                 assert "Hello from Gantry" in page.stdout
+
+            # Tasks with interfaces of their own reach each other from host to host, as their security groups allow.
+            def ec2(*arguments):
+                return aws(*arguments, service="ec2")
+
+            definition.write_text(json.dumps(on_ec2("awsvpc")))
+            aws("register-task-definition", "--cli-input-json", definition.as_uri())
+            web = ec2("create-security-group", "--group-name", "web", "--description", "web")["GroupId"]
+            placed = {}
+            for name, groups in ("one", f"[{web}]"), ("two", "[]"):
+                ran = aws("run-task", "--task-definition", "web-awsvpc", "--placement-constraints",
+                          f"type=memberOf,expression=attribute:host=={name}", "--network-configuration",
+                          f"awsvpcConfiguration={{subnets=[subnet-1],securityGroups={groups}}}")
+                assert ran["failures"] == []
+                placed[name] = ran["tasks"][0]["taskArn"]
+                arns.append(placed[name])
+            until(lambda: {t["lastStatus"] for t in aws("describe-tasks", "--tasks", *arns)["tasks"]} == {"RUNNING"}, 60)
+            shown = aws("describe-tasks", "--tasks", placed["one"])["tasks"][0]
+            target = shown["containers"][0]["networkInterfaces"][0]["privateIpv4Address"]
+
+            def reaches():
+                task = f"/run/netns/gantry-ttwo-{placed['two'].rsplit('/', 1)[1]}"
+                code = f"import socket; socket.create_connection(('{target}', 80), timeout=0.5)"
+                return run("nsenter", f"--net={task}", "--", os.sys.executable, "-c", code, check=False).returncode == 0
+
+            assert not reaches()
+            default = ec2("describe-security-groups", "--filters", "Name=group-name,Values=default")
+            ec2("authorize-security-group-ingress", "--group-id", web, "--protocol", "tcp", "--port", "80",
+                "--source-group", default["SecurityGroups"][0]["GroupId"])
+            until(reaches, 5)
+            # Nobody but the hosts brings packets to tasks.
+            if shutil.which("nft"):
+                known = run(*inside(hosts.names["one"]), "nft", "list", "set", "inet", "gantry-tone", "hosts4").stdout
+                assert hosts.address["two"] in known and hosts.address["server"] not in known
 
             # A host that goes away is seen to be gone, and its tasks are found again when it comes back.
             agents["one"].kill()

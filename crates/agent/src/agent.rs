@@ -9,7 +9,7 @@ use crate::docker::{DockerError, DockerRuntime, firewall};
 use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of, resolv};
 use crate::endpoints;
 use crate::images::{ImageStore, Images, StoreError};
-use crate::network::{ENDPOINT_PORT, LINKS, Network, NetworkConfig, NetworkError, bridge_name};
+use crate::network::{ENDPOINT_PORT, LINKS, Network, NetworkConfig, NetworkError, bridge_name, overlay_name};
 use crate::protocol::backoff::{Backoff, Growth};
 use crate::runtime::native::NativeRuntime;
 use crate::runtime::{Runtime, RuntimeError};
@@ -137,13 +137,15 @@ async fn run_on<R: Runtime>(
         name: config.name.clone(),
         bridge_block: config.address_block,
         mtu: config.mtu,
-        security_groups: config.data_dir.join("state").join("security-groups.json"),
+        host_address: config.host_address,
+        state: config.data_dir.join("state"),
         resolvers: resolv::servers(&resolv::of_host()),
     };
     let network = tokio::task::spawn_blocking(move || Network::open(network, bridged, &tasks));
     let network = network.await.map_err(|error| AgentError::Thread(error.into()))??;
+    let config = AgentConfig { host_address: network.host_address(), ..config };
     if config.runtime.is_docker() {
-        firewall::admit(&[&bridge_name(&config.name), LINKS]).await;
+        firewall::admit(&[&bridge_name(&config.name), LINKS, &overlay_name(&config.name)]).await;
     }
     let client = Client::new(&config.endpoint, &config.region, config.credentials.clone())?;
 

@@ -87,6 +87,9 @@ pub fn attributes(config: &AgentConfig, of_runtime: &[String], first: bool) -> V
         attribute("ecs.cpu-architecture", Some(architecture)),
         attribute("gantry.runtime", Some(if config.runtime.is_docker() { "docker" } else { "native" })),
     ]);
+    if let Some(address) = config.host_address {
+        all.push(attribute("gantry.host-address", Some(&address.to_string())));
+    }
     if let Some(zone) = &config.availability_zone {
         all.push(attribute("ecs.availability-zone", Some(zone)));
     }

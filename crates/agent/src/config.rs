@@ -6,6 +6,7 @@ use crate::secrets::StoreSettings;
 use crate::storage::EfsTarget;
 use gantry_wire::sigv4::Credentials;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub struct AgentConfig {
     pub address_block: Ipv4Block,
     /// Bytes of the largest packet of tasks and containers.
     pub mtu: u32,
+    /// By which other hosts reach this one, to carry what tasks say to each other; without it, they do not.
+    pub host_address: Option<Ipv4Addr>,
     /// CPU units and MiB to offer; else all of the host.
     pub capacity: Option<(u32, u32)>,
     /// The user's own attributes.

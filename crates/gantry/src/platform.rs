@@ -133,6 +133,7 @@ pub fn agent_config(
         program: std::env::current_exe().context("cannot find this program's own file")?,
         address_block,
         mtu: MTU,
+        host_address: None,
         capacity: None,
         attributes: std::collections::BTreeMap::new(),
         availability_zone: None,

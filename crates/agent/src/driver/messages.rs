@@ -61,6 +61,10 @@ impl<R: Runtime> Driver<R> {
                 Ok(message) => self.security_groups(&message),
                 Err(error) => tracing::warn!(%error, "news of security groups do not read"),
             },
+            "NeighboursMessage" => match frame.message::<acs::NeighboursMessage>() {
+                Ok(message) => self.neighbours(&message),
+                Err(error) => tracing::warn!(%error, "news of other hosts' tasks do not read"),
+            },
             kind => tracing::debug!(kind, "a message that asks for nothing here"),
         }
         false
@@ -91,6 +95,17 @@ impl<R: Runtime> Driver<R> {
         let heard = tokio::task::block_in_place(|| self.hands.network.hear(news));
         if let Err(error) = heard {
             tracing::error!(%error, "security groups are not in force");
+        }
+    }
+
+    /// Takes news of other hosts' tasks.
+    fn neighbours(&self, message: &acs::NeighboursMessage) {
+        let news = match serde_json::from_str(&message.news) {
+            Ok(news) => news,
+            Err(error) => return tracing::warn!(%error, "news of other hosts' tasks do not read"),
+        };
+        if let Err(error) = tokio::task::block_in_place(|| self.hands.network.meet(news)) {
+            tracing::error!(%error, "tasks of other hosts are not reached");
         }
     }
 

@@ -10,16 +10,17 @@
 //!         ct state established,related accept; (names) accept; iifname vmap @out }
 //!     chain to-host { type filter hook input priority 0; (the same, and neighbour discovery) }
 //!     chain to-tasks { type filter hook forward priority 1;
-//!         ct state established,related accept; oifname vmap @in }
+//!         ct state established,related accept; iifname "gx-NAME" ip saddr @hosts4 accept; oifname vmap @in }
 //!     chain postrouting { type nat hook postrouting priority srcnat;
-//!         ip saddr @tasks4 oifname != "gv*" oifname != "gb-*" masquerade }
+//!         ip saddr @tasks4 oifname != "gv*" oifname != "gb-*" oifname != "gx-*" masquerade }
+//!     set hosts4; chain to-host also: udp dport 4790 ip saddr != @hosts4 drop, where hosts carry packets to each other
 //!     set 4-GROUP, 6-GROUP; chain i-GROUP, o-GROUP, i-LINK, o-LINK (see the decisions)
 //! }
 //! ```
 //!
 //! As on EC2, security groups do not concern the questions of tasks to the name servers that they were given. What the
-//! host itself says to its tasks passes too: that is the machine's owner, who looks at a page, and the platform, which
-//! checks health.
+//! host itself, or another host of the platform, says to its tasks passes too: that is the machine's owner, who looks at a
+//! page, and the platform, which checks health.
 
 use super::netlink::Message;
 use super::nft::{
@@ -30,18 +31,22 @@ use gantry_decide::network::firewall::{self, Change, Family, Match, Rule, Side};
 use std::io;
 use std::net::IpAddr;
 
-/// Links to tasks, and bridges, of all agents of a host: what goes there does not leave the host.
-const ON_HOST: [&str; 2] = [super::LINK_PREFIX, "gb-"];
+/// Links to tasks, bridges, and links to tasks of other hosts, of all agents of a host: what goes there keeps its address.
+const ON_HOST: [&str; 3] = [super::LINK_PREFIX, "gb-", super::OVERLAY_PREFIX];
+/// Addresses of other hosts, as the overlay knows them.
+const HOSTS: &str = "hosts4";
 
 /// The table of one agent.
 #[derive(Clone, Debug)]
 pub struct Table {
     pub name: String,
+    /// The link to other hosts, if there is one, and its UDP port.
+    pub overlay: Option<(String, u16)>,
 }
 
 impl Table {
     /// Makes the table anew, in one step.
-    pub fn install(&self, resolvers: &[IpAddr], changes: &[Change]) -> io::Result<()> {
+    pub fn install(&self, resolvers: &[IpAddr], hosts: &[IpAddr], changes: &[Change]) -> io::Result<()> {
         let mut batch = Batch::anew(TableFamily::Inet, &self.name)?;
         for (number, family) in (1..).zip(Family::BOTH) {
             batch.set(&firewall::task_set(family), key_of(family), number);
@@ -58,6 +63,24 @@ impl Table {
         // A packet that one accepts comes to the next all the same.
         batch.base_chain("to-tasks", "filter", FORWARD, PRIORITY_FILTER + 1);
         batch.base_chain("postrouting", "nat", POSTROUTING, PRIORITY_SOURCE);
+        batch.set(HOSTS, key_of(Family::V4), 30);
+        batch.add(HOSTS, hosts, element);
+        if let Some((_, port)) = &self.overlay {
+            // Of known hosts only, also what belongs to a connection.
+            for verdict in [nft::Verdict::Accept, nft::Verdict::Drop] {
+                batch.rule("to-host", |rule| {
+                    of_family(rule, Family::V4);
+                    of_protocol(rule, libc::IPPROTO_UDP as u8);
+                    nft::target_port(rule, REGISTER_A);
+                    compare(rule, REGISTER_A, Is::Equal, &port.to_be_bytes());
+                    if matches!(verdict, nft::Verdict::Accept) {
+                        peer(rule, Side::In, Family::V4);
+                        nft::in_set(rule, HOSTS, REGISTER_A);
+                    }
+                    nft::decide(rule, verdict);
+                });
+            }
+        }
         for chain in ["from-tasks", "to-host", "to-tasks"] {
             batch.rule(chain, |rule| {
                 nft::known_connection(rule);
@@ -82,6 +105,16 @@ impl Table {
                 nft::decide_by(rule, map(Side::Out), REGISTER_A);
             });
         }
+        if let Some((link, _)) = &self.overlay {
+            batch.rule("to-tasks", |rule| {
+                nft::meta(rule, Meta::InputName, REGISTER_A);
+                compare(rule, REGISTER_A, Is::Equal, &nft::link_name(link));
+                of_family(rule, Family::V4);
+                peer(rule, Side::In, Family::V4);
+                nft::in_set(rule, HOSTS, REGISTER_A);
+                nft::decide(rule, nft::Verdict::Accept);
+            });
+        }
         batch.rule("to-tasks", |rule| {
             nft::meta(rule, Meta::OutputName, REGISTER_A);
             nft::decide_by(rule, map(Side::In), REGISTER_A);
@@ -99,6 +132,14 @@ impl Table {
             });
         }
         add(&mut batch, changes);
+        batch.commit()
+    }
+
+    /// Other hosts are known now, or no longer.
+    pub fn hosts(&self, joined: &[IpAddr], left: &[IpAddr]) -> io::Result<()> {
+        let mut batch = Batch::begin(TableFamily::Inet, &self.name)?;
+        batch.remove(HOSTS, left, element);
+        batch.add(HOSTS, joined, element);
         batch.commit()
     }
 

@@ -6,6 +6,7 @@ use super::filter::Table;
 use super::{NetworkError, io as failed};
 use gantry_decide::network::firewall::{Change, Firewall, Interface, News};
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ pub struct Guard {
     resolvers: Vec<IpAddr>,
     /// Held while the kernel is told, so that it hears of changes in their order.
     firewall: Mutex<Firewall>,
+    hosts: Mutex<BTreeSet<IpAddr>>,
 }
 
 impl Guard {
@@ -26,14 +28,17 @@ impl Guard {
         table: Table,
         file: PathBuf,
         resolvers: Vec<IpAddr>,
+        hosts: BTreeSet<IpAddr>,
         interfaces: impl IntoIterator<Item = (String, Interface)>,
     ) -> Result<Guard, NetworkError> {
         let mut firewall = read(&file);
         for (link, interface) in interfaces {
             firewall.attach(&link, interface);
         }
-        table.install(&resolvers, &firewall.whole()).map_err(failed("installing the security groups"))?;
-        Ok(Guard { table, file, resolvers, firewall: Mutex::new(firewall) })
+        let guard = Guard { table, file, resolvers, firewall: Mutex::default(), hosts: Mutex::new(hosts) };
+        guard.install(&firewall)?;
+        *guard.firewall.lock() = firewall;
+        Ok(guard)
     }
 
     /// Whatever a link was before, from now on it is guarded.
@@ -67,16 +72,29 @@ impl Guard {
         applied
     }
 
+    /// The hosts that packets of tasks may come from are these.
+    pub fn hosts(&self, hosts: BTreeSet<IpAddr>) -> Result<(), NetworkError> {
+        let firewall = self.firewall.lock();
+        let before = std::mem::replace(&mut *self.hosts.lock(), hosts.clone());
+        let joined: Vec<IpAddr> = hosts.difference(&before).copied().collect();
+        let left: Vec<IpAddr> = before.difference(&hosts).copied().collect();
+        self.table.hosts(&joined, &left).or_else(|error| self.mend(&error, &firewall))
+    }
+
+    fn install(&self, firewall: &Firewall) -> Result<(), NetworkError> {
+        let hosts: Vec<IpAddr> = self.hosts.lock().iter().copied().collect();
+        let installed = self.table.install(&self.resolvers, &hosts, &firewall.whole());
+        installed.map_err(failed("installing the security groups"))
+    }
+
+    /// After a change that the kernel did not take: somebody else of this host has changed or removed the table.
+    fn mend(&self, error: &io::Error, firewall: &Firewall) -> Result<(), NetworkError> {
+        tracing::warn!(table = self.table.name, %error, "making the firewall's table anew");
+        self.install(firewall)
+    }
+
     fn apply(&self, firewall: &Firewall, changes: &[Change]) -> Result<(), NetworkError> {
-        match self.table.apply(changes) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // Somebody else of this host has changed or removed the table.
-                tracing::warn!(table = self.table.name, %error, "making the firewall's table anew");
-                let anew = self.table.install(&self.resolvers, &firewall.whole());
-                anew.map_err(failed("installing the security groups"))
-            }
-        }
+        self.table.apply(changes).or_else(|error| self.mend(&error, firewall))
     }
 }
 

@@ -15,6 +15,7 @@ mod namespace;
 mod nat;
 mod netlink;
 mod nft;
+mod overlay;
 mod ports;
 mod route;
 
@@ -24,12 +25,14 @@ pub use nat::Published;
 pub use ports::PortRequest;
 
 use gantry_decide::ids::SecurityGroupId;
+use gantry_decide::network::Neighbours;
 use gantry_decide::network::firewall::{Interface, News};
 use gantry_decide::task::TransportProtocol;
 use guard::Guard;
 use namespace::Origin;
 use nat::Table;
 use netlink::Socket;
+use overlay::Overlay;
 use parking_lot::Mutex;
 use ports::Ports;
 use route::{Route, Veth};
@@ -55,8 +58,10 @@ pub struct NetworkConfig {
     pub bridge_block: Ipv4Block,
     /// Bytes of the largest packet of tasks and containers.
     pub mtu: u32,
-    /// Keeps what is known of security groups.
-    pub security_groups: PathBuf,
+    /// By which other hosts reach this one, to carry what tasks say to each other.
+    pub host_address: Option<Ipv4Addr>,
+    /// Keeps what is known of security groups and of other hosts' tasks.
+    pub state: PathBuf,
     /// The name servers that tasks are given.
     pub resolvers: Vec<IpAddr>,
 }
@@ -113,6 +118,13 @@ pub enum NetworkError {
     AddressInUse(Ipv4Addr),
 }
 
+fn explain(error: &NetworkError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
 fn io(doing: &'static str) -> impl FnOnce(io::Error) -> NetworkError {
     move |source| NetworkError::Io { doing, source }
 }
@@ -125,6 +137,7 @@ struct Inner {
     config: NetworkConfig,
     table: Table,
     guard: Guard,
+    overlay: Option<Overlay>,
     bridge: u32,
     state: Mutex<State>,
 }
@@ -154,6 +167,14 @@ fn endpoints(agent: &str) -> Table {
 
 fn namespace_prefix(agent: &str) -> String {
     format!("gantry-{agent}-")
+}
+
+/// How the names of links to other hosts begin, of all agents.
+const OVERLAY_PREFIX: &str = "gx-";
+
+/// The link of an agent's that leads to other hosts.
+pub fn overlay_name(agent: &str) -> String {
+    format!("{OVERLAY_PREFIX}{agent}")
 }
 
 /// How the names of links to namespaces begin, of all agents.
@@ -209,10 +230,20 @@ impl Network {
         let guarded = tasks.iter().filter_map(|(key, interface)| {
             Some((link_name(&format!("{prefix}{key}")), interface.as_ref()?.guarded()))
         });
-        let filter = filter::Table { name: table.name.clone() };
-        let (file, resolvers) = (config.security_groups.clone(), config.resolvers.clone());
-        let guard = Guard::open(filter, file, resolvers, guarded)?;
-        Ok(Network(Arc::new(Inner { config, table, guard, bridge, state: Mutex::new(state) })))
+        let overlay = config.host_address.and_then(|own| {
+            let (name, file) = (overlay_name(&config.name), config.state.join("neighbours.json"));
+            Overlay::open(&name, own, config.mtu, file)
+                .inspect_err(|error| {
+                    tracing::warn!(reason = %explain(error), "tasks of this host do not reach those of other hosts");
+                })
+                .ok()
+        });
+        let link = overlay.as_ref().map(|_| (overlay_name(&config.name), overlay::PORT));
+        let filter = filter::Table { name: table.name.clone(), overlay: link };
+        let hosts = overlay.as_ref().map(Overlay::hosts).unwrap_or_default();
+        let (file, resolvers) = (config.state.join("security-groups.json"), config.resolvers.clone());
+        let guard = Guard::open(filter, file, resolvers, hosts, guarded)?;
+        Ok(Network(Arc::new(Inner { config, table, guard, overlay, bridge, state: Mutex::new(state) })))
     }
 
     /// Where the namespace of a task or container is, if it is there.
@@ -394,6 +425,22 @@ impl Network {
         unguarded
     }
 
+    /// By which other hosts reach this one, if it carries packets to them.
+    pub fn host_address(&self) -> Option<Ipv4Addr> {
+        self.0.config.host_address.filter(|_| self.0.overlay.is_some())
+    }
+
+    /// What the control plane tells of other hosts' tasks, in its order.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn meet(&self, news: Neighbours) -> Result<(), NetworkError> {
+        let Some(overlay) = &self.0.overlay else { return Ok(()) };
+        let met = overlay.hear(news);
+        self.0.guard.hosts(overlay.hosts())?;
+        met
+    }
+
     /// What the control plane tells of security groups, in its order.
     ///
     /// # Errors
@@ -496,11 +543,13 @@ pub fn leftovers(agent: &str) -> Vec<String> {
         .map(|name| format!("network namespace {name}"))
         .collect();
     let bridge = bridge_name(agent);
-    if route::index(&bridge).is_ok() {
-        found.push(format!("link {bridge}"));
+    for link in [bridge, overlay_name(agent)] {
+        if route::index(&link).is_ok() {
+            found.push(format!("link {link}"));
+        }
     }
     let table = table(agent);
-    let filter = filter::Table { name: table.name.clone() };
+    let filter = filter::Table { name: table.name.clone(), overlay: None };
     if endpoints(agent).exists().unwrap_or(false) {
         found.push(format!("nf_tables table ip {}", endpoints(agent).name));
     }
@@ -529,6 +578,7 @@ pub fn remove_all(agent: &str) -> Result<(), NetworkError> {
         }
     }
     route::delete(&mut socket, &bridge).map_err(io("removing the bridge"))?;
+    route::delete(&mut socket, &overlay_name(agent)).map_err(io("removing the link to other hosts"))?;
     if endpoints(agent).exists().map_err(io("looking for firewall rules"))? {
         endpoints(agent).remove().map_err(io("removing the firewall rules"))?;
         // Only one agent of a host can have had it.
@@ -537,7 +587,7 @@ pub fn remove_all(agent: &str) -> Result<(), NetworkError> {
         removed.map_err(io("removing the endpoints' address"))?;
     }
     let table = table(agent);
-    let filter = filter::Table { name: table.name.clone() };
+    let filter = filter::Table { name: table.name.clone(), overlay: None };
     table.remove().and_then(|()| filter.remove()).map_err(io("removing the firewall rules"))
 }
 

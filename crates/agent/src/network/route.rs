@@ -3,7 +3,7 @@
 use super::netlink::{F_CREATE, F_EXCLUSIVE, F_REPLACE, Message, Socket};
 use std::ffi::CString;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 const NEW_LINK: u16 = 16;
@@ -11,6 +11,7 @@ const DELETE_LINK: u16 = 17;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
+const DELETE_ROUTE: u16 = 25;
 const NEW_NEIGHBOUR: u16 = 28;
 
 const LINK_ADDRESS: u16 = 1;
@@ -74,6 +75,72 @@ pub struct Veth<'a> {
     pub peer_mac: [u8; 6],
     /// Bytes of the largest packet.
     pub mtu: u32,
+}
+
+/// Makes a link that carries packets to other hosts as their routes say, in VXLAN's generic form and from this UDP port
+/// on, if there is none of the name. Its number, and whether it was made.
+pub fn tunnel(socket: &mut Socket, name: &str, port: u16, mtu: u32) -> io::Result<(u32, bool)> {
+    const PORT: u16 = 15;
+    const LEARNING: u16 = 7;
+    const BY_ROUTE: u16 = 25;
+    const GENERIC: u16 = 27;
+    let made = socket.request(NEW_LINK, F_CREATE | F_EXCLUSIVE, |message| {
+        message.raw(&link_header(0, UP)).text(LINK_NAME, name).number(LINK_MTU, mtu);
+        message.nest(LINK_INFO, |info| {
+            info.attribute(INFO_KIND, b"vxlan").nest(INFO_DATA, |data| {
+                data.attribute(LEARNING, &[0]).attribute(BY_ROUTE, &[1]);
+                data.attribute(PORT, &port.to_be_bytes()).attribute(GENERIC, &[]);
+            });
+        });
+    });
+    match made {
+        Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
+        _ => {}
+    }
+    // Another one's, with the same port, is in the way under another name.
+    Ok((index(name).map_err(|error| made.as_ref().err().map_or(error, copy))?, made.is_ok()))
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+const TABLE_MAIN: u8 = 254;
+const BY_BOOT: u8 = 3;
+const UNICAST: u8 = 1;
+const SCOPE_LINK: u8 = 253;
+const ROUTE_TO: u16 = 1;
+const ROUTE_LINK: u16 = 4;
+
+/// Leads an address to another host, by a link of [`tunnel`]'s; where it led before does not matter.
+pub fn add_tunnelled(socket: &mut Socket, to: Ipv4Addr, host: Ipv4Addr, link: u32) -> io::Result<()> {
+    const TYPE: u16 = 21;
+    const ENCAPSULATION: u16 = 22;
+    const BY_IP: u16 = 2;
+    const NETWORK: u16 = 1;
+    const HOST: u16 = 2;
+    /// All VPCs are one network here: no address is given twice.
+    const NUMBER: u64 = 1;
+    let header = [libc::AF_INET as u8, 32, 0, 0, TABLE_MAIN, BY_BOOT, SCOPE_LINK, UNICAST, 0, 0, 0, 0];
+    socket.request(NEW_ROUTE, F_CREATE | F_REPLACE, |message| {
+        message.raw(&header).attribute(ROUTE_TO, &to.octets());
+        message.nest(ENCAPSULATION, |way| {
+            way.attribute(NETWORK, &NUMBER.to_be_bytes()).attribute(HOST, &host.octets());
+        });
+        message.attribute(TYPE, &BY_IP.to_ne_bytes()).number(ROUTE_LINK, link);
+    })
+}
+
+/// Removes such a route. One that is not there is no error.
+pub fn remove_tunnelled(socket: &mut Socket, to: Ipv4Addr, link: u32) -> io::Result<()> {
+    let header = [libc::AF_INET as u8, 32, 0, 0, TABLE_MAIN, 0, SCOPE_LINK, 0, 0, 0, 0, 0];
+    let removed = socket.request(DELETE_ROUTE, 0, |message| {
+        message.raw(&header).attribute(ROUTE_TO, &to.octets()).number(ROUTE_LINK, link);
+    });
+    match removed {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other,
+    }
 }
 
 /// Makes a pair of links: one here, which is up; `eth0` in the other namespace, still down.
@@ -215,14 +282,8 @@ pub struct Route {
 /// # Errors
 /// When there is a route to the target already, or the kernel refuses.
 pub fn add_route(socket: &mut Socket, route: Route) -> io::Result<()> {
-    const TO: u16 = 1;
-    const LINK: u16 = 4;
     const GATEWAY: u16 = 5;
     const SOURCE: u16 = 7;
-    const TABLE_MAIN: u8 = 254;
-    const BY_BOOT: u8 = 3;
-    const UNICAST: u8 = 1;
-    const SCOPE_LINK: u8 = 253;
     const ON_LINK: u32 = 4;
     let of = route.to.or(route.via).map_or(libc::AF_INET as u8, family);
     let bits = route.to.map_or(0, |to| (octets(to).len() * 8) as u8);
@@ -231,8 +292,8 @@ pub fn add_route(socket: &mut Socket, route: Route) -> io::Result<()> {
     let mut header = [of, bits, 0, 0, TABLE_MAIN, BY_BOOT, scope, UNICAST, 0, 0, 0, 0];
     header[8..12].copy_from_slice(&flags.to_ne_bytes());
     socket.request(NEW_ROUTE, F_CREATE | F_EXCLUSIVE, |message| {
-        message.raw(&header).number(LINK, route.link);
-        for (kind, address) in [(TO, route.to), (GATEWAY, route.via), (SOURCE, route.source)] {
+        message.raw(&header).number(ROUTE_LINK, route.link);
+        for (kind, address) in [(ROUTE_TO, route.to), (GATEWAY, route.via), (SOURCE, route.source)] {
             if let Some(address) = address {
                 message.attribute(kind, &octets(address));
             }

@@ -43,7 +43,8 @@ impl Bench {
             name: name.to_owned(),
             bridge_block,
             mtu: 1400,
-            security_groups: directory.path().join("groups.json"),
+            host_address: None,
+            state: directory.path().to_owned(),
             resolvers: Vec::new(),
         };
         let network = Network::open(config, BTreeMap::new(), &BTreeMap::new()).unwrap();

@@ -4,6 +4,7 @@
 
 mod acs;
 mod credentials;
+mod neighbours;
 pub(crate) mod payload;
 mod security;
 mod tcs;
@@ -21,6 +22,7 @@ use gantry_decide::ids::{Scope, SecurityGroupId};
 use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 use gantry_wire::ApiError;
+use neighbours::Directory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -118,6 +120,7 @@ pub struct Sessions {
     telemetry: BTreeMap<Owner, SessionId>,
     /// The ACS sessions whose agents were told of a security group.
     told_of_group: BTreeMap<(Scope, SecurityGroupId), BTreeSet<SessionId>>,
+    neighbours: Directory,
     /// When each session wants to be looked at.
     timers: BTreeSet<(Timestamp, SessionId)>,
     wakes: BTreeMap<SessionId, Timestamp>,
@@ -137,6 +140,7 @@ impl Sessions {
             by_instance: BTreeMap::new(),
             telemetry: BTreeMap::new(),
             told_of_group: BTreeMap::new(),
+            neighbours: Directory::default(),
             timers: BTreeSet::new(),
             wakes: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -191,12 +195,18 @@ impl Sessions {
         instance.disconnected_at = None;
         instance.agent = agent;
         let session = AcsSession::open(now, scope.clone(), endpoint, &instance);
+        let of_overlay = instance.attribute(neighbours::ATTRIBUTE).map(|_| scope.clone());
         state.edit(&scope).ecs.put_container_instance(instance);
         if let Some(older) = self.by_instance.insert((scope, key), id) {
             self.forget(older);
             self.outputs.push((older, SUPERSEDED));
         }
         self.acs.insert(id, session);
+        if let Some(scope) = of_overlay
+            && let Some(state) = state.get(&scope)
+        {
+            self.neighbours.open(&scope, id, state);
+        }
     }
 
     /// A connection has ended, or was told to.
@@ -216,6 +226,7 @@ impl Sessions {
 
     fn forget(&mut self, id: SessionId) {
         if self.acs.remove(&id).is_some() {
+            self.neighbours.close(id);
             self.told_of_group.retain(|_, sessions| {
                 sessions.remove(&id);
                 !sessions.is_empty()
@@ -240,7 +251,9 @@ impl Sessions {
     /// repetitions of what was not acknowledged, heartbeats.
     pub fn deliver(&mut self, now: Timestamp, state: &mut State, changes: &Changes, random: &mut dyn Random) {
         for (scope, change) in changes {
-            let Some(ecs) = state.get(scope).map(|state| &state.ecs) else { continue };
+            let Some(scope_state) = state.get(scope) else { continue };
+            self.neighbours.note(scope, change, scope_state);
+            let ecs = &scope_state.ecs;
             match change {
                 Change::Task(key) => {
                     let Some(task) = ecs.task(key) else { continue };
@@ -291,6 +304,7 @@ impl Sessions {
             self.wake(id, None);
             self.touched.insert(id);
         }
+        self.neighbours.tell(&mut self.outputs);
         for id in std::mem::take(&mut self.touched) {
             let outputs = &mut self.outputs;
             let mut out = |output| outputs.push((id, output));

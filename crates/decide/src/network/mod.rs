@@ -4,8 +4,10 @@
 mod address;
 mod block;
 pub mod firewall;
+mod neighbours;
 mod rule;
 
 pub use address::free_address;
 pub use block::{InvalidBlock, Ipv4Block, Ipv6Block};
+pub use neighbours::Neighbours;
 pub use rule::{InvalidRule, Peer, Ports, Protocol, Traffic};

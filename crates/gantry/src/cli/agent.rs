@@ -15,6 +15,7 @@ use gantry_agent::storage::EfsTarget;
 use gantry_decide::ids::Region;
 use gantry_wire::Secret;
 use gantry_wire::sigv4::Credentials;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 
 /// Join this machine to a control plane as a container instance or as Fargate capacity
@@ -46,6 +47,10 @@ pub struct AgentArgs {
     /// Bytes of the largest packet of tasks: no more than what the network between the machines takes
     #[arg(long, value_name = "BYTES", env = "GANTRY_MTU", default_value_t = MTU, value_parser = clap::value_parser!(u32).range(1280..=65535))]
     mtu: u32,
+    /// By which other machines' agents reach this one, to carry what tasks say to each other [default: the one that
+    /// leads to the server, unless that is on this machine]
+    #[arg(long, value_name = "ADDRESS", env = "GANTRY_HOST_ADDRESS")]
+    host_address: Option<Ipv4Addr>,
     /// CPU units to offer, 1024 a core, instead of all
     #[arg(long, value_name = "UNITS", requires = "memory")]
     cpu: Option<u32>,
@@ -93,6 +98,21 @@ pub fn run(arguments: AgentArgs) -> Result<()> {
     })
 }
 
+/// The address by which this machine speaks to the server, if that is on another.
+fn own_address(endpoint: &str) -> Option<Ipv4Addr> {
+    let server = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest).trim_end_matches('/');
+    // Nothing is sent: the kernel only looks for the way.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(server).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) => {
+            let server = socket.peer_addr().ok()?.ip();
+            (!address.is_loopback() && server != IpAddr::V4(address)).then_some(address)
+        }
+        IpAddr::V6(_) => None,
+    }
+}
+
 fn config(arguments: AgentArgs) -> Result<AgentConfig> {
     let variable = |name: &str| {
         std::env::var(name).with_context(|| {
@@ -119,6 +139,7 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
         cluster: if arguments.fargate { FARGATE_POOL.to_owned() } else { arguments.cluster },
         name: arguments.name,
         mtu: arguments.mtu,
+        host_address: arguments.host_address.or_else(|| own_address(&arguments.endpoint)),
         capacity: arguments.cpu.zip(arguments.memory),
         attributes: arguments.attributes.into_iter().collect(),
         availability_zone: arguments.availability_zone,

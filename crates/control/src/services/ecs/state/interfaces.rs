@@ -24,6 +24,16 @@ impl Interfaces {
         self.by_address.contains_key(&address)
     }
 
+    /// The task that has an address.
+    pub fn holder(&self, address: Ipv4Addr) -> Option<&TaskKey> {
+        self.by_address.get(&address)
+    }
+
+    /// The tasks that have an interface.
+    pub fn tasks(&self) -> impl Iterator<Item = &TaskKey> {
+        self.by_address.values()
+    }
+
     /// How many interfaces there are in a subnet.
     pub fn count_in(&self, subnet: &str) -> usize {
         self.by_subnet.count(&subnet.to_owned())
