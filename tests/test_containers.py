@@ -3,12 +3,14 @@
 import hashlib
 import io
 import json
+import os
 import pathlib
 import platform
 import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tarfile
 import time
@@ -119,9 +121,13 @@ engine = engines()
 def host(tmp_path_factory, engine):
     directory = tmp_path_factory.mktemp("containers")
     (directory / "efs" / "data").mkdir(parents=True)
+    (directory / "devices").mkdir()
+    for name in "nvidia0", "nvidia1", "nvidiactl":
+        # As /dev/null: what a container sees of them is what counts.
+        os.mknod(directory / "devices" / name, stat.S_IFCHR | 0o666, os.makedev(1, 3))
     installation = Platform(directory / "gantry", "--efs", f"fs-0a1b2c3d={directory}/efs",
                             "--efs", f"fsap-0a1b2c3d={directory}/efs/data", "--efs", "fs-00000000=127.0.0.1:/nowhere",
-                            docker=engine)
+                            "--gpu-devices", directory / "devices", docker=engine)
     installation.image("load", image(directory))
     installation.start()
     try:
@@ -466,7 +472,6 @@ ROLE = "arn:aws:iam::123456789012:role/r"
         "fileSystemArn": "arn:aws:s3files:us-east-1:123456789012:file-system/fs-1"}}]}, {}),
     ({"volumes": [{"name": "v", "dockerVolumeConfiguration": {"driver": "rexray"}}]}, {}),
     ({"enableFaultInjection": True}, {}),
-    ({}, {"resourceRequirements": [{"type": "GPU", "value": "1"}]}),
     ({}, {"firelensConfiguration": {"type": "fluentbit", "options": {
         "config-file-type": "s3", "config-file-value": "arn:aws:s3:::bucket/router.conf"}},
         "logConfiguration": {"logDriver": "awsfirelens"}}),
@@ -658,3 +663,28 @@ def test_each_task_of_a_service_has_a_volume_of_its_own(host):
         assert [until(lambda: host.lines(arn)) for arn in tasks] == [["new"], ["new"]]
     finally:
         host.ecs.delete_service(service="stateful", force=True)
+
+
+def test_gpus_are_given_whole_and_by_their_ids(host):
+    def gpus(count):
+        return {"resourceRequirements": [{"type": "GPU", "value": str(count)}]}
+
+    def free():
+        instance, = host.ecs.list_container_instances()["containerInstanceArns"]
+        shown, = host.ecs.describe_container_instances(containerInstances=[instance])["containerInstances"]
+        of = {kind: next(r for r in shown[kind] if r["name"] == "GPU") for kind in ("registeredResources", "remainingResources")}
+        assert of["registeredResources"]["stringSetValue"] == ["nvidia0", "nvidia1"]
+        return of["remainingResources"]["stringSetValue"]
+    look = "ls /dev | grep nvidia; echo ids $NVIDIA_VISIBLE_DEVICES; echo x > /dev/nvidiactl && echo opens"
+    assert host.says(look, **gpus(2)) == ["nvidia0", "nvidia1", "nvidiactl", "ids nvidia0,nvidia1", "opens"]
+    assert host.says("ls /dev | grep -c nvidia || true") == ["0"]
+    first, second = [host.start(sh(look + "; exec sleep 100", stopTimeout=1, **gpus(1))) for _ in range(2)]
+    held = [describe(host.ecs, arn)["containers"][0]["gpuIds"] for arn in (first, second)]
+    assert sorted(held) == [["nvidia0"], ["nvidia1"]] and free() == []
+    assert until(lambda: host.lines(second)[2:])[0] == f"ids {held[1][0]}"
+    third = host.ecs.run_task(taskDefinition=describe(host.ecs, first)["taskDefinitionArn"])
+    assert [f["reason"] for f in third["failures"]] == ["RESOURCE:GPU"]
+    for arn in first, second:
+        host.ecs.stop_task(task=arn)
+        host.end(arn)
+    assert free() == ["nvidia0", "nvidia1"]

@@ -96,6 +96,13 @@ pub fn attributes(config: &AgentConfig, of_runtime: &[String], first: bool) -> V
     all
 }
 
+/// The host's GPUs as registration tells them.
+pub fn gpus(config: &AgentConfig) -> Option<Vec<ecs::PlatformDevice>> {
+    let device = |id| ecs::PlatformDevice { id, type_: ecs::PlatformDeviceType::Gpu };
+    let gpus: Vec<_> = crate::gpus::of_host(&config.gpu_devices).into_keys().map(device).collect();
+    Some(gpus).filter(|gpus| !gpus.is_empty())
+}
+
 /// CPU units and MiB of tasks: as configured, or what the host has.
 pub fn capacity(config: &AgentConfig) -> (u32, u32) {
     config.capacity.unwrap_or_else(|| {

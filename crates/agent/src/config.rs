@@ -64,6 +64,8 @@ pub struct AgentConfig {
     /// The user's own attributes.
     pub attributes: BTreeMap<String, String>,
     pub availability_zone: Option<String>,
+    /// Where the host's GPUs have their devices: `/dev`.
+    pub gpu_devices: PathBuf,
     /// Where the files of EFS file systems and access points are, by their ids.
     pub efs: BTreeMap<String, EfsTarget>,
     pub images: ImageSettings,

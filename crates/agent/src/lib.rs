@@ -11,6 +11,7 @@ pub mod driver;
 pub mod endpoints;
 pub mod exec;
 pub mod firelens;
+mod gpus;
 pub mod health;
 pub mod images;
 pub mod logs;

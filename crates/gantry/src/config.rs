@@ -109,6 +109,9 @@ pub struct HostFlags {
     /// Where an EFS file system or access point is: a directory of this machine, or an export of an NFS server; may be repeated
     #[arg(long = "efs", value_name = "ID=PATH|ID=HOST:/PATH", env = "GANTRY_EFS", value_delimiter = ',', value_parser = efs)]
     pub efs: Vec<(String, EfsTarget)>,
+    /// Where GPUs have their devices; for tests
+    #[arg(long, value_name = "DIR", env = "GANTRY_GPU_DEVICES", default_value = "/dev", hide = true)]
+    pub gpu_devices: PathBuf,
     #[command(flatten)]
     pub runtime: RuntimeFlags,
     #[command(flatten)]
@@ -133,6 +136,8 @@ pub struct HostSettings {
     pub address_block: Option<Ipv4Block>,
     pub runtime: RuntimeKind,
     pub images: ImageSettings,
+    /// Where GPUs have their devices.
+    pub gpu_devices: PathBuf,
     /// Where the files of EFS file systems and access points are.
     pub efs: BTreeMap<String, EfsTarget>,
     /// Where tasks' secrets and files of variables are.
@@ -163,6 +168,7 @@ impl HostSettings {
                 .or_else(|| file.region.clone())
                 .unwrap_or_else(|| REGION.parse().expect("the default region is one")),
             address_block: flags.address_block.or(file.address_block),
+            gpu_devices: flags.gpu_devices,
             efs: if flags.efs.is_empty() {
                 let targets = file.efs.iter().map(|(id, target)| Ok((id.clone(), target.parse()?)));
                 targets.collect::<Result<_, InvalidEfsTarget>>()?

@@ -138,6 +138,7 @@ pub fn agent_config(
         attributes: std::collections::BTreeMap::new(),
         availability_zone: None,
         efs: std::collections::BTreeMap::new(),
+        gpu_devices: PathBuf::from("/dev"),
         images: ImageSettings::default(),
         stores: StoreSettings::default(),
         stop_timeout: STOP_TIMEOUT,
@@ -188,6 +189,11 @@ impl Platform {
                 images: host.images.clone(),
                 efs: host.efs.clone(),
                 stores: host.stores.clone(),
+                gpu_devices: if local == LocalAgent::Fargate {
+                    PathBuf::new()
+                } else {
+                    host.gpu_devices.clone()
+                },
                 cleanup_wait: host.task_cleanup_wait,
                 at_end,
                 ..base

@@ -7,6 +7,7 @@ use crate::config::AgentConfig;
 use crate::docker::parts;
 use crate::endpoints::API_VARIABLE;
 use crate::firelens;
+use crate::gpus;
 use crate::images::LocalImage;
 use crate::logs::{LogDriver, OptionError, Writer};
 use crate::protocol::docker::HostConfig;
@@ -202,15 +203,13 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
         sysctls: host.sysctls.clone().unwrap_or_default().into_iter().collect(),
         mounts: parts.mounts.iter().map(|mount| &mount.bind).chain(parts.router).cloned().collect(),
         tmpfs: tmpfs(host),
-        devices: host
-            .devices
-            .iter()
-            .flatten()
-            .map(|device| DeviceMapping {
+        devices: gpus(parts)?
+            .into_iter()
+            .chain(host.devices.iter().flatten().map(|device| DeviceMapping {
                 host_path: PathBuf::from(&device.path_on_host),
                 container_path: device.path_in_container.clone(),
                 access: device.cgroup_permissions.clone(),
-            })
+            }))
             .collect(),
         shm_size: host
             .shm_size
@@ -235,6 +234,15 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
         },
         engine: agent.runtime.is_docker().then(|| Box::new(parts::of_container(parts))),
         id,
+    })
+}
+
+/// The devices of the GPUs that are the container's.
+fn gpus(parts: &Parts<'_>) -> Result<Vec<DeviceMapping>, Failure> {
+    let ids = parts.known.gpus(parts.container.name.as_deref().unwrap_or_default());
+    gpus::devices(&parts.config.gpu_devices, &ids).map_err(|id| {
+        let text = format!("this host has no GPU {}", id.escape_default());
+        Failure::new(FailureKind::CannotCreateContainerError, text)
     })
 }
 
@@ -294,6 +302,10 @@ fn environment(parts: &Parts<'_>) -> Vec<String> {
         if name != API_VARIABLE || !all.contains_key(name) {
             all.insert(name, value);
         }
+    }
+    let gpus = parts.known.gpus(parts.container.name.as_deref().unwrap_or_default()).join(",");
+    if !gpus.is_empty() {
+        all.insert(gpus::VARIABLE, &gpus);
     }
     all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }

@@ -56,6 +56,16 @@ impl Known {
         Check::read(self.docker.get(container)?.config.healthcheck.as_ref()?)
     }
 
+    /// The ids of the GPUs that are a container's.
+    pub fn gpus(&self, container: &str) -> Vec<&str> {
+        let of = |association: &&acs::Association| {
+            let mut containers = association.containers.iter().flatten();
+            association.type_.as_deref() == Some("gpu") && containers.any(|name| name == container)
+        };
+        let associations = self.task.associations.iter().flatten().filter(of);
+        associations.filter_map(|association| association.name.as_deref()).collect()
+    }
+
     /// The id under which the task's programs find their role's credentials, if it has a role.
     pub fn role_credentials(&self) -> Option<&str> {
         self.task.role_credentials.as_ref()?.credentials_id.as_deref().filter(|id| !id.is_empty())

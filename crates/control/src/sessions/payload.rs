@@ -45,6 +45,7 @@ pub fn compile(scope: &Scope, endpoint: &str, task: &Task) -> acs::Task {
         group: Some(task.group.clone()),
         task_cluster_arn: Some(scope.ecs(EcsResource::Cluster(task.cluster.clone())).text()),
         elastic_network_interfaces: task.eni.as_ref().map(|eni| vec![interface(scope, eni)]),
+        associations: associations(task),
         attachments: task.volume.as_ref().map(|volume| vec![managed_volume(scope, volume)]),
         role_credentials: None,
         execution_role_credentials: None,
@@ -407,6 +408,20 @@ fn volume(volume: &Volume) -> Option<acs::Volume> {
         VolumeSource::ConfiguredAtLaunch(_) => Some(acs::Volume { name, ..Default::default() }),
         _ => None,
     }
+}
+
+/// Which GPUs are whose.
+fn associations(task: &Task) -> Option<Vec<acs::Association>> {
+    let of = |container: &Container| {
+        let name = container.name.to_string();
+        let one = move |id: &String| acs::Association {
+            type_: Some("gpu".to_owned()),
+            name: Some(id.clone()),
+            containers: Some(vec![name.clone()]),
+        };
+        container.gpu_ids.iter().map(one).collect::<Vec<_>>()
+    };
+    Some(task.containers.iter().flat_map(of).collect::<Vec<_>>()).filter(|all| !all.is_empty())
 }
 
 /// A managed volume as its agent makes it. A file system that nobody asked for is the agent's choice.

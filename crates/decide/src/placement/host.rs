@@ -26,6 +26,8 @@ pub struct Host {
     pub free_cpu: i64,
     /// MiB.
     pub free_memory: i64,
+    /// GPUs that no task holds.
+    pub free_gpus: i64,
     /// Reserved at registration or held by tasks.
     pub used_ports: Arc<BTreeSet<HostPort>>,
     /// How many tasks of each group are here; no entry is zero.
@@ -85,6 +87,7 @@ impl Host {
     pub(super) fn take(&mut self, request: &Request) {
         self.free_cpu -= i64::from(request.cpu);
         self.free_memory -= i64::from(request.memory);
+        self.free_gpus -= i64::from(request.gpus);
         if !request.ports.is_empty() {
             Arc::make_mut(&mut self.used_ports).extend(request.ports.iter().copied());
         }
@@ -97,6 +100,7 @@ impl Host {
     pub(super) fn give_back(&mut self, request: &Request) {
         self.free_cpu += i64::from(request.cpu);
         self.free_memory += i64::from(request.memory);
+        self.free_gpus += i64::from(request.gpus);
         if !request.ports.is_empty() {
             let used = Arc::make_mut(&mut self.used_ports);
             for port in &request.ports {
@@ -129,6 +133,10 @@ impl Burdened<'_> {
         self.host.free_memory - i64::from(self.more) * i64::from(self.request.memory)
     }
 
+    fn free_gpus(&self) -> i64 {
+        self.host.free_gpus - i64::from(self.more) * i64::from(self.request.gpus)
+    }
+
     /// Tasks of the request's group.
     pub fn tasks_of_group(&self) -> u32 {
         self.host.tasks_of(&self.request.group) + self.more
@@ -156,6 +164,8 @@ impl Burdened<'_> {
             && (self.more > 0 || ports.iter().any(|port| self.host.used_ports.contains(port)))
         {
             Some(Refusal::Ports)
+        } else if self.free_gpus() < i64::from(self.request.gpus) {
+            Some(Refusal::Gpu)
         } else {
             None
         }

@@ -35,6 +35,8 @@ pub struct Request {
     /// MiB.
     pub memory: u32,
     pub ports: BTreeSet<HostPort>,
+    /// Whole GPUs, whichever.
+    pub gpus: u32,
     /// Attributes that must be there, with this value where one is given.
     pub attributes: BTreeMap<String, Option<String>>,
     pub constraints: Vec<Constraint>,
@@ -97,6 +99,7 @@ pub enum Refusal {
     Cpu,
     Memory,
     Ports,
+    Gpu,
     /// No address is left for a network interface of the task's own.
     Eni,
 }
@@ -113,6 +116,7 @@ impl Refusal {
             Refusal::Cpu => "RESOURCE:CPU",
             Refusal::Memory => "RESOURCE:MEMORY",
             Refusal::Ports => "RESOURCE:PORTS",
+            Refusal::Gpu => "RESOURCE:GPU",
             Refusal::Eni => "RESOURCE:ENI",
         }
     }
@@ -123,6 +127,7 @@ impl Refusal {
             Refusal::Cpu => "has insufficient CPU units available.".to_owned(),
             Refusal::Memory => "has insufficient memory available.".to_owned(),
             Refusal::Ports => "is already using a port required by your task.".to_owned(),
+            Refusal::Gpu => "has insufficient GPU resource available.".to_owned(),
             Refusal::Eni => "has no network interface left for your task.".to_owned(),
             Refusal::Attribute => "is missing an attribute required by your task.".to_owned(),
             Refusal::Inactive | Refusal::Agent | Refusal::MemberOf | Refusal::DistinctInstance => {

@@ -138,6 +138,7 @@ impl Shape {
         let own = &self.request;
         own.cpu == request.cpu
             && own.memory == request.memory
+            && own.gpus == request.gpus
             && (!self.by_group || own.group == request.group)
             && own.ports == request.ports
             && own.strategies == request.strategies

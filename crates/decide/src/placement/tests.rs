@@ -38,6 +38,7 @@ fn host(zone: &str, cpu: i64, memory: i64) -> Host {
         profile: profile.into(),
         free_cpu: cpu,
         free_memory: memory,
+        free_gpus: 2,
         used_ports: BTreeSet::from([(Protocol::Tcp, 22)]).into(),
         groups: BTreeMap::new(),
     }
@@ -121,6 +122,10 @@ fn each_check_refuses_and_the_closest_is_told() {
     let mut pool = four();
     let ssh = Request { ports: BTreeSet::from([(Protocol::Tcp, 22)]), ..request() };
     assert_eq!(refused(&mut pool, &ssh).counts, BTreeMap::from([(Refusal::Ports, 4)]));
+    let two = Request { gpus: 2, ..request() };
+    let placed = Placer::default().place(&pool, &two, 6, &mut Seeded::new(1));
+    assert_eq!(placed.on.len(), 4, "two of two on each");
+    assert_eq!(placed.refusals.unwrap().counts, BTreeMap::from([(Refusal::Gpu, 4)]));
     let gpu = Request { attributes: BTreeMap::from([("gpu".to_owned(), None)]), ..request() };
     assert_eq!(refused(&mut pool, &gpu).counts, BTreeMap::from([(Refusal::Attribute, 4)]));
     let elsewhere =

@@ -112,7 +112,9 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
         }
         _ => None,
     };
+    let mut gpus = free_gpus(tx, &instance);
     let containers = launch.definition.container_definitions.iter().map(|container| Container {
+        gpu_ids: gpus.by_ref().take(container.gpus() as usize).collect(),
         id: ContainerId::random(tx.random),
         name: container.name.clone(),
         image: container.image.clone(),
@@ -169,6 +171,21 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
     });
     tx.state.ecs.put_task(Arc::clone(&task));
     Ok(task)
+}
+
+/// The GPUs of an instance that no task holds, which placement has counted.
+fn free_gpus(tx: &Tx<'_>, instance: &ContainerInstanceKey) -> std::vec::IntoIter<String> {
+    let ecs = &tx.state.ecs;
+    let all = ecs.container_instance(instance).map(|record| record.registered.gpus.clone());
+    let mut free = all.unwrap_or_default();
+    if !free.is_empty() {
+        for id in
+            ecs.tasks_on(instance).flat_map(|task| &task.containers).flat_map(|container| &container.gpu_ids)
+        {
+            free.remove(id);
+        }
+    }
+    free.into_iter().collect::<Vec<_>>().into_iter()
 }
 
 /// The key of a task.

@@ -11,7 +11,7 @@ use gantry_decide::placement::{
 use gantry_decide::query::Query;
 use gantry_decide::random::Random;
 use gantry_decide::task::definition::TaskDefinition;
-use gantry_decide::task::{NetworkMode, TransportProtocol};
+use gantry_decide::task::{NetworkMode, ResourceType, TransportProtocol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
@@ -92,6 +92,7 @@ pub fn host<'a>(instance: &ContainerInstance, tasks: impl Iterator<Item = &'a Ta
     used_ports.extend(registered.reserved_ports_udp.iter().map(port(Protocol::Udp)));
     let mut free_cpu = i64::from(registered.cpu);
     let mut free_memory = i64::from(registered.memory);
+    let mut free_gpus = i64::try_from(registered.gpus.len()).unwrap_or(i64::MAX);
     let mut groups: BTreeMap<Arc<str>, u32> = BTreeMap::new();
     // Most tasks of an instance share few definitions, and on start there are tasks by the hundred thousand.
     let mut known: Option<(&Arc<TaskDefinition>, Request)> = None;
@@ -103,6 +104,7 @@ pub fn host<'a>(instance: &ContainerInstance, tasks: impl Iterator<Item = &'a Ta
         if let Some((_, held)) = &known {
             free_cpu -= i64::from(held.cpu);
             free_memory -= i64::from(held.memory);
+            free_gpus -= i64::from(held.gpus);
             used_ports.extend(&held.ports);
         }
         match groups.get_mut(task.group.as_str()) {
@@ -118,7 +120,7 @@ pub fn host<'a>(instance: &ContainerInstance, tasks: impl Iterator<Item = &'a Ta
         ec2_instance_id: instance.ec2_instance_id.clone(),
         registered_at: instance.registered_at,
     };
-    Host { profile: profile.into(), free_cpu, free_memory, used_ports: used_ports.into(), groups }
+    Host { profile: profile.into(), free_cpu, free_memory, free_gpus, used_ports: used_ports.into(), groups }
 }
 
 /// What a task holds on its instance until it is STOPPED.
@@ -142,6 +144,7 @@ fn resources(definition: &TaskDefinition, group: &str) -> Request {
     Request {
         cpu: definition.reserved_cpu().0,
         memory: definition.reserved_memory().0,
+        gpus: definition.container_definitions.iter().map(|container| container.gpus()).sum(),
         ports,
         group: group.to_owned(),
         ..Request::default()
@@ -171,9 +174,10 @@ pub fn request(
             request.attributes.insert(NOBODY_ATTRIBUTE.to_owned(), None);
         }
     }
-    // Nor do agents here tell of devices yet.
-    let mut requirements = definition.container_definitions.iter().map(|c| &c.resource_requirements);
-    if requirements.any(|list| list.as_ref().is_some_and(|list| !list.is_empty())) {
+    // Nor does any agent have Elastic Inference.
+    let mut requirements =
+        definition.container_definitions.iter().flat_map(|c| c.resource_requirements.iter().flatten());
+    if requirements.any(|requirement| requirement.kind != ResourceType::Gpu) {
         request.attributes.insert(NOBODY_ATTRIBUTE.to_owned(), None);
     }
     let platform = definition.runtime_platform.as_ref();

@@ -28,6 +28,9 @@ const DESCRIBE_MAX: usize = 100;
 const UPDATE_MAX: usize = 10;
 /// Reserved ports of an instance: ECS's limit.
 const RESERVED_PORTS_MAX: usize = 100;
+/// GPUs of an instance: far more than any machine has.
+const DEVICES_MAX: usize = 256;
+const DEVICE_ID_MAX: usize = 128;
 /// Attributes in one registration: several times what the stock agent announces.
 const ATTRIBUTES_MAX: usize = 500;
 
@@ -56,7 +59,8 @@ pub fn register_container_instance(
     let token = request.client_token.take();
     let cluster = joinable_cluster(tx, request.cluster.as_deref())?;
     let attributes = read_attributes(request.attributes.as_deref().unwrap_or_default())?;
-    let registered = read_resources(request.total_resources.as_deref().unwrap_or_default())?;
+    let mut registered = read_resources(request.total_resources.as_deref().unwrap_or_default())?;
+    registered.gpus = read_gpus(request.platform_devices.as_deref().unwrap_or_default())?;
     let tags = tags::read(request.tags.as_deref())?;
     let document = request.instance_identity_document.as_deref().unwrap_or_default();
     // Machines outside EC2 send an empty document; one that cannot be read says as little.
@@ -164,6 +168,17 @@ fn read_resources(given: &[ecs::Resource]) -> Result<InstanceResources, EcsError
         return Err(EcsError::invalid("The resources CPU and MEMORY are required."));
     }
     Ok(read)
+}
+
+/// The GPUs among an agent's devices; nothing is placed by others.
+fn read_gpus(given: &[ecs::PlatformDevice]) -> Result<BTreeSet<String>, EcsError> {
+    let gpus = given.iter().filter(|device| device.type_.as_str() == "GPU");
+    let gpus: BTreeSet<String> = gpus.map(|device| device.id.clone()).collect();
+    let fits = |id: &String| !id.is_empty() && id.len() <= DEVICE_ID_MAX;
+    if gpus.len() > DEVICES_MAX || !gpus.iter().all(fits) {
+        return Err(EcsError::invalid("Invalid platform devices."));
+    }
+    Ok(gpus)
 }
 
 /// An agent that registered before and came back: its capabilities and resources are new, the rest is kept.

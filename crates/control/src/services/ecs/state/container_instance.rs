@@ -43,6 +43,9 @@ pub struct InstanceResources {
     pub memory: u32,
     pub reserved_ports_tcp: BTreeSet<u16>,
     pub reserved_ports_udp: BTreeSet<u16>,
+    /// The ids of its GPUs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gpus: BTreeSet<String>,
 }
 
 /// Versions as the agent tells them when it opens its session; registration carries none.

@@ -119,6 +119,9 @@ pub struct Container {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub network_bindings: Vec<NetworkBinding>,
     pub health_status: HealthStatus,
+    /// The instance's GPUs that are this container's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_ids: Vec<String>,
 }
 
 /// The network interface of an awsvpc task.

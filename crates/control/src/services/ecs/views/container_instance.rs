@@ -34,6 +34,7 @@ pub fn container_instance(
     };
     let known = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let agent = &instance.agent;
+    let with_gpus = !instance.registered.gpus.is_empty();
     ecs::ContainerInstance {
         container_instance_arn: Some(instance.arn(view.scope).to_string()),
         ec2_instance_id: instance.ec2_instance_id.clone(),
@@ -43,8 +44,8 @@ pub fn container_instance(
             agent_hash: known(&agent.hash),
             docker_version: known(&agent.docker),
         }),
-        remaining_resources: Some(show_resources(&remaining(&instance.registered, &live))),
-        registered_resources: Some(show_resources(&instance.registered)),
+        remaining_resources: Some(show_resources(&remaining(&instance.registered, &live), with_gpus)),
+        registered_resources: Some(show_resources(&instance.registered, with_gpus)),
         status: Some(status(instance.status).to_owned()),
         agent_connected: Some(instance.agent_connected),
         running_tasks_count: count(true),
@@ -104,6 +105,9 @@ fn remaining(registered: &InstanceResources, live: &[&Task]) -> InstanceResource
     for task in live {
         left.cpu = left.cpu.saturating_sub(task.definition.reserved_cpu().0);
         left.memory = left.memory.saturating_sub(task.definition.reserved_memory().0);
+        for id in task.containers.iter().flat_map(|container| &container.gpu_ids) {
+            left.gpus.remove(id);
+        }
         if task.eni.is_some() {
             // Ports of an interface of its own are not the host's.
             continue;
@@ -120,7 +124,8 @@ fn remaining(registered: &InstanceResources, live: &[&Task]) -> InstanceResource
     left
 }
 
-fn show_resources(resources: &InstanceResources) -> Vec<ecs::Resource> {
+/// GPUs show where the instance has some, be they all taken.
+fn show_resources(resources: &InstanceResources, with_gpus: bool) -> Vec<ecs::Resource> {
     // Unused number members are 0, as ECS shows them.
     let shape = |name: &str, kind: &str, number: u32, set: Option<Vec<String>>| ecs::Resource {
         name: Some(name.to_owned()),
@@ -131,12 +136,15 @@ fn show_resources(resources: &InstanceResources) -> Vec<ecs::Resource> {
         string_set_value: set,
     };
     let ports = |set: &BTreeSet<u16>| Some(set.iter().map(ToString::to_string).collect());
-    vec![
+    let gpus = || Some(resources.gpus.iter().cloned().collect());
+    let gpus = with_gpus.then(|| shape("GPU", "STRINGSET", 0, gpus()));
+    let common = [
         shape("CPU", "INTEGER", resources.cpu, None),
         shape("MEMORY", "INTEGER", resources.memory, None),
         shape("PORTS", "STRINGSET", 0, ports(&resources.reserved_ports_tcp)),
         shape("PORTS_UDP", "STRINGSET", 0, ports(&resources.reserved_ports_udp)),
-    ]
+    ];
+    common.into_iter().chain(gpus).collect()
 }
 
 /// What is known about an instance's health: whether its agent is there.

@@ -209,7 +209,7 @@ fn container(view: View<'_>, task: &Task, container: &Container, task_arn: &str)
         container_arn: Some(view.scope.ecs(arn).text()),
         cpu: definition.map(|d| d.cpu.0.to_string()),
         exit_code: container.exit_code,
-        gpu_ids: None,
+        gpu_ids: Some(container.gpu_ids.clone()).filter(|ids| !ids.is_empty()),
         gpu_sharing_strategy: None,
         health_status: health(container.health_status),
         image: Some(container.image.clone()),
