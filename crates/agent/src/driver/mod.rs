@@ -416,7 +416,9 @@ impl<R: Runtime> Driver<R> {
                     let images = entry.images.clone();
                     let key = entry.keys.get(&container).cloned();
                     let start = actions::Launch { known, image, images, key, others: entry.bridged.clone() };
-                    tokio::spawn(actions::launch(hands, task, container, start));
+                    // What runs is known after any end of the agent: a task that nobody remembers would be removed,
+                    // and run once more.
+                    self.once_saved(actions::launch(hands, task, container, start));
                 }
             }
             Action::Restart { task, container } => {
@@ -446,7 +448,7 @@ impl<R: Runtime> Driver<R> {
                 }
             }
             Action::Submit(submission) => {
-                tokio::spawn(actions::submit(hands, submission));
+                self.once_saved(actions::submit(hands, submission));
             }
             Action::Forget { task } => {
                 let removals = self.tasks.remove(&task).map(|entry| entry.removals).unwrap_or_default();
@@ -458,6 +460,16 @@ impl<R: Runtime> Driver<R> {
                 self.wake = Some(Instant::now() + Duration::from_millis(wait));
             }
         }
+    }
+
+    /// Does what must not be done, or told, before all that led to it is on the disk. An agent that cannot save ends.
+    fn once_saved(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let saver = self.saver.clone();
+        tokio::spawn(async move {
+            if saver.saved().await {
+                work.await;
+            }
+        });
     }
 
     fn signal(&self, task: &TaskArn, container: &str, signal: Signal) {
