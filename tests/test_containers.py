@@ -675,10 +675,11 @@ def test_gpus_are_given_whole_and_by_their_ids(host):
         of = {kind: next(r for r in shown[kind] if r["name"] == "GPU") for kind in ("registeredResources", "remainingResources")}
         assert of["registeredResources"]["stringSetValue"] == ["nvidia0", "nvidia1"]
         return of["remainingResources"]["stringSetValue"]
+    alone = {"networkMode": "none"}
     look = "ls /dev | grep nvidia; echo ids $NVIDIA_VISIBLE_DEVICES; echo x > /dev/nvidiactl && echo opens"
-    assert host.says(look, **gpus(2)) == ["nvidia0", "nvidia1", "nvidiactl", "ids nvidia0,nvidia1", "opens"]
-    assert host.says("ls /dev | grep -c nvidia || true") == ["0"]
-    first, second = [host.start(sh(look + "; exec sleep 100", stopTimeout=1, **gpus(1))) for _ in range(2)]
+    assert host.says(look, alone, **gpus(2)) == ["nvidia0", "nvidia1", "nvidiactl", "ids nvidia0,nvidia1", "opens"]
+    assert host.says("ls /dev | grep -c nvidia || true", alone) == ["0"]
+    first, second = [host.start(sh(look + "; exec sleep 100", stopTimeout=1, **gpus(1)), task=alone) for _ in range(2)]
     held = [describe(host.ecs, arn)["containers"][0]["gpuIds"] for arn in (first, second)]
     assert sorted(held) == [["nvidia0"], ["nvidia1"]] and free() == []
     assert until(lambda: host.lines(second)[2:])[0] == f"ids {held[1][0]}"

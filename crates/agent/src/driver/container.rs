@@ -10,7 +10,7 @@ use crate::firelens;
 use crate::gpus;
 use crate::images::LocalImage;
 use crate::logs::{LogDriver, OptionError, Writer};
-use crate::protocol::docker::HostConfig;
+use crate::protocol::docker::{Device, HostConfig};
 use crate::protocol::payload::ContainerConfig as Docker;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::cgroup::{CPU_PERIOD_MICROS, TaskLimits};
@@ -156,6 +156,7 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
     );
     let options = host.security_opt.as_deref().unwrap_or_default();
     let id = container_id(arn, name);
+    let gpus = gpus(parts)?;
     Ok(ContainerConfig {
         layers: image.layers.clone(),
         args: args(container, image)?,
@@ -203,8 +204,9 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
         sysctls: host.sysctls.clone().unwrap_or_default().into_iter().collect(),
         mounts: parts.mounts.iter().map(|mount| &mount.bind).chain(parts.router).cloned().collect(),
         tmpfs: tmpfs(host),
-        devices: gpus(parts)?
-            .into_iter()
+        devices: gpus
+            .iter()
+            .cloned()
             .chain(host.devices.iter().flatten().map(|device| DeviceMapping {
                 host_path: PathBuf::from(&device.path_on_host),
                 container_path: device.path_in_container.clone(),
@@ -232,7 +234,16 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
             let (max_bytes, max_files) = log.files();
             LogFile { path: log_path(&agent.data_dir, arn, name), max_bytes, max_files }
         },
-        engine: agent.runtime.is_docker().then(|| Box::new(parts::of_container(parts))),
+        engine: agent.runtime.is_docker().then(|| {
+            let mut engine = parts::of_container(parts);
+            let given = engine.docker.host_config.devices.get_or_insert_default();
+            given.extend(gpus.iter().map(|device| Device {
+                path_on_host: device.host_path.display().to_string(),
+                path_in_container: device.container_path.clone(),
+                cgroup_permissions: device.access.clone(),
+            }));
+            Box::new(engine)
+        }),
         id,
     })
 }
