@@ -71,6 +71,7 @@ fn pool() -> Pool<u32> {
             Host {
                 profile: Arc::new(profile),
                 free_cpu: 4096,
+                free_gpus: 0,
                 free_memory: 16_000 + i64::from(key % 97),
                 used_ports: Arc::new(BTreeSet::new()),
                 groups: BTreeMap::new(),
