@@ -145,6 +145,19 @@ def test_bridge_mode_publishes_static_and_dynamic_ports(platform):
     assert [failure["reason"] for failure in taken["failures"]] == ["RESOURCE:PORTS"]
 
 
+def test_bridge_mode_publishes_ranges_of_ports(platform):
+    ecs = platform.client("ecs")
+    mappings = [{"containerPortRange": "7000-7002"}, {"containerPort": 80, "hostPort": 0}]
+    arn = run(ecs, on_ec2("bridge", command=["web", "7001"], portMappings=mappings))
+    wait(ecs, "tasks_running", tasks=[arn])
+    of_range, single = describe(ecs, arn)["containers"][0]["networkBindings"]
+    assert of_range["containerPortRange"] == "7000-7002" and "containerPort" not in of_range
+    first, last = map(int, of_range["hostPortRange"].split("-"))
+    assert last - first == 2 and "hostPort" not in of_range
+    assert single["containerPort"] == 80 and "hostPortRange" not in single
+    assert "Hello from Gantry" in page(f"http://127.0.0.1:{first + 1}/")
+
+
 def test_host_and_none_modes(platform):
     ecs = platform.client("ecs")
     host = run(ecs, on_ec2("host", command=["web", "18081"], portMappings=[{"containerPort": 18081}]))

@@ -3,6 +3,7 @@
 
 mod credentials;
 mod exec;
+mod neighbours;
 mod payload;
 mod script;
 mod security;
