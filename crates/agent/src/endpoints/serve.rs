@@ -148,15 +148,17 @@ async fn call<R: Runtime>(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Request<Incoming>> {
     let (parts, body) = request.into_parts();
-    if let Owner::Task(arn) = owner
-        && api::is_call(&parts)
-        && hands
-            .ask(Asked::Task(arn.clone()))
-            .await
-            .iter()
-            .any(|task| task.known.role_credentials().is_some())
-    {
-        return Ok(hands.api.call(parts, body).await);
+    let asked = match owner {
+        Owner::Task(arn) => Asked::Task(arn.clone()),
+        Owner::Bridge(_) => Asked::Running,
+        Owner::Host => return Err(Request::from_parts(parts, body)),
+    };
+    if api::is_call(&parts) {
+        for task in hands.ask(asked).await {
+            if task.known.role_credentials().is_some() && owner.may_be(hands, &task).await {
+                return Ok(hands.api.call(parts, body).await);
+            }
+        }
     }
     Err(Request::from_parts(parts, body))
 }
