@@ -333,3 +333,24 @@ def test_a_deployments_tasks_run_one_image_whatever_becomes_of_its_tag(start):
         ecs.update_service(service="app", forceNewDeployment=True)
         until(lambda: first not in digests(ecs, "app", 3))
         assert digests(ecs, "app", 3) == [second] * 3
+
+
+def test_images_of_a_service_are_there_before_its_tasks(start):
+    # However full this machine's disk is.
+    installation = start("--image-cleanup-interval", "1s", "--image-minimum-cleanup-age", "1s", "--image-disk-high", "100")
+    ecs = installation.client("ecs")
+    with Registry() as registry:
+        image = f"{registry.host}/team/app:1"
+        registry.push("team/app:1", {"own": b"ahead"}, ["sh", "-c", "while sleep 0.1; do cat /own; done"])
+        ecs.register_task_definition(**definition(image, stopTimeout=1))
+        ecs.create_service(serviceName="app", taskDefinition="app", desiredCount=0)
+        until(lambda: image in store(installation)[0])
+        asked = registry.asked("/blobs/")
+        assert asked == 3
+        # It stays, although nobody has used it, and is what the first task starts from.
+        time.sleep(3)
+        assert image in store(installation)[0]
+        ecs.update_service(service="app", desiredCount=1)
+        wait(ecs, "services_stable", services=["app"])
+        assert registry.asked("/blobs/") == asked
+        ecs.delete_service(service="app", force=True)

@@ -176,6 +176,7 @@ async fn run_on<R: Runtime>(
     driver.recover(saved).await?;
     let images = hands.images.clone();
     let cleaning = tokio::spawn(images.clone().keep_clean());
+    let fetching = tokio::spawn(images.clone().keep_fetching());
 
     let acs = channel::keep(
         "acs",
@@ -220,6 +221,7 @@ async fn run_on<R: Runtime>(
     telemetry.abort();
     on_host.abort();
     cleaning.abort();
+    fetching.abort();
     if at_end == AtEnd::StopAll {
         logs.finish().await;
         sweep::clear(&config.name, &config.data_dir, &runtime).await?;

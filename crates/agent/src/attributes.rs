@@ -60,6 +60,7 @@ const CAPABILITIES: &[&str] = &[
     "ecs.capability.task-eni",
     "gantry.execute-command",
     "gantry.inline-ebs",
+    "gantry.image-prefetch",
     "gantry.inline-eni",
     "gantry.security-groups",
 ];

@@ -52,6 +52,12 @@ impl<R: Runtime> Driver<R> {
                     self.credentials(message);
                 }
             }
+            "PrefetchImagesMessage" => {
+                if let Ok(message) = frame.message::<acs::PrefetchImagesMessage>() {
+                    let images = message.images.unwrap_or_default();
+                    self.hands.images.want(message.service_arn.unwrap_or_default(), &images);
+                }
+            }
             "ExecuteCommandMessage" => {
                 if let Ok(message) = frame.message::<acs::ExecuteCommandMessage>() {
                     self.execute(message);

@@ -27,6 +27,9 @@ pub struct Hold {
     /// Directories of layers, by name.
     pub layers: BTreeSet<String>,
     pub in_use: bool,
+    /// A service is going to need it: its age is no reason to give it up.
+    #[serde(default)]
+    pub wanted: bool,
     /// Milliseconds since 1970.
     pub last_used: u64,
 }
@@ -78,7 +81,8 @@ impl Holds {
         }
         let names = image.layers.iter().filter_map(|layer| layer.file_name()?.to_str().map(str::to_owned));
         let (v, image, layers) = (VERSION, image.config_digest, names.collect());
-        let hold = Hold { v, image, layers, in_use: true, last_used: now };
+        let wanted = entries.get(&image).is_some_and(|entry| entry.hold.wanted);
+        let hold = Hold { v, image, layers, in_use: true, wanted, last_used: now };
         self.write(store, &hold)?;
         let tasks = BTreeSet::from([task.to_owned()]);
         entries.insert(image, Entry { hold, tasks, inherited: false });
@@ -92,6 +96,38 @@ impl Holds {
         entry.hold.last_used = now;
         entry.tasks.insert(task.to_owned());
         true
+    }
+
+    /// Puts on the disk which images services are going to need: `wanted`, with their layers.
+    pub fn want(
+        &self,
+        store: &ImageStore,
+        wanted: &BTreeMap<Digest, BTreeSet<String>>,
+    ) -> Result<(), StoreError> {
+        let mut entries = self.entries.lock();
+        for (image, layers) in wanted {
+            entries.entry(*image).or_insert_with(|| Entry {
+                hold: Hold {
+                    v: VERSION,
+                    image: *image,
+                    layers: layers.clone(),
+                    in_use: false,
+                    wanted: false,
+                    last_used: 0,
+                },
+                tasks: BTreeSet::new(),
+                inherited: false,
+            });
+        }
+        for (image, entry) in entries.iter_mut() {
+            let is = wanted.contains_key(image);
+            if entry.hold.wanted != is {
+                let hold = Hold { wanted: is, ..entry.hold.clone() };
+                self.write(store, &hold)?;
+                entry.hold = hold;
+            }
+        }
+        Ok(())
     }
 
     /// Nothing of the task is left.

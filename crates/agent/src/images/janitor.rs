@@ -88,6 +88,7 @@ impl Images {
         };
         let records = store.list()?;
         let known: BTreeSet<Digest> = records.iter().map(|record| record.config_digest).collect();
+        self.keep_wanted(&records)?;
         self.holds().write_back(store, |image| !known.contains(image))?;
         let mut cleaned = match because {
             Because::Age => self.clean_by_age(&collector, &records)?,
@@ -105,7 +106,10 @@ impl Images {
     fn clean_by_age(&self, _alone: &Collector<'_>, records: &[ImageRecord]) -> Result<Cleaned, StoreError> {
         let settings = self.settings();
         let mut rules = settings.cleanup.clone();
-        rules.excluded.extend(self.wanted());
+        let holds = self.store().all_holds()?.into_iter().filter(|hold| hold.wanted);
+        let wanted: BTreeSet<Digest> = holds.map(|hold| hold.image).collect();
+        let wanted = records.iter().filter(|record| wanted.contains(&record.config_digest));
+        rules.excluded.extend(wanted.map(|record| record.name.clone()));
         let names = self.unneeded(records, settings.pull_behavior, &rules)?;
         for name in &names {
             self.store().remove(name)?;
@@ -172,6 +176,17 @@ impl Images {
         let (available, reserve) = (space.available, self.settings().disk.reserve(space));
         if available.saturating_sub(reserve) < needed || available < reserve {
             return Err(StoreError::NoRoom { needed, available, reserve });
+        }
+        Ok(())
+    }
+
+    /// The same for what nobody waits for: it may not bring the disk to where images are given up.
+    pub(super) fn spare_room_for(&self, needed: u64) -> Result<(), StoreError> {
+        let space = self.space()?;
+        let kept = space.total / 100 * u64::from(100 - self.settings().disk.high.min(100));
+        let reserve = kept.max(self.settings().disk.reserve(space));
+        if space.available.saturating_sub(reserve) < needed {
+            return Err(StoreError::NoRoom { needed, available: space.available, reserve });
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ mod disk;
 mod holds;
 mod janitor;
 mod policy;
+mod prefetch;
 mod progress;
 mod pull;
 mod reference;

@@ -6,6 +6,7 @@ use super::digest::Digest;
 use super::holds::Holds;
 use super::janitor::{Because, now};
 use super::policy::{Cached, OnFailure, PullBehavior, PullPlan, plan};
+use super::prefetch::Wanted;
 use super::progress::{Progress, PullStatus, Tracked};
 use super::reference::Reference;
 use super::registry::{PullError, RegistryAuth, Session};
@@ -16,7 +17,7 @@ use super::transport::{Transport, Trust};
 use crate::docker;
 use futures_util::future::{BoxFuture, FutureExt, Shared, try_join_all};
 use rand::RngExt;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -82,14 +83,15 @@ struct Inner {
     store: ImageStore,
     holds: Holds,
     settings: ImageSettings,
-    /// What services are going to need here.
-    wanted: Mutex<BTreeSet<Reference>>,
     /// Who keeps the images instead of the store, and pulls them.
     engine: Option<docker::Client>,
+    wanted: Wanted,
     /// Made with the first pull.
     transport: OnceCell<Transport>,
     progress: Progress,
     slots: Semaphore,
+    /// For layers that nobody waits for.
+    slots_ahead: Semaphore,
     /// Pulls under way. Callers with other credentials start their own: nobody gets an image by another's rights.
     pulls: Running<(Reference, Option<RegistryAuth>), PullResult>,
     /// Held while a layer is being fetched, so that two images with a common base fetch it once.
@@ -127,11 +129,12 @@ impl Images {
         let inner = Inner {
             holds: Holds::open(&store, owner)?,
             store,
-            wanted: Mutex::default(),
             engine,
+            wanted: Wanted::default(),
             transport: OnceCell::new(),
             progress: Progress::default(),
             slots: Semaphore::new(settings.pull.parallel_layers.max(1)),
+            slots_ahead: Semaphore::new(1),
             settings,
             pulls: Mutex::default(),
             layers: Mutex::default(),
@@ -156,9 +159,16 @@ impl Images {
         self.inner.progress.under_way()
     }
 
-    /// Images that are not given up for their age.
-    pub(super) fn wanted(&self) -> BTreeSet<Reference> {
-        self.inner.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn wanted(&self) -> &Wanted {
+        &self.inner.wanted
+    }
+
+    /// Fetches an image that nobody waits for, if it is not here; whether it was fetched.
+    pub(super) async fn fetch_ahead(&self, name: &Reference) -> Result<bool, Arc<PullError>> {
+        if self.cached(name).await.map_err(Arc::new)?.is_some() {
+            return Ok(false);
+        }
+        self.pull_for(name, None, Urgency::Ahead).await.map(|_| true)
     }
 
     /// Makes the image ready to run, from the store or the registry as the pull behaviour says, and holds it for the task
@@ -227,17 +237,31 @@ impl Images {
     /// Fetches the image from its registry, whatever is in the store. Who asks for the same image while a pull is under
     /// way gets that pull's result.
     pub async fn pull(&self, name: &Reference, auth: Option<RegistryAuth>) -> PullResult {
+        self.pull_for(name, auth, Urgency::Awaited).await
+    }
+
+    async fn pull_for(&self, name: &Reference, auth: Option<RegistryAuth>, urgency: Urgency) -> PullResult {
         let auth = auth.or_else(|| self.inner.settings.pull.engine_auth.for_image(name).cloned());
         let key = (name.clone(), auth);
-        let running = {
+        let (running, joined) = {
             let mut pulls = self.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
-            pulls.entry(key.clone()).or_insert_with(|| self.start(key.clone())).clone()
+            let joined = pulls.contains_key(&key);
+            let running = pulls.entry(key.clone()).or_insert_with(|| self.start(key.clone(), urgency));
+            (running.clone(), joined)
         };
-        running.await
+        match running.await {
+            // One that nobody waited for makes no room for itself.
+            Err(error) if joined && matches!(*error, PullError::NoSpace(_)) => self.start(key, urgency).await,
+            result => result,
+        }
     }
 
     /// Runs the pull in its own task: it goes on when the caller that started it goes away.
-    fn start(&self, key: (Reference, Option<RegistryAuth>)) -> Shared<BoxFuture<'static, PullResult>> {
+    fn start(
+        &self,
+        key: (Reference, Option<RegistryAuth>),
+        urgency: Urgency,
+    ) -> Shared<BoxFuture<'static, PullResult>> {
         let (images, inner) = (self.clone(), self.inner.clone());
         let task = tokio::spawn(async move {
             let entry = RunningEntry { inner: inner.clone(), key };
@@ -255,9 +279,12 @@ impl Images {
             let session = Session::new(transport, trust.clone(), name.clone(), auth, inactivity);
             let tracked = inner.progress.begin(&name);
             tracing::info!(image = %name, "an image is pulled");
-            let pull = Pull { session, name, tracked, images: images.clone() };
+            let pull = Pull { session, name, tracked, urgency, images: images.clone() };
             let mut result = pull.run_within(limit).await;
-            if matches!(result, Err(PullError::NoSpace(_))) && pull.give_up_others().await {
+            if matches!(result, Err(PullError::NoSpace(_)))
+                && urgency == Urgency::Awaited
+                && pull.give_up_others().await
+            {
                 result = pull.run_within(limit).await;
                 if matches!(result, Err(PullError::NoSpace(_))) {
                     pull.give_up_others().await;
@@ -294,12 +321,22 @@ impl Drop for RunningEntry {
     }
 }
 
+/// Who waits for a pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    /// A task.
+    Awaited,
+    /// Nobody yet.
+    Ahead,
+}
+
 /// One pull of one image.
 struct Pull {
     images: Images,
     session: Session,
     name: Reference,
     tracked: Tracked,
+    urgency: Urgency,
 }
 
 /// A layer to bring here.
@@ -376,7 +413,13 @@ impl Pull {
         let images = self.images.clone();
         // Unpacked, a layer takes about what it takes packed or more, and both are here for a moment.
         let needed = bytes.saturating_add(largest);
-        blocking(move || if needed > 0 { images.make_room_for(needed) } else { Ok(()) }).await?;
+        let urgency = self.urgency;
+        blocking(move || match urgency {
+            _ if needed == 0 => Ok(()),
+            Urgency::Awaited => images.make_room_for(needed),
+            Urgency::Ahead => images.spare_room_for(needed),
+        })
+        .await?;
         let (ingest, known) = {
             let store = store.clone();
             blocking(move || Ok((Arc::new(store.ingest()?), store.layer_sizes()?))).await?
@@ -478,7 +521,11 @@ impl Pull {
                 reason: "it names a layer above 64 GiB",
             });
         }
-        let _slot = self.images.inner.slots.acquire().await.map_err(|_| PullError::Interrupted)?;
+        let slots = match self.urgency {
+            Urgency::Awaited => &self.images.inner.slots,
+            Urgency::Ahead => &self.images.inner.slots_ahead,
+        };
+        let _slot = slots.acquire().await.map_err(|_| PullError::Interrupted)?;
         let spooled = self.fetch(blob, |done| self.tracked.layer_bytes(index, done)).await?;
         let (images, ingest) = (self.images.clone(), ingest.clone());
         let unpacked = blocking(move || {

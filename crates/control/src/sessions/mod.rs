@@ -6,6 +6,7 @@ mod acs;
 mod credentials;
 mod neighbours;
 pub(crate) mod payload;
+mod prefetch;
 mod security;
 mod tcs;
 #[cfg(test)]
@@ -13,7 +14,9 @@ mod tests;
 
 use crate::controllers::Changes;
 use crate::roles::Roles;
-use crate::services::ecs::state::{AgentVersion, Change, ContainerInstanceKey, ContainerInstanceStatus};
+use crate::services::ecs::state::{
+    AgentVersion, Change, ContainerInstanceKey, ContainerInstanceStatus, ServiceKey, ServiceStatus,
+};
 use crate::state::State;
 use crate::tx::View;
 use acs::AcsSession;
@@ -23,6 +26,7 @@ use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 use gantry_wire::ApiError;
 use neighbours::Directory;
+use prefetch::Hinted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -126,6 +130,10 @@ pub struct Sessions {
     wakes: BTreeMap<SessionId, Timestamp>,
     /// Sessions that something happened to since the last delivery.
     touched: BTreeSet<SessionId>,
+    /// What agents were last told to fetch ahead, by service.
+    hinted: BTreeMap<(Scope, ServiceKey), Hinted>,
+    /// Connections that are to hear of all services.
+    unhinted: BTreeSet<SessionId>,
     /// Set on the first step: then instances that have not come back count as disconnected.
     all_back_by: Option<Timestamp>,
     outputs: Vec<(SessionId, SessionOutput)>,
@@ -144,6 +152,8 @@ impl Sessions {
             timers: BTreeSet::new(),
             wakes: BTreeMap::new(),
             touched: BTreeSet::new(),
+            hinted: BTreeMap::new(),
+            unhinted: BTreeSet::new(),
             all_back_by: None,
             outputs: Vec::new(),
         }
@@ -207,6 +217,7 @@ impl Sessions {
         {
             self.neighbours.open(&scope, id, state);
         }
+        self.unhinted.insert(id);
     }
 
     /// A connection has ended, or was told to.
@@ -234,6 +245,7 @@ impl Sessions {
         }
         self.tcs.remove(&id);
         self.touched.remove(&id);
+        self.unhinted.remove(&id);
         self.wake(id, None);
     }
 
@@ -295,9 +307,11 @@ impl Sessions {
                         }
                     }
                 }
-                Change::Cluster(_) | Change::TaskDefinition(_) | Change::Service(_) => {}
+                Change::Service(key) => self.hint_of_service(scope, key, state, random),
+                Change::Cluster(_) | Change::TaskDefinition(_) => {}
             }
         }
+        self.hint_newcomers(state, random);
         while let Some((at, id)) = self.timers.first().copied()
             && at <= now
         {
@@ -323,6 +337,47 @@ impl Sessions {
             match flow {
                 ControlFlow::Continue(()) => self.wake(id, Some(wake)),
                 ControlFlow::Break(()) => self.close(now, id, state),
+            }
+        }
+    }
+
+    /// Tells agents of a service's images, if they are others than before.
+    fn hint_of_service(&mut self, scope: &Scope, key: &ServiceKey, state: &State, random: &mut dyn Random) {
+        let Some(state) = state.get(scope) else { return };
+        let service = state.ecs.service(key);
+        let (place, now) = ((scope.clone(), key.clone()), Hinted::of(service));
+        if self.hinted.get(&place) == Some(&now) {
+            return;
+        }
+        let pool = service.and_then(prefetch::pool);
+        for ((of, instance), id) in &self.by_instance {
+            // Of a service that is gone every agent may have heard.
+            if of == scope
+                && pool.as_ref().is_none_or(|pool| *pool == instance.cluster)
+                && let Some(instance) = state.ecs.container_instance(instance)
+                && let Some(output) = prefetch::hint(scope, state, key, instance, random)
+            {
+                self.outputs.push((*id, output));
+            }
+        }
+        match service {
+            Some(_) => _ = self.hinted.insert(place, now),
+            None => _ = self.hinted.remove(&place),
+        }
+    }
+
+    /// Tells new connections of all services' images.
+    fn hint_newcomers(&mut self, state: &State, random: &mut dyn Random) {
+        for id in std::mem::take(&mut self.unhinted) {
+            let Some((scope, key)) = self.acs.get(&id).map(AcsSession::owner) else { continue };
+            let Some(state) = state.get(&scope) else { continue };
+            let Some(instance) = state.ecs.container_instance(&key) else { continue };
+            for (service, record) in state.ecs.services().iter() {
+                if record.status == ServiceStatus::Active
+                    && let Some(output) = prefetch::hint(&scope, state, service, instance, random)
+                {
+                    self.outputs.push((id, output));
+                }
             }
         }
     }

@@ -5,6 +5,7 @@ mod credentials;
 mod exec;
 mod neighbours;
 mod payload;
+mod prefetch;
 mod script;
 mod security;
 

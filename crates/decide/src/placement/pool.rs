@@ -47,6 +47,15 @@ impl<K: Ord + Clone> Pool<K> {
         Some(Arc::unwrap_or_clone(seat).host)
     }
 
+    /// How many instances there are.
+    pub fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
     pub fn host(&self, key: &K) -> Option<&Host> {
         self.seats.get(key).map(|seat| &seat.host)
     }
