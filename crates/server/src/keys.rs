@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 
 /// The file in the data directory.
 pub const FILE_NAME: &str = "keys.json";
-/// The file of the key behind tasks' credentials: [`SessionKey::LENGTH`] bytes in hexadecimal digits. Without it tasks that
-/// run lose theirs until their agents connect again.
+/// The file of the key behind tasks' credentials: [`SessionKey::LENGTH`] bytes in hexadecimal digits. With another one the
+/// ids that containers were told lead to no credentials: tasks that run have to be replaced.
 const SESSION_KEY_FILE: &str = "session-key";
 
 /// Characters of a secret: as long as AWS's own, 40 of 64 symbols are 240 bits.
