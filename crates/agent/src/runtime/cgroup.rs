@@ -11,6 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";
+/// How often a group is made that vanishes meanwhile. An agent removes those above its own only when it ends.
+const MAKE_TRIES: usize = 4;
 /// The period that a quota of CPU time is for, in microseconds: the kernel's default.
 pub const CPU_PERIOD_MICROS: u64 = 100_000;
 /// Processes and threads of a container that asks for no limit of its own: far beyond what servers make (Java's largest
@@ -104,8 +106,20 @@ impl Hierarchies {
         mount.map(|(mount, _)| mount.join(relative(group)))
     }
 
-    /// Makes a group and those above it. One that is there is no error.
+    /// Makes a group and those above it. One that is there is no error. Other agents of the host may be at it too, making
+    /// the same ones above, or removing those that just now nobody needs.
     pub fn make(&self, group: &str) -> io::Result<()> {
+        let mut made = self.try_make(group);
+        for _ in 1..MAKE_TRIES {
+            match made {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => made = self.try_make(group),
+                made => return made,
+            }
+        }
+        made
+    }
+
+    fn try_make(&self, group: &str) -> io::Result<()> {
         for (mount, controllers) in &self.mounts {
             let mut at = mount.clone();
             for part in relative(group).components() {
@@ -116,9 +130,8 @@ impl Hierarchies {
                 at.push(part);
                 match fs::create_dir(&at) {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                    Err(_) => {}
-                    Ok(()) if controllers.iter().any(|name| name == "cpuset") => copy_cpuset(&above, &at)?,
-                    Ok(()) => {}
+                    _ if controllers.iter().any(|name| name == "cpuset") => copy_cpuset(&above, &at)?,
+                    _ => {}
                 }
             }
         }
@@ -324,10 +337,14 @@ fn pass_controllers_on(directory: &Path) {
     }
 }
 
-/// A new group of version 1 has no CPUs and no memory nodes, and takes no processes before it has.
+/// A new group of version 1 has no CPUs and no memory nodes, and takes no processes before it has. Whoever made it may
+/// not have come to that yet.
 fn copy_cpuset(from: &Path, to: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        fs::write(to.join(file), fs::read(from.join(file))?)?;
+        let has = fs::read(to.join(file)).is_ok_and(|text| !text.trim_ascii().is_empty());
+        if !has {
+            fs::write(to.join(file), fs::read(from.join(file))?)?;
+        }
     }
     Ok(())
 }
@@ -403,6 +420,22 @@ mod tests {
         assert_eq!(read("gantry/t/1/cpu.weight"), "39");
         assert_eq!(read("gantry/t/1/cpu.max"), "25000 100000");
         assert_eq!(read("gantry/t/1/memory.max"), "536870912");
+    }
+
+    #[test]
+    fn a_group_that_another_agent_has_only_just_made_is_finished() {
+        let directory = tempfile::tempdir().unwrap();
+        let all = Hierarchies { mounts: vec![(directory.path().to_owned(), vec!["cpuset".to_owned()])] };
+        fs::create_dir(directory.path().join("gantry")).unwrap();
+        for (file, text) in [("cpuset.cpus", "0-1\n"), ("cpuset.mems", "0\n")] {
+            fs::write(directory.path().join(file), text).unwrap();
+            fs::write(directory.path().join("gantry").join(file), "\n").unwrap();
+        }
+        all.make("/gantry/t/1").unwrap();
+        for group in ["gantry", "gantry/t", "gantry/t/1"] {
+            let cpus = fs::read_to_string(directory.path().join(group).join("cpuset.cpus")).unwrap();
+            assert_eq!(cpus, "0-1\n", "{group}");
+        }
     }
 
     #[test]
