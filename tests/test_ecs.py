@@ -79,7 +79,7 @@ def test_task_definitions_are_registered_and_described(ecs):
 
 
 def test_what_is_not_served_yet_says_so(ecs):
-    refused("UnsupportedFeatureException", "ListServiceDeployments", ecs.list_service_deployments, service="web")
+    refused("UnsupportedFeatureException", "DescribeTaskSets", ecs.describe_task_sets, cluster="default", service="web")
 
 
 def test_tags_settings_and_identity(gantry, ecs):
