@@ -217,18 +217,18 @@ impl ImageStore {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         fs::set_permissions(&root, private).map_err(StoreError::io("protecting", &root))?;
         let version = root.join("VERSION");
-        match fs::read_to_string(&version) {
-            Ok(found) if found.trim() == LAYOUT_VERSION => {}
-            Ok(found) => {
-                return Err(StoreError::Version {
-                    path: root,
-                    found: found.trim().chars().take(32).collect(),
-                });
+        let found = match fs::read_to_string(&version) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            other => other.map_err(StoreError::io("reading", &version))?,
+        };
+        match found.trim() {
+            LAYOUT_VERSION => {}
+            // Also of an agent that is just making it, or that died so: what is written is the same.
+            "" => fs::write(&version, LAYOUT_VERSION).map_err(StoreError::io("writing", &version))?,
+            other => {
+                let found = other.chars().take(32).collect();
+                return Err(StoreError::Version { path: root, found });
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::write(&version, LAYOUT_VERSION).map_err(StoreError::io("writing", &version))?;
-            }
-            Err(error) => return Err(StoreError::io("reading", &version)(error)),
         }
         let tmp = root.join("tmp");
         let open = open_for_lock(&tmp)?;

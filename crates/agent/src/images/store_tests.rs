@@ -140,6 +140,9 @@ fn foreign_layouts_and_records_are_refused() {
     image("x").build_into(&store, &[name("app")], Source::Loaded).unwrap();
     fs::write(store.record_path(&name("app")), "{").unwrap();
     assert!(matches!(store.resolve(&name("app")), Err(StoreError::Record { .. })));
+    // As another agent that begins at the same time has it for a moment.
+    fs::write(store.root().join("VERSION"), "").unwrap();
+    assert!(ImageStore::open(store.root()).is_ok());
     fs::write(store.root().join("VERSION"), "99").unwrap();
     assert!(matches!(ImageStore::open(store.root()), Err(StoreError::Version { .. })));
 }
