@@ -12,24 +12,28 @@ use gantry_store::Record;
 use std::collections::BTreeMap;
 
 /// The instances that concern a service, in the order of their keys.
-pub struct Daemons {
+pub struct Daemons<'a> {
     keys: Vec<ContainerInstanceKey>,
     places: Vec<Place>,
+    /// The live tasks that shall run, by instance.
+    running: BTreeMap<ContainerInstanceKey, Vec<(&'a Task, Condition, Side)>>,
 }
 
-impl Daemons {
-    pub fn take(view: View<'_>, service: &Service, census: &Census<'_>) -> Daemons {
+impl<'a> Daemons<'a> {
+    pub fn take(view: View<'_>, service: &Service, census: &Census<'a>) -> Daemons<'a> {
         let mut places: BTreeMap<ContainerInstanceKey, Place> = BTreeMap::new();
         if service.status == ServiceStatus::Active {
             for key in eligible(view, service) {
                 places.entry(key).or_default().eligible = true;
             }
         }
-        for (task, condition, side) in &census.running {
+        let mut running: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for &(task, condition, side) in &census.running {
             let Some(key) = task.instance.clone() else { continue };
-            let place = places.entry(key).or_default();
-            let tasks = if *side == Side::Target { &mut place.target } else { &mut place.old };
-            *counted(tasks, *condition) += 1;
+            let place = places.entry(key.clone()).or_default();
+            let tasks = if side == Side::Target { &mut place.target } else { &mut place.old };
+            *counted(tasks, condition) += 1;
+            running.entry(key).or_default().push((task, condition, side));
         }
         let stops = |task: &&Task| task.desired_status == DesiredStatus::Stopped;
         for task in view.state.ecs.tasks_of(&service.key()).filter(stops) {
@@ -38,7 +42,7 @@ impl Daemons {
             }
         }
         let (keys, places) = places.into_iter().unzip();
-        Daemons { keys, places }
+        Daemons { keys, places, running }
     }
 
     /// What ECS shows as the desired count.
@@ -51,7 +55,7 @@ impl Daemons {
     }
 
     /// The next steps; `launches` says whether tasks may be started now. True if some have yet to be.
-    pub fn plan(&self, service: &Service, census: &Census<'_>, launches: bool, plan: &mut Plan) -> bool {
+    pub fn plan(&self, service: &Service, launches: bool, plan: &mut Plan) -> bool {
         let minimum = service.configuration.minimum_healthy_percent;
         let mut wants_more = false;
         for (key, step) in self.keys.iter().zip(daemon::plan(&self.places, minimum)) {
@@ -60,9 +64,8 @@ impl Daemons {
                 plan.start_on.push(key.clone());
             }
             for (of_target, stop) in [(true, step.stop_target), (false, step.stop_old)] {
-                let here = census.running.iter().filter(|(task, _, side)| {
-                    task.instance.as_ref() == Some(key) && (*side == Side::Target) == of_target
-                });
+                let here = self.running.get(key).into_iter().flatten();
+                let here = here.filter(|(_, _, side)| (*side == Side::Target) == of_target);
                 let mut left = stop;
                 for (task, condition, _) in here {
                     let count = counted(&mut left, *condition);

@@ -172,8 +172,9 @@ impl Controller for Services {
         if plan.undigested {
             steps::go_on_undigested(tx, &mut service);
         }
-        let same = service.primary().is_some_and(|now| Some(now.id) == primary)
-            && service.primary().is_some_and(|now| now.rollout_state != RolloutState::Failed);
+        let same = service
+            .primary()
+            .is_some_and(|now| Some(now.id) == primary && now.rollout_state != RolloutState::Failed);
         if plan.start > 0 && same {
             steps::start(tx, &mut service, 0, plan.start as usize, plan.replaces as usize);
         }
@@ -275,7 +276,7 @@ fn replicas(
 fn daemons(view: View<'_>, service: &Service, census: &Census<'_>, plan: &mut Plan) -> bool {
     let daemons = Daemons::take(view, service, census);
     let (launches, settled) = allowed(view, service, plan);
-    let wants_more = daemons.plan(service, census, launches, plan);
+    let wants_more = daemons.plan(service, launches, plan);
     if service.status == ServiceStatus::Active {
         let most = startable(view, service, settled, plan).min(STARTS_PER_ROUND_MAX);
         plan.start_on.truncate(most as usize);
