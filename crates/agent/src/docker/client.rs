@@ -169,11 +169,9 @@ impl Client {
         let call = async {
             let answer = self.open(method, path, body.map(|body| ("application/json", body))).await?;
             let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
-            let broken = |source| DockerError::Broken { doing: doing.clone(), source };
-            Ok(body.map_err(broken)?.to_bytes())
+            Ok(body.map_err(broken(&doing))?.to_bytes())
         };
-        let late = |_| DockerError::Timeout { doing: doing.clone(), after: within };
-        timeout(within, call).await.map_err(late)?
+        bounded(&doing, within, call).await
     }
 
     /// Makes a call whose answer comes bit by bit. Only what the engine refuses is an error; how long the answer may
@@ -223,12 +221,9 @@ impl Client {
         let call = async {
             let json = Some(("application/json", body));
             let answer = self.open_with(Method::POST, path, json, &headers).await?;
-            let broken =
-                |source: hyper::Error| DockerError::Broken { doing: doing.clone(), source: source.into() };
-            hyper::upgrade::on(answer).await.map_err(broken)
+            hyper::upgrade::on(answer).await.map_err(broken(&doing))
         };
-        let late = |_| DockerError::Timeout { doing: doing.clone(), after: within };
-        timeout(within, call).await.map_err(late)?
+        bounded(&doing, within, call).await
     }
 
     async fn send(
@@ -240,10 +235,9 @@ impl Client {
     ) -> Result<Response<Incoming>, DockerError> {
         let doing = doing(&method, path);
         let unreachable = |source| DockerError::Unreachable { socket: self.socket.to_path_buf(), source };
-        let broken =
-            |source: hyper::Error| DockerError::Broken { doing: doing.clone(), source: source.into() };
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(broken(&doing))?;
         // It ends with its answer's last byte, or when nobody reads that any more.
         tokio::spawn(connection.with_upgrades());
         let path = if self.minor == 0 { format!("/{path}") } else { format!("/v1.{}/{path}", self.minor) };
@@ -255,15 +249,29 @@ impl Client {
             Some((kind, body)) => request.header(header::CONTENT_TYPE, kind).body(body),
             None => request.body(empty()),
         };
-        let invalid =
-            |source: http::Error| DockerError::Broken { doing: doing.clone(), source: source.into() };
-        sender.send_request(request.map_err(invalid)?).await.map_err(broken)
+        let request = request.map_err(broken(&doing))?;
+        sender.send_request(request).await.map_err(broken(&doing))
     }
 }
 
 /// What a call does, for errors: queries may hold values that say nothing to anyone.
 fn doing(method: &Method, path: &str) -> String {
     format!("{method} {}", path.split('?').next().unwrap_or_default())
+}
+
+fn broken<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: &str) -> impl FnOnce(E) -> DockerError {
+    let doing = doing.to_owned();
+    move |source| DockerError::Broken { doing, source: source.into() }
+}
+
+/// A call that takes no longer than it may.
+async fn bounded<T>(
+    doing: &str,
+    within: Duration,
+    call: impl Future<Output = Result<T, DockerError>>,
+) -> Result<T, DockerError> {
+    let late = |_| DockerError::Timeout { doing: doing.to_owned(), after: within };
+    timeout(within, call).await.map_err(late)?
 }
 
 fn json(path: &str, document: &impl Serialize) -> Result<Body, DockerError> {
