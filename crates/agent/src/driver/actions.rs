@@ -13,7 +13,7 @@ use crate::network::{Bridged, NetworkError};
 use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
 use crate::storage;
 use gantry_api::{acs, ecs};
-use gantry_decide::task::NetworkMode;
+use gantry_decide::task::{NetworkMode, PortRange};
 use gantry_decide::task_engine::{
     ContainerChange, Event, Failure, FailureKind, NetworkBinding, PullTimes, Submission, SubmitFailure,
     TaskArn,
@@ -560,7 +560,7 @@ pub async fn submit<R: Runtime>(hands: Arc<Hands<R>>, submission: Submission) {
 fn change(change: &ContainerChange) -> ecs::ContainerStateChange {
     let binding = |binding: &NetworkBinding| {
         let (container, host, more) = (binding.container_port, binding.host_port, binding.more);
-        let range = |first: u16| (more > 0).then(|| format!("{first}-{}", first.saturating_add(more)));
+        let range = |first: u16| PortRange::of_several(first, more).map(|range| range.to_string());
         let one = |port: u16| (more == 0).then_some(port.into());
         ecs::NetworkBinding {
             bind_ip: Some(binding.bind_ip.clone()),

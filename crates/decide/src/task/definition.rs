@@ -233,6 +233,11 @@ pub struct PortRange {
 }
 
 impl PortRange {
+    /// A port and `more` after it; `None` for one alone, which is told as a port.
+    pub fn of_several(first: u16, more: u16) -> Option<PortRange> {
+        (more > 0).then(|| PortRange { first, last: first.saturating_add(more) })
+    }
+
     pub fn overlaps(self, other: PortRange) -> bool {
         self.first <= other.last && other.first <= self.last
     }

@@ -9,7 +9,7 @@ use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
 use gantry_decide::lifecycle::{ContainerStatus, HealthStatus};
-use gantry_decide::task::TaskOverride;
+use gantry_decide::task::{PortRange, TaskOverride};
 use gantry_decide::time::Timestamp;
 use gantry_wire::EpochMillis;
 
@@ -248,7 +248,7 @@ fn exec_agent(view: View<'_>, task: &Task, container: &Container) -> Option<ecs:
 
 fn binding(binding: &NetworkBinding) -> ecs::NetworkBinding {
     let (container, host, more) = (binding.container_port, binding.host_port, binding.more);
-    let range = |first: u16| (more > 0).then(|| format!("{first}-{}", first.saturating_add(more)));
+    let range = |first: u16| PortRange::of_several(first, more).map(|range| range.to_string());
     let one = |port: u16| (more == 0).then_some(port.into());
     ecs::NetworkBinding {
         bind_ip: Some(binding.bind_ip.clone()),
