@@ -109,10 +109,12 @@ impl<R: Runtime> Driver<R> {
         let containers = task.containers().map(|container| {
             let name = container.spec.name.as_str();
             let id = container_id(arn, name);
+            // A program may ask before its start was heard of here.
+            let runtime_id = container.runtime_id.map(str::to_owned);
             ContainerSnapshot {
                 name: name.to_owned(),
                 key: entry.keys.get(name).cloned(),
-                runtime_id: container.runtime_id.unwrap_or(id.as_str()).to_owned(),
+                runtime_id: runtime_id.unwrap_or_else(|| self.hands.runtime.runtime_id(&id)),
                 id,
                 pid: entry.pids.get(name).copied().filter(|_| container.known == KnownStatus::Running),
                 desired: container.desired,
