@@ -16,9 +16,11 @@ import urllib.request
 import boto3
 import botocore.config
 import pytest
+from isolation import isolate
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-START_SECONDS_MAX = 20
+# How long anything may take on a busy machine. Who waits asks often, so that it costs only what fails.
+PATIENCE_SECONDS = 60
 
 
 def binary():
@@ -43,7 +45,7 @@ class Gantry:
         command = [binary(), self.command, "--data-dir", self.directory, "--listen", "127.0.0.1:0", *self.flags]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.variables)
-        deadline = time.monotonic() + START_SECONDS_MAX
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not endpoint.exists() or not endpoint.read_text().strip():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"gantry {self.command} did not start:\n{self.log.read_text()}")
@@ -63,7 +65,7 @@ class Gantry:
     def end(self, how=signal.SIGTERM):
         if self.process and self.process.poll() is None:
             self.process.send_signal(how)
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=PATIENCE_SECONDS)
         return self.process.returncode if self.process else None
 
     def client(self, service, **options):
@@ -233,13 +235,19 @@ runs_once = pytest.mark.runs_once
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "runs_once: what it sees does not depend on the runtime, or only one can do it")
+    # What only hands tests out to others needs no network.
+    if os.geteuid() == 0 and not config.getoption("numprocesses", None):
+        isolate()
 
 
 def pytest_collection_modifyitems(config, items):
-    again = [item for item in items if item.get_closest_marker("runs_once") and "docker" in
-             getattr(getattr(item, "callspec", None), "params", {}).values()]
+    """One process runs what shares platforms: a module's tests, those on Docker apart."""
+    runtime = lambda item: getattr(getattr(item, "callspec", None), "params", {}).get("engine", "native")
+    again = [item for item in items if item.get_closest_marker("runs_once") and runtime(item) == "docker"]
     config.hook.pytest_deselected(items=again)
     items[:] = [item for item in items if item not in again]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{runtime(item)}"))
 
 
 def leftovers(directory):
@@ -268,7 +276,30 @@ def platform(tmp_path, engine):
     assert leftovers(installation.directory) == []
 
 
-def page(url, seconds=10):
+def until(what, seconds=PATIENCE_SECONDS):
+    """The first true answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = what()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.05)
+
+
+def below(directory):
+    """All paths below a directory, of which some may go away meanwhile."""
+    for at, directories, files in os.walk(directory):
+        yield from (pathlib.Path(at, name) for name in directories + files)
+
+
+def groups(arn):
+    """The control groups of a task on this host, whatever the hierarchy."""
+    roots = [root for root in pathlib.Path("/sys/fs/cgroup").glob("*") if root.is_dir()]
+    return [path for root in roots for path in below(root / "gantry") if path.name == arn.rsplit("/", 1)[-1]]
+
+
+def page(url, seconds=PATIENCE_SECONDS):
     """The page at `url`, tried until it answers."""
     deadline = time.monotonic() + seconds
     while True:
@@ -283,4 +314,6 @@ def page(url, seconds=10):
 
 def wait(ecs, waiter, **arguments):
     """A waiter of boto3's own, asking often."""
-    ecs.get_waiter(waiter).wait(**arguments, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    delay = 0.1
+    ecs.get_waiter(waiter).wait(
+        **arguments, WaiterConfig={"Delay": delay, "MaxAttempts": int(PATIENCE_SECONDS / delay)})

@@ -108,7 +108,7 @@ class Registry(http.server.ThreadingHTTPServer):
         """How often something was asked for."""
         return sum(part in line for line in list(self.requests))
 
-    def until_asked(self, part, seconds=20):
+    def until_asked(self, part, seconds=60):
         deadline = time.monotonic() + seconds
         while not self.asked(part):
             assert time.monotonic() < deadline, f"nobody asked for {part}"

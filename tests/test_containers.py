@@ -16,7 +16,7 @@ import tarfile
 import time
 
 import pytest
-from conftest import NETWORK, Platform, engines, leftovers, needs_root, runs_once, wait
+from conftest import NETWORK, Platform, below, engines, groups, leftovers, needs_root, runs_once, until, wait
 from test_tasks import describe, run
 
 BUSYBOX = shutil.which("busybox")
@@ -139,17 +139,6 @@ def host(tmp_path_factory, engine):
 
 def sh(script, **members):
     return {"entryPoint": ["sh", "-c"], "command": [script], **members}
-
-
-def until(what, seconds=20):
-    """The first true answer."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = what()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.1)
 
 
 def test_program_and_environment(host):
@@ -344,7 +333,7 @@ def test_health_is_checked_and_waited_for(host):
            mountPoints=[{"sourceVolume": "shared", "containerPath": "/shared"}],
            **check(["CMD-SHELL", "test -e /shared/ready || exit 1"], startPeriod=10)),
         task={"volumes": [{"name": "shared", "host": {}}]})
-    assert until(lambda: host.lines(arn), seconds=30) == ["by then"]
+    assert until(lambda: host.lines(arn)) == ["by then"]
     healthy = until(lambda: describe(host.ecs, arn)["healthStatus"] == "HEALTHY" and describe(host.ecs, arn))
     assert [c["healthStatus"] for c in healthy["containers"]] == ["HEALTHY", "HEALTHY"]
     host.ecs.stop_task(task=arn)
@@ -359,7 +348,7 @@ def test_an_unhealthy_task_of_a_service_is_replaced(host):
     host.ecs.create_service(serviceName="sick", taskDefinition=registered, desiredCount=1, deploymentConfiguration={
         "minimumHealthyPercent": 0, "maximumPercent": 100})
     first = until(lambda: host.ecs.list_tasks(serviceName="sick")["taskArns"])[0]
-    gone = until(lambda: describe(host.ecs, first)["lastStatus"] == "STOPPED" and describe(host.ecs, first), seconds=60)
+    gone = until(lambda: describe(host.ecs, first)["lastStatus"] == "STOPPED" and describe(host.ecs, first))
     assert gone["stoppedReason"] == "Task failed container health checks"
     assert gone["healthStatus"] == "UNHEALTHY" and gone["stopCode"] == "ServiceSchedulerInitiated"
     events = [e["message"] for e in host.ecs.describe_services(services=["sick"])["services"][0]["events"]]
@@ -519,8 +508,8 @@ def test_swap_is_as_asked(host):
         pytest.skip("this kernel does not account for swap")
     arn = host.start(sh("exec sleep 100", linuxParameters={"maxSwap": 16, "swappiness": 10}))
     wait(host.ecs, "tasks_running", tasks=[arn])
-    groups = [g for g in pathlib.Path("/sys/fs/cgroup").glob(f"**/{arn.split('/')[-1]}/*") if g.is_dir()]
-    read = lambda name: {(g / name).read_text().strip() for g in groups if (g / name).exists()}
+    containers = [path for group in groups(arn) for path in group.iterdir() if path.is_dir()]
+    read = lambda name: {(g / name).read_text().strip() for g in containers if (g / name).exists()}
     limits = read("memory.memsw.limit_in_bytes") or {str(int(x) + (32 << 20)) for x in read("memory.swap.max")}
     assert limits == {str(48 << 20)}
     assert read("memory.swappiness") in ({"10"}, set())
@@ -619,7 +608,7 @@ def test_a_managed_volume_is_made_for_its_task(host):
         return {"volumeConfigurations": [{"name": "data", "managedEBSVolume": {"roleArn": ROLE, "sizeInGiB": 1, **members}}]}
 
     def images():
-        return [p for p in host.platform.directory.glob("**/*.img")]
+        return [path for path in below(host.platform.directory) if path.suffix == ".img"]
     script = "df -k /data | { read x; read device blocks rest; echo $blocks; }; grep ' /data ' /proc/mounts; echo x > /data/f; exec sleep 100"
     arn = host.start(sh(script, stopTimeout=2, **mount), task=task, **volume(filesystemType="ext4"))
     until(lambda: len(host.lines(arn)) >= 2)

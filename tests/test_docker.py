@@ -10,8 +10,8 @@ import time
 import zlib
 
 import pytest
-from conftest import Gantry, Platform, binary, leftovers, needs_root, page, wait
-from test_containers import IMAGE, Host, image, sh, until
+from conftest import Gantry, Platform, binary, leftovers, needs_root, page, until, wait
+from test_containers import IMAGE, Host, image, sh
 from test_ecs import WEB
 from test_tasks import address, describe, on_ec2, run
 

@@ -11,9 +11,9 @@ import sys
 import termios
 
 import pytest
-from conftest import binary, engines, wait
+from conftest import binary, engines, until, wait
 from session_plugin import Session
-from test_containers import host, pytestmark, sh, until  # noqa: F401
+from test_containers import host, pytestmark, sh  # noqa: F401
 from test_ecs import refused
 
 engine = engines()
@@ -98,7 +98,7 @@ class Typed:
     def type(self, text):
         os.write(self.terminal, text.encode())
 
-    def shows(self, text, seconds=20):
+    def shows(self, text):
         os.set_blocking(self.terminal, False)
 
         def look():
@@ -110,7 +110,7 @@ class Typed:
                 # Its last process has ended.
                 assert text in self.shown, self.shown
             return text in self.shown
-        until(look, seconds)
+        until(look)
         self.shown = self.shown.partition(text)[2]
 
     def ends(self):
@@ -146,7 +146,7 @@ def test_what_was_started_ends_with_its_client(host, task):
                                    env=host.platform.environment, stdin=subprocess.PIPE)
     until(lambda: "sleep 999" in processes(host, task))
     interrupted.send_signal(signal.SIGINT)
-    assert interrupted.wait(timeout=20) == 130
+    assert interrupted.wait(timeout=60) == 130
     until(lambda: "sleep 999" not in processes(host, task))
 
 

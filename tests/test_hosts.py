@@ -7,10 +7,9 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
-from conftest import binary, needs_root
+from conftest import binary, needs_root, until
 from test_tasks import on_ec2
 
 pytestmark = needs_root
@@ -64,13 +63,6 @@ class Hosts:
 
 
 
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-
-
 @pytest.mark.skipif(not any(pathlib.Path(d, "ip").exists() for d in os.environ["PATH"].split(":")),
                     reason="iproute2 is not installed")
 def test_agents_on_other_hosts_join_and_run_tasks(tmp_path):
@@ -108,7 +100,7 @@ def test_agents_on_other_hosts_join_and_run_tasks(tmp_path):
                 return len(arns) == 2
 
             until(lambda: (tmp_path / "two").exists() and b"registered" in log.read_bytes())
-            until(connected, 60)
+            until(connected)
             definition = tmp_path / "web.json"
             definition.write_text(json.dumps(on_ec2("bridge", portMappings=[{"containerPort": 80, "hostPort": 8080}])))
             aws("register-task-definition", "--cli-input-json", definition.as_uri())
@@ -116,7 +108,7 @@ def test_agents_on_other_hosts_join_and_run_tasks(tmp_path):
             ran = aws("run-task", "--task-definition", "web-bridge", "--count", "3")
             assert len(ran["tasks"]) == 2 and [f["reason"] for f in ran["failures"]] == ["RESOURCE:PORTS"]
             arns = [task["taskArn"] for task in ran["tasks"]]
-            until(lambda: {t["lastStatus"] for t in aws("describe-tasks", "--tasks", *arns)["tasks"]} == {"RUNNING"}, 60)
+            until(lambda: {t["lastStatus"] for t in aws("describe-tasks", "--tasks", *arns)["tasks"]} == {"RUNNING"})
             for name in "one", "two":
                 url = f"http://{hosts.address[name]}:8080/"
                 page = run(*inside(hosts.names["server"]), os.sys.executable, "-c",
@@ -138,7 +130,7 @@ def test_agents_on_other_hosts_join_and_run_tasks(tmp_path):
                 assert ran["failures"] == []
                 placed[name] = ran["tasks"][0]["taskArn"]
                 arns.append(placed[name])
-            until(lambda: {t["lastStatus"] for t in aws("describe-tasks", "--tasks", *arns)["tasks"]} == {"RUNNING"}, 60)
+            until(lambda: {t["lastStatus"] for t in aws("describe-tasks", "--tasks", *arns)["tasks"]} == {"RUNNING"})
             shown = aws("describe-tasks", "--tasks", placed["one"])["tasks"][0]
             target = shown["containers"][0]["networkInterfaces"][0]["privateIpv4Address"]
 
@@ -151,7 +143,7 @@ def test_agents_on_other_hosts_join_and_run_tasks(tmp_path):
             default = ec2("describe-security-groups", "--filters", "Name=group-name,Values=default")
             ec2("authorize-security-group-ingress", "--group-id", web, "--protocol", "tcp", "--port", "80",
                 "--source-group", default["SecurityGroups"][0]["GroupId"])
-            until(reaches, 5)
+            until(reaches)
             # Nobody but the hosts brings packets to tasks.
             if shutil.which("nft"):
                 known = run(*inside(hosts.names["one"]), "nft", "list", "set", "inet", "gantry-tone", "hosts4").stdout
@@ -160,15 +152,15 @@ def test_agents_on_other_hosts_join_and_run_tasks(tmp_path):
             # A host that goes away is seen to be gone, and its tasks are found again when it comes back.
             agents["one"].kill()
             agents["one"].wait()
-            until(lambda: not connected(), 30)
+            until(lambda: not connected())
             directory = tmp_path / "one"
             agents["one"] = hosts.start("one", binary(), "agent", "--data-dir", directory, "--name", "tone",
                                         "--address-block", "10.98.0.0/18", environment=environment, log=log)
-            until(connected, 60)
+            until(connected)
             assert {t["lastStatus"] for t in aws("describe-tasks", "--tasks", *arns)["tasks"]} == {"RUNNING"}
             for arn in arns:
                 aws("stop-task", "--task", arn)
-            until(lambda: {t["lastStatus"] for t in aws("describe-tasks", "--tasks", *arns)["tasks"]} == {"STOPPED"}, 60)
+            until(lambda: {t["lastStatus"] for t in aws("describe-tasks", "--tasks", *arns)["tasks"]} == {"STOPPED"})
         finally:
             for name, agent in agents.items():
                 agent.kill()

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import Gantry, Platform, leftovers, needs_root, wait
+from conftest import Gantry, Platform, leftovers, needs_root, until, wait
 from registry import BUSYBOX, Registry
 from test_tasks import describe, run
 
@@ -173,13 +173,6 @@ def test_a_registry_elsewhere_proves_itself_or_is_named_as_one_that_need_not(sta
         assert "exitCode" not in ends(ecs, image)["containers"][0]
         ecs = start("--insecure-registry", elsewhere).client("ecs")
         assert ends(ecs, image)["containers"][0]["exitCode"] == 0
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.05)
 
 
 def store(installation):

@@ -5,8 +5,8 @@ import socket
 import time
 
 import pytest
-from conftest import Platform, both_runtimes, leftovers, needs_root, wait
-from test_containers import IMAGE, image, sh, until
+from conftest import Platform, both_runtimes, leftovers, needs_root, until, wait
+from test_containers import IMAGE, image, sh
 from test_ecs import refused
 from test_tasks import describe, run
 

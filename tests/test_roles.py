@@ -9,8 +9,8 @@ import time
 import boto3
 import botocore.config
 import pytest
-from conftest import NETWORK, Platform, binary, leftovers, needs_root
-from test_containers import BUSYBOX, IMAGE, Host, image, sh, until
+from conftest import NETWORK, Platform, binary, leftovers, needs_root, until
+from test_containers import BUSYBOX, IMAGE, Host, image, sh
 from test_tasks import describe
 
 pytestmark = [needs_root, pytest.mark.skipif(not BUSYBOX, reason="needs a static busybox (Debian: busybox-static)")]

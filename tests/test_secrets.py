@@ -9,9 +9,9 @@ import subprocess
 import threading
 
 import pytest
-from conftest import Platform, binary, leftovers, needs_root
+from conftest import Platform, binary, leftovers, needs_root, until, wait
 from registry import Registry
-from test_containers import BUSYBOX, Host, image, sh, until
+from test_containers import BUSYBOX, Host, image, sh
 
 pytestmark = [needs_root, pytest.mark.skipif(not BUSYBOX, reason="needs a static busybox (Debian: busybox-static)")]
 
@@ -83,7 +83,7 @@ def test_secrets_and_files_are_variables_and_shown_to_nobody_else(host):
     script = 'echo "$COLOUR,$FROM_FILE,$MODE"; case $PASSWORD in *"horse battery") echo known; esac; exec sleep 1000'
     for mode in "bridge", "host":
         arn = host.start({**sh(script), **given}, task={"networkMode": mode, **EXECUTION})
-        host.ecs.get_waiter("tasks_running").wait(tasks=[arn], WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+        wait(host.ecs, "tasks_running", tasks=[arn])
         assert until(lambda: len(host.lines(arn)) == 2 and host.lines(arn)) == ["of /app/colour,two words,definition", "known"]
         for _, signature, token in Stores.seen:
             assert "Credential=ASIA" in signature and "x-amz-security-token" in signature and token

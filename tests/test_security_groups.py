@@ -3,10 +3,9 @@
 import json
 import socket
 import subprocess
-import time
 
 import pytest
-from conftest import needs_root, wait
+from conftest import needs_root, until, wait
 from test_tasks import address, describe, on_ec2
 
 pytestmark = needs_root
@@ -69,15 +68,6 @@ def reaches(arn, target, port, kind="tcp"):
     return done.returncode == 0
 
 
-def within(seconds, condition):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def test_what_no_rule_allows_does_not_come_in(platform, ec2):
     web, client = group(ec2, "web"), group(ec2, "client")
     _, target = start(platform, [web])
@@ -87,7 +77,7 @@ def test_what_no_rule_allows_does_not_come_in(platform, ec2):
     socket.create_connection((target, 80), timeout=2).close()
 
     ec2.authorize_security_group_ingress(GroupId=web, IpPermissions=open_port("tcp", 80, **ANYWHERE))
-    assert within(1, lambda: reaches(asking, target, 80))
+    until(lambda: reaches(asking, target, 80))
     assert not reaches(asking, target, 81)
 
     # Without a group of one's own, it is the default one, whose members let each other in.
@@ -114,7 +104,7 @@ def test_connections_outlive_the_rule_that_let_them_in(platform, ec2):
     try:
         assert held.stdout.readline() == "open\n"
         ec2.revoke_security_group_ingress(GroupId=web, IpPermissions=rule)
-        assert within(1, lambda: not reaches(asking, target, 80))
+        until(lambda: not reaches(asking, target, 80))
         assert held.communicate("\n", timeout=10)[0] == "HTTP/1.1 200\n"
     finally:
         held.kill()
@@ -152,16 +142,16 @@ def test_what_goes_out_and_datagrams(platform, ec2):
         assert server.stdout.readline() == "ready\n"
         assert reaches(asking, target, 7000, "udp")
         ec2.revoke_security_group_ingress(GroupId=web, IpPermissions=open_port("udp", 7000, **ANYWHERE))
-        assert within(1, lambda: not reaches(asking, target, 7000, "udp"))
+        until(lambda: not reaches(asking, target, 7000, "udp"))
     finally:
         server.kill()
         server.wait()
     everything = [{"IpProtocol": "-1", **ANYWHERE}]
     ec2.revoke_security_group_egress(GroupId=narrow, IpPermissions=everything)
-    assert within(1, lambda: not reaches(asking, target, 80))
+    until(lambda: not reaches(asking, target, 80))
     ec2.authorize_security_group_egress(
         GroupId=narrow, IpPermissions=open_port("tcp", 80, IpRanges=[{"CidrIp": f"{target}/32"}]))
-    assert within(1, lambda: reaches(asking, target, 80))
+    until(lambda: reaches(asking, target, 80))
 
 
 def test_interfaces_are_of_the_subnets_that_were_asked_for(platform, ec2):

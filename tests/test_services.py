@@ -2,7 +2,7 @@
 
 import time
 
-from conftest import NETWORK, both_runtimes, needs_root, page, wait
+from conftest import NETWORK, both_runtimes, needs_root, page, until, wait
 from test_ecs import WEB, refused
 from test_tasks import address
 
@@ -24,13 +24,6 @@ def tasks(ecs, name="web"):
     return ecs.describe_tasks(tasks=arns)["tasks"] if arns else []
 
 
-def eventually(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-
-
 @both_runtimes
 def test_a_service_is_kept_at_its_count(platform):
     ecs = platform.client("ecs")
@@ -46,11 +39,11 @@ def test_a_service_is_kept_at_its_count(platform):
 
     ecs.stop_task(task=running[0]["taskArn"])
     gone = running[0]["taskArn"]
-    eventually(lambda: len([t for t in tasks(ecs) if t["lastStatus"] == "RUNNING" and t["taskArn"] != gone]) == 3)
+    until(lambda: len([t for t in tasks(ecs) if t["lastStatus"] == "RUNNING" and t["taskArn"] != gone]) == 3)
     wait(ecs, "services_stable", services=["web"])
     # Tasks without a health check have to run for forty seconds first.
     steady = "(service web) has reached a steady state."
-    eventually(lambda: steady in [event["message"] for event in service(ecs)["events"]], 60)
+    until(lambda: steady in [event["message"] for event in service(ecs)["events"]], 120)
     messages = [event["message"] for event in service(ecs)["events"]]
     # The first one tells what its image is before the others start.
     assert any(message.startswith("(service web) has started 2 tasks: (task ") for message in messages)
@@ -88,13 +81,13 @@ def test_a_new_revision_rolls_out_without_a_gap(platform):
         assert len(running) >= 2, "fewer than the minimum were healthy"
         return len(service(ecs)["deployments"]) == 1 and service(ecs)["deployments"][0]["rolloutState"] == "COMPLETED"
 
-    eventually(rolled, 120)
+    until(rolled, 120)
     after = tasks(ecs)
     assert {task["taskDefinitionArn"] for task in after} == {revision["taskDefinitionArn"]}
     assert not before & {task["taskArn"] for task in after}
 
     ecs.update_service(service="web", forceNewDeployment=True)
-    eventually(lambda: not {t["taskArn"] for t in after} & {t["taskArn"] for t in tasks(ecs)}, 120)
+    until(lambda: not {t["taskArn"] for t in after} & {t["taskArn"] for t in tasks(ecs)}, 120)
     wait(ecs, "services_stable", services=["web"])
 
 
@@ -103,7 +96,7 @@ def test_a_service_that_cannot_start_backs_off_and_says_why(platform):
     ecs.register_task_definition(family="broken", networkMode="bridge", containerDefinitions=[
         {"name": "web", "image": "127.0.0.1:9/nowhere:1", "memory": 64}])
     ecs.create_service(serviceName="broken", taskDefinition="broken", desiredCount=2, launchType="EC2")
-    eventually(lambda: service(ecs, "broken")["deployments"][0]["failedTasks"] >= 2)
+    until(lambda: service(ecs, "broken")["deployments"][0]["failedTasks"] >= 2)
     stopped = ecs.list_tasks(serviceName="broken", desiredStatus="STOPPED")["taskArns"]
     reason = ecs.describe_tasks(tasks=stopped[:1])["tasks"][0]["stoppedReason"]
     assert "127.0.0.1:9/v2/nowhere/manifests/1" in reason
@@ -119,7 +112,7 @@ def test_a_bad_deployment_goes_back_and_is_remembered(platform):
     breaker = {"enable": True, "rollback": True, "thresholdConfiguration": threshold}
     create(ecs, count=1, deploymentConfiguration={"deploymentCircuitBreaker": breaker})
     # Tasks without a health check have to run for forty seconds first.
-    eventually(lambda: service(ecs)["deployments"][0]["rolloutState"] == "COMPLETED", 90)
+    until(lambda: service(ecs)["deployments"][0]["rolloutState"] == "COMPLETED", 90)
     running = tasks(ecs)[0]["taskArn"]
 
     def attempts():
@@ -131,7 +124,7 @@ def test_a_bad_deployment_goes_back_and_is_remembered(platform):
     web = {**WEB, "containerDefinitions": [{**WEB["containerDefinitions"][0], "image": "127.0.0.1:9/nowhere:1"}]}
     broken = ecs.register_task_definition(**web)["taskDefinition"]["taskDefinitionArn"]
     ecs.update_service(service="web", taskDefinition=broken)
-    eventually(lambda: attempts()[0]["status"] == "ROLLBACK_SUCCESSFUL")
+    until(lambda: attempts()[0]["status"] == "ROLLBACK_SUCCESSFUL")
     bad = attempts()[0]
     assert bad["rollback"]["serviceRevisionArn"] == first["targetServiceRevision"]["arn"]
     assert (bad["deploymentCircuitBreaker"]["status"], bad["deploymentCircuitBreaker"]["threshold"]) == ("TRIGGERED", 1)
@@ -146,7 +139,7 @@ def test_a_bad_deployment_goes_back_and_is_remembered(platform):
     ecs.update_service(service="web", forceNewDeployment=True, desiredCount=1)
     going = attempts()[0]["serviceDeploymentArn"]
     ecs.stop_service_deployment(serviceDeploymentArn=going, stopType="ROLLBACK")
-    eventually(lambda: attempts()[0]["status"] == "ROLLBACK_SUCCESSFUL")
+    until(lambda: attempts()[0]["status"] == "ROLLBACK_SUCCESSFUL")
     assert [attempt["status"] for attempt in attempts()] == ["ROLLBACK_SUCCESSFUL"] * 2 + ["SUCCESSFUL"]
 
 
@@ -155,14 +148,14 @@ def test_a_daemon_is_wherever_an_instance_is(platform):
     container = {**WEB["containerDefinitions"][0], "memory": 64, "portMappings": []}
     ecs.register_task_definition(family="watcher", networkMode="bridge", containerDefinitions=[container])
     ecs.create_service(serviceName="watcher", taskDefinition="watcher", schedulingStrategy="DAEMON", launchType="EC2")
-    eventually(lambda: service(ecs, "watcher")["runningCount"] == 1)
+    until(lambda: service(ecs, "watcher")["runningCount"] == 1)
     (instance,) = ecs.list_container_instances()["containerInstanceArns"]
     (task,) = tasks(ecs, "watcher")
     assert (task["containerInstanceArn"], service(ecs, "watcher")["desiredCount"]) == (instance, 1)
     ecs.update_container_instances_state(containerInstances=[instance], status="DRAINING")
-    eventually(lambda: tasks(ecs, "watcher") == [] and service(ecs, "watcher")["desiredCount"] == 0)
+    until(lambda: tasks(ecs, "watcher") == [] and service(ecs, "watcher")["desiredCount"] == 0)
     ecs.update_container_instances_state(containerInstances=[instance], status="ACTIVE")
-    eventually(lambda: service(ecs, "watcher")["runningCount"] == 1)
+    until(lambda: service(ecs, "watcher")["runningCount"] == 1)
     ecs.delete_service(service="watcher")
     wait(ecs, "services_inactive", services=["watcher"])
 

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from conftest import NETWORK, engines, needs_root, page, runs_once, wait
+from conftest import NETWORK, engines, needs_root, page, runs_once, until, wait
 from test_ecs import WEB, refused
 
 pytestmark = needs_root
@@ -251,10 +251,7 @@ def test_published_ports_outlive_a_crash_and_stay_taken(platform):
                    for _, local, _, state, *_ in map(str.split, lines))
 
     # The agent takes its networks over shortly after the platform answers.
-    deadline = time.monotonic() + 10
-    while not held() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert held()
+    until(held)
     ecs.stop_task(task=arn)
     wait(ecs, "tasks_stopped", tasks=[arn])
     assert not held()

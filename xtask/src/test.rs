@@ -5,13 +5,23 @@
 use crate::{arrows, deny, tidy, venv};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
+use std::num::NonZero;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// The foreign judges: real AWS clients, pinned.
-const PYTHON_PACKAGES: &[&str] =
-    &["awscli==1.46.3", "boto3==1.44.5", "botocore==1.44.5", "pytest==8.4.2", "websockets==15.0.1"];
+const PYTHON_PACKAGES: &[&str] = &[
+    "awscli==1.46.3",
+    "boto3==1.44.5",
+    "botocore==1.44.5",
+    "pytest==8.4.2",
+    "pytest-xdist==3.8.0",
+    "websockets==15.0.1",
+];
+
+/// End-to-end tests that run at once, for each processor: they wait more than they work.
+const TESTS_A_PROCESSOR: usize = 2;
 
 #[derive(Default)]
 struct Counts {
@@ -87,7 +97,10 @@ pub fn run(root: &Path) -> Result<()> {
         // The whole workspace, as the step before: with other features everything would be built once more.
         venv::run(&mut cargo(&["build", "--locked", "--workspace", "--bins", "--examples"]))?;
         let mut command = Command::new(venv::python(root, PYTHON_PACKAGES)?);
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let at_once = (processors * TESTS_A_PROCESSOR).to_string();
         command.args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests"]).current_dir(root);
+        command.args(["--dist", "loadgroup", "-n", &at_once]);
         command.env("GANTRY", target(root)?.join("debug/gantry"));
         counted(counts, &mut command)
     });
