@@ -13,6 +13,7 @@ pub mod network;
 pub mod placement;
 pub mod query;
 pub mod random;
+pub mod routing;
 pub mod task;
 pub mod task_engine;
 pub mod time;
