@@ -33,6 +33,7 @@ impl Controller for TaskDefinitions {
                 keys.extend(deployments.into_iter().flatten().map(|d| d.task_definition.clone()));
             }
             Change::Cluster(_)
+            | Change::CapacityProvider(_)
             | Change::ContainerInstance(_)
             | Change::ExecSession(_)
             | Change::SecurityGroup(_) => {}

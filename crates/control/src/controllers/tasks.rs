@@ -50,6 +50,7 @@ impl Controller for Tasks {
                 }
             }
             Change::Cluster(_)
+            | Change::CapacityProvider(_)
             | Change::TaskDefinition(_)
             | Change::Service(_)
             | Change::SecurityGroup(_)

@@ -308,7 +308,7 @@ impl Sessions {
                     }
                 }
                 Change::Service(key) => self.hint_of_service(scope, key, state, random),
-                Change::Cluster(_) | Change::TaskDefinition(_) => {}
+                Change::Cluster(_) | Change::CapacityProvider(_) | Change::TaskDefinition(_) => {}
             }
         }
         self.hint_newcomers(state, random);

@@ -105,6 +105,7 @@ impl Controller for Services {
                 keys.extend(of_cluster.filter(|service| service.is_daemon()).map(Record::key));
             }
             Change::Cluster(_)
+            | Change::CapacityProvider(_)
             | Change::TaskDefinition(_)
             | Change::ExecSession(_)
             | Change::SecurityGroup(_) => {}

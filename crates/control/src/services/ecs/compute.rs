@@ -1,8 +1,9 @@
 //! Where tasks run: launch types, capacity provider strategies, platform versions.
 
 use super::errors::EcsError;
-use super::ops::cluster::read_strategy;
-use super::state::{Cluster, Compute, LaunchType, StrategyItem};
+use super::ops::capacity_provider::read_strategy;
+use super::state::{CapacityProvider, Cluster, Compute, LaunchType, StrategyItem};
+use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::ids::CapacityProviderName;
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ const PLATFORM_VERSIONS: [&str; 2] = ["1.3.0", LATEST];
 /// # Errors
 /// For both at once, an unknown launch type, or a strategy against the rules.
 pub fn choose(
+    view: View<'_>,
     cluster: &Cluster,
     launch_type: Option<&ecs::LaunchType>,
     strategy: Option<&[ecs::CapacityProviderStrategyItem]>,
@@ -27,7 +29,7 @@ pub fn choose(
             "Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.",
         )),
         (Some(launch_type), []) => read_launch_type(launch_type).map(Compute::LaunchType),
-        (None, [_, ..]) => read_strategy(strategy, &cluster.capacity_providers).map(Compute::Strategy),
+        (None, [_, ..]) => read_strategy(view, strategy, &cluster.capacity_providers).map(Compute::Strategy),
         (None, []) if !cluster.default_strategy.is_empty() => {
             Ok(Compute::Strategy(cluster.default_strategy.clone()))
         }
@@ -47,11 +49,19 @@ fn read_launch_type(launch_type: &ecs::LaunchType) -> Result<LaunchType, EcsErro
 }
 
 impl Compute {
-    /// The launch type of the tasks that it makes: every capacity provider that there is so far is Fargate's.
+    /// The launch type of the tasks that it makes. All providers of a strategy are of one kind, and only Fargate's own
+    /// can be named as they are.
     pub fn launch_type(&self) -> LaunchType {
         match self {
             Compute::LaunchType(launch_type) => *launch_type,
-            Compute::Strategy(_) => LaunchType::Fargate,
+            Compute::Strategy(items) => {
+                let mut names = items.iter().map(|item| &item.capacity_provider);
+                if names.all(|name| CapacityProvider::built_in(name).is_some()) {
+                    LaunchType::Fargate
+                } else {
+                    LaunchType::Ec2
+                }
+            }
         }
     }
 

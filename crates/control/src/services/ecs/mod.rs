@@ -36,7 +36,10 @@ pub static SERVICE: Service = Service {
         write UpdateCluster => authorize::resources::update_cluster, ops::cluster::update_cluster;
         write UpdateClusterSettings => authorize::resources::update_cluster_settings, ops::cluster::update_cluster_settings;
         write PutClusterCapacityProviders => authorize::resources::put_cluster_capacity_providers, ops::cluster::put_cluster_capacity_providers;
-        read DescribeCapacityProviders => authorize::resources::describe_capacity_providers, ops::cluster::describe_capacity_providers;
+        read DescribeCapacityProviders => authorize::resources::describe_capacity_providers, ops::capacity_provider::describe_capacity_providers;
+        write CreateCapacityProvider => authorize::resources::create_capacity_provider, ops::capacity_provider::create_capacity_provider;
+        write UpdateCapacityProvider => authorize::resources::update_capacity_provider, ops::capacity_provider::update_capacity_provider;
+        write DeleteCapacityProvider => authorize::resources::delete_capacity_provider, ops::capacity_provider::delete_capacity_provider;
         write RegisterTaskDefinition => authorize::resources::register_task_definition, ops::task_definition::register_task_definition;
         write DeregisterTaskDefinition => authorize::resources::deregister_task_definition, ops::task_definition::deregister_task_definition;
         read DescribeTaskDefinition => authorize::resources::describe_task_definition, ops::task_definition::describe_task_definition;
@@ -84,12 +87,10 @@ pub static SERVICE: Service = Service {
     later: &[
         "AssociateGatewayWithCluster",
         "ContinueServiceDeployment",
-        "CreateCapacityProvider",
         "CreateDaemon",
         "CreateExpressGatewayService",
         "CreateGateway",
         "CreateTaskSet",
-        "DeleteCapacityProvider",
         "DeleteDaemon",
         "DeleteDaemonTaskDefinition",
         "DeleteExpressGatewayService",
@@ -113,7 +114,6 @@ pub static SERVICE: Service = Service {
         "ListGateways",
         "ListServicesByNamespace",
         "RegisterDaemonTaskDefinition",
-        "UpdateCapacityProvider",
         "UpdateDaemon",
         "UpdateExpressGatewayService",
         "UpdateGateway",

@@ -1,5 +1,6 @@
 //! Records to response shapes.
 
+pub mod capacity_provider;
 pub mod cluster;
 pub mod container_instance;
 pub mod service;

@@ -52,6 +52,7 @@ on_all! {
     list_task_definitions: ListTaskDefinitions;
     list_task_definition_families: ListTaskDefinitionFamilies;
     describe_capacity_providers: DescribeCapacityProviders;
+    create_capacity_provider: CreateCapacityProvider;
     put_account_setting: PutAccountSetting;
     put_account_setting_default: PutAccountSettingDefault;
     delete_account_setting: DeleteAccountSetting;
@@ -106,6 +107,18 @@ on_arn! {
     tag_resource: TagResource;
     untag_resource: UntagResource;
     list_tags_for_resource: ListTagsForResource;
+}
+
+fn capacity_provider_arn(scope: &Scope, text: &str) -> String {
+    arn_of(scope, text, |name| name.parse().ok().map(EcsResource::CapacityProvider))
+}
+
+pub fn update_capacity_provider(request: &ecs::UpdateCapacityProviderRequest, scope: &Scope) -> Demand {
+    Demand::on("ecs:UpdateCapacityProvider", capacity_provider_arn(scope, &request.name))
+}
+
+pub fn delete_capacity_provider(request: &ecs::DeleteCapacityProviderRequest, scope: &Scope) -> Demand {
+    Demand::on("ecs:DeleteCapacityProvider", capacity_provider_arn(scope, &request.capacity_provider))
 }
 
 pub fn describe_clusters(request: &ecs::DescribeClustersRequest, scope: &Scope) -> Demand {

@@ -1,11 +1,12 @@
-//! Clusters and the capacity providers that they use.
+//! Clusters, and which capacity providers they use.
 
 use crate::call::Call;
-use crate::page::{LIST_MAX, Page, SHORT_MAX};
+use crate::page::{LIST_MAX, Page};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::account_setting::effective;
+use crate::services::ecs::ops::capacity_provider::{providers, read_strategy};
 use crate::services::ecs::state::{
-    Cluster, ClusterStatus, Compute, ContainerInstanceStatus, Deployment, ServiceStatus, StrategyItem,
+    Cluster, ClusterStatus, Compute, ContainerInstanceStatus, Deployment, ServiceStatus,
 };
 use crate::services::ecs::views::cluster::{Include, cluster as show};
 use crate::services::ecs::{bridge, check, tags};
@@ -17,12 +18,6 @@ use std::collections::BTreeMap;
 
 /// Clusters that one DescribeClusters takes: ECS's limit.
 const DESCRIBE_MAX: usize = 100;
-/// Capacity providers of a cluster, and entries of a strategy: ECS's limit.
-const PROVIDERS_MAX: usize = 20;
-const WEIGHT_MAX: i32 = 1000;
-const BASE_MAX: i32 = 100_000;
-/// The providers that every account has.
-const BUILT_IN: [&str; 2] = ["FARGATE", "FARGATE_SPOT"];
 const CONTAINER_INSIGHTS: &str = "containerInsights";
 
 pub fn create_cluster(
@@ -44,9 +39,10 @@ pub fn create_cluster(
     cluster.settings.extend(settings(request.settings.as_deref())?);
     cluster.configuration = request.configuration.as_ref().map(bridge::value_of).transpose()?;
     cluster.service_connect_namespace = namespace(request.service_connect_defaults);
-    cluster.capacity_providers = providers(request.capacity_providers.as_deref().unwrap_or_default())?;
+    let names = request.capacity_providers.as_deref().unwrap_or_default();
+    cluster.capacity_providers = providers(tx.view(), cluster.name.as_str(), names)?;
     let strategy = request.default_capacity_provider_strategy.as_deref().unwrap_or_default();
-    cluster.default_strategy = read_strategy(strategy, &cluster.capacity_providers)?;
+    cluster.default_strategy = read_strategy(tx.view(), strategy, &cluster.capacity_providers)?;
 
     // A name in use gives the cluster that has it, as it is.
     let existing = tx.state.ecs.clusters.get(&cluster.name).filter(|existing| existing.is_active()).cloned();
@@ -80,71 +76,6 @@ fn settings(given: Option<&[ecs::ClusterSetting]>) -> Result<BTreeMap<String, St
 /// An empty name takes the default away.
 fn namespace(given: Option<ecs::ClusterServiceConnectDefaultsRequest>) -> Option<String> {
     given.map(|defaults| defaults.namespace).filter(|namespace| !namespace.is_empty())
-}
-
-/// Names of providers that exist, each once.
-fn providers(names: &[String]) -> Result<Vec<CapacityProviderName>, EcsError> {
-    if names.len() > PROVIDERS_MAX {
-        return Err(EcsError::invalid(format!("At most {PROVIDERS_MAX} capacity providers are allowed.")));
-    }
-    let mut read: Vec<CapacityProviderName> = Vec::with_capacity(names.len());
-    for text in names {
-        let known = text.parse().ok().filter(|_| BUILT_IN.contains(&text.as_str()));
-        let name: CapacityProviderName = known.ok_or_else(|| not_found(text))?;
-        if !read.contains(&name) {
-            read.push(name);
-        }
-    }
-    Ok(read)
-}
-
-fn not_found(text: &str) -> EcsError {
-    let text: String = text.chars().take(255).collect();
-    EcsError::invalid(format!("The specified capacity provider '{text}' was not found."))
-}
-
-/// A capacity provider strategy, all of whose providers are among `associated`.
-///
-/// # Errors
-/// `InvalidParameterException` for what the rules of strategies forbid.
-pub fn read_strategy(
-    items: &[ecs::CapacityProviderStrategyItem],
-    associated: &[CapacityProviderName],
-) -> Result<Vec<StrategyItem>, EcsError> {
-    if items.len() > PROVIDERS_MAX {
-        return Err(EcsError::invalid(format!(
-            "A strategy can have at most {PROVIDERS_MAX} capacity providers."
-        )));
-    }
-    let mut read: Vec<StrategyItem> = Vec::with_capacity(items.len());
-    for item in items {
-        let text = &item.capacity_provider;
-        let found = associated.iter().find(|name| name.as_str() == text);
-        let name = found.ok_or_else(|| not_found(text))?.clone();
-        if read.iter().any(|other| other.capacity_provider == name) {
-            return Err(EcsError::invalid(format!("The capacity provider {name} is in the strategy twice.")));
-        }
-        let (weight, base) = (item.weight.unwrap_or(0), item.base.unwrap_or(0));
-        if !(0..=WEIGHT_MAX).contains(&weight) || !(0..=BASE_MAX).contains(&base) {
-            return Err(EcsError::invalid(format!(
-                "A weight is between 0 and {WEIGHT_MAX}, a base between 0 and {BASE_MAX}."
-            )));
-        }
-        if base > 0 && read.iter().any(|other| other.base > 0) {
-            return Err(EcsError::invalid("Only one capacity provider of a strategy can have a base."));
-        }
-        read.push(StrategyItem {
-            capacity_provider: name,
-            weight: weight.unsigned_abs(),
-            base: base.unsigned_abs(),
-        });
-    }
-    if read.len() > 1 && read.iter().all(|item| item.weight == 0) {
-        return Err(EcsError::invalid(
-            "At least one capacity provider of a strategy needs a weight above 0.",
-        ));
-    }
-    Ok(read)
 }
 
 pub fn describe_clusters(
@@ -260,8 +191,8 @@ pub fn put_cluster_capacity_providers(
     request: ecs::PutClusterCapacityProvidersRequest,
 ) -> Result<ecs::PutClusterCapacityProvidersResponse, EcsError> {
     let mut cluster = check::cluster(tx.view(), Some(&request.cluster))?.clone();
-    let wanted = providers(&request.capacity_providers)?;
-    let strategy = read_strategy(&request.default_capacity_provider_strategy, &wanted)?;
+    let wanted = providers(tx.view(), cluster.name.as_str(), &request.capacity_providers)?;
+    let strategy = read_strategy(tx.view(), &request.default_capacity_provider_strategy, &wanted)?;
     let mut dropped = cluster.capacity_providers.iter().filter(|name| !wanted.contains(name));
     if dropped.any(|name| is_in_use(tx.view(), &cluster.name, name)) {
         let message = "The specified capacity provider is in use and cannot be removed.";
@@ -291,57 +222,4 @@ fn is_in_use(view: View<'_>, cluster: &ClusterName, provider: &CapacityProviderN
                 && service.status != ServiceStatus::Inactive
                 && service.deployments.iter().any(in_strategy)
         })
-}
-
-pub fn describe_capacity_providers(
-    view: View<'_>,
-    _call: &Call,
-    request: ecs::DescribeCapacityProvidersRequest,
-) -> Result<ecs::DescribeCapacityProvidersResponse, EcsError> {
-    if let Some(cluster) = &request.cluster {
-        check::cluster(view, Some(cluster))?;
-    }
-    let arn = |name: CapacityProviderName| view.scope.ecs(EcsResource::CapacityProvider(name)).to_string();
-    let asked = request.capacity_providers.unwrap_or_default();
-    let mut failures = Vec::new();
-    let mut found: Vec<CapacityProviderName> = Vec::new();
-    let all = BUILT_IN.map(str::to_owned);
-    for text in if asked.is_empty() { &all[..] } else { &asked } {
-        let name = if text.starts_with("arn:") {
-            match check::own_arn(view, text)? {
-                EcsResource::CapacityProvider(name) => Ok(name),
-                _ => return Err(EcsError::invalid(format!("Invalid identifier: {text}"))),
-            }
-        } else {
-            text.parse::<CapacityProviderName>()
-        };
-        match name {
-            Ok(name) if BUILT_IN.contains(&name.as_str()) => {
-                if !found.contains(&name) {
-                    found.push(name);
-                }
-            }
-            Ok(name) => failures.push(missing(arn(name))),
-            Err(_) => return Err(not_found(text)),
-        }
-    }
-    found.sort();
-    let page = Page::read(request.next_token.as_deref(), request.max_results, SHORT_MAX, SHORT_MAX)?;
-    let (capacity_providers, next_token) = page.cut(
-        found.into_iter(),
-        |name| name.to_string(),
-        |name| ecs::CapacityProvider {
-            name: Some(name.to_string()),
-            status: "ACTIVE".parse().ok(),
-            type_: name.as_str().parse().ok(),
-            tags: Some(Vec::new()),
-            capacity_provider_arn: Some(arn(name)),
-            ..Default::default()
-        },
-    );
-    Ok(ecs::DescribeCapacityProvidersResponse {
-        capacity_providers: Some(capacity_providers),
-        failures: Some(failures),
-        next_token,
-    })
 }

@@ -3,6 +3,7 @@
 pub mod account_setting;
 pub mod attribute;
 pub mod candidate;
+pub mod capacity_provider;
 pub mod cluster;
 pub mod container_instance;
 pub mod execute_command;

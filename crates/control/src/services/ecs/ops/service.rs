@@ -78,6 +78,7 @@ pub fn create_service(
     let definition = definition.ok_or_else(|| EcsError::invalid("The task definition must be specified."))?;
     let record = check::runnable_task_definition(tx.view(), definition)?.clone();
     let compute = compute::choose(
+        tx.view(),
         &cluster,
         request.launch_type.as_ref(),
         request.capacity_provider_strategy.as_deref(),
@@ -415,7 +416,7 @@ fn redeploy(
     let compute = match request.capacity_provider_strategy.as_deref() {
         None => primary.compute.clone(),
         Some([]) => Compute::LaunchType(primary.compute.launch_type()),
-        Some(items) => compute::choose(cluster, None, Some(items))?,
+        Some(items) => compute::choose(tx.view(), cluster, None, Some(items))?,
     };
     let platform = request.platform_version.as_deref().or(primary.platform_version.as_deref());
     let wanted = Wanted { compute, record: &record, platform };

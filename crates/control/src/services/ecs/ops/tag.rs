@@ -3,7 +3,8 @@
 use crate::call::Call;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::state::{
-    ContainerInstanceKey, ContainerInstanceStatus, ServiceKey, Tags, TaskDefinitionStatus, TaskKey,
+    CapacityProvider, ContainerInstanceKey, ContainerInstanceStatus, ServiceKey, Tags, TaskDefinitionStatus,
+    TaskKey,
 };
 use crate::services::ecs::{check, tags};
 use crate::tx::{Tx, View};
@@ -49,8 +50,14 @@ fn tags_of(view: View<'_>, resource: &EcsResource) -> Result<Tags, EcsError> {
             )),
             None => Err(missing("task definition")),
         },
+        EcsResource::CapacityProvider(name) => match ecs.capacity_providers.get(name) {
+            Some(provider) if provider.is_active() => Ok(provider.tags.clone()),
+            _ if CapacityProvider::built_in(name).is_some() => Err(EcsError::invalid(
+                "Tagging is not supported for the capacity providers FARGATE and FARGATE_SPOT.",
+            )),
+            _ => Err(missing("capacity provider")),
+        },
         EcsResource::Container(..)
-        | EcsResource::CapacityProvider(_)
         | EcsResource::ServiceDeployment(..)
         | EcsResource::ServiceRevision(..) => {
             Err(EcsError::invalid("Tagging is not supported for this kind of resource."))
@@ -94,10 +101,16 @@ fn put(tx: &mut Tx<'_>, resource: EcsResource, tags: Tags) {
                 ecs.task_definitions.put(record);
             }
         }
+        EcsResource::CapacityProvider(name) => {
+            if let Some(provider) = ecs.capacity_providers.get(&name).cloned() {
+                let mut provider = provider.as_ref().clone();
+                provider.tags = tags;
+                ecs.capacity_providers.put(provider);
+            }
+        }
         // `tags_of` has refused these.
         EcsResource::ServiceShort(_)
         | EcsResource::Container(..)
-        | EcsResource::CapacityProvider(_)
         | EcsResource::ServiceDeployment(..)
         | EcsResource::ServiceRevision(..) => {}
     }

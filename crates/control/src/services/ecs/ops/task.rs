@@ -48,6 +48,7 @@ pub fn run_task(
     let count = count
         .ok_or_else(|| EcsError::invalid(format!("Count must be between 1 and {TASKS_PER_CALL_MAX}.")))?;
     let compute = compute::choose(
+        tx.view(),
         &cluster,
         request.launch_type.as_ref(),
         request.capacity_provider_strategy.as_deref(),

@@ -2,8 +2,9 @@
 //! all rows together, are derived once at the end.
 
 use super::{
-    AccountSetting, Cluster, ContainerInstance, ContainerInstanceKey, EcsState, ExecSession, FamilyRecord,
-    IdempotencyRecord, Service, ServiceDeployment, ServiceRevision, Task, TaskDefinitionRecord, TaskKey,
+    AccountSetting, CapacityProvider, Cluster, ContainerInstance, ContainerInstanceKey, EcsState,
+    ExecSession, FamilyRecord, IdempotencyRecord, Service, ServiceDeployment, ServiceRevision, Task,
+    TaskDefinitionRecord, TaskKey,
 };
 use crate::services::ecs::placement;
 use gantry_store::{LoadError, Record, decode};
@@ -16,6 +17,7 @@ pub enum Row {
     TaskDefinition(Box<TaskDefinitionRecord>),
     Family(FamilyRecord),
     AccountSetting(AccountSetting),
+    CapacityProvider(Box<CapacityProvider>),
     Task(Arc<Task>),
     Service(Box<Service>),
     ServiceDeployment(Box<ServiceDeployment>),
@@ -41,6 +43,8 @@ impl Row {
             Row::Family(decode(value)?)
         } else if is::<AccountSetting>(table) {
             Row::AccountSetting(decode(value)?)
+        } else if is::<CapacityProvider>(table) {
+            Row::CapacityProvider(Box::new(decode(value)?))
         } else if is::<Service>(table) {
             Row::Service(Box::new(decode(value)?))
         } else if is::<ServiceDeployment>(table) {
@@ -68,6 +72,7 @@ impl EcsState {
             Row::TaskDefinition(record) => self.task_definitions.adopt(*record),
             Row::Family(record) => self.families.adopt(record),
             Row::AccountSetting(record) => self.account_settings.adopt(record),
+            Row::CapacityProvider(record) => self.capacity_providers.adopt(*record),
             Row::Task(mut task) => {
                 let registered = self.task_definitions.get(&task.definition_id);
                 let registered = registered.map(|record| &record.definition);

@@ -1,6 +1,7 @@
 //! ECS's tables, their secondary indexes, and what must always hold between them.
 
 mod account_setting;
+mod capacity_provider;
 mod cluster;
 mod container_instance;
 mod effective_definition;
@@ -14,6 +15,7 @@ mod task;
 mod task_definition;
 
 pub use account_setting::*;
+pub use capacity_provider::*;
 pub use cluster::*;
 pub use container_instance::*;
 pub use effective_definition::*;
@@ -28,7 +30,7 @@ pub use task_definition::*;
 
 use crate::services::ecs::placement::{self, InstancePool};
 use gantry_decide::ids::{
-    ClusterName, ExecSessionId, SecurityGroupId, ServiceDeploymentId, TaskDefinitionId,
+    CapacityProviderName, ClusterName, ExecSessionId, SecurityGroupId, ServiceDeploymentId, TaskDefinitionId,
 };
 use gantry_store::{Index, Record, Table, Write};
 use imbl::OrdMap;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     Cluster(ClusterName),
+    CapacityProvider(CapacityProviderName),
     TaskDefinition(TaskDefinitionId),
     Task(TaskKey),
     Service(ServiceKey),
@@ -53,6 +56,8 @@ pub struct EcsState {
     pub task_definitions: Table<TaskDefinitionRecord>,
     pub families: Table<FamilyRecord>,
     pub account_settings: Table<AccountSetting>,
+    /// Those that somebody made: see [`EcsState::capacity_provider`].
+    pub capacity_providers: Table<CapacityProvider>,
     tasks: Table<Task>,
     services: Table<Service>,
     service_deployments: Table<ServiceDeployment>,
@@ -260,6 +265,12 @@ impl EcsState {
         self.pools.get(cluster).cloned().unwrap_or_default()
     }
 
+    /// A provider by name: one that every account has, or one that somebody made, deleted ones included.
+    pub fn capacity_provider(&self, name: &CapacityProviderName) -> Option<CapacityProvider> {
+        CapacityProvider::built_in(name)
+            .or_else(|| self.capacity_providers.get(name).map(|provider| provider.as_ref().clone()))
+    }
+
     pub fn idempotency(&self) -> &Table<IdempotencyRecord> {
         &self.idempotency
     }
@@ -276,6 +287,8 @@ impl EcsState {
     pub(crate) fn drain_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         changes.extend(self.clusters.drain_changes().into_iter().map(Change::Cluster));
+        let providers = self.capacity_providers.drain_changes().into_iter();
+        changes.extend(providers.map(Change::CapacityProvider));
         changes.extend(self.task_definitions.drain_changes().into_iter().map(Change::TaskDefinition));
         changes.extend(self.tasks.drain_changes().into_iter().map(Change::Task));
         changes.extend(self.exec_sessions.drain_changes().into_iter().map(Change::ExecSession));
@@ -292,6 +305,7 @@ impl EcsState {
         self.account_settings.drain_writes(prefix, out);
         self.idempotency.drain_writes(prefix, out);
         self.clusters.drain_writes(prefix, out);
+        self.capacity_providers.drain_writes(prefix, out);
         self.task_definitions.drain_writes(prefix, out);
         self.tasks.drain_writes(prefix, out);
         self.exec_sessions.drain_writes(prefix, out);

@@ -117,69 +117,6 @@ fn clusters_show_what_is_included() {
 }
 
 #[test]
-fn capacity_providers_and_strategies() {
-    let world = &mut World::new();
-    world.create("shop");
-    let put = |world: &mut World, providers: Value, strategy: Value| {
-        let request = json!({
-            "cluster": "shop", "capacityProviders": providers, "defaultCapacityProviderStrategy": strategy,
-        });
-        world.write(cluster::put_cluster_capacity_providers, request)
-    };
-    let both = || json!(["FARGATE", "FARGATE_SPOT"]);
-    let item = |name: &str, weight: i32, base: i32| json!({"capacityProvider": name, "weight": weight, "base": base});
-    let strategy = json!([item("FARGATE", 1, 2), item("FARGATE_SPOT", 4, 0)]);
-    let reply = put(world, both(), strategy.clone()).unwrap();
-    assert_eq!(reply["cluster"]["capacityProviders"], both());
-    assert_eq!(reply["cluster"]["defaultCapacityProviderStrategy"], strategy);
-    for (providers, strategy, message) in [
-        (json!(["asg"]), json!([]), "The specified capacity provider 'asg' was not found."),
-        (
-            json!(["FARGATE"]),
-            json!([item("FARGATE_SPOT", 1, 0)]),
-            "The specified capacity provider 'FARGATE_SPOT' was not found.",
-        ),
-        (
-            both(),
-            json!([item("FARGATE", 0, 0), item("FARGATE_SPOT", 0, 0)]),
-            "At least one capacity provider of a strategy needs a weight above 0.",
-        ),
-        (
-            both(),
-            json!([item("FARGATE", 1, 1), item("FARGATE_SPOT", 1, 1)]),
-            "Only one capacity provider of a strategy can have a base.",
-        ),
-        (
-            both(),
-            json!([item("FARGATE", 1, 0), item("FARGATE", 1, 0)]),
-            "The capacity provider FARGATE is in the strategy twice.",
-        ),
-        (
-            both(),
-            json!([item("FARGATE", 1001, 0)]),
-            "A weight is between 0 and 1000, a base between 0 and 100000.",
-        ),
-    ] {
-        fails(put(world, providers, strategy), INVALID, message);
-    }
-    let described = world.read(cluster::describe_capacity_providers, json!({})).unwrap();
-    let names: Vec<_> =
-        described["capacityProviders"].as_array().unwrap().iter().map(|p| p["name"].clone()).collect();
-    assert_eq!(names, ["FARGATE", "FARGATE_SPOT"]);
-    let asked = json!({"capacityProviders": ["FARGATE_SPOT", "asg"]});
-    let described = world.read(cluster::describe_capacity_providers, asked).unwrap();
-    assert_eq!(described["capacityProviders"][0]["type"], "FARGATE_SPOT");
-    assert_eq!(described["failures"][0]["reason"], "MISSING");
-    let foreign =
-        json!({"capacityProviders": ["arn:aws:ecs:eu-north-1:111122223333:capacity-provider/FARGATE"]});
-    fails(
-        world.read(cluster::describe_capacity_providers, foreign),
-        INVALID,
-        "Identifier is for 111122223333. Your accountId is 123456789012",
-    );
-}
-
-#[test]
 fn the_fargate_pool_is_nobodys() {
     let world = &mut World::new();
     world.join("gantry-fargate-pool");

@@ -3,8 +3,7 @@
 use crate::services::ecs::bridge;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::state::{
-    Cluster, ClusterStatus, Compute, ContainerInstanceStatus, Deployment, LaunchType, ServiceStatus,
-    StrategyItem,
+    Cluster, ClusterStatus, ContainerInstanceStatus, LaunchType, ServiceStatus, StrategyItem,
 };
 use crate::services::ecs::tags;
 use crate::tx::View;
@@ -117,14 +116,6 @@ impl Split {
     }
 }
 
-/// What a deployment's tasks are launched on. A strategy of ours names Fargate's providers only.
-fn launch_type(deployment: &Deployment) -> LaunchType {
-    match &deployment.compute {
-        Compute::LaunchType(launch_type) => *launch_type,
-        Compute::Strategy(_) => LaunchType::Fargate,
-    }
-}
-
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     /// ACTIVE and DRAINING container instances.
@@ -160,7 +151,8 @@ impl Counts {
             if &key.cluster != name {
                 continue;
             }
-            let launch_type = service.primary().map_or(LaunchType::Ec2, launch_type);
+            let launch_type =
+                service.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type());
             match service.status {
                 ServiceStatus::Active => counts.active_services.add(launch_type),
                 ServiceStatus::Draining => counts.draining_services.add(launch_type),
