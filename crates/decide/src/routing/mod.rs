@@ -1,6 +1,17 @@
 //! Where a request goes: the configuration that a balancer is given, and what it decides from it.
 
+mod choice;
 pub mod config;
 mod health;
+mod index;
+mod pattern;
+mod rules;
+mod sticky;
+mod transform;
 
+pub use choice::{Candidate, Standing, choose, choose_group, in_service};
 pub use health::{Checked, HealthReport, HealthState, Probe, Reason, TargetHealth};
+pub use pattern::InvalidPattern;
+pub use rules::{BrokenRule, Matched, Request, Rules};
+pub use sticky::Ticket;
+pub use transform::{Asked, Transforms};
