@@ -27,7 +27,7 @@ APPLETS = ["cat", "chown", "df", "echo", "env", "false", "grep", "head", "hostna
            "sh", "sleep", "stat", "touch", "true", "ulimit", "wc", "wget"]
 
 
-def image(directory):
+def image(directory, name=IMAGE, **config):
     """What `docker save` makes of busybox with a few files of its own, one of them below /seeded."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as file:
@@ -54,16 +54,17 @@ def image(directory):
     config = json.dumps({
         "architecture": "amd64", "os": "linux",
         "config": {"Cmd": ["sh", "-c", "echo from the image"], "Env": ["PATH=/bin", "OF_IMAGE=yes"],
-                   "Volumes": {"/declared": {}}},
+                   "Volumes": {"/declared": {}}, **config},
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer.getvalue()).hexdigest()]},
     }).encode()
-    manifest = json.dumps([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]).encode()
-    with tarfile.open(directory / "tools.tar", "w") as file:
+    manifest = json.dumps([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]).encode()
+    archive = directory / f"{name.replace('/', '-')}.tar"
+    with tarfile.open(archive, "w") as file:
         for path, content in ("layer.tar", layer.getvalue()), ("config.json", config), ("manifest.json", manifest):
             info = tarfile.TarInfo(path)
             info.size = len(content)
             file.addfile(info, io.BytesIO(content))
-    return directory / "tools.tar"
+    return archive
 
 
 class Host:

@@ -14,6 +14,8 @@ from test_tasks import address, describe, run
 
 pytestmark = [needs_root, pytest.mark.skipif(not BUSYBOX, reason="needs a static busybox (Debian: busybox-static)")]
 
+# Wants to be ended in its own way.
+POLITE = "local/polite:1"
 # Tasks that run while the agent is killed.
 TASKS = 50
 
@@ -22,7 +24,8 @@ TASKS = 50
 def installation(tmp_path_factory):
     directory = tmp_path_factory.mktemp("faults")
     installation = Platform(directory / "gantry", "--cpu", "65536", "--memory", "16384")
-    subprocess.run([binary(), "image", "--data-dir", installation.directory, "load", image(directory)], check=True)
+    for archive in image(directory), image(directory, POLITE, StopSignal="SIGUSR1"):
+        installation.image("load", archive)
     try:
         yield installation.start()
     finally:
@@ -90,6 +93,17 @@ def test_who_ignores_the_end_is_ended(host):
     until(lambda: host.lines(arn) == ["ready"])
     task = end(host, arn, seconds=15)
     assert task["containers"][0]["exitCode"] == 137
+
+
+def test_an_agent_that_was_killed_still_knows_how_a_container_wants_to_be_ended(host):
+    arn = host.start(sh("trap 'exit 5' USR1; echo ready; while true; do sleep 0.1; done", image=POLITE))
+    until(lambda: host.lines(arn) == ["ready"])
+    wait(host.ecs, "tasks_running", tasks=[arn])
+    host.platform.end(signal.SIGKILL)
+    host.platform.start()
+    host.ecs = host.platform.client("ecs")
+    host.ecs.stop_task(task=arn)
+    assert host.end(arn)["containers"][0]["exitCode"] == 5
 
 
 def test_a_full_volume_is_its_tasks_own_matter(host, neighbour):

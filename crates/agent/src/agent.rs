@@ -13,7 +13,7 @@ use crate::network::{ENDPOINT_PORT, LINKS, Network, NetworkConfig, NetworkError,
 use crate::protocol::backoff::{Backoff, Growth};
 use crate::runtime::native::NativeRuntime;
 use crate::runtime::{Runtime, RuntimeError};
-use crate::state::{AgentState, Instance, StateError};
+use crate::state::{AgentState, Change, Instance, StateError};
 use crate::sweep;
 use crate::telemetry;
 use gantry_api::ecs;
@@ -125,7 +125,7 @@ async fn run_on<R: Runtime>(
     joined: impl FnOnce() + Send,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), AgentError> {
-    let state = AgentState::open(&config.data_dir.join("state"))?;
+    let mut state = AgentState::open(&config.data_dir.join("state"))?;
     let saved = state.tasks()?;
     let (mut bridged, tasks) = networks_of(&saved);
     crate::storage::release_others(&config.name, |task| tasks.contains_key(task));
@@ -150,9 +150,9 @@ async fn run_on<R: Runtime>(
     let client = Client::new(&config.endpoint, &config.region, config.credentials.clone())?;
 
     let capabilities = runtime.capabilities();
-    let mut instance = register(&config, &client, &state, &capabilities).await?;
+    let mut instance = register(&config, &client, &mut state, &capabilities).await?;
     let host_listener = listen_on_host(&mut instance).await?;
-    state.save_instance(&instance)?;
+    state.save(&[Change::Instance(instance.clone())])?;
     tracing::info!(instance = instance.container_instance_arn, cluster = config.cluster, "registered");
     let (cannot_save, save_failed) = oneshot::channel();
     let saver = Saver::start(state, cannot_save).map_err(AgentError::Thread)?;
@@ -270,7 +270,7 @@ async fn listen_on_host(instance: &mut Instance) -> Result<TcpListener, AgentErr
 async fn register(
     config: &AgentConfig,
     client: &Client,
-    state: &AgentState,
+    state: &mut AgentState,
     capabilities: &[String],
 ) -> Result<Instance, AgentError> {
     let known = state.instance()?;
@@ -325,7 +325,7 @@ async fn register(
     let zone = |attribute: &ecs::Attribute| attribute.name == "ecs.availability-zone";
     let zone = registered.attributes.into_iter().flatten().find(zone).and_then(|attribute| attribute.value);
     instance.availability_zone = zone.or(instance.availability_zone);
-    state.save_instance(&instance)?;
+    state.save(&[Change::Instance(instance.clone())])?;
     Ok(instance)
 }
 

@@ -1,24 +1,29 @@
-//! What the agent remembers on disk: who it is and its tasks, one JSON file each.
+//! What the agent remembers on disk: who it is and its tasks, one row of versioned JSON each, in an SQLite file.
 //!
-//! A file is replaced whole (written beside, synced, renamed, directory synced), so that a crash leaves the old or the
-//! new one. Credentials never come here. The calls block: they belong on a blocking thread.
+//! What is saved at once costs one sync of the disk, however many tasks it is about, and a crash leaves all of it or
+//! nothing. Credentials never come here. The calls block: they belong on a blocking thread.
+//! `sqlite3 agent.db 'select key, value from record'` shows everything.
 
 use crate::images::Digest;
 use crate::network::Bridged;
 use gantry_decide::task_engine::{Task, TaskArn};
+use rusqlite::{Connection, OptionalExtension};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// Of the records. The table itself is of the only form there has been.
 const VERSION: u32 = 1;
-const INSTANCE_FILE: &str = "instance.json";
-const TASKS_DIR: &str = "tasks";
-/// Written and not yet renamed; left behind only by a crash.
-const UNFINISHED: &str = "tmp";
+const FILE_NAME: &str = "agent.db";
+const INSTANCE_KEY: &str = "instance";
+/// Before a task's ARN.
+const TASK_KEYS: &str = "task/";
+/// The first key behind all of those.
+const TASK_KEYS_END: &str = "task0";
 
 /// Who this agent is to the control plane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,31 +59,56 @@ pub struct SavedTask {
     /// The images of its containers, by the digest of their configuration.
     #[serde(default)]
     pub images: BTreeMap<String, Digest>,
+    /// The signals by which containers end whose images name one.
+    #[serde(default)]
+    pub stop_signals: BTreeMap<String, i32>,
+}
+
+/// Something to be saved.
+#[derive(Debug)]
+pub enum Change {
+    Task(Box<SavedTask>),
+    /// Nothing happens when there is no such task.
+    Forget(TaskArn),
+    Instance(Instance),
 }
 
 /// Why the saved state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    #[error("{path}")]
+    #[error("cannot {doing} {path}", path = path.display())]
     Io {
+        doing: &'static str,
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("{path} is damaged")]
+    #[error("cannot {doing} the agent's state in {path}", path = path.display())]
+    Sqlite {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+    #[error("the record {key} of {path} is damaged", path = path.display())]
     Damaged {
         path: PathBuf,
+        key: String,
         #[source]
         source: serde_json::Error,
     },
-    #[error("{path} was written by a newer version ({version}); this one reads up to {VERSION}")]
-    Newer { path: PathBuf, version: u32 },
+    #[error(
+        "the record {key} of {path} was written by a newer version ({version}); this one reads up to {VERSION}",
+        path = path.display()
+    )]
+    Newer { path: PathBuf, key: String, version: u32 },
 }
 
-/// The state directory of one agent.
-#[derive(Clone, Debug)]
+/// The state of one agent.
+#[derive(Debug)]
 pub struct AgentState {
-    root: PathBuf,
+    path: PathBuf,
+    connection: Connection,
 }
 
 #[derive(Deserialize)]
@@ -94,111 +124,122 @@ struct Saved<T> {
 }
 
 impl AgentState {
-    /// Opens or makes the directory, for its owner only, and clears what a crash left unfinished.
-    pub fn open(root: &Path) -> Result<AgentState, StateError> {
-        let tasks = root.join(TASKS_DIR);
-        let mut builder = fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(&tasks).map_err(at(&tasks))?;
-        for dir in [root, &tasks] {
-            for path in files(dir, UNFINISHED)? {
-                fs::remove_file(&path).map_err(at(&path))?;
-            }
-        }
-        Ok(AgentState { root: root.to_owned() })
+    /// Opens the state in a directory, or makes both, for their owner only.
+    pub fn open(directory: &Path) -> Result<AgentState, StateError> {
+        let path = directory.join(FILE_NAME);
+        let make = || {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            // SQLite gives the log and its index the mode of the file.
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)
+        };
+        make().map_err(|source| StateError::Io { doing: "make", path: path.clone(), source })?;
+        let connection = connect(&path).map_err(failed("open", &path))?;
+        Ok(AgentState { path, connection })
     }
 
     /// `None` before the first registration.
     pub fn instance(&self) -> Result<Option<Instance>, StateError> {
-        let path = self.root.join(INSTANCE_FILE);
-        match read(&path) {
-            Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => other.map(Some),
-        }
-    }
-
-    /// Durable on return, as is every other writing call.
-    pub fn save_instance(&self, instance: &Instance) -> Result<(), StateError> {
-        write(&self.root, &self.root.join(INSTANCE_FILE), instance)
+        let select = "select value from record where key = ?1";
+        let found: Option<String> = self
+            .connection
+            .query_row(select, (INSTANCE_KEY,), |row| row.get(0))
+            .optional()
+            .map_err(self.failed("read"))?;
+        found.map(|text| self.decode(INSTANCE_KEY, &text)).transpose()
     }
 
     /// All saved tasks, in the order in which they were accepted.
     pub fn tasks(&self) -> Result<Vec<SavedTask>, StateError> {
-        let mut tasks = Vec::new();
-        for path in files(&self.root.join(TASKS_DIR), "json")? {
-            tasks.push(read::<SavedTask>(&path)?);
-        }
+        let read = || {
+            let select = "select key, value from record where key >= ?1 and key < ?2";
+            let mut select = self.connection.prepare(select)?;
+            let rows = select.query_map((TASK_KEYS, TASK_KEYS_END), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect::<rusqlite::Result<Vec<(String, String)>>>()
+        };
+        let rows = read().map_err(self.failed("read"))?;
+        let tasks = rows.iter().map(|(key, text)| self.decode(key, text));
+        let mut tasks = tasks.collect::<Result<Vec<SavedTask>, StateError>>()?;
         tasks.sort_by(|a, b| {
             (a.task.accepted_at, &a.task.spec.arn).cmp(&(b.task.accepted_at, &b.task.spec.arn))
         });
         Ok(tasks)
     }
 
-    pub fn save_task(&self, saved: &SavedTask) -> Result<(), StateError> {
-        write(&self.root.join(TASKS_DIR), &self.task_path(&saved.task.spec.arn), saved)
-    }
-
-    /// Nothing happens when there is no such task.
-    pub fn forget_task(&self, task: &TaskArn) -> Result<(), StateError> {
-        let path = self.task_path(task);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(StateError::Io { path, source }),
-            Ok(()) => sync(&self.root.join(TASKS_DIR)),
+    /// Saves all of it or nothing. Durable on return.
+    pub fn save(&mut self, changes: &[Change]) -> Result<(), StateError> {
+        let mut rows = Vec::with_capacity(changes.len());
+        for change in changes {
+            rows.push(match change {
+                Change::Task(saved) => {
+                    let key = task_key(&saved.task.spec.arn);
+                    let value = self.encode(&key, saved)?;
+                    (key, Some(value))
+                }
+                Change::Forget(task) => (task_key(task), None),
+                Change::Instance(instance) => {
+                    (INSTANCE_KEY.to_owned(), Some(self.encode(INSTANCE_KEY, instance)?))
+                }
+            });
         }
+        let failed = failed("write", &self.path);
+        let mut write = || {
+            let transaction = self.connection.transaction()?;
+            {
+                let mut put = transaction
+                    .prepare_cached("insert or replace into record (key, value) values (?1, ?2)")?;
+                let mut delete = transaction.prepare_cached("delete from record where key = ?1")?;
+                for (key, value) in &rows {
+                    match value {
+                        Some(value) => put.execute((key, value))?,
+                        None => delete.execute((key,))?,
+                    };
+                }
+            }
+            transaction.commit()
+        };
+        write().map_err(failed)
     }
 
-    /// An ARN is text from outside and of any length: its digest names the file.
-    fn task_path(&self, task: &TaskArn) -> PathBuf {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, task.0.as_bytes());
-        let name = faster_hex::hex_string(&digest.as_ref()[..16]);
-        self.root.join(TASKS_DIR).join(format!("{name}.json"))
+    fn encode<T: Serialize>(&self, key: &str, value: &T) -> Result<String, StateError> {
+        serde_json::to_string(&Saved { v: VERSION, value }).map_err(self.damaged(key))
+    }
+
+    fn decode<T: DeserializeOwned>(&self, key: &str, text: &str) -> Result<T, StateError> {
+        let Version { v: version } = serde_json::from_str(text).map_err(self.damaged(key))?;
+        if version > VERSION {
+            return Err(StateError::Newer { path: self.path.clone(), key: key.to_owned(), version });
+        }
+        serde_json::from_str::<Saved<T>>(text).map(|saved| saved.value).map_err(self.damaged(key))
+    }
+
+    fn damaged(&self, key: &str) -> impl FnOnce(serde_json::Error) -> StateError {
+        let (path, key) = (self.path.clone(), key.to_owned());
+        move |source| StateError::Damaged { path, key, source }
+    }
+
+    fn failed(&self, doing: &'static str) -> impl FnOnce(rusqlite::Error) -> StateError {
+        failed(doing, &self.path)
     }
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError {
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> StateError {
     let path = path.to_owned();
-    move |source| StateError::Io { path, source }
+    move |source| StateError::Sqlite { doing, path, source }
 }
 
-fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>, StateError> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(at(dir))? {
-        let path = entry.map_err(at(dir))?.path();
-        if path.extension().is_some_and(|known| known == extension) {
-            found.push(path);
-        }
-    }
-    Ok(found)
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.execute_batch(
+        "create table if not exists record (id integer primary key, key text not null unique, value text not null) strict",
+    )?;
+    Ok(connection)
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, StateError> {
-    let bytes = fs::read(path).map_err(at(path))?;
-    let damaged = |source| StateError::Damaged { path: path.to_owned(), source };
-    let Version { v: version } = serde_json::from_slice(&bytes).map_err(damaged)?;
-    if version > VERSION {
-        return Err(StateError::Newer { path: path.to_owned(), version });
-    }
-    serde_json::from_slice::<Saved<T>>(&bytes).map(|saved| saved.value).map_err(damaged)
-}
-
-fn write<T: Serialize>(dir: &Path, path: &Path, value: &T) -> Result<(), StateError> {
-    let bytes = serde_json::to_vec(&Saved { v: VERSION, value })
-        .map_err(|source| StateError::Damaged { path: path.to_owned(), source })?;
-    let unfinished = path.with_extension(UNFINISHED);
-    let put = || {
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)
-    };
-    put().map_err(at(path))?;
-    sync(dir)
-}
-
-fn sync(dir: &Path) -> Result<(), StateError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
+fn task_key(task: &TaskArn) -> String {
+    format!("{TASK_KEYS}{}", task.0)
 }
 
 #[cfg(test)]
@@ -217,14 +258,21 @@ mod tests {
         engine.step(Timestamp::from_millis(accepted_at), Event::TaskRejected { task: arn.clone(), failure });
         let task = engine.task(&arn).unwrap().clone();
         let payload = Some("{}".to_owned());
-        SavedTask { task, payload, bridged: BTreeMap::new(), keys: BTreeMap::new(), images: BTreeMap::new() }
+        SavedTask {
+            task,
+            payload,
+            bridged: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            images: BTreeMap::new(),
+            stop_signals: BTreeMap::new(),
+        }
     }
 
     #[test]
     fn what_was_saved_comes_back_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("agent");
-        let state = AgentState::open(&root).unwrap();
+        let mut state = AgentState::open(&root).unwrap();
         assert_eq!(state.instance().unwrap(), None);
         let instance = Instance {
             cluster: "default".into(),
@@ -234,35 +282,41 @@ mod tests {
             host_port: Some(51_679),
             docker: None,
         };
-        state.save_instance(&instance).unwrap();
         let (first, mut second) = (task("arn:zz/../../etc", 1), task("arn:aa", 2));
-        state.save_task(&second).unwrap();
-        state.save_task(&first).unwrap();
+        let saved = |task: &SavedTask| Change::Task(Box::new(task.clone()));
+        state.save(&[Change::Instance(instance.clone()), saved(&second), saved(&first)]).unwrap();
         second.task.desired = DesiredStatus::Stopped;
         second.task.failure = None;
-        state.save_task(&second).unwrap();
+        state.save(&[saved(&second)]).unwrap();
+        drop(state);
 
-        let state = AgentState::open(&root).unwrap();
+        let mut state = AgentState::open(&root).unwrap();
         assert_eq!(state.instance().unwrap(), Some(instance));
         // As JSON: what is under way at the moment is not saved, by intent.
         let json = |tasks: &[SavedTask]| serde_json::to_value(tasks).unwrap();
         assert_eq!(json(&state.tasks().unwrap()), json(&[first.clone(), second]));
-        state.forget_task(&first.task.spec.arn).unwrap();
-        state.forget_task(&first.task.spec.arn).unwrap();
+        for _ in 0..2 {
+            state.save(&[Change::Forget(first.task.spec.arn.clone())]).unwrap();
+        }
         assert_eq!(state.tasks().unwrap().len(), 1);
+        for entry in fs::read_dir(&root).unwrap() {
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&entry.unwrap().metadata().unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o600);
+        }
     }
 
     #[test]
-    fn an_unfinished_file_is_cleared_and_a_damaged_or_newer_one_is_named() {
+    fn a_damaged_or_newer_record_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let state = AgentState::open(dir.path()).unwrap();
-        let tasks = dir.path().join(TASKS_DIR);
-        fs::write(tasks.join("ab.tmp"), "{").unwrap();
-        let state = AgentState::open(&state.root).unwrap();
-        assert_eq!(fs::read_dir(&tasks).unwrap().count(), 0);
-        fs::write(tasks.join("ab.json"), "{").unwrap();
-        assert!(matches!(state.tasks(), Err(StateError::Damaged { path, .. }) if path.ends_with("ab.json")));
-        fs::write(tasks.join("ab.json"), r#"{"v":2,"strange":true}"#).unwrap();
+        let put = |value: &str| {
+            let put = "insert or replace into record (key, value) values ('task/ab', ?1)";
+            state.connection.execute(put, (value,)).unwrap();
+        };
+        put("{");
+        assert!(matches!(state.tasks(), Err(StateError::Damaged { key, .. }) if key == "task/ab"));
+        put(r#"{"v":2,"strange":true}"#);
         assert!(matches!(state.tasks(), Err(StateError::Newer { version: 2, .. })));
     }
 }

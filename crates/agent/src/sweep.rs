@@ -7,7 +7,7 @@ use crate::network::{LINKS, bridge_name};
 use crate::runtime::Runtime;
 use crate::runtime::cgroup;
 use crate::runtime::native::NativeRuntime;
-use crate::state::AgentState;
+use crate::state::{AgentState, Change};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -16,11 +16,11 @@ pub(crate) async fn clear<R: Runtime>(name: &str, data_dir: &Path, runtime: &R) 
     for (id, _) in runtime.list().await? {
         runtime.remove(&id).await?;
     }
-    let state = AgentState::open(&data_dir.join("state"))?;
+    let mut state = AgentState::open(&data_dir.join("state"))?;
     for saved in state.tasks()? {
         let arn = &saved.task.spec.arn;
         runtime.remove_task_group(&format!("/gantry/{name}/{}", task_id(arn))).await?;
-        state.forget_task(arn)?;
+        state.save(&[Change::Forget(arn.clone())])?;
     }
     for kind in ["logs", "volumes"] {
         // Gone is what is wanted.

@@ -87,6 +87,8 @@ struct Entry {
     images: BTreeMap<String, Arc<LocalImage>>,
     /// The images of containers that an earlier run made, by the digest of their configuration.
     earlier_images: BTreeMap<String, Digest>,
+    /// Of containers whose images say by which they end.
+    stop_signals: BTreeMap<String, i32>,
     bridged: BTreeMap<String, Bridged>,
     /// By which containers ask their agent; nobody can guess them.
     keys: BTreeMap<String, String>,
@@ -160,11 +162,18 @@ impl<R: Runtime> Driver<R> {
             self.hands.runtime.list().await?.into_iter().collect();
         let mut held = Some(Vec::new());
         let docker_runs = self.hands.config.runtime.is_docker();
-        for SavedTask { task, payload, bridged, keys, images } in saved {
+        for SavedTask { task, payload, bridged, keys, images, stop_signals } in saved {
             let arn = task.spec.arn.clone();
             let known = payload.as_deref().and_then(|payload| Known::read(payload).ok()).map(Arc::new);
-            let mut entry =
-                Entry { known, payload, bridged, keys, earlier_images: images, ..Entry::default() };
+            let mut entry = Entry {
+                known,
+                payload,
+                bridged,
+                keys,
+                earlier_images: images,
+                stop_signals,
+                ..Entry::default()
+            };
             if task.phase != TaskPhase::Stopped {
                 containers.remove(&pause_id(&arn));
             }
@@ -319,6 +328,8 @@ impl<R: Runtime> Driver<R> {
                 let known = image.source == Source::Pulled;
                 let digest = known.then(|| image.digest.to_string());
                 if let Some(entry) = self.tasks.get_mut(&task) {
+                    let signal = image.config.stop_signal.as_deref().and_then(stop_signal);
+                    entry.stop_signals.extend(signal.map(|signal| (container.clone(), signal)));
                     entry.images.insert(container.clone(), Arc::from(image));
                 }
                 self.step(Event::ImageReady { task, container, digest, pull });
@@ -473,12 +484,10 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn signal(&self, task: &TaskArn, container: &str, signal: Signal) {
-        let image = self.tasks.get(task).and_then(|entry| entry.images.get(container));
+        let own = self.tasks.get(task).and_then(|entry| entry.stop_signals.get(container));
         let number = match signal {
             Signal::Kill => libc::SIGKILL,
-            Signal::Stop => {
-                image.and_then(|i| stop_signal(i.config.stop_signal.as_deref()?)).unwrap_or(libc::SIGTERM)
-            }
+            Signal::Stop => own.copied().unwrap_or(libc::SIGTERM),
         };
         let (hands, id) = (Arc::clone(&self.hands), container_id(task, container));
         let known = self.known(task);
@@ -507,6 +516,7 @@ impl<R: Runtime> Driver<R> {
             bridged: entry.map(|entry| entry.bridged.clone()).unwrap_or_default(),
             keys: entry.map(|entry| entry.keys.clone()).unwrap_or_default(),
             images: entry.map(Entry::image_digests).unwrap_or_default(),
+            stop_signals: entry.map(|entry| entry.stop_signals.clone()).unwrap_or_default(),
         })
     }
 }
