@@ -44,6 +44,11 @@ pub fn deployment_failed(service: &str, deployment: DeploymentId) -> String {
     format!("(service {service}) (deployment {deployment}) deployment failed: tasks failed to start.")
 }
 
+/// A deployment that shifts traffic has failed by what its stages or its user say.
+pub fn deployment_failed_because(service: &str, deployment: DeploymentId, reason: &str) -> String {
+    format!("(service {service}) (deployment {deployment}) deployment failed: {reason}")
+}
+
 pub fn rolling_back(service: &str, deployment: DeploymentId) -> String {
     format!("(service {service}) rolling back to deployment {deployment}.")
 }
@@ -77,9 +82,10 @@ pub fn completed_reason(deployment: DeploymentId) -> String {
 /// `rolloutStateReason` of a deployment that the circuit breaker failed.
 pub const CIRCUIT_BREAKER_REASON: &str = "ECS deployment circuit breaker: tasks failed to start.";
 
-/// `rolloutStateReason` of the deployment that a rollback starts.
-pub fn rolling_back_reason(deployment: DeploymentId) -> String {
-    format!("ECS deployment circuit breaker: rolling back to deploymentId {deployment}.")
+/// `rolloutStateReason` of the deployment that a rollback starts, by the circuit breaker or otherwise.
+pub fn rolling_back_reason(deployment: DeploymentId, by_breaker: bool) -> String {
+    let by = if by_breaker { " circuit breaker:" } else { "" };
+    format!("ECS deployment{by} rolling back to deploymentId {deployment}.")
 }
 
 #[cfg(test)]
