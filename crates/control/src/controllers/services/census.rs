@@ -1,4 +1,4 @@
-//! The tasks of one service, by deployment and by how they do.
+//! The tasks of one service, or of some of its deployments, by how they do.
 
 use super::Why;
 use crate::services::ecs::deployments;
@@ -36,6 +36,18 @@ pub struct Census<'a> {
     pub next_unprotected: Option<Timestamp>,
     /// Tasks asked to stop that have not even been signalled.
     waiting_to_stop: u32,
+    renewable: bool,
+}
+
+/// Which tasks a census is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Lens<'a> {
+    /// All; those of the primary deployment shall remain.
+    Whole,
+    /// Those of this deployment, which shall remain.
+    Only(DeploymentId),
+    /// Those of all but these; none shall remain.
+    Others(&'a [DeploymentId]),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +68,7 @@ pub enum Side {
 }
 
 impl<'a> Census<'a> {
-    pub fn take(view: View<'a>, service: &Service) -> Census<'a> {
+    pub fn take(view: View<'a>, service: &Service, lens: Lens<'_>) -> Census<'a> {
         let mut census = Census {
             target: rolling::Tasks::default(),
             old: rolling::Tasks::default(),
@@ -67,10 +79,29 @@ impl<'a> Census<'a> {
             next_healthy: None,
             next_unprotected: None,
             waiting_to_stop: 0,
+            renewable: false,
         };
-        let primary = service.primary().map(|deployment| deployment.id.to_string());
-        let renewable = renewable(service).map(|deployment| deployment.id.to_string());
+        let target = match lens {
+            Lens::Whole => service.primary().map(|deployment| deployment.id.to_string()),
+            Lens::Only(id) => Some(id.to_string()),
+            Lens::Others(_) => None,
+        };
+        let excepted: Vec<String> = match lens {
+            Lens::Others(ids) => ids.iter().map(DeploymentId::to_string).collect(),
+            Lens::Whole | Lens::Only(_) => Vec::new(),
+        };
+        let renewable = renewable(service).filter(|_| matches!(lens, Lens::Whole));
+        let renewable = renewable.map(|deployment| deployment.id.to_string());
+        census.renewable = renewable.is_some();
         for task in view.state.ecs.in_books_of(&service.key()) {
+            let own = match lens {
+                Lens::Whole => true,
+                Lens::Only(_) => task.started_by == target,
+                Lens::Others(_) => task.started_by.as_ref().is_none_or(|by| !excepted.contains(by)),
+            };
+            if !own {
+                continue;
+            }
             if !task.is_live() {
                 census.ended.push((TaskKey::from(task), task.started_at.is_none()));
                 continue;
@@ -84,7 +115,7 @@ impl<'a> Census<'a> {
                 let next = &mut census.next_unprotected;
                 *next = Some(next.map_or(until, |known: Timestamp| known.min(until)));
             }
-            let is_target = primary.is_some() && task.started_by == primary;
+            let is_target = target.is_some() && task.started_by == target;
             // On an instance that is being emptied it does not count for the target: another one takes its place.
             let stays = is_target && !on_draining_instance(view, task);
             let condition = match census.condition(view.now, task) {
@@ -134,16 +165,16 @@ impl<'a> Census<'a> {
         }
     }
 
-    pub fn situation(&self, service: &Service) -> rolling::Situation {
-        let draining = service.status == ServiceStatus::Draining;
+    /// With `desired` tasks of what shall remain.
+    pub fn situation(&self, service: &Service, desired: u32) -> rolling::Situation {
         rolling::Situation {
-            desired: if draining { 0 } else { service.desired_count },
+            desired,
             minimum_healthy_percent: service.configuration.minimum_healthy_percent,
             maximum_percent: service.configuration.maximum_percent,
             target: self.target,
             old: self.old,
             renewed: self.renewed,
-            renewable: renewable(service).is_some(),
+            renewable: self.renewable,
             stopping: self.stopping,
         }
     }
@@ -198,20 +229,31 @@ impl<'a> Census<'a> {
             })
     }
 
+    /// No task is left, not even one on its way out.
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.stopping == 0
+    }
+
+    /// Some task is well.
+    pub fn serves(&self) -> bool {
+        self.target.healthy + self.old.healthy > 0
+    }
+
     /// Nothing runs or waits to be stopped any more: what is left is on its way out.
     pub fn all_gone(&self) -> bool {
         self.running.is_empty() && self.waiting_to_stop == 0
     }
 
-    /// Older deployments that have no tasks and that nothing could be rolled back to.
-    pub fn finished(&self, service: &Service) -> Vec<DeploymentId> {
+    /// Older deployments that have no tasks and that nothing could be rolled back to. `kept` are needed all the same.
+    pub fn finished(&self, service: &Service, kept: &[DeploymentId]) -> Vec<DeploymentId> {
         let needed = renewable(service).map(|deployment| deployment.id);
+        let needed = |id: DeploymentId| Some(id) == needed || kept.contains(&id);
         let has_tasks = |deployment: &Deployment| {
             let id = deployment.id.to_string();
             self.running.iter().any(|(task, _, _)| task.started_by.as_deref() == Some(id.as_str()))
         };
         let older = service.deployments.iter().skip(1).filter(|_| service.primary().is_some());
-        let finished = older.filter(|deployment| Some(deployment.id) != needed && !has_tasks(deployment));
+        let finished = older.filter(|deployment| !needed(deployment.id) && !has_tasks(deployment));
         finished.map(|deployment| deployment.id).collect()
     }
 }

@@ -1,11 +1,12 @@
 //! Services: keeps each at its desired count, replaces what fails, rolls deployments forward and back, drains what is
 //! deleted. How many tasks start and stop next is decided in `decide::deployment`; `census` says who they are, `steps`
-//! starts and stops them; `daemon` is about services that have one on each instance. `digests` sees to it that the tasks
-//! of a deployment run the same images.
+//! starts and stops them; `daemon` is about services that have one on each instance, `shifting` about deployments whose
+//! revisions stand side by side. `digests` sees to it that the tasks of a deployment run the same images.
 
 mod census;
 mod daemon;
 mod digests;
+mod shifting;
 mod steps;
 
 use super::{Controller, LookAgain};
@@ -15,14 +16,16 @@ use crate::services::ecs::state::{
     ServiceKey, ServiceStatus, Task, TaskKey,
 };
 use crate::tx::{Tx, View};
-use census::Census;
+use census::{Census, Lens};
 use daemon::Daemons;
 use digests::{Digests, Establishing, establishing};
 use gantry_decide::deployment::events;
+use gantry_decide::deployment::shift::Next;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::ids::{DeploymentId, ServiceDeploymentId};
 use gantry_decide::random::Random;
 use gantry_store::Record;
+use shifting::Shifting;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -54,8 +57,10 @@ pub struct Plan {
     start: u32,
     /// So many of those are started in place of unhealthy ones.
     replaces: u32,
-    /// Tasks of the last deployment that arrived to start.
-    renew: u32,
+    /// Tasks of another deployment to start: of the last one that arrived, or of the one that traffic comes from.
+    renew: Option<(DeploymentId, u32)>,
+    /// What comes next in a deployment that shifts traffic.
+    shift: Option<Next>,
     /// Instances that get a daemon's task.
     start_on: Vec<ContainerInstanceKey>,
     /// A daemon's new desired count.
@@ -123,7 +128,7 @@ impl Controller for Services {
             let forget = (until <= view.now).then(|| Plan { forget: true, ..Plan::default() });
             return (forget, Some(until));
         }
-        let mut census = Census::take(view, service);
+        let mut census = Census::take(view, service, Lens::Whole);
         let mut plan = Plan {
             attempt: turn(view, service),
             superseded: superseded(view, service),
@@ -131,13 +136,19 @@ impl Controller for Services {
             well: service.primary().is_some_and(|primary| census.forgives(primary)),
             ..Plan::default()
         };
-        let wants_more = match service.scheduling_strategy {
-            SchedulingStrategy::Replica => replicas(view, service, &census, &mut plan, random),
-            SchedulingStrategy::Daemon => daemons(view, service, &census, &mut plan),
+        let mut until = None;
+        let mut kept = Vec::new();
+        let wants_more = match (service.scheduling_strategy, Shifting::of(view, service)) {
+            (SchedulingStrategy::Daemon, _) => daemons(view, service, &census, &mut plan),
+            (SchedulingStrategy::Replica, None) => replicas(view, service, &census, &mut plan, random),
+            (SchedulingStrategy::Replica, Some(shifting)) => {
+                kept = shifting.kept();
+                shifting.plan(view, service, &mut plan, &mut until, random)
+            }
         };
         plan.drained = service.status == ServiceStatus::Draining && census.all_gone();
-        plan.finished = census.finished(service);
-        let look_again = look_again(view, service, &census, wants_more);
+        plan.finished = census.finished(service, &kept);
+        let look_again = look_again(view, service, &census, wants_more).into_iter().chain(until).min();
         ((plan != Plan::default()).then_some(plan), look_again)
     }
 
@@ -182,10 +193,17 @@ impl Controller for Services {
         if !plan.start_on.is_empty() && same {
             steps::start_on(tx, &mut service, &plan.start_on);
         }
-        if let Some(index) = deployments::last_arrived(&service).filter(|_| plan.renew > 0) {
-            steps::start(tx, &mut service, index, plan.renew as usize, 0);
+        if let Some((id, count)) = plan.renew
+            && let Some(index) = service.deployments.iter().position(|deployment| deployment.id == id)
+        {
+            steps::start(tx, &mut service, index, count as usize, 0);
         }
         service.deployments.retain(|deployment| !plan.finished.contains(&deployment.id));
+        match plan.shift.filter(|_| same) {
+            Some(Next::Go(shift)) => deployments::shift(tx, &service, shift),
+            Some(Next::Fail(failure)) => deployments::fail(tx, &mut service, &failure.reason()),
+            Some(Next::Arrived | Next::Wait(_)) | None => {}
+        }
         if plan.arrived {
             deployments::arrive(tx, &mut service);
         }
@@ -256,14 +274,17 @@ fn replicas(
     plan: &mut Plan,
     random: &mut dyn Random,
 ) -> bool {
-    let situation = census.situation(service);
+    let desired = if service.status == ServiceStatus::Draining { 0 } else { service.desired_count };
+    let situation = census.situation(service, desired);
     let steps = situation.plan();
     if service.status == ServiceStatus::Active {
         let (launches, settled) = allowed(view, service, plan);
         let most = startable(view, service, settled, plan).min(STARTS_PER_ROUND_MAX);
         plan.start = if launches { steps.start.min(most) } else { 0 };
         plan.replaces = plan.start.min(situation.target.unhealthy);
-        plan.renew = if settled { steps.renew.min(STARTS_PER_ROUND_MAX) } else { 0 };
+        let arrived = deployments::last_arrived(service).and_then(|index| service.deployments.get(index));
+        let renew = steps.renew.min(STARTS_PER_ROUND_MAX);
+        plan.renew = arrived.filter(|_| settled && renew > 0).map(|deployment| (deployment.id, renew));
         plan.blocked = situation.is_blocked();
         let succeeded = situation.has_succeeded(service.configuration.early_success);
         plan.arrived = settled && succeeded && is_in_progress(service);

@@ -8,7 +8,9 @@ use super::state::{
 use crate::tx::{Tx, View};
 use gantry_decide::deployment::breaker::Failures;
 use gantry_decide::deployment::events;
+use gantry_decide::deployment::shift::{Shift, Want, Wants};
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
+use gantry_decide::deployment::traffic::{Traffic, Weights};
 use gantry_decide::ids::{
     ContainerName, DeploymentId, RequestId, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId,
 };
@@ -49,19 +51,22 @@ pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
         launch_not_before: None,
         image_digests: None,
     };
-    supersede(tx, service, deployment.attempt);
     let view = tx.view();
     let counted = service.deployments.iter().map(|old| tasks_of(view, service, old));
-    let attempt = ServiceDeployment {
+    let sources: Vec<_> = counted.filter(|tasks| tasks.running + tasks.pending > 0).collect();
+    let shifts = service.configuration.strategy.shifts_traffic() && !service.is_daemon();
+    let shift = shifts.then(|| shift_of(view, service, deployment.revision, &sources));
+    supersede(tx, service, deployment.attempt);
+    let mut attempt = ServiceDeployment {
         service: service.key(),
         id: deployment.attempt,
         status: ServiceDeploymentStatus::Pending,
         status_reason: None,
         deployment: id,
         target: deployment.revision,
-        sources: counted.filter(|tasks| tasks.running + tasks.pending > 0).collect(),
+        sources,
         target_tasks: None,
-        configuration: service.configuration,
+        configuration: service.configuration.clone(),
         created_at: tx.now,
         updated_at: tx.now,
         started_at: None,
@@ -70,11 +75,80 @@ pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
         rollback: None,
         failures: None,
         tripped: false,
+        shift,
     };
+    if let Some(shift) = &mut attempt.shift {
+        shift.open_hooks(&service.configuration.hooks, tx.random, tx.now);
+    }
     let revision = ServiceRevision::of(&service.key(), &deployment);
     tx.state.ecs.begin_service_deployment(revision, attempt);
     service.attempt = deployment.attempt;
     service.deployments.insert(0, deployment);
+}
+
+/// How a deployment of `target` begins that shifts traffic, while the service has the revisions before it.
+fn shift_of(view: View<'_>, service: &Service, target: ServiceRevisionId, before: &[RevisionTasks]) -> Shift {
+    let traffic = traffic(view, service);
+    let known = |revision: &ServiceRevisionId| service.deployments.iter().any(|d| d.revision == *revision);
+    let arrived = service.deployments.iter().find(|d| d.rollout_state == RolloutState::Completed);
+    let running = before.iter().find(|tasks| tasks.running > 0);
+    let source = arrived
+        .map(|deployment| deployment.revision)
+        .or_else(|| traffic.production.most().filter(known))
+        .or_else(|| running.map(|tasks| tasks.revision));
+    let others = before.iter().any(|tasks| Some(tasks.revision) != source);
+    Shift::begin(source, target, traffic, others, view.now)
+}
+
+/// Who shall get what of the service's traffic. This is what load balancing follows: while a deployment shifts traffic, the
+/// shares that it asks for, and otherwise all of it for what runs. A rolling deployment knows no shares.
+pub fn traffic(view: View<'_>, service: &Service) -> Traffic {
+    if let Some(shift) = current(view, service).and_then(|attempt| attempt.shift.as_ref()) {
+        return shift.traffic.clone();
+    }
+    let arrived = service.primary().filter(|primary| primary.rollout_state == RolloutState::Completed);
+    let weights = arrived.map(|primary| Weights::all_to(primary.revision)).unwrap_or_default();
+    Traffic { production: weights.clone(), test: weights }
+}
+
+/// How many tasks the revisions of a service shall have whose newest attempt shifts traffic; `None` where no such attempt
+/// goes on, nor stands where it was given up.
+pub fn wants(attempt: &ServiceDeployment) -> Option<(&Shift, Wants)> {
+    let shift = attempt.shift.as_ref()?;
+    match attempt.status {
+        ServiceDeploymentStatus::Successful | ServiceDeploymentStatus::RollbackSuccessful => None,
+        status if status.is_over() => Some((shift, shift.wants_when_over())),
+        _ => Some((shift, shift.wants())),
+    }
+}
+
+/// How many tasks one of the service's deployments shall have, if that is a number that was decided.
+fn wanted(view: View<'_>, service: &Service, deployment: &Deployment) -> Option<u32> {
+    let Some((shift, wants)) = current(view, service).and_then(wants) else {
+        let is_primary = service.primary().is_some_and(|primary| primary.id == deployment.id);
+        return is_primary.then_some(service.desired_count);
+    };
+    let want = match deployment.revision {
+        revision if revision == shift.target => wants.target,
+        revision if Some(revision) == shift.source => wants.source,
+        _ => wants.others,
+    };
+    match want {
+        Want::All => Some(service.desired_count),
+        Want::Nothing => Some(0),
+        Want::Keep => None,
+    }
+}
+
+/// The current attempt goes on to `shift`.
+pub fn shift(tx: &mut Tx<'_>, service: &Service, mut shift: Shift) {
+    let Some(mut record) = current(tx.view(), service).cloned() else { return };
+    if record.shift.as_ref().is_none_or(|known| known.stage != shift.stage) {
+        shift.open_hooks(&record.configuration.hooks, tx.random, tx.now);
+    }
+    record.shift = Some(shift);
+    record.updated_at = tx.now;
+    tx.state.ecs.put_service_deployment(record);
 }
 
 /// The attempt that goes on, if one does, is to be stopped: `by` takes its place.
@@ -154,9 +228,26 @@ pub fn trip(tx: &mut Tx<'_>, service: &mut Service) {
     if !service.configuration.circuit_breaker.rollback {
         advance(tx, service, attempt, ServiceDeploymentStatus::StopRequested, Some(reason));
         advance(tx, service, attempt, ServiceDeploymentStatus::Stopped, None);
-    } else if !roll_back(tx, service, &reason) {
+    } else {
+        go_back_or_fail(tx, service, &reason);
+    }
+}
+
+/// The primary deployment cannot go on, and `why` says so: what it shifted goes back.
+pub fn fail(tx: &mut Tx<'_>, service: &mut Service, why: &str) {
+    let reason = format!("ECS deployment failed: {why}");
+    if let Some(failed) = give_up(tx, service, &reason) {
+        let event = events::deployment_failed_because(service.name.as_str(), failed, why);
+        tell(tx, service, event);
+    }
+    go_back_or_fail(tx, service, &reason);
+}
+
+fn go_back_or_fail(tx: &mut Tx<'_>, service: &mut Service, reason: &str) {
+    if !roll_back(tx, service, reason) {
+        let attempt = service.attempt;
         advance(tx, service, attempt, ServiceDeploymentStatus::RollbackInProgress, None);
-        advance(tx, service, attempt, ServiceDeploymentStatus::RollbackFailed, Some(reason));
+        advance(tx, service, attempt, ServiceDeploymentStatus::RollbackFailed, Some(reason.to_owned()));
     }
 }
 
@@ -180,13 +271,23 @@ fn give_up(tx: &mut Tx<'_>, service: &mut Service, reason: &str) -> Option<Deplo
     Some(primary.id)
 }
 
-/// Makes the last deployment that arrived the primary one again; says whether there is one.
+/// Makes the last deployment that arrived the primary one again, or the one that traffic was shifted from; says whether
+/// there is one.
 fn roll_back(tx: &mut Tx<'_>, service: &mut Service, reason: &str) -> bool {
-    let Some(index) = last_arrived(service) else { return false };
     let now = tx.now;
+    let shift = current(tx.view(), service).and_then(|attempt| attempt.shift.as_ref());
+    let back = shift.map(|shift| if shift.returning { None } else { shift.turn_back(now) });
+    let index = match &back {
+        None => last_arrived(service),
+        Some(back) => back.as_ref().and_then(|back| {
+            service.deployments.iter().position(|deployment| Some(deployment.revision) == back.source)
+        }),
+    };
+    let (Some(index), shift) = (index, back.flatten()) else { return false };
     let mut back = service.deployments.remove(index);
     back.rollout_state = RolloutState::InProgress;
-    back.rollout_state_reason = events::rolling_back_reason(back.id);
+    let tripped = current(tx.view(), service).is_some_and(|attempt| attempt.tripped);
+    back.rollout_state_reason = events::rolling_back_reason(back.id, tripped);
     back.failures = Failures::default();
     back.launch_not_before = None;
     back.updated_at = now;
@@ -197,6 +298,7 @@ fn roll_back(tx: &mut Tx<'_>, service: &mut Service, reason: &str) -> bool {
         record.status_reason = Some(reason.to_owned());
         record.rollback =
             Some(Rollback { revision: back.revision, reason: reason.to_owned(), started_at: now });
+        record.shift = shift;
         tx.state.ecs.put_service_deployment(record);
     }
     service.deployments.insert(0, back);
@@ -254,7 +356,7 @@ pub fn failures(service: &Service, attempt: &ServiceDeployment) -> (u32, u32) {
     (counted, breaker.threshold.failures(service.desired_count))
 }
 
-/// The tasks of one of the service's deployments, as they are.
+/// The tasks of one of the service's deployments: those that it shall have, and those that it has.
 pub fn tasks_of(view: View<'_>, service: &Service, deployment: &Deployment) -> RevisionTasks {
     let key: ServiceKey = service.key();
     let id = deployment.id.to_string();
@@ -268,7 +370,6 @@ pub fn tasks_of(view: View<'_>, service: &Service, deployment: &Deployment) -> R
             _ => pending += 1,
         }
     }
-    let is_primary = service.primary().is_some_and(|primary| primary.id == deployment.id);
-    let requested = if is_primary { service.desired_count } else { running + pending };
+    let requested = wanted(view, service, deployment).unwrap_or(running + pending);
     RevisionTasks { revision: deployment.revision, requested, running, pending }
 }

@@ -69,6 +69,7 @@ pub static SERVICE: Service = Service {
         read DescribeServiceRevisions => authorize::services::describe_service_revisions, ops::service_deployment::describe_service_revisions;
         read ListServiceDeployments => authorize::services::list_service_deployments, ops::service_deployment::list_service_deployments;
         write StopServiceDeployment => authorize::services::stop_service_deployment, ops::service_deployment::stop_service_deployment;
+        write ContinueServiceDeployment => authorize::services::continue_service_deployment, ops::service_deployment::continue_service_deployment;
         write ExecuteCommand => authorize::tasks::execute_command, ops::execute_command::execute_command;
         write SubmitTaskStateChange => authorize::tasks::submit_task_state_change, ops::submit::submit_task_state_change;
         write SubmitContainerStateChange => authorize::tasks::submit_container_state_change, ops::submit::submit_container_state_change;
@@ -86,7 +87,6 @@ pub static SERVICE: Service = Service {
     },
     later: &[
         "AssociateGatewayWithCluster",
-        "ContinueServiceDeployment",
         "CreateDaemon",
         "CreateExpressGatewayService",
         "CreateGateway",

@@ -6,6 +6,7 @@ mod container_instance;
 mod daemon;
 mod service;
 mod service_deployment;
+mod shifting;
 mod tag;
 mod task;
 mod task_definition;

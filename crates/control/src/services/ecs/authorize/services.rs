@@ -44,6 +44,10 @@ pub fn list_service_deployments(request: &ecs::ListServiceDeploymentsRequest, sc
     Demand::on("ecs:ListServiceDeployments", service)
 }
 
+pub fn continue_service_deployment(request: &ecs::ContinueServiceDeploymentRequest, _: &Scope) -> Demand {
+    Demand::on("ecs:ContinueServiceDeployment", request.service_deployment_arn.clone())
+}
+
 pub fn stop_service_deployment(request: &ecs::StopServiceDeploymentRequest, _: &Scope) -> Demand {
     Demand::on("ecs:StopServiceDeployment", request.service_deployment_arn.clone())
 }

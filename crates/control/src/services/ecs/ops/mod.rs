@@ -6,6 +6,7 @@ pub mod candidate;
 pub mod capacity_provider;
 pub mod cluster;
 pub mod container_instance;
+pub mod deployment_configuration;
 pub mod execute_command;
 pub mod idempotency;
 pub mod protection;

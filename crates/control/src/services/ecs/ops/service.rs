@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::page::{Page, SHORT_MAX};
 use crate::services::ecs::convert::{self, shortened};
 use crate::services::ecs::errors::EcsError;
+use crate::services::ecs::ops::deployment_configuration::configure;
 use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::state::{
     Cluster, Compute, DeploymentConfiguration, LaunchType, NetworkConfiguration, PropagateTags,
@@ -14,8 +15,6 @@ use crate::services::ecs::{check, compute, deployments, tags};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
-use gantry_decide::deployment::breaker::{CircuitBreaker, Threshold};
-use gantry_decide::deployment::rolling::EarlySuccess;
 use gantry_decide::ids::{ClusterName, ServiceDeploymentId, ServiceName};
 use gantry_decide::task::Compatibility;
 use gantry_decide::task::launch_volume::{self, VolumeConfiguration};
@@ -27,8 +26,6 @@ const DESCRIBE_MAX: usize = 10;
 const LIST_MAX: i32 = 100;
 /// Tasks of one service: ECS's quota.
 const DESIRED_MAX: i32 = 5000;
-/// Larger maxima than 200 are accepted by ECS too.
-const MAXIMUM_PERCENT_MAX: i32 = 10_000;
 
 pub fn create_service(
     tx: &mut Tx<'_>,
@@ -222,7 +219,7 @@ fn rebalancing(given: Option<&ecs::AvailabilityZoneRebalancing>) -> Option<bool>
     given.map(|rebalancing| rebalancing.as_str() == "ENABLED")
 }
 
-fn later(member: &str) -> EcsError {
+pub fn later(member: &str) -> EcsError {
     EcsError::UnsupportedFeature(format!("Gantry does not serve {member} of services yet."))
 }
 
@@ -258,83 +255,6 @@ fn refuse<const N: usize>(members: [(bool, &str); N]) -> Result<(), EcsError> {
 
 fn controller_is_another(controller: Option<&ecs::DeploymentController>) -> bool {
     controller.is_some_and(|controller| controller.type_.as_str() != "ECS")
-}
-
-/// Takes over a request's deployment configuration; what it leaves out stays.
-fn configure(service: &mut Service, given: Option<&ecs::DeploymentConfiguration>) -> Result<(), EcsError> {
-    let Some(given) = given else { return Ok(()) };
-    let is_daemon = service.is_daemon();
-    let configuration = &mut service.configuration;
-    refuse([
-        (
-            given.strategy.as_ref().is_some_and(|s| s.as_str() != "ROLLING"),
-            "deployment strategies other than ROLLING",
-        ),
-        (given.alarms.as_ref().is_some_and(|alarms| alarms.enable), "deployment alarms"),
-        (given.lifecycle_hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()), "lifecycle hooks"),
-    ])?;
-    if let Some(number) = given.minimum_healthy_percent {
-        configuration.minimum_healthy_percent = within(number, "minimumHealthyPercent", 0..=100)?;
-    }
-    if let Some(number) = given.maximum_percent {
-        if is_daemon && number != 100 {
-            return Err(EcsError::invalid(
-                "maximumPercent must be 100 for services of the DAEMON scheduling strategy.",
-            ));
-        }
-        configuration.maximum_percent = within(number, "maximumPercent", 100..=MAXIMUM_PERCENT_MAX)?;
-    }
-    if let Some(breaker) = &given.deployment_circuit_breaker {
-        configuration.circuit_breaker = circuit_breaker(breaker)?;
-    }
-    if let Some(early) = &given.early_success_criteria {
-        configuration.early_success = early_success(early, configuration.minimum_healthy_percent)?;
-    }
-    Ok(())
-}
-
-fn within(number: i32, name: &str, range: std::ops::RangeInclusive<i32>) -> Result<u32, EcsError> {
-    u32::try_from(number).ok().filter(|_| range.contains(&number)).ok_or_else(|| {
-        EcsError::invalid(format!("{name} must be between {} and {}.", range.start(), range.end()))
-    })
-}
-
-fn circuit_breaker(given: &ecs::DeploymentCircuitBreaker) -> Result<CircuitBreaker, EcsError> {
-    let threshold = match &given.threshold_configuration {
-        None => Threshold::default(),
-        Some(threshold) => {
-            let percent = || within(threshold.value, "A threshold in percent", 1..=100);
-            match threshold.type_ {
-                ecs::ThresholdType::BoundedPercent => Threshold::BoundedPercent(percent()?),
-                ecs::ThresholdType::UnboundedPercent => Threshold::UnboundedPercent(percent()?),
-                ecs::ThresholdType::Count => {
-                    Threshold::Count(within(threshold.value, "A threshold in tasks", 1..=i32::MAX)?)
-                }
-            }
-        }
-    };
-    Ok(CircuitBreaker {
-        enable: given.enable,
-        rollback: given.rollback,
-        threshold,
-        reset_on_healthy_task: given.reset_on_healthy_task.unwrap_or(true),
-    })
-}
-
-fn early_success(
-    given: &ecs::DeploymentEarlySuccessCriteria,
-    minimum_healthy_percent: u32,
-) -> Result<Option<EarlySuccess>, EcsError> {
-    if !given.enable {
-        return Ok(None);
-    }
-    let least = i32::try_from(minimum_healthy_percent).unwrap_or(100);
-    let healthy_percent = match given.healthy_percent {
-        Some(percent) => within(percent, "healthyPercent", least..=100)?,
-        None => 100,
-    };
-    let deferred = given.source_service_revision_cleanup == Some(ecs::ServiceRevisionCleanup::Deferred);
-    Ok(Some(EarlySuccess { healthy_percent, blocking: !deferred }))
 }
 
 pub fn update_service(

@@ -1,15 +1,17 @@
-//! Service deployments and revisions: describe, list, stop.
+//! Service deployments and revisions: describe, list, stop, continue.
 
 use crate::call::Call;
 use crate::page::Page;
 use crate::services::ecs::check;
 use crate::services::ecs::deployments;
 use crate::services::ecs::errors::EcsError;
+use crate::services::ecs::ops::deployment_configuration::action;
 use crate::services::ecs::state::{ServiceDeployment, ServiceDeploymentKey, ServiceKey, ServiceRevisionKey};
 use crate::services::ecs::views::service_deployment as show;
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
+use gantry_decide::deployment::hooks::HookAction;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::time::Timestamp;
 
@@ -145,4 +147,32 @@ pub fn stop_service_deployment(
         deployments::advance(tx, &service, key.id, status, Some(reason.to_owned()));
     }
     Ok(ecs::StopServiceDeploymentResponse { service_deployment_arn: Some(arn) })
+}
+
+/// Says how a deployment goes on that pauses. The services controller takes it from there.
+pub fn continue_service_deployment(
+    tx: &mut Tx<'_>,
+    _call: &Call,
+    request: ecs::ContinueServiceDeploymentRequest,
+) -> Result<ecs::ContinueServiceDeploymentResponse, EcsError> {
+    let arn = request.service_deployment_arn;
+    let key = deployment_key(tx.view(), &arn)?;
+    let attempt = tx.state.ecs.service_deployment(&key).cloned();
+    let mut attempt = attempt.ok_or(EcsError::ServiceDeploymentNotFound)?;
+    let goes_on = attempt.status == ServiceDeploymentStatus::InProgress;
+    let hooks = attempt.shift.iter_mut().filter(|_| goes_on).flat_map(|shift| &mut shift.hooks);
+    let hook = hooks.into_iter().find(|hook| hook.id == request.hook_id);
+    let hook = hook.ok_or_else(|| {
+        EcsError::invalid("The lifecycle hook is not one of the current stage of the service deployment.")
+    })?;
+    let action = request.action.as_ref().map_or(HookAction::Continue, action);
+    if !hook.resolve(action, tx.now) {
+        return Err(EcsError::invalid(format!(
+            "The lifecycle hook does not await an action: it is {}.",
+            hook.status_at(tx.now).as_str()
+        )));
+    }
+    attempt.updated_at = tx.now;
+    tx.state.ecs.put_service_deployment(attempt);
+    Ok(ecs::ContinueServiceDeploymentResponse { service_deployment_arn: Some(arn) })
 }

@@ -3,7 +3,9 @@
 use super::{StrategyItem, Tags};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::deployment::breaker::{CircuitBreaker, Failures};
+use gantry_decide::deployment::hooks::Hook;
 use gantry_decide::deployment::rolling::EarlySuccess;
+use gantry_decide::deployment::strategy::Strategy;
 use gantry_decide::ids::{
     ClusterName, ContainerName, DeploymentId, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId,
     TaskDefinitionId,
@@ -112,13 +114,20 @@ impl SchedulingStrategy {
 }
 
 /// How deployments of a service go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentConfiguration {
     pub minimum_healthy_percent: u32,
     pub maximum_percent: u32,
     pub circuit_breaker: CircuitBreaker,
     #[serde(default)]
     pub early_success: Option<EarlySuccess>,
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// How long both revisions stand side by side after the traffic has gone over.
+    #[serde(default)]
+    pub bake_minutes: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
 }
 
 impl DeploymentConfiguration {
@@ -134,7 +143,14 @@ impl DeploymentConfiguration {
             maximum_percent,
             circuit_breaker,
             early_success: None,
+            strategy: Strategy::Rolling,
+            bake_minutes: 0,
+            hooks: Vec::new(),
         }
+    }
+
+    pub fn bake(&self) -> Duration {
+        Duration::from_secs(u64::from(self.bake_minutes) * 60)
     }
 }
 

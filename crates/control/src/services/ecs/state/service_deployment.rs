@@ -2,6 +2,7 @@
 
 use super::{Compute, Deployment, DeploymentConfiguration, NetworkConfiguration, ServiceKey};
 use gantry_decide::arn::{EcsArn, EcsResource};
+use gantry_decide::deployment::shift::Shift;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::ids::{
     ContainerName, DeploymentId, Scope, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId,
@@ -142,6 +143,9 @@ pub struct ServiceDeployment {
     pub failures: Option<(u32, u32)>,
     /// The circuit breaker ended it.
     pub tripped: bool,
+    /// How far traffic has gone over, of a strategy that shifts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift: Option<Shift>,
 }
 
 impl ServiceDeployment {

@@ -8,7 +8,7 @@ use gantry_decide::lifecycle::{HealthStatus, LastStatus};
 use serde_json::{Value, json};
 
 impl World {
-    fn update_service(&mut self, change: Value) {
+    pub fn update_service(&mut self, change: Value) {
         let mut request = json!({"service": "web"});
         request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         self.write(service::update_service, request).unwrap();
@@ -16,7 +16,7 @@ impl World {
     }
 
     /// A service that has arrived at the first revision of its task definition.
-    fn with_service(request: Value) -> World {
+    pub fn with_service(request: Value) -> World {
         let mut world = World::with_capacity(7800);
         world.create_service(request);
         world.agent_acts(runs);
@@ -25,7 +25,7 @@ impl World {
     }
 
     /// Deploys the next revision, none of whose tasks start.
-    fn deploy_what_fails(&mut self, rounds: usize) {
+    pub fn deploy_what_fails(&mut self, rounds: usize) {
         self.register("app");
         self.update_service(json!({"taskDefinition": "app"}));
         for _ in 0..rounds {
@@ -34,7 +34,7 @@ impl World {
     }
 
     /// Newest first.
-    fn attempts(&mut self) -> Vec<Value> {
+    pub fn attempts(&mut self) -> Vec<Value> {
         let list = self.read(ops::list_service_deployments, json!({"service": "web"})).unwrap();
         let arns: Vec<_> = list["serviceDeployments"].as_array().unwrap().iter().map(arn).collect();
         let request = json!({"serviceDeploymentArns": arns});
@@ -42,11 +42,11 @@ impl World {
         reply["serviceDeployments"].as_array().unwrap().clone()
     }
 
-    fn statuses(&mut self) -> Vec<String> {
+    pub fn statuses(&mut self) -> Vec<String> {
         self.attempts().iter().map(|attempt| attempt["status"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn stop_deployment(&mut self, stop_type: &str) {
+    pub fn stop_deployment(&mut self, stop_type: &str) {
         let request = json!({"serviceDeploymentArn": arn(&self.attempts()[0]), "stopType": stop_type});
         self.write(ops::stop_service_deployment, request).unwrap();
         self.come_to_rest();
@@ -59,11 +59,11 @@ impl World {
     }
 }
 
-fn arn(attempt: &Value) -> Value {
+pub fn arn(attempt: &Value) -> Value {
     attempt["serviceDeploymentArn"].clone()
 }
 
-fn newest_fails(task: &Task) -> Fate {
+pub fn newest_fails(task: &Task) -> Fate {
     if task.definition_id.revision == 1 { Fate::Runs } else { Fate::FailsToStart }
 }
 

@@ -12,6 +12,8 @@ use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
 use gantry_decide::deployment::breaker::Threshold;
+use gantry_decide::deployment::hooks::{Hook, HookAction};
+use gantry_decide::deployment::strategy::Strategy;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_store::Record;
@@ -28,7 +30,14 @@ pub fn configuration(configuration: &DeploymentConfiguration) -> ecs::Deployment
         Threshold::Count(count) => (ecs::ThresholdType::Count, count),
     };
     ecs::DeploymentConfiguration {
-        bake_time_in_minutes: Some(0),
+        bake_time_in_minutes: Some(integer(configuration.bake_minutes)),
+        canary_configuration: match configuration.strategy {
+            Strategy::Canary { share, bake_minutes } => Some(ecs::CanaryConfiguration {
+                canary_percent: Some(share.percent()),
+                canary_bake_time_in_minutes: Some(integer(bake_minutes)),
+            }),
+            _ => None,
+        },
         deployment_circuit_breaker: Some(ecs::DeploymentCircuitBreaker {
             enable: breaker.enable,
             reset_on_healthy_task: Some(breaker.reset_on_healthy_task),
@@ -45,10 +54,43 @@ pub fn configuration(configuration: &DeploymentConfiguration) -> ecs::Deployment
                 }),
             }
         }),
+        lifecycle_hooks: Some(configuration.hooks.iter().map(hook).collect())
+            .filter(|hooks: &Vec<_>| !hooks.is_empty()),
+        linear_configuration: match configuration.strategy {
+            Strategy::Linear { step, bake_minutes } => Some(ecs::LinearConfiguration {
+                step_percent: Some(step.percent()),
+                step_bake_time_in_minutes: Some(integer(bake_minutes)),
+            }),
+            _ => None,
+        },
         maximum_percent: Some(integer(configuration.maximum_percent)),
         minimum_healthy_percent: Some(integer(configuration.minimum_healthy_percent)),
-        strategy: Some(ecs::DeploymentStrategy::Rolling),
+        strategy: Some(match configuration.strategy {
+            Strategy::Rolling => ecs::DeploymentStrategy::Rolling,
+            Strategy::BlueGreen => ecs::DeploymentStrategy::BlueGreen,
+            Strategy::Linear { .. } => ecs::DeploymentStrategy::Linear,
+            Strategy::Canary { .. } => ecs::DeploymentStrategy::Canary,
+        }),
         ..Default::default()
+    }
+}
+
+fn hook(hook: &Hook) -> ecs::DeploymentLifecycleHook {
+    ecs::DeploymentLifecycleHook {
+        lifecycle_stages: Some(hook.stages.iter().filter_map(|stage| stage.as_str().parse().ok()).collect()),
+        target_type: Some(ecs::DeploymentLifecycleHookTargetType::Pause),
+        timeout_configuration: Some(ecs::DeploymentLifecycleHookTimeoutConfiguration {
+            action: Some(action(hook.timeout_action)),
+            timeout_in_minutes: Some(integer(hook.timeout_minutes)),
+        }),
+        ..Default::default()
+    }
+}
+
+pub fn action(action: HookAction) -> ecs::DeploymentLifecycleHookAction {
+    match action {
+        HookAction::Continue => ecs::DeploymentLifecycleHookAction::Continue,
+        HookAction::Rollback => ecs::DeploymentLifecycleHookAction::Rollback,
     }
 }
 
@@ -182,11 +224,11 @@ fn deployment(
         tasks.iter().copied().filter(|task| task.started_by.as_deref() == Some(id.as_str())).collect();
     let (launch_type, strategy) = compute(Some(&deployment.compute));
     let fargate = deployment.compute.launch_type() == LaunchType::Fargate;
-    let desired = if is_primary { integer(service.desired_count) } else { count(&own, |_| true) };
+    let desired = deployments::tasks_of(view, service, deployment).requested;
     ecs::Deployment {
         capacity_provider_strategy: strategy,
         created_at: millis(Some(deployment.created_at)),
-        desired_count: Some(desired),
+        desired_count: Some(integer(desired)),
         failed_tasks: Some(integer(deployment.failures.consecutive)),
         id: Some(id),
         launch_type,

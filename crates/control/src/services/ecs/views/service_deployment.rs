@@ -9,8 +9,11 @@ use crate::services::ecs::views::task::millis;
 use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
+use gantry_decide::deployment::hooks::HookRun;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
+use gantry_decide::deployment::traffic::{Traffic, Weights};
 use gantry_decide::ids::ServiceRevisionId;
+use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 
 /// An attempt is shown with its tasks as they are while it goes on, and as they were when it ended.
@@ -28,6 +31,12 @@ pub fn service_deployment(view: View<'_>, attempt: &ServiceDeployment) -> ecs::S
         deployment_circuit_breaker: Some(breaker(owner, attempt)),
         deployment_configuration: Some(service::configuration(&attempt.configuration)),
         finished_at: brief.finished_at,
+        lifecycle_hook_details: attempt
+            .shift
+            .as_ref()
+            .map(|shift| shift.hooks.iter().map(|run| hook(run, view.now)).collect())
+            .filter(|hooks: &Vec<_>| !hooks.is_empty()),
+        lifecycle_stage: attempt.shift.as_ref().and_then(|shift| shift.stage.shown().as_str().parse().ok()),
         rollback: attempt.rollback.as_ref().map(|rollback| ecs::Rollback {
             reason: Some(rollback.reason.clone()),
             service_revision_arn: Some(revision_arn(view, attempt, rollback.revision)),
@@ -68,7 +77,28 @@ fn summary(view: View<'_>, attempt: &ServiceDeployment, tasks: RevisionTasks) ->
         pending_task_count: Some(service::integer(tasks.pending)),
         requested_task_count: Some(service::integer(tasks.requested)),
         running_task_count: Some(service::integer(tasks.running)),
-        ..Default::default()
+        requested_production_traffic_weight: weight(attempt, |traffic| &traffic.production, tasks.revision),
+        requested_test_traffic_weight: weight(attempt, |traffic| &traffic.test, tasks.revision),
+    }
+}
+
+/// The share that a revision is to get, of a deployment that shifts traffic.
+fn weight(
+    attempt: &ServiceDeployment,
+    which: fn(&Traffic) -> &Weights,
+    revision: ServiceRevisionId,
+) -> Option<f64> {
+    attempt.shift.as_ref().map(|shift| which(&shift.traffic).of(revision).percent())
+}
+
+fn hook(run: &HookRun, now: Timestamp) -> ecs::DeploymentLifecycleHookDetail {
+    ecs::DeploymentLifecycleHookDetail {
+        expires_at: millis(Some(run.expires_at)),
+        hook_id: Some(run.id.clone()),
+        status: run.status_at(now).as_str().parse().ok(),
+        target_type: Some(ecs::DeploymentLifecycleHookTargetType::Pause),
+        timeout_action: Some(service::action(run.timeout_action)),
+        target_arn: None,
     }
 }
 
