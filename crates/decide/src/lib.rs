@@ -4,6 +4,7 @@
 //! an argument. The same code runs in production and in the simulator.
 
 pub mod arn;
+pub mod capacity;
 pub mod deployment;
 pub mod ids;
 pub mod lifecycle;

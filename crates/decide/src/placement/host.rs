@@ -84,7 +84,7 @@ impl Host {
         self.groups.get(group).copied().unwrap_or(0)
     }
 
-    pub(super) fn take(&mut self, request: &Request) {
+    pub(crate) fn take(&mut self, request: &Request) {
         self.free_cpu -= i64::from(request.cpu);
         self.free_memory -= i64::from(request.memory);
         self.free_gpus -= i64::from(request.gpus);
@@ -97,7 +97,7 @@ impl Host {
         }
     }
 
-    pub(super) fn give_back(&mut self, request: &Request) {
+    pub(crate) fn give_back(&mut self, request: &Request) {
         self.free_cpu += i64::from(request.cpu);
         self.free_memory += i64::from(request.memory);
         self.free_gpus += i64::from(request.gpus);

@@ -1,0 +1,5 @@
+//! Capacity: which provider a task goes to, how many instances tasks need, and who makes room for whom.
+
+pub mod eviction;
+pub mod reservation;
+pub mod split;
