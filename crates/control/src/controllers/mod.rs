@@ -17,6 +17,7 @@ use std::time::Duration;
 
 mod client_tokens;
 mod exec_sessions;
+pub(crate) mod provisioning;
 pub(crate) mod services;
 pub(crate) mod task_definitions;
 pub(crate) mod tasks;
@@ -204,6 +205,7 @@ pub struct Controllers {
     next_resync: Timestamp,
     client_tokens: Driver<client_tokens::ClientTokens>,
     exec_sessions: Driver<exec_sessions::ExecSessions>,
+    provisioning: Driver<provisioning::Provisioning>,
     services: Driver<services::Services>,
     task_definitions: Driver<task_definitions::TaskDefinitions>,
     tasks: Driver<tasks::Tasks>,
@@ -215,6 +217,8 @@ macro_rules! each {
         let $driver = &mut $self.client_tokens;
         $body;
         let $driver = &mut $self.exec_sessions;
+        $body;
+        let $driver = &mut $self.provisioning;
         $body;
         let $driver = &mut $self.services;
         $body;
@@ -255,6 +259,7 @@ impl Controllers {
         let wishes = [
             self.client_tokens.wake_at(),
             self.exec_sessions.wake_at(),
+            self.provisioning.wake_at(),
             self.services.wake_at(),
             self.task_definitions.wake_at(),
             self.tasks.wake_at(),
@@ -266,6 +271,7 @@ impl Controllers {
         vec![
             self.client_tokens.status(),
             self.exec_sessions.status(),
+            self.provisioning.status(),
             self.services.status(),
             self.task_definitions.status(),
             self.tasks.status(),

@@ -2,6 +2,7 @@
 //! ended is forgotten after an hour.
 
 use super::{Controller, LookAgain};
+use crate::services::ecs::capacity;
 use crate::services::ecs::state::{ContainerInstanceStatus, Task, TaskKey};
 use crate::state::Change;
 use crate::tx::{Tx, View};
@@ -101,6 +102,9 @@ fn next(view: View<'_>, task: &Task) -> Option<Step> {
         let forgotten = task.stopped_at.is_some_and(|at| at + RETENTION <= view.now);
         return forgotten.then_some(Step::Forget);
     }
+    if task.waiting.is_some() {
+        return (task.desired_status == DesiredStatus::Stopped).then_some(Step::End);
+    }
     let instance = task.instance.as_ref().and_then(|key| view.state.ecs.container_instance(key));
     if instance.is_none_or(|instance| instance.status == ContainerInstanceStatus::Inactive) {
         return Some(Step::Abandon);
@@ -117,6 +121,11 @@ fn next(view: View<'_>, task: &Task) -> Option<Step> {
 fn end(task: &mut Task, tx: &Tx<'_>) {
     task.last_status = LastStatus::Stopped;
     task.stopped_at = Some(tx.now);
+    task.waiting = None;
+    if task.stop_code == Some(StopCode::TerminationNotice) && capacity::is_spot(task) {
+        // The notice has been carried out.
+        task.stop_code = Some(StopCode::SpotInterruption);
+    }
     for container in &mut task.containers {
         container.last_status = ContainerStatus::Stopped;
     }

@@ -70,6 +70,14 @@ pub fn blocked(service: &str) -> String {
 }
 
 /// `rolloutStateReason` while a deployment goes on.
+/// Too many tasks of the cluster wait for instances already.
+pub fn too_many_provisioning(service: &str) -> String {
+    format!(
+        "(service {service}) was unable to place tasks in your cluster because the tasks provisioning capacity limit was \
+         exceeded."
+    )
+}
+
 pub fn in_progress_reason(deployment: DeploymentId) -> String {
     format!("ECS deployment {deployment} in progress.")
 }

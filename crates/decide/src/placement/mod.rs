@@ -173,10 +173,11 @@ impl<K> Refusals<K> {
         }
     }
 
-    /// The event of a service that cannot place a task. `id` tells the closest instance's id.
-    pub fn service_event(&self, service: &str, id: impl FnOnce(&K) -> String) -> String {
+    /// The event of a service that cannot place a task. `place` says where instances were looked for, and `id` the closest
+    /// instance's id.
+    pub fn service_event(&self, service: &str, place: &str, id: impl FnOnce(&K) -> String) -> String {
         let why = match &self.closest {
-            None => "Reason: No Container Instances were found in your cluster.".to_owned(),
+            None => format!("Reason: No Container Instances were found in your {place}."),
             Some((key, refusal)) => {
                 format!("The closest matching (container-instance {}) {}", id(key), refusal.explanation())
             }

@@ -99,7 +99,7 @@ fn each_check_refuses_and_the_closest_is_told() {
     };
     let web = request();
     assert_eq!(
-        refused(&mut pool, &web).service_event("web", |key| key.to_string()),
+        refused(&mut pool, &web).service_event("web", "cluster", |key| key.to_string()),
         "(service web) was unable to place a task because no container instance met all of its requirements. \
          Reason: No Container Instances were found in your cluster. For more information, see the Troubleshooting \
          section of the Amazon ECS Developer Guide."
@@ -111,7 +111,7 @@ fn each_check_refuses_and_the_closest_is_told() {
     pool.put(2, host("a", 255, 1_024));
     let refusals = refused(&mut pool, &web);
     assert_eq!(refusals.closest, Some((2, Refusal::Cpu)));
-    assert!(refusals.service_event("web", |key| key.to_string()).contains(
+    assert!(refusals.service_event("web", "cluster", |key| key.to_string()).contains(
         "The closest matching (container-instance 2) has insufficient CPU units available. For more"
     ));
     pool.put(3, host("b", 256, 255));

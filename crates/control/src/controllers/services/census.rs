@@ -1,6 +1,7 @@
 //! The tasks of one service, or of some of its deployments, by how they do.
 
 use super::Why;
+use super::steps::providers_of;
 use crate::services::ecs::deployments;
 use crate::services::ecs::placement;
 use crate::services::ecs::state::{
@@ -9,7 +10,7 @@ use crate::services::ecs::state::{
 };
 use crate::tx::View;
 use gantry_decide::deployment::rolling;
-use gantry_decide::ids::DeploymentId;
+use gantry_decide::ids::{CapacityProviderName, DeploymentId};
 use gantry_decide::lifecycle::{DesiredStatus, HealthStatus, LastStatus};
 use gantry_decide::placement::{ServiceTask, Strategy, scale_in};
 use gantry_decide::random::Random;
@@ -202,16 +203,25 @@ impl<'a> Census<'a> {
                 }
                 // The unhealthy are replaced whatever they say, and who deletes a service means all of it.
                 let spares = why == Why::Scaling && service.status == ServiceStatus::Active;
-                let candidates: Vec<ServiceTask<TaskKey, ContainerInstanceKey>> = self
+                let candidates: Vec<(&Task, Candidate)> = self
                     .running
                     .iter()
                     .filter(|(_, its, of)| *its == condition && *of == side)
-                    .map(|(task, _, _)| candidate(task, spares && task.is_protected(view.now)))
+                    .map(|(task, _, _)| (*task, candidate(task, spares && task.is_protected(view.now))))
                     .collect();
                 let launch_type = service.primary().map_or(LaunchType::Ec2, |p| p.compute.launch_type());
                 let pool = view.state.ecs.pool(&placement::pool_name(&service.cluster, launch_type));
                 let strategies = strategies(service);
-                let chosen = scale_in(&pool, &candidates, &strategies, count as usize, random);
+                let mut chosen: Vec<TaskKey> = Vec::new();
+                for (provider, share) in withdrawals(view, service, side, count as usize) {
+                    let open = count as usize - chosen.len();
+                    let of_provider = candidates.iter().filter(|(task, candidate)| {
+                        !chosen.contains(&candidate.id)
+                            && (provider.is_none() || task.capacity_provider == provider)
+                    });
+                    let of_provider: Vec<Candidate> = of_provider.map(|(_, c)| c.clone()).collect();
+                    chosen.extend(scale_in(&pool, &of_provider, &strategies, share.min(open), random));
+                }
                 stop.extend(chosen.into_iter().map(|key| (key, why)));
             }
         }
@@ -287,7 +297,7 @@ fn on_draining_instance(view: View<'_>, task: &Task) -> bool {
     instance.is_some_and(|instance| instance.status == ContainerInstanceStatus::Draining)
 }
 
-fn candidate(task: &Task, protected: bool) -> ServiceTask<TaskKey, ContainerInstanceKey> {
+fn candidate(task: &Task, protected: bool) -> Candidate {
     let held = placement::held_by(task);
     ServiceTask {
         id: TaskKey::from(task),
@@ -297,6 +307,22 @@ fn candidate(task: &Task, protected: bool) -> ServiceTask<TaskKey, ContainerInst
         cpu: held.cpu,
         memory: held.memory,
     }
+}
+
+type Candidate = ServiceTask<TaskKey, ContainerInstanceKey>;
+
+/// From whom how many of `count` tasks are taken: of the target, those of the providers that have too many come first.
+fn withdrawals(
+    view: View<'_>,
+    service: &Service,
+    side: Side,
+    count: usize,
+) -> Vec<(Option<CapacityProviderName>, usize)> {
+    let primary = service.primary().filter(|_| side == Side::Target);
+    let shares = primary.and_then(|p| p.compute.withdraw(count, &providers_of(view, service, p)));
+    let shares = shares.into_iter().flatten().map(|(provider, share)| (Some(provider), share));
+    // Whatever they had too few of that can be taken is taken from anybody.
+    shares.chain([(None, count)]).collect()
 }
 
 /// The service's strategy; its own, or the one of a service that names none.

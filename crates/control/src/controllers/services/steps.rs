@@ -4,7 +4,7 @@ use super::census::placement_strategies;
 use super::{PLACE_AGAIN, Why};
 use crate::services::ecs::compute;
 use crate::services::ecs::deployments::{self, tell};
-use crate::services::ecs::launch::{self, Launch, Launched};
+use crate::services::ecs::launch::{self, Launch};
 use crate::services::ecs::state::{
     ContainerInstanceKey, Deployment, EffectiveDefinition, LaunchType, PropagateTags, RolloutState, Service,
     TaskKey,
@@ -142,17 +142,27 @@ pub fn start(tx: &mut Tx<'_>, service: &mut Service, index: usize, count: usize,
     };
     let mut started: Vec<TaskId> = Vec::new();
     let mut refusal = None;
-    let providers = deployment.compute.distribute(count, &providers_of(tx.view(), service));
-    for turn in providers.chunk_by(|one, next| one == next) {
-        launch.capacity_provider = turn[0].clone();
-        let Launched { tasks, refusals } = launch::place(tx, &launch, turn.len());
-        started.extend(tasks.iter().map(|task| task.id));
-        if refusals.is_some() {
-            refusal = refusals;
-            break;
+    let mut too_many_wait = false;
+    for (provider, share) in
+        deployment.compute.distribute(count, &providers_of(tx.view(), service, &deployment))
+    {
+        launch.capacity_provider = provider;
+        // One that has no room keeps nobody from going to another.
+        let launched = launch::place(tx, &launch, share);
+        started.extend(launched.tasks.iter().map(|task| task.id));
+        too_many_wait |= launched.too_many_wait;
+        if let Some(refusals) = launched.refusals.filter(|_| !launched.too_many_wait) {
+            refusal = Some((refusals, launch.capacity_provider.is_some()));
         }
     }
     note_launch(tx, service, &started, replaces, refusal);
+    if too_many_wait {
+        if let Some(primary) = service.deployments.first_mut() {
+            primary.launch_not_before = Some(tx.now + PLACE_AGAIN);
+        }
+        let message = events::too_many_provisioning(service.name.as_str());
+        tell(tx, service, message);
+    }
 }
 
 /// Starts a daemon's task on each of the instances.
@@ -171,23 +181,23 @@ pub fn start_on(tx: &mut Tx<'_>, service: &mut Service, instances: &[ContainerIn
         }
     }
     let refused = refusals.closest.is_some();
-    note_launch(tx, service, &started, 0, refused.then_some(refusals));
+    note_launch(tx, service, &started, 0, refused.then_some((refusals, false)));
 }
 
-/// Tells what was started, and why there is no more.
+/// Tells what was started, and why there is no more, and whether that was looked for in a capacity provider.
 fn note_launch(
     tx: &mut Tx<'_>,
     service: &mut Service,
     started: &[TaskId],
     replaces: usize,
-    refusal: Option<Refusals<ContainerInstanceKey>>,
+    refusal: Option<(Refusals<ContainerInstanceKey>, bool)>,
 ) {
     let fargate = service.primary().is_some_and(|p| p.compute.launch_type() == LaunchType::Fargate);
     if !started.is_empty() {
         let message = events::started(service.name.as_str(), started, replaces.min(started.len()));
         tell(tx, service, message);
     }
-    if let Some(refusals) = refusal {
+    if let Some((refusals, of_provider)) = refusal {
         if let Some(primary) = service.deployments.first_mut() {
             primary.launch_not_before = Some(tx.now + PLACE_AGAIN);
         }
@@ -199,19 +209,25 @@ fn note_launch(
                 service.name
             )
         } else {
-            refusals.service_event(service.name.as_str(), |key| key.id.to_string())
+            let place = if of_provider { "capacity provider" } else { "cluster" };
+            refusals.service_event(service.name.as_str(), place, |key| key.id.to_string())
         };
         tell(tx, service, message);
     }
 }
 
-/// How many live tasks of the service each capacity provider has.
-fn providers_of(view: View<'_>, service: &Service) -> BTreeMap<CapacityProviderName, usize> {
+/// How many live tasks of the deployment each capacity provider has.
+pub fn providers_of(
+    view: View<'_>,
+    service: &Service,
+    deployment: &Deployment,
+) -> BTreeMap<CapacityProviderName, usize> {
+    let id = deployment.id.to_string();
     let mut counts = BTreeMap::new();
     for task in view.state.ecs.tasks_of(&service.key()) {
-        if let Some(provider) =
-            task.capacity_provider.clone().filter(|_| task.desired_status == DesiredStatus::Running)
-        {
+        let counts_for =
+            task.desired_status == DesiredStatus::Running && task.started_by.as_ref() == Some(&id);
+        if let Some(provider) = task.capacity_provider.clone().filter(|_| counts_for) {
             *counts.entry(provider).or_default() += 1;
         }
     }

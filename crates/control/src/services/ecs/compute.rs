@@ -5,6 +5,7 @@ use super::ops::capacity_provider::read_strategy;
 use super::state::{CapacityProvider, Cluster, Compute, LaunchType, StrategyItem};
 use crate::tx::View;
 use gantry_api::ecs;
+use gantry_decide::capacity::split::{self, Share};
 use gantry_decide::ids::CapacityProviderName;
 use std::collections::BTreeMap;
 
@@ -65,41 +66,38 @@ impl Compute {
         }
     }
 
-    /// The provider of each of `count` further tasks, beside the tasks that there are of each: the base first, the
-    /// rest in proportion to the weights. All `None` for a launch type.
+    /// How many of `count` further tasks go to each provider, beside the tasks that there are of each. All to `None` for a
+    /// launch type.
     pub fn distribute(
         &self,
         count: usize,
         existing: &BTreeMap<CapacityProviderName, usize>,
-    ) -> Vec<Option<CapacityProviderName>> {
-        let Compute::Strategy(items) = self else { return vec![None; count] };
-        let mut have: Vec<usize> =
-            items.iter().map(|item| existing.get(&item.capacity_provider).copied().unwrap_or(0)).collect();
-        let mut chosen = Vec::with_capacity(count);
-        for _ in 0..count {
-            let Some(index) = next(items, &have) else { break };
-            have[index] += 1;
-            chosen.push(Some(items[index].capacity_provider.clone()));
-        }
-        chosen
+    ) -> Vec<(Option<CapacityProviderName>, usize)> {
+        let Compute::Strategy(items) = self else { return vec![(None, count)] };
+        let more = split::grow(&shares(items), &counts(items, existing), count);
+        let shares = items.iter().map(|item| Some(item.capacity_provider.clone())).zip(more);
+        shares.filter(|(_, share)| *share > 0).collect()
+    }
+
+    /// How many of `count` tasks to stop are each provider's, of the tasks that there are of each. `None` for a launch
+    /// type, whose tasks are alike.
+    pub fn withdraw(
+        &self,
+        count: usize,
+        existing: &BTreeMap<CapacityProviderName, usize>,
+    ) -> Option<BTreeMap<CapacityProviderName, usize>> {
+        let Compute::Strategy(items) = self else { return None };
+        let fewer = split::shrink(&shares(items), &counts(items, existing), count);
+        Some(items.iter().map(|item| item.capacity_provider.clone()).zip(fewer).collect())
     }
 }
 
-/// Whose turn it is: who has not its base, else who has the fewest tasks beyond its base for its weight.
-fn next(items: &[StrategyItem], have: &[usize]) -> Option<usize> {
-    if let Some(index) = (0..items.len()).find(|i| have[*i] < items[*i].base as usize) {
-        return Some(index);
-    }
-    // A lone provider gets everything, whatever its weight.
-    if items.len() == 1 {
-        return Some(0);
-    }
-    let beyond = |i: usize| have[i].saturating_sub(items[i].base as usize) as u64;
-    let weight = |i: usize| u64::from(items[i].weight);
-    (0..items.len()).filter(|i| items[*i].weight > 0).reduce(|best, i| {
-        // beyond/weight compared without division.
-        if beyond(i) * weight(best) < beyond(best) * weight(i) { i } else { best }
-    })
+fn shares(items: &[StrategyItem]) -> Vec<Share> {
+    items.iter().map(|item| Share { weight: item.weight, base: item.base }).collect()
+}
+
+fn counts(items: &[StrategyItem], existing: &BTreeMap<CapacityProviderName, usize>) -> Vec<usize> {
+    items.iter().map(|item| existing.get(&item.capacity_provider).copied().unwrap_or(0)).collect()
 }
 
 /// The platform version of tasks on `launch_type`.
@@ -132,26 +130,24 @@ mod tests {
         StrategyItem { capacity_provider: name.parse().unwrap(), weight, base }
     }
 
-    fn shares(items: Vec<StrategyItem>, count: usize) -> (usize, usize) {
-        let chosen = Compute::Strategy(items).distribute(count, &BTreeMap::new());
-        let of = |name: &str| chosen.iter().flatten().filter(|provider| provider.as_str() == name).count();
-        (of("FARGATE"), of("FARGATE_SPOT"))
+    #[test]
+    fn providers_without_a_share_are_left_out() {
+        let compute = Compute::Strategy(vec![item("FARGATE", 1, 2), item("FARGATE_SPOT", 3, 0)]);
+        let named = |name: &str, share| (Some(name.parse().unwrap()), share);
+        assert_eq!(compute.distribute(2, &BTreeMap::new()), [named("FARGATE", 2)]);
+        assert_eq!(compute.distribute(10, &BTreeMap::new()), [named("FARGATE", 4), named("FARGATE_SPOT", 6)]);
+        assert_eq!(Compute::LaunchType(LaunchType::Ec2).distribute(3, &BTreeMap::new()), [(None, 3)]);
     }
 
     #[test]
-    fn tasks_are_shared_by_base_and_weight() {
-        assert_eq!(shares(vec![item("FARGATE", 1, 0), item("FARGATE_SPOT", 1, 0)], 10), (5, 5));
-        assert_eq!(shares(vec![item("FARGATE", 1, 0), item("FARGATE_SPOT", 4, 0)], 10), (2, 8));
-        assert_eq!(shares(vec![item("FARGATE", 1, 2), item("FARGATE_SPOT", 3, 0)], 10), (4, 6));
-        assert_eq!(shares(vec![item("FARGATE", 0, 3), item("FARGATE_SPOT", 1, 0)], 10), (3, 7));
-        assert_eq!(shares(vec![item("FARGATE", 0, 0)], 2), (2, 0));
-    }
-
-    #[test]
-    fn replacements_restore_the_ratio() {
+    fn replacements_and_scale_in_restore_the_ratio() {
         let compute = Compute::Strategy(vec![item("FARGATE", 1, 0), item("FARGATE_SPOT", 1, 0)]);
-        let existing = BTreeMap::from([("FARGATE".parse().unwrap(), 3)]);
-        let chosen = compute.distribute(3, &existing);
-        assert!(chosen.iter().flatten().all(|provider| provider.as_str() == "FARGATE_SPOT"));
+        let (fargate, spot) = ("FARGATE".parse().unwrap(), "FARGATE_SPOT".parse().unwrap());
+        let existing = BTreeMap::from([(fargate, 3)]);
+        assert_eq!(compute.distribute(3, &existing), [(Some(spot), 3)]);
+        let existing =
+            BTreeMap::from([("FARGATE".parse().unwrap(), 4), ("FARGATE_SPOT".parse().unwrap(), 1)]);
+        let fewer = compute.withdraw(3, &existing).unwrap();
+        assert_eq!(fewer.values().copied().collect::<Vec<_>>(), [3, 0]);
     }
 }

@@ -1,10 +1,11 @@
 //! Making tasks: from a definition and where it shall run to records placed on instances. Used by RunTask, StartTask
 //! and the service controller alike.
 
+use super::capacity::{self, Waits};
 use super::placement;
 use super::state::{
     Container, ContainerInstanceKey, EffectiveDefinition, Eni, LaunchType, NetworkConfiguration,
-    PlacementConstraint, PlacementStrategy, Tags, Task, TaskKey, TaskVolume,
+    PlacementConstraint, PlacementStrategy, Tags, Task, TaskKey, TaskVolume, Waiting,
 };
 use crate::services::ec2;
 use crate::services::ec2::state::Subnet;
@@ -15,13 +16,16 @@ use gantry_decide::ids::{
 };
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus};
 use gantry_decide::network::free_address;
-use gantry_decide::placement::{Refusal, Refusals};
+use gantry_decide::placement::{Profile, Refusal, Refusals, Request};
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task::TaskOverride;
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+
+/// Tasks of a cluster that wait for instances at most: ECS's quota.
+const WAITING_MAX: usize = 500;
 
 /// What shall start, and how.
 #[derive(Clone, Debug)]
@@ -49,35 +53,137 @@ pub struct Launch {
 }
 
 /// What came of a launch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Launched {
+    /// Those that wait for an instance included.
     pub tasks: Vec<Arc<Task>>,
     /// Why there are no more; only when fewer were made than asked for.
     pub refusals: Option<Refusals<ContainerInstanceKey>>,
+    /// More might have waited for instances, were there not so many already.
+    pub too_many_wait: bool,
 }
 
-/// Makes up to `count` tasks on instances that placement chooses.
+/// Makes up to `count` tasks on instances that placement chooses. Where capacity can come, those that find none wait.
 pub fn place(tx: &mut Tx<'_>, launch: &Launch, count: usize) -> Launched {
     let name = placement::pool_name(&launch.cluster, launch.launch_type);
-    let request = placement::request(
+    let mut request = placement::request(
         &launch.definition,
         launch.launch_type,
         &launch.group,
         &launch.constraints,
         &launch.strategies,
     );
+    capacity::narrow(tx.view(), launch.capacity_provider.as_ref(), &mut request);
     let pool = tx.state.ecs.pool(&name);
+    let leftover = launch.launch_type == LaunchType::Fargate && capacity::waits(tx.view(), launch).is_none();
+    if leftover && tx.state.ecs.waiting_count(&name) > 0 {
+        // What is or comes free is for those that wait.
+        let mut refusals = Refusals::default();
+        pool.hosts().for_each(|(key, _)| refusals.add(key, Refusal::Cpu));
+        return Launched { refusals: Some(refusals), ..Launched::default() };
+    }
     // What is placed counts once the tasks stand in the tables.
     let placed = tx.placers.place((tx.scope, &name, &pool), &request, count, tx.random);
+    let nowhere = launch.launch_type == LaunchType::Ec2
+        && !pool.hosts().any(|(_, host)| is_of_group(&host.profile, &request));
     drop(pool);
-    let (mut tasks, mut refusals) = (Vec::with_capacity(placed.on.len()), placed.refusals);
+    let mut launched = Launched { refusals: placed.refusals, ..Launched::default() };
+    if nowhere && launched.refusals.is_some() {
+        launched.refusals = Some(Refusals::default());
+    }
     for instance in placed.on {
         match start_on(tx, launch, instance.clone()) {
-            Ok(task) => tasks.push(task),
-            Err(refusal) => refusals.get_or_insert_default().add(&instance, refusal),
+            Ok(task) => launched.tasks.push(task),
+            Err(refusal) => launched.refusals.get_or_insert_default().add(&instance, refusal),
         }
     }
-    Launched { tasks, refusals }
+    wait(tx, launch, &request, count, &mut launched);
+    launched
+}
+
+/// Whether an instance is of the Auto Scaling group that a request asks for, if it does.
+fn is_of_group(profile: &Profile, request: &Request) -> bool {
+    let wanted = request.attributes.get(capacity::GROUP_ATTRIBUTE);
+    wanted.is_none_or(|wanted| profile.attributes.get(capacity::GROUP_ATTRIBUTE) == Some(wanted))
+}
+
+/// Lets those of `count` tasks wait that found no instance, where they may.
+fn wait(tx: &mut Tx<'_>, launch: &Launch, request: &Request, count: usize, launched: &mut Launched) {
+    // No instance that comes, and no task that goes, brings addresses.
+    let lacks_address = launched.refusals.as_ref().and_then(|refusals| refusals.closest.as_ref());
+    if launched.tasks.len() >= count || lacks_address.is_some_and(|(_, refusal)| *refusal == Refusal::Eni) {
+        return;
+    }
+    let mut victims = Vec::new();
+    match capacity::waits(tx.view(), launch) {
+        None => return,
+        Some(Waits::ForInstances) => {
+            let name = placement::pool_name(&launch.cluster, launch.launch_type);
+            while launched.tasks.len() < count {
+                launched.too_many_wait = tx.state.ecs.waiting_count(&name) >= WAITING_MAX;
+                if launched.too_many_wait {
+                    return;
+                }
+                launched.tasks.push(put_waiting(tx, launch));
+            }
+        }
+        Some(Waits::ForSpotTasks) => {
+            let (mut room, _) = capacity::fargate_room(tx.view());
+            while launched.tasks.len() < count {
+                let Some(more) = room.make(request) else { break };
+                victims.extend(more);
+                launched.tasks.push(put_waiting(tx, launch));
+            }
+        }
+    }
+    for victim in &victims {
+        capacity::interrupt(tx, victim);
+    }
+    if launched.tasks.len() == count {
+        launched.refusals = None;
+    }
+}
+
+fn put_waiting(tx: &mut Tx<'_>, launch: &Launch) -> Arc<Task> {
+    let mut task = draft(tx, launch);
+    task.last_status = LastStatus::Provisioning;
+    task.waiting = Some(Box::new(Waiting {
+        network: launch.network.clone(),
+        constraints: launch.constraints.clone(),
+        strategies: launch.strategies.clone(),
+    }));
+    let task = Arc::new(task);
+    tx.state.ecs.put_task(Arc::clone(&task));
+    task
+}
+
+/// Gives a task that waits an instance, if there is one with room for it.
+pub fn place_waiting(tx: &mut Tx<'_>, key: &TaskKey) {
+    let Some(mut task) = tx.state.ecs.task(key).filter(|task| task.is_waiting()).cloned() else { return };
+    let Some(waiting) = task.waiting.take() else { return };
+    let name = placement::pool_name(&task.cluster, task.launch_type);
+    // Asked as it waited.
+    let request = match tx.state.ecs.task(key) {
+        Some(task) => capacity::request_of(tx.view(), task),
+        None => return,
+    };
+    let pool = tx.state.ecs.pool(&name);
+    let placed = tx.placers.place((tx.scope, &name, &pool), &request, 1, tx.random);
+    drop(pool);
+    let Some(instance) = placed.on.into_iter().next() else { return };
+    // Its deployment may have learnt since what the images' tags stand for.
+    let service = task.service_key().and_then(|key| tx.state.ecs.service(&key));
+    let deployment = service
+        .and_then(|service| service.deployments.iter().find(|d| Some(d.id.to_string()) == task.started_by));
+    for (name, digest) in deployment.and_then(|d| d.image_digests.clone()).unwrap_or_default() {
+        if let Some(container) = task.container(name.as_str()) {
+            container.pinned_digest.get_or_insert(digest);
+        }
+    }
+    if settle(tx, &mut task, waiting.network.as_ref(), instance).is_ok() {
+        task.version += 1;
+        tx.state.ecs.put_task(task);
+    }
 }
 
 /// Makes a task on an instance that the caller chose, if it fits there.
@@ -99,22 +205,44 @@ pub fn start_if_it_fits(
 }
 
 fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) -> Result<Arc<Task>, Refusal> {
+    let mut task = draft(tx, launch);
+    settle(tx, &mut task, launch.network.as_ref(), instance)?;
+    let task = Arc::new(task);
+    tx.state.ecs.put_task(Arc::clone(&task));
+    Ok(task)
+}
+
+/// Gives a task its instance, and what it has of it: an interface, GPUs.
+fn settle(
+    tx: &mut Tx<'_>,
+    task: &mut Task,
+    network: Option<&NetworkConfiguration>,
+    instance: ContainerInstanceKey,
+) -> Result<(), Refusal> {
     let known = tx.state.ecs.container_instance(&instance);
     let mut availability_zone = known.and_then(|i| i.availability_zone().map(str::to_owned));
-    let eni = match launch.definition.effective_network_mode() {
-        NetworkMode::Awsvpc => {
-            let (eni, zone) = interface(tx, launch, availability_zone.as_deref())?;
-            if launch.launch_type == LaunchType::Fargate {
-                // Where its hosts are is nobody's business: a task is where its subnet is.
-                availability_zone = Some(zone);
-            }
-            Some(eni)
+    if task.definition.effective_network_mode() == NetworkMode::Awsvpc {
+        let (eni, zone) = interface(tx, network, task.launch_type, availability_zone.as_deref())?;
+        if task.launch_type == LaunchType::Fargate {
+            // Where its hosts are is nobody's business: a task is where its subnet is.
+            availability_zone = Some(zone);
         }
-        _ => None,
-    };
+        task.eni = Some(eni);
+    }
     let mut gpus = free_gpus(tx, &instance);
+    for (container, definition) in task.containers.iter_mut().zip(&task.definition.container_definitions) {
+        container.gpu_ids = gpus.by_ref().take(definition.gpus() as usize).collect();
+    }
+    task.last_status = if task.eni.is_some() { LastStatus::Provisioning } else { LastStatus::Pending };
+    task.instance = Some(instance);
+    task.availability_zone = availability_zone;
+    Ok(())
+}
+
+/// A task that is nowhere yet.
+fn draft(tx: &mut Tx<'_>, launch: &Launch) -> Task {
     let containers = launch.definition.container_definitions.iter().map(|container| Container {
-        gpu_ids: gpus.by_ref().take(container.gpus() as usize).collect(),
+        gpu_ids: Vec::new(),
         id: ContainerId::random(tx.random),
         name: container.name.clone(),
         image: container.image.clone(),
@@ -128,16 +256,16 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
         health_status: HealthStatus::Unknown,
     });
     let containers = containers.collect();
-    let task = Arc::new(Task {
+    Task {
         cluster: launch.cluster.clone(),
         id: TaskId::new(tx.now, tx.random),
         definition_id: launch.definition_id.clone(),
         definition: launch.definition.clone(),
         overrides: launch.overrides.clone(),
-        last_status: if eni.is_some() { LastStatus::Provisioning } else { LastStatus::Pending },
+        last_status: LastStatus::Provisioning,
         desired_status: DesiredStatus::Running,
         containers,
-        eni,
+        eni: None,
         volume: launch.volume.as_ref().map(|volume| {
             Box::new(TaskVolume {
                 attachment: AttachmentId::random(tx.random),
@@ -145,11 +273,12 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
                 configuration: volume.clone(),
             })
         }),
-        instance: Some(instance),
+        instance: None,
+        waiting: None,
         launch_type: launch.launch_type,
         capacity_provider: launch.capacity_provider.clone(),
         platform_version: launch.platform_version.clone(),
-        availability_zone,
+        availability_zone: None,
         group: launch.group.clone(),
         started_by: launch.started_by.clone(),
         tags: launch.tags.clone(),
@@ -168,9 +297,7 @@ fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) ->
         stopped_at: None,
         stop_code: None,
         stopped_reason: None,
-    });
-    tx.state.ecs.put_task(Arc::clone(&task));
-    Ok(task)
+    }
 }
 
 /// The GPUs of an instance that no task holds, which placement has counted.
@@ -197,8 +324,13 @@ impl From<&Task> for TaskKey {
 
 /// An interface in one of the wanted subnets: on Fargate in that with the fewest, so that tasks spread over the zones;
 /// on an instance in one of the instance's zone, where there is such a one.
-fn interface(tx: &mut Tx<'_>, launch: &Launch, zone: Option<&str>) -> Result<(Eni, String), Refusal> {
-    let network = launch.network.as_ref().ok_or(Refusal::Eni)?;
+fn interface(
+    tx: &mut Tx<'_>,
+    network: Option<&NetworkConfiguration>,
+    launch_type: LaunchType,
+    zone: Option<&str>,
+) -> Result<(Eni, String), Refusal> {
+    let network = network.ok_or(Refusal::Eni)?;
     // From now on the default networks are among what is stored.
     tx.state.ec2.seen_mut(tx.scope);
     let (ec2, interfaces) = (&tx.state.ec2, tx.state.ecs.interfaces());
@@ -209,7 +341,7 @@ fn interface(tx: &mut Tx<'_>, launch: &Launch, zone: Option<&str>) -> Result<(En
         |subnet: &&Subnet| interfaces.count_in(&subnet.id.to_string()) < subnet.block.usable() as usize;
     let mut subnets: Vec<&Subnet> = subnets.into_iter().filter(free).collect();
     subnets.sort_by_cached_key(|subnet| {
-        let elsewhere = launch.launch_type != LaunchType::Fargate && Some(subnet.zone.as_str()) != zone;
+        let elsewhere = launch_type != LaunchType::Fargate && Some(subnet.zone.as_str()) != zone;
         (elsewhere, interfaces.count_in(&subnet.id.to_string()))
     });
     for subnet in subnets {

@@ -5,6 +5,7 @@
 
 mod authorize;
 mod bridge;
+pub mod capacity;
 pub mod check;
 pub mod compute;
 mod convert;

@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::page::{LIST_MAX, Page};
+use crate::services::ecs::capacity::GROUP_ATTRIBUTE;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::attribute::{check_attribute, is_reserved};
 use crate::services::ecs::ops::candidate::InstanceCandidate;
@@ -211,7 +212,7 @@ fn registered_again(
 
 /// Attributes that the server adds to what the agent sends.
 fn is_of_host(name: &str) -> bool {
-    [ZONE, "ecs.ami-id", "ecs.instance-type"].contains(&name)
+    [ZONE, "ecs.ami-id", "ecs.instance-type", GROUP_ATTRIBUTE].contains(&name)
 }
 
 /// Adds what ECS itself tells about a host: its instance id, zone, type and image.

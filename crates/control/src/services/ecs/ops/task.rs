@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::page::{LIST_MAX, Page};
+use crate::services::ecs::capacity;
 use crate::services::ecs::compute;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::launch::{self, Launch, Launched};
@@ -17,7 +18,7 @@ use crate::services::ecs::{check, convert, tags};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::{EcsArn, EcsResource};
-use gantry_decide::ids::{CapacityProviderName, ClusterName, ContainerInstanceId, TaskId};
+use gantry_decide::ids::{ClusterName, ContainerInstanceId, TaskId};
 use gantry_decide::lifecycle::{DesiredStatus, StopCode};
 use gantry_decide::placement::{Refusal, Refusals};
 use gantry_decide::task::{Compatibility, TaskOverride};
@@ -85,14 +86,22 @@ pub fn run_task(
                 "Placement strategies are not supported with FARGATE launch type.",
             ));
         }
-    } else if !has_instances(tx.view(), &cluster.name) {
+    } else if matches!(compute, Compute::LaunchType(_)) && !has_instances(tx.view(), &cluster.name) {
         return Err(EcsError::invalid("No Container Instances were found in your cluster."));
     }
 
     let (mut tasks, mut failures) = (Vec::new(), Vec::new());
-    for (provider, share) in shares(&compute, count) {
+    for (provider, share) in compute.distribute(count, &BTreeMap::new()) {
         launch.capacity_provider = provider;
-        let Launched { tasks: made, refusals } = launch::place(tx, &launch, share);
+        let Launched { tasks: made, refusals, too_many_wait } = launch::place(tx, &launch, share);
+        if too_many_wait {
+            return Err(EcsError::client(
+                "The tasks provisioning capacity limit was exceeded. Try again when fewer tasks wait for capacity.",
+            ));
+        }
+        if launch.launch_type == LaunchType::Ec2 && refusals.as_ref().is_some_and(|r| r.closest.is_none()) {
+            return Err(EcsError::invalid("No Container Instances were found in your capacity provider."));
+        }
         let missing = share - made.len();
         tasks.extend(made);
         if let Some(refusals) = refusals {
@@ -106,18 +115,6 @@ pub fn run_task(
     }
     let tasks = tasks.iter().map(|task| show(tx.view(), task, true)).collect::<Result<_, _>>()?;
     Ok(ecs::RunTaskResponse { tasks: Some(tasks), failures: Some(failures) })
-}
-
-/// How many of `count` tasks each provider gets, in the order of their first turn.
-fn shares(compute: &Compute, count: usize) -> Vec<(Option<CapacityProviderName>, usize)> {
-    let mut shares: Vec<(Option<CapacityProviderName>, usize)> = Vec::new();
-    for provider in compute.distribute(count, &BTreeMap::new()) {
-        match shares.iter_mut().find(|(known, _)| *known == provider) {
-            Some((_, share)) => *share += 1,
-            None => shares.push((provider, 1)),
-        }
-    }
-    shares
 }
 
 fn replay(view: View<'_>, arns: &[String]) -> Result<ecs::RunTaskResponse, EcsError> {
@@ -148,9 +145,7 @@ fn unplaced(
         return ecs::Failure {
             arn: None,
             reason: Some("RESOURCE:FARGATE".to_owned()),
-            detail: Some(format!(
-                "Capacity is unavailable at this time. Please try again later or in a different availability zone ({why})"
-            )),
+            detail: Some(format!("{} ({why})", capacity::UNAVAILABLE)),
         };
     }
     match &refusals.closest {

@@ -96,6 +96,9 @@ impl EcsState {
         let mut on: BTreeMap<&ContainerInstanceKey, Vec<&Arc<Task>>> = BTreeMap::new();
         for (key, task) in self.tasks.iter() {
             self.interfaces.change(key, None, Some(task));
+            if let Some(pool) = super::awaited(task) {
+                self.waiting.insert(pool, key.clone());
+            }
             if let Some(service) = task.service_key().filter(|_| task.is_in_books()) {
                 self.tasks_by_service.insert(service, key.clone());
             }

@@ -72,6 +72,13 @@ pub struct EcsState {
     /// What is free on the instances, by their cluster: follows from tasks and instances alone.
     pools: OrdMap<ClusterName, InstancePool>,
     interfaces: Interfaces,
+    /// Tasks that wait for an instance of a cluster, or of the Fargate pool.
+    waiting: Index<ClusterName, TaskKey>,
+}
+
+/// The instances that a task waits for.
+fn awaited(task: &Task) -> Option<ClusterName> {
+    task.is_waiting().then(|| placement::pool_name(&task.cluster, task.launch_type))
 }
 
 /// Whether all indexes and pools see the same in two forms of a task: most changes are of its progress alone.
@@ -80,6 +87,7 @@ fn stands_alike(one: &Task, other: &Task) -> bool {
         && one.group == other.group
         && one.is_live() == other.is_live()
         && one.is_in_books() == other.is_in_books()
+        && one.is_waiting() == other.is_waiting()
         && held(one).map(|eni| eni.id) == held(other).map(|eni| eni.id)
         // The same allocation in all but odd cases, which is seen at once.
         && one.definition.shared() == other.definition.shared()
@@ -109,6 +117,9 @@ impl EcsState {
         }
         self.interfaces.change(&key, previous.as_deref(), Some(&task));
         if let Some(old) = previous {
+            if let Some(pool) = awaited(&old) {
+                self.waiting.remove(&pool, &key);
+            }
             if let Some(service) = old.service_key() {
                 self.tasks_by_service.remove(&service, &key);
             }
@@ -118,6 +129,9 @@ impl EcsState {
                     pool.release(instance, &placement::held_by(&old));
                 }
             }
+        }
+        if let Some(pool) = awaited(&task) {
+            self.waiting.insert(pool, key.clone());
         }
         if let Some(service) = task.service_key().filter(|_| task.is_in_books()) {
             self.tasks_by_service.insert(service, key.clone());
@@ -153,6 +167,21 @@ impl EcsState {
     /// The tasks of a service that it has to do with, those whose end it has not noted included.
     pub fn in_books_of(&self, service: &ServiceKey) -> impl Iterator<Item = &Task> {
         self.tasks_by_service.get(service).filter_map(|key| self.task(key))
+    }
+
+    /// The tasks that wait for an instance of a cluster, or of the Fargate pool, the oldest first.
+    pub fn waiting_in(&self, pool: &ClusterName) -> Vec<&Task> {
+        let mut tasks: Vec<&Task> = self.waiting.get(pool).filter_map(|key| self.task(key)).collect();
+        tasks.sort_by_key(|task| (task.created_at, task.id));
+        tasks
+    }
+
+    pub fn waiting_count(&self, pool: &ClusterName) -> usize {
+        self.waiting.count(pool)
+    }
+
+    pub fn pools_with_waiting(&self) -> impl Iterator<Item = &ClusterName> {
+        self.waiting.keys()
     }
 
     pub fn interfaces(&self) -> &Interfaces {
@@ -333,6 +362,12 @@ impl EcsState {
                 );
             }
             assert_eq!(
+                awaited(task).is_some_and(|pool| self.waiting.contains(&pool, key)),
+                task.is_waiting(),
+                "{key:?}: who waits is listed"
+            );
+            assert!(task.waiting.is_none() || task.instance.is_none(), "{key:?} waits for what it has");
+            assert_eq!(
                 task.stopped_at.is_some(),
                 task.last_status.is_stopped(),
                 "{key:?}: stoppedAt is set exactly when a task is STOPPED"
@@ -342,6 +377,10 @@ impl EcsState {
             let pooled = self.pools.get(&key.cluster).and_then(|pool| pool.host(key));
             let rebuilt = placement::host(instance, self.tasks_on(key));
             assert_eq!(pooled, Some(&rebuilt), "{key:?}: the pool contradicts the tables");
+        }
+        for (pool, key) in self.waiting.iter() {
+            let waits = self.task(key).is_some_and(|task| awaited(task).as_ref() == Some(pool));
+            assert!(waits, "{pool:?} lists {key:?}, which does not wait for it");
         }
         for (instance, task) in self.tasks_by_instance.iter() {
             let live = self.task(task).is_some_and(|t| t.is_live() && t.instance.as_ref() == Some(instance));

@@ -154,6 +154,15 @@ pub struct TaskVolume {
     pub configuration: VolumeConfiguration,
 }
 
+/// What a task that has no instance yet still has to be placed by.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Present exactly for awsvpc.
+    pub network: Option<NetworkConfiguration>,
+    pub constraints: Vec<PlacementConstraint>,
+    pub strategies: Vec<PlacementStrategy>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     pub cluster: ClusterName,
@@ -175,6 +184,9 @@ pub struct Task {
     pub volume: Option<Box<TaskVolume>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<ContainerInstanceKey>,
+    /// Present while the task waits in PROVISIONING for an instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Box<Waiting>>,
     pub launch_type: LaunchType,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity_provider: Option<CapacityProviderName>,
@@ -229,6 +241,11 @@ impl Task {
     /// Not yet STOPPED: it holds resources, or will.
     pub fn is_live(&self) -> bool {
         !self.last_status.is_stopped()
+    }
+
+    /// Whether it shall have an instance as soon as one has room.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some() && self.desired_status == DesiredStatus::Running && self.is_live()
     }
 
     /// Whether scale-in and deployments have to spare it.

@@ -147,6 +147,7 @@ impl World {
             eni: None,
             volume: None,
             instance: Some(ContainerInstanceKey { cluster, id }),
+            waiting: None,
             launch_type: LaunchType::Ec2,
             capacity_provider: None,
             platform_version: None,

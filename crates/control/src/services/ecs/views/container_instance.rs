@@ -1,5 +1,6 @@
 //! Container instances as the API shows them.
 
+use crate::services::ecs::capacity;
 use crate::services::ecs::state::{
     ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, InstanceResources, Task,
 };
@@ -37,6 +38,12 @@ pub fn container_instance(
     let with_gpus = !instance.registered.gpus.is_empty();
     ecs::ContainerInstance {
         container_instance_arn: Some(instance.arn(view.scope).to_string()),
+        capacity_provider_name: capacity::provider_of(
+            view,
+            &instance.cluster,
+            instance.attribute(capacity::GROUP_ATTRIBUTE),
+        )
+        .map(|name| name.to_string()),
         ec2_instance_id: instance.ec2_instance_id.clone(),
         version: Some(i64::try_from(instance.version).unwrap_or(i64::MAX)),
         version_info: Some(ecs::VersionInfo {

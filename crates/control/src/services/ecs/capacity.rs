@@ -1,0 +1,134 @@
+//! Capacity between the tables and the judges in `decide::capacity`: where the tasks of a capacity provider may go, which
+//! tasks wait for instances to come, and which spot tasks make room for others.
+
+use super::launch::Launch;
+use super::placement;
+use super::state::{CapacityProvider, FARGATE_POOL, LaunchType, ManagedScaling, ProviderKind, Task, TaskKey};
+use crate::tx::{Tx, View};
+use gantry_decide::capacity::eviction::{Room, Tenant};
+use gantry_decide::ids::{CapacityProviderName, ClusterName};
+use gantry_decide::lifecycle::{DesiredStatus, StopCode};
+use gantry_decide::placement::Request;
+
+/// Says of an instance which Auto Scaling group it belongs to.
+pub const GROUP_ATTRIBUTE: &str = "gantry.auto-scaling-group";
+/// What ECS says of a spot task that has to go, from the notice on.
+pub const INTERRUPTED: &str = "Your Spot Task was interrupted.";
+/// What ECS says where Fargate has no room.
+pub const UNAVAILABLE: &str =
+    "Capacity is unavailable at this time. Please try again later or in a different availability zone";
+
+/// Why a task that found no instance may wait for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// Its provider's group grows with what waits.
+    ForInstances,
+    /// Spot tasks may make room on Fargate.
+    ForSpotTasks,
+}
+
+/// What tasks of a launch do that find no instance; `None` if they fail at once, as ECS lets them where nothing brings
+/// more capacity.
+pub fn waits(view: View<'_>, launch: &Launch) -> Option<Waits> {
+    let kind = launch.capacity_provider.as_ref().and_then(|name| view.state.ecs.capacity_provider(name));
+    match kind.map(|provider| provider.kind) {
+        Some(ProviderKind::AutoScalingGroup(group)) => {
+            group.managed_scaling.enabled.then_some(Waits::ForInstances)
+        }
+        Some(ProviderKind::FargateSpot) => None,
+        Some(ProviderKind::Fargate) => Some(Waits::ForSpotTasks),
+        None => (launch.launch_type == LaunchType::Fargate).then_some(Waits::ForSpotTasks),
+    }
+}
+
+/// Narrows a request down to the instances of a capacity provider. Fargate's are the whole pool.
+pub fn narrow(view: View<'_>, provider: Option<&CapacityProviderName>, request: &mut Request) {
+    let provider = provider.and_then(|name| view.state.ecs.capacity_provider(name));
+    if let Some(group) = provider.as_ref().and_then(|provider| provider.kind.auto_scaling_group()) {
+        request.attributes.insert(GROUP_ATTRIBUTE.to_owned(), Some(group.group_name().to_owned()));
+    }
+}
+
+/// What a task that waits asks of an instance.
+pub fn request_of(view: View<'_>, task: &Task) -> Request {
+    let (constraints, strategies) = match &task.waiting {
+        Some(waiting) => (&waiting.constraints[..], &waiting.strategies[..]),
+        None => (&[][..], &[][..]),
+    };
+    let mut request =
+        placement::request(&task.definition, task.launch_type, &task.group, constraints, strategies);
+    narrow(view, task.capacity_provider.as_ref(), &mut request);
+    request
+}
+
+/// The provider whose group an instance is of, among those of its cluster.
+pub fn provider_of(
+    view: View<'_>,
+    cluster: &ClusterName,
+    group: Option<&str>,
+) -> Option<CapacityProviderName> {
+    let (ecs, group) = (&view.state.ecs, group?);
+    let associated = ecs.clusters.get(cluster)?.capacity_providers.iter();
+    let of_group = |provider: &CapacityProvider| {
+        provider.kind.auto_scaling_group().is_some_and(|settings| settings.group_name() == group)
+    };
+    associated
+        .filter_map(|name| ecs.capacity_providers.get(name))
+        .find(|p| of_group(p))
+        .map(|p| p.name.clone())
+}
+
+/// The settings by which a provider's group grows.
+pub fn managed_scaling(view: View<'_>, name: &CapacityProviderName) -> Option<ManagedScaling> {
+    let provider = view.state.ecs.capacity_providers.get(name).filter(|provider| provider.is_active())?;
+    provider.kind.auto_scaling_group().map(|group| group.managed_scaling).filter(|scaling| scaling.enabled)
+}
+
+/// Whether a task runs on what others leave of the Fargate pool.
+pub fn is_spot(task: &Task) -> bool {
+    task.capacity_provider.as_ref().and_then(CapacityProvider::built_in).map(|provider| provider.kind)
+        == Some(ProviderKind::FargateSpot)
+}
+
+/// A task that waits for room on Fargate.
+pub struct Need {
+    pub task: TaskKey,
+    /// The spot tasks that have to go for it, beside those that are told already; `None` where no room can be made.
+    pub victims: Option<Vec<TaskKey>>,
+}
+
+/// The Fargate pool's room for tasks that have to have it, and who needs whom to go, in the order in which they came.
+/// Those that wait already have their part of the room.
+pub fn fargate_room(view: View<'_>) -> (Room<TaskKey>, Vec<Need>) {
+    let ecs = &view.state.ecs;
+    let pool_name: ClusterName = FARGATE_POOL.parse().expect("the pool's name is a cluster name");
+    let mut room = Room::default();
+    for (key, host) in ecs.pool(&pool_name).hosts() {
+        let (mut leaving, mut staying) = (Vec::new(), Vec::new());
+        for task in ecs.tasks_on(key) {
+            let held = placement::held_by(task);
+            if task.desired_status == DesiredStatus::Stopped {
+                leaving.push(held);
+            } else if is_spot(task) {
+                staying.push(Tenant { id: TaskKey::from(task), held });
+            }
+        }
+        room.add(host.clone(), &leaving, staying);
+    }
+    let waiting = ecs.waiting_in(&pool_name);
+    let mut need = |task: &Task| {
+        let victims = room.make(&request_of(view, task));
+        Need { task: TaskKey::from(task), victims }
+    };
+    let needs = waiting.into_iter().map(&mut need).collect();
+    (room, needs)
+}
+
+/// Gives a spot task notice: its containers are told to end at once, and are killed after their stop time-out, which
+/// on Fargate is two minutes at most.
+pub fn interrupt(tx: &mut Tx<'_>, key: &TaskKey) {
+    let Some(mut task) = tx.state.ecs.task(key).cloned() else { return };
+    if task.request_stop(StopCode::TerminationNotice, INTERRUPTED, tx.now) {
+        tx.state.ecs.put_task(task);
+    }
+}
