@@ -32,6 +32,10 @@ pub struct Agent {
     pub runtime: BTreeMap<(TaskArn, String), Container>,
     /// The open connection.
     pub session: Option<u64>,
+    /// Until then the process does nothing.
+    pub stalls: Timestamp,
+    /// Until then nothing of the network reaches it.
+    pub cut_off: Timestamp,
 }
 
 impl Agent {
@@ -43,6 +47,8 @@ impl Agent {
             disk: BTreeMap::new(),
             runtime: BTreeMap::new(),
             session: None,
+            stalls: Timestamp::EPOCH,
+            cut_off: Timestamp::EPOCH,
         }
     }
 

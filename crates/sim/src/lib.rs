@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod fleet;
 pub mod oracle;
+pub mod trial;
 pub mod workload;
 pub mod world;
 

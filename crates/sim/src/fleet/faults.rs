@@ -1,0 +1,92 @@
+//! What goes wrong.
+
+use super::{Fleet, What};
+use gantry_control::engine::Input;
+use gantry_control::sessions::{SessionId, SessionInput};
+use gantry_decide::random::{Random, Seeded};
+use gantry_store::memory::Failpoint;
+use std::time::Duration;
+
+/// How far a clock is set at most, in milliseconds. Everything that waits for a time waits so much longer at most.
+const STEP_MAX: usize = 120_000;
+
+fn seconds(random: &mut Seeded, most: usize) -> Duration {
+    Duration::from_millis(random.below(most * 1000) as u64)
+}
+
+impl Fleet {
+    /// A step of the script.
+    pub(super) fn fault(&mut self, random: &mut Seeded) {
+        let agent = random.below(self.agents.len());
+        match random.below(20) {
+            0 => {
+                let survivors = random.below(4);
+                self.crash_server(survivors);
+            }
+            1 | 2 => {
+                self.count("disk failures");
+                self.backend.fail_at(Failpoint::ALL[random.below(Failpoint::ALL.len())]);
+            }
+            3 => {
+                self.count("busy disks");
+                self.backend.be_busy(1 + random.below(20) as u32);
+            }
+            4 => {
+                self.count("slow disks");
+                self.disk_stalls = self.now + seconds(random, 10);
+            }
+            5 => {
+                self.count("server pauses");
+                self.server_stalls = self.now + seconds(random, 5);
+            }
+            6 => {
+                self.count("clock steps");
+                self.skew = random.below(2 * STEP_MAX) as i64 - STEP_MAX as i64;
+            }
+            7..=9 => {
+                self.count("agent crashes");
+                self.kill_agent(agent);
+                let at = self.now + seconds(random, 30);
+                self.at(at, What::Restart { agent });
+            }
+            10 => {
+                self.count("host restarts");
+                self.kill_agent(agent);
+                self.agents[agent].runtime.clear();
+                let at = self.now + seconds(random, 60);
+                self.at(at, What::Restart { agent });
+            }
+            11 => {
+                self.count("agent pauses");
+                self.agents[agent].stalls = self.now + seconds(random, 20);
+            }
+            12 | 13 => {
+                self.count("partitions");
+                self.agents[agent].cut_off = self.now + seconds(random, 20);
+                // A long one ends the connection.
+                if random.below(2) == 0 {
+                    self.cut(agent);
+                }
+            }
+            14..=16 => {
+                self.count("connections lost");
+                self.cut(agent);
+            }
+            _ => {
+                if let Some((task, container)) = self.any_container(agent, random) {
+                    self.count("containers died");
+                    self.after(1..2, What::Exit { agent, task, container, code: 1 });
+                }
+            }
+        }
+    }
+
+    fn kill_agent(&mut self, agent: usize) {
+        let session = self.agents[agent].session;
+        self.agents[agent].die();
+        if let Some(session) = session {
+            self.sessions.remove(&session);
+            self.step(Input::Session { id: SessionId(session), input: SessionInput::Closed });
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What must hold after every step, judged by a model of its own: it follows the journal's records, and does its own
+//! sums. Nothing here calls what the control plane decides by.
+
+use super::plan::{Host, Wish};
+use gantry_control::services::ecs::state::ContainerInstanceStatus::Active;
+use gantry_control::services::ecs::state::{
+    ContainerInstanceKey, Service, ServiceKey, ServiceStatus, Task, TaskKey,
+};
+use gantry_control::state::ScopeState;
+use gantry_decide::lifecycle::{DesiredStatus, LastStatus, StopCode};
+use gantry_decide::time::Timestamp;
+use gantry_store::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A task that runs counts as healthy after so long: ECS's documented figure.
+const HEALTHY_AFTER: Duration = Duration::from_secs(40);
+
+/// A task as it was last written.
+#[derive(Clone, Debug)]
+struct Seen {
+    service: Option<String>,
+    instance: Option<ContainerInstanceKey>,
+    started_by: Option<String>,
+    desired: DesiredStatus,
+    status: LastStatus,
+    started_at: Option<Timestamp>,
+    by_scheduler: bool,
+    cpu: i64,
+    memory: i64,
+    port: Option<u16>,
+}
+
+impl Seen {
+    fn is_live(&self) -> bool {
+        self.status != LastStatus::Stopped
+    }
+
+    fn shall_run(&self) -> bool {
+        self.is_live() && self.desired == DesiredStatus::Running
+    }
+}
+
+/// What a service's tasks weigh.
+struct Weight {
+    cpu: i64,
+    memory: i64,
+    port: Option<u16>,
+    distinct: bool,
+    rack: Option<&'static str>,
+    is_daemon: bool,
+}
+
+/// See the module.
+pub struct Judge {
+    weights: BTreeMap<String, Weight>,
+    hosts: BTreeMap<ContainerInstanceKey, Host>,
+    tasks: BTreeMap<TaskKey, Seen>,
+    on_host: BTreeMap<ContainerInstanceKey, BTreeSet<TaskKey>>,
+    of_service: BTreeMap<String, BTreeSet<TaskKey>>,
+}
+
+/// What a task of no service weighs: users run the first one's definition.
+pub const LOOSE: &str = "";
+
+impl Judge {
+    pub fn new(wishes: &[Wish]) -> Judge {
+        let weight = |wish: &Wish| Weight {
+            cpu: wish.cpu,
+            memory: wish.memory,
+            port: wish.port,
+            distinct: wish.distinct,
+            rack: wish.rack,
+            is_daemon: wish.is_daemon,
+        };
+        let loose = Weight { cpu: 0, memory: 60, port: None, distinct: false, rack: None, is_daemon: false };
+        let mut weights: BTreeMap<String, Weight> =
+            wishes.iter().map(|wish| (wish.name.to_owned(), weight(wish))).collect();
+        weights.insert(LOOSE.to_owned(), loose);
+        Judge {
+            weights,
+            hosts: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            on_host: BTreeMap::new(),
+            of_service: BTreeMap::new(),
+        }
+    }
+
+    pub fn add_host(&mut self, key: ContainerInstanceKey, host: Host) {
+        self.hosts.insert(key, host);
+    }
+
+    /// A new process has read what was stored.
+    pub fn begin_anew(&mut self, state: &ScopeState) {
+        self.tasks.clear();
+        self.on_host.clear();
+        self.of_service.clear();
+        for (key, task) in state.ecs.tasks().iter() {
+            let seen = self.read(task);
+            self.put(key.clone(), Some(seen));
+        }
+    }
+
+    fn read(&self, task: &Task) -> Seen {
+        let service = task.group.strip_prefix("service:").map(str::to_owned);
+        let weight = &self.weights[service.as_deref().unwrap_or(LOOSE)];
+        Seen {
+            instance: task.instance.clone(),
+            started_by: task.started_by.clone(),
+            desired: task.desired_status,
+            status: task.last_status,
+            started_at: task.started_at,
+            by_scheduler: task.stop_code == Some(StopCode::ServiceSchedulerInitiated),
+            cpu: weight.cpu,
+            memory: weight.memory,
+            port: weight.port,
+            service,
+        }
+    }
+
+    fn put(&mut self, key: TaskKey, seen: Option<Seen>) -> Option<Seen> {
+        let before = match seen.clone() {
+            Some(seen) => self.tasks.insert(key.clone(), seen),
+            None => self.tasks.remove(&key),
+        };
+        if let Some(Seen { instance, service, .. }) = &before {
+            if let Some(tasks) = instance.as_ref().and_then(|host| self.on_host.get_mut(host)) {
+                tasks.remove(&key);
+            }
+            if let Some(tasks) = service.as_ref().and_then(|name| self.of_service.get_mut(name)) {
+                tasks.remove(&key);
+            }
+        }
+        if let Some(Seen { instance, service, .. }) = seen.filter(Seen::is_live) {
+            if let Some(host) = instance {
+                self.on_host.entry(host).or_default().insert(key.clone());
+            }
+            if let Some(service) = service {
+                self.of_service.entry(service).or_default().insert(key);
+            }
+        }
+        before
+    }
+
+    /// Follows one step's batch; `state` is what the step left. Names the tasks that have ended.
+    ///
+    /// # Panics
+    /// When something does not hold.
+    pub fn follow(&mut self, now: Timestamp, state: &ScopeState, writes: &[Write]) -> Vec<TaskKey> {
+        let (mut came, mut given_up, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+        for write in writes {
+            let Some((_, path)) = write.key.split_once("/ecs/task/") else { continue };
+            let Some((cluster, id)) = path.split_once('/') else { panic!("{path} names no task") };
+            let key = TaskKey {
+                cluster: cluster.parse().expect("a cluster's name"),
+                id: id.parse().expect("a task's id"),
+            };
+            let seen = state.ecs.task(&key).map(|task| self.read(task));
+            assert_eq!(seen.is_some(), write.value.is_some(), "{key} is not what the journal says");
+            let before = self.put(key.clone(), seen.clone());
+            match (before, seen) {
+                (None, Some(seen)) if seen.is_live() => came.push((key, seen)),
+                (Some(before), Some(seen)) => {
+                    assert!(before.status <= seen.status, "{key} went back to {:?}", seen.status);
+                    assert!(before.instance == seen.instance, "{key} moved");
+                    if before.is_live() && !seen.is_live() {
+                        ended.push(key);
+                    }
+                    if before.shall_run() && !seen.shall_run() && seen.by_scheduler {
+                        given_up.push(before);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (key, seen) in &came {
+            if let Some(host) = &seen.instance {
+                self.check_host(key, host, seen);
+            }
+        }
+        let grown: BTreeSet<&String> = came.iter().filter_map(|(_, seen)| seen.service.as_ref()).collect();
+        for name in grown {
+            self.check_maximum(state, name);
+        }
+        let mut shrunk: BTreeMap<&String, Vec<&Seen>> = BTreeMap::new();
+        for seen in &given_up {
+            shrunk.extend(seen.service.as_ref().map(|name| (name, Vec::new())));
+            if let Some(tasks) = seen.service.as_ref().and_then(|name| shrunk.get_mut(name)) {
+                tasks.push(seen);
+            }
+        }
+        for (name, tasks) in shrunk {
+            self.check_minimum(now, state, name, &tasks);
+        }
+        ended
+    }
+
+    /// Capacity, ports and constraints of a host that has just been given a task.
+    fn check_host(&self, key: &TaskKey, host: &ContainerInstanceKey, seen: &Seen) {
+        let has = &self.hosts[host];
+        let here: Vec<&Seen> =
+            self.on_host.get(host).into_iter().flatten().map(|key| &self.tasks[key]).collect();
+        let cpu: i64 = here.iter().map(|task| task.cpu).sum();
+        let memory: i64 = here.iter().map(|task| task.memory).sum();
+        assert!(cpu <= has.cpu && memory <= has.memory, "{host:?} holds {cpu} CPU, {memory} MiB of {has:?}");
+        let sharing = here.iter().filter(|task| task.port.is_some() && task.port == seen.port).count();
+        assert!(sharing <= 1, "{sharing} tasks share the port {:?} on {host:?}", seen.port);
+        let Some(name) = &seen.service else { return };
+        let weight = &self.weights[name];
+        let fellows = here.iter().filter(|task| task.service.as_ref() == Some(name)).count();
+        if weight.distinct || weight.is_daemon {
+            assert_eq!(fellows, 1, "{key} is not the only one of {name} on {host:?}");
+        }
+        assert!(
+            weight.rack.is_none_or(|rack| rack == has.rack),
+            "{key} of {name} is on the rack {}",
+            has.rack
+        );
+    }
+
+    fn service<'a>(state: &'a ScopeState, name: &str) -> Option<&'a Service> {
+        let key =
+            ServiceKey { cluster: "default".parse().expect("a cluster's name"), name: name.parse().ok()? };
+        state.ecs.service(&key)
+    }
+
+    fn tasks_of(&self, name: &str) -> impl Iterator<Item = &Seen> {
+        self.of_service.get(name).into_iter().flatten().map(|key| &self.tasks[key])
+    }
+
+    /// No more tasks than the maximum percent allows, once one was started.
+    fn check_maximum(&self, state: &ScopeState, name: &str) {
+        let service =
+            Self::service(state, name).unwrap_or_else(|| panic!("{name} starts tasks and is not there"));
+        if self.weights[name].is_daemon {
+            return;
+        }
+        let (desired, percent) =
+            (u64::from(service.desired_count), u64::from(service.configuration.maximum_percent));
+        let most = desired * percent / 100;
+        let live = self.tasks_of(name).count() as u64;
+        assert!(live <= most, "{name} has {live} tasks; {percent} % of {desired} allow {most}");
+    }
+
+    /// Enough healthy tasks remain, once a healthy one was told to stop.
+    fn check_minimum(&self, now: Timestamp, state: &ScopeState, name: &str, given_up: &[&Seen]) {
+        let Some(service) = Self::service(state, name) else { return };
+        let Some(primary) = service.primary().map(|primary| primary.id.to_string()) else { return };
+        if service.status != ServiceStatus::Active {
+            return;
+        }
+        let weight = &self.weights[name];
+        let on = |task: &Seen| task.instance.as_ref().and_then(|host| state.ecs.container_instance(host));
+        let drained = |task: &Seen| on(task).is_none_or(|instance| instance.status != Active);
+        let serves = |task: &Seen| {
+            let running = task.status == LastStatus::Running && task.desired == DesiredStatus::Running;
+            let proven = task.started_at.is_some_and(|at| at + HEALTHY_AFTER <= now);
+            // Of what is being replaced a task that runs serves; of what is new, one that has proven itself.
+            running && (proven || drained(task) || task.started_by.as_ref() != Some(&primary))
+        };
+        // A daemon's task on a host that is not for it any more is no loss.
+        let counts = |task: &Seen| serves(task) && !(weight.is_daemon && drained(task));
+        if !given_up.iter().any(|task| counts(task)) {
+            return;
+        }
+        let percent = u64::from(service.configuration.minimum_healthy_percent);
+        let least = (u64::from(service.desired_count) * percent).div_ceil(100);
+        let left = self.tasks_of(name).filter(|task| counts(task)).count() as u64;
+        assert!(
+            left >= least,
+            "{name} keeps {left} healthy tasks; {percent} % of {} are {least}. Stopped: {given_up:?}. Left at {now:?}: {:?}",
+            service.desired_count,
+            self.tasks_of(name).collect::<Vec<_>>()
+        );
+    }
+}

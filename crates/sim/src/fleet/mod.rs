@@ -1,0 +1,290 @@
+//! A fleet under one seed: the real engine with its sessions, a disk that takes its time, fails, and loses what it was
+//! not asked to sync, hosts with the real task engine, clocks that step, and messages that take time, get lost with
+//! their connection, or come twice. Every step is judged; once faults stop, everything must become as users asked.
+
+mod center;
+mod ending;
+mod faults;
+mod hosts;
+mod judge;
+pub mod plan;
+mod trace;
+mod users;
+mod wires;
+
+use crate::agent::Agent;
+use gantry_control::engine::{CallId, Engine};
+use gantry_control::state::State;
+use gantry_decide::ids::{AccountId, Scope, SubnetId, VpcId};
+use gantry_decide::random::{Random, Seeded};
+use gantry_decide::task_engine::{Event, Submission, TaskArn};
+use gantry_decide::time::Timestamp;
+use gantry_store::Batch;
+use gantry_store::memory::MemoryBackend;
+use judge::Judge;
+use plan::{Case, Plan, Script};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+use trace::Trace;
+
+/// What happens at some time.
+enum What {
+    /// The disk takes up what waits for it.
+    Write,
+    Sync,
+    Wake,
+    /// A frame of the control plane arrives at an agent, on a connection that may be gone.
+    Frame {
+        agent: usize,
+        session: u64,
+        text: String,
+    },
+    /// A frame of an agent arrives.
+    Said {
+        session: u64,
+        text: String,
+    },
+    Connect {
+        agent: usize,
+        life: u64,
+    },
+    Restart {
+        agent: usize,
+    },
+    /// Something came of an action, in the life in which it was begun.
+    Happened {
+        agent: usize,
+        life: u64,
+        event: Event,
+    },
+    Submit {
+        agent: usize,
+        life: u64,
+        submission: Submission,
+    },
+    Exit {
+        agent: usize,
+        task: TaskArn,
+        container: String,
+        code: i32,
+    },
+    AgentWake {
+        agent: usize,
+        life: u64,
+    },
+    /// A step of the script, by its number.
+    Step(usize),
+    /// Faults are over.
+    Peace,
+    /// What could come right by itself has.
+    Mend,
+}
+
+/// Who waits for an answer.
+enum Waiting {
+    User { operation: &'static str, request: Value },
+    Report { agent: usize, life: u64, task: TaskArn, id: u64 },
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Virtual milliseconds.
+    pub simulated: u64,
+    /// What happened, of any kind.
+    pub events: u64,
+    /// Answers that users got.
+    pub told: u64,
+    /// Tasks that ran.
+    pub launched: u64,
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Of all that was written, said and answered, in its order.
+    pub hash: u64,
+}
+
+/// The run. See the module.
+pub struct Fleet {
+    plan: Plan,
+    script: Script,
+    now: Timestamp,
+    /// How far the server's clock is ahead of the true time, in milliseconds.
+    skew: i64,
+    random: Seeded,
+    scope: Scope,
+    subnet: String,
+    engine: Engine,
+    backend: MemoryBackend,
+    to_write: VecDeque<Batch>,
+    write_due: bool,
+    sync_due: bool,
+    /// Until then the disk does nothing.
+    disk_stalls: Timestamp,
+    /// Until then the server's process does nothing.
+    server_stalls: Timestamp,
+    published: State,
+    agents: Vec<Agent>,
+    sessions: BTreeMap<u64, usize>,
+    queue: BTreeMap<(Timestamp, u64), What>,
+    counter: u64,
+    waiting: BTreeMap<CallId, Waiting>,
+    /// When the engine is to be woken, as far as queued.
+    wake: Timestamp,
+    peace_from: Timestamp,
+    /// What users were told: desired counts, and tasks that were run.
+    desired: BTreeMap<String, i64>,
+    unsure: BTreeSet<String>,
+    ran: BTreeSet<String>,
+    judge: Judge,
+    trace: Trace,
+    report: Report,
+}
+
+impl Fleet {
+    /// Runs a case to its end.
+    ///
+    /// # Panics
+    /// When something does not hold.
+    pub fn run(case: &Case, plan: Plan) -> Report {
+        let mut fleet = Fleet::new(case, plan);
+        fleet.set_up();
+        fleet.begin(case);
+        let start = fleet.now;
+        let end = fleet.peace_from + ending::BY_ITSELF + ending::MENDED;
+        while let Some(entry) = fleet.queue.first_entry() {
+            let ((at, _), what) = entry.remove_entry();
+            if at > end {
+                break;
+            }
+            fleet.now = at;
+            fleet.report.events += 1;
+            fleet.handle(what);
+        }
+        fleet.judge_the_end();
+        fleet.report.simulated = u64::try_from(end.since(start).as_millis()).unwrap_or(0);
+        fleet.report.hash = fleet.trace.hash();
+        fleet.report
+    }
+
+    fn new(case: &Case, plan: Plan) -> Fleet {
+        let mut random = Seeded::new(case.seed);
+        let now = Timestamp::from_millis(1_900_000_000_000);
+        let script = Script::of(case.seed, plan);
+        let scope = Scope { account: AccountId::DEFAULT, region: "eu-north-1".parse().expect("a region") };
+        let vpc = VpcId::derived(&format!("{scope} default VPC"));
+        let engine =
+            Engine::new(State::default(), 0, Box::new(Seeded::new(random.next_u64())), crate::roles());
+        Fleet {
+            plan,
+            now,
+            skew: 0,
+            subnet: SubnetId::derived(&format!("{vpc} eu-north-1a")).to_string(),
+            scope,
+            engine,
+            random,
+            backend: MemoryBackend::new(),
+            to_write: VecDeque::new(),
+            write_due: false,
+            sync_due: false,
+            disk_stalls: Timestamp::EPOCH,
+            server_stalls: Timestamp::EPOCH,
+            published: State::default(),
+            agents: Vec::new(),
+            sessions: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            counter: 0,
+            waiting: BTreeMap::new(),
+            wake: Timestamp::NEVER,
+            peace_from: now + Duration::from_secs(plan.turmoil),
+            desired: BTreeMap::new(),
+            unsure: BTreeSet::new(),
+            ran: BTreeSet::new(),
+            judge: Judge::new(&script.wishes),
+            script,
+            trace: Trace::default(),
+            report: Report::default(),
+        }
+    }
+
+    fn begin(&mut self, case: &Case) {
+        for (index, step) in self.script.steps.clone().into_iter().enumerate() {
+            if case.only.as_ref().is_none_or(|only| only.contains(&index)) {
+                self.at(self.now + Duration::from_millis(step.at), What::Step(index));
+            }
+        }
+        self.at(self.peace_from, What::Peace);
+        self.at(self.peace_from + ending::BY_ITSELF, What::Mend);
+    }
+
+    fn is_peace(&self) -> bool {
+        self.now >= self.peace_from
+    }
+
+    /// One in so many, as long as things go wrong.
+    fn mishap(&mut self, one_in: usize) -> bool {
+        !self.is_peace() && self.plan.faults_every > 0 && self.random.below(one_in) == 0
+    }
+
+    fn count(&mut self, fault: &'static str) {
+        *self.report.faults.entry(fault).or_default() += 1;
+    }
+
+    /// Queues something some milliseconds from now.
+    fn after(&mut self, millis: std::ops::Range<u64>, what: What) {
+        let span = usize::try_from(millis.end - millis.start).expect("short spans").max(1);
+        let at = self.now + Duration::from_millis(millis.start + self.random.below(span) as u64);
+        self.at(at, what);
+    }
+
+    fn at(&mut self, at: Timestamp, what: What) {
+        self.counter += 1;
+        self.queue.insert((at, self.counter), what);
+    }
+
+    /// Whether whoever is to handle it does nothing at this time; then it is handled later, in the same order.
+    fn stalled_until(&self, what: &What) -> Option<Timestamp> {
+        let until = match what {
+            What::Write | What::Sync => self.disk_stalls.max(self.server_stalls),
+            What::Wake | What::Said { .. } | What::Submit { .. } | What::Connect { .. } => self.server_stalls,
+            _ => Timestamp::EPOCH,
+        };
+        let agent = match what {
+            What::Frame { agent, .. }
+            | What::Connect { agent, .. }
+            | What::Happened { agent, .. }
+            | What::Submit { agent, .. }
+            | What::AgentWake { agent, .. } => self.agents[*agent].stalls,
+            _ => Timestamp::EPOCH,
+        };
+        Some(until.max(agent)).filter(|until| *until > self.now)
+    }
+
+    fn handle(&mut self, what: What) {
+        if let Some(until) = self.stalled_until(&what) {
+            return self.at(until, what);
+        }
+        match what {
+            What::Write => self.write(),
+            What::Sync => self.sync(),
+            What::Wake => {
+                self.wake = Timestamp::NEVER;
+                self.tick();
+            }
+            What::Frame { agent, session, text } => self.frame(agent, session, &text),
+            What::Said { session, text } => self.said(session, text),
+            What::Connect { agent, life } => self.connect(agent, life),
+            What::Restart { agent } => self.restart(agent),
+            What::Happened { agent, life, event } => self.happened(agent, life, event),
+            What::Submit { agent, life, submission } => self.submit(agent, life, &submission),
+            What::Exit { agent, task, container, code } => self.exit(agent, task, container, code),
+            What::AgentWake { agent, life } => self.happened(agent, life, Event::Tick),
+            What::Step(index) => {
+                let step = self.script.steps[index];
+                let mut random = Seeded::new(step.seed);
+                if step.is_fault { self.fault(&mut random) } else { self.user(&mut random) }
+            }
+            What::Peace => self.make_peace(),
+            What::Mend => self.mend(),
+        }
+    }
+}

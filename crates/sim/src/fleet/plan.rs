@@ -1,0 +1,236 @@
+//! What a run is made of, all drawn from its seed: hosts, services, and the steps of users and of misfortune.
+
+use gantry_decide::random::{Random, Seeded};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// How large a run is.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Hosts, a quarter of them in the Fargate pool.
+    pub agents: usize,
+    /// How long users and faults are at work, in virtual seconds.
+    pub turmoil: u64,
+    /// Mean seconds between what users do.
+    pub calls_every: u64,
+    /// Mean seconds between faults; none at 0.
+    pub faults_every: u64,
+    /// Tasks of the largest service.
+    pub tasks: usize,
+}
+
+impl Plan {
+    pub const SMALL: Plan = Plan { agents: 6, turmoil: 600, calls_every: 12, faults_every: 8, tasks: 12 };
+}
+
+/// A seed, and which of its steps are taken: all, or those that a failure was shrunk to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub seed: u64,
+    pub only: Option<BTreeSet<usize>>,
+}
+
+impl Case {
+    pub fn of(seed: u64) -> Case {
+        Case { seed, only: None }
+    }
+}
+
+/// What happens from outside at some time. Its choices come from its own seed, so that they stay what they are when
+/// other steps are left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Milliseconds from the start.
+    pub at: u64,
+    pub seed: u64,
+    pub is_fault: bool,
+}
+
+/// A host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub is_fargate: bool,
+    pub cpu: i64,
+    pub memory: i64,
+    pub zone: &'static str,
+    pub rack: &'static str,
+}
+
+/// A container program, by what it does on a host. Simulated agents know them by their container's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Runs.
+    Well,
+    /// Its image is nowhere.
+    Missing,
+}
+
+impl Program {
+    pub fn name(self) -> &'static str {
+        match self {
+            Program::Well => "app",
+            Program::Missing => "missing",
+        }
+    }
+}
+
+/// A service as it is first asked for. What of it placement has to honour never changes.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub name: &'static str,
+    pub is_daemon: bool,
+    pub is_fargate: bool,
+    pub distinct: bool,
+    /// Only on hosts of this rack.
+    pub rack: Option<&'static str>,
+    /// The port that each task takes of its host.
+    pub port: Option<u16>,
+    pub strategy: Vec<Value>,
+    pub cpu: i64,
+    pub memory: i64,
+    pub minimum: u32,
+    pub maximum: u32,
+    pub breaker: bool,
+    pub rollback: bool,
+}
+
+const NAMES: [&str; 4] = ["one", "two", "three", "four"];
+const RACKS: [&str; 2] = ["left", "right"];
+const ZONES: [&str; 3] = ["eu-north-1a", "eu-north-1b", "eu-north-1c"];
+/// Percentages of which each lets every service of one task or more be deployed.
+const PERCENTAGES: [(u32, u32); 7] =
+    [(100, 200), (50, 200), (0, 100), (75, 200), (0, 150), (33, 200), (100, 250)];
+/// Those of daemons: they start no more than one on each host.
+const DAEMON_PERCENTAGES: [(u32, u32); 3] = [(0, 100), (50, 100), (25, 100)];
+
+/// All that a seed says.
+pub struct Script {
+    pub hosts: Vec<Host>,
+    pub wishes: Vec<Wish>,
+    pub steps: Vec<Step>,
+}
+
+fn pick<T: Copy>(random: &mut Seeded, from: &[T]) -> T {
+    from[random.below(from.len())]
+}
+
+impl Script {
+    pub fn of(seed: u64, plan: Plan) -> Script {
+        let mut random = Seeded::new(seed ^ 0x5c71_9f00);
+        let random = &mut random;
+        let pool = if plan.agents >= 4 { plan.agents / 4 } else { 0 };
+        let hosts = (0..plan.agents).map(|index| Host {
+            is_fargate: index < pool,
+            cpu: pick(random, &[2048, 4096]),
+            memory: if index < pool { 4096 } else { pick(random, &[1000, 1500, 2000]) },
+            // Interfaces come from a subnet of the first zone.
+            zone: if index < pool { ZONES[0] } else { pick(random, &ZONES) },
+            rack: RACKS[index % 2],
+        });
+        let hosts = hosts.collect();
+        let count = 2 + random.below(NAMES.len() - 1);
+        let wishes =
+            NAMES[..count].iter().enumerate().map(|(index, name)| wish(random, index, name, pool > 0));
+        let wishes = wishes.collect();
+        let mut steps = Vec::new();
+        for (every, is_fault) in [(plan.calls_every, false), (plan.faults_every, true)] {
+            let mut at = random.below(2000) as u64;
+            // What goes wrong has passed when peace comes.
+            let end = if is_fault { plan.turmoil.saturating_sub(60) } else { plan.turmoil };
+            while every > 0 && at < end * 1000 {
+                steps.push(Step { at, seed: random.next_u64(), is_fault });
+                at += random.below(usize::try_from(every * 2000).unwrap_or(1)) as u64;
+            }
+        }
+        steps.sort_by_key(|step| step.at);
+        Script { hosts, wishes, steps }
+    }
+}
+
+fn wish(random: &mut Seeded, index: usize, name: &'static str, pool: bool) -> Wish {
+    let is_daemon = random.below(4) == 0;
+    let is_fargate = pool && !is_daemon && random.below(4) == 0;
+    let free = !is_daemon && !is_fargate;
+    let port = (!is_fargate && random.below(4) == 0).then(|| 8000 + u16::try_from(index).unwrap_or(0));
+    let strategy = match random.below(5) {
+        0 => vec![json!({"type": "binpack", "field": "memory"})],
+        1 => vec![json!({"type": "random"})],
+        2 => vec![json!({"type": "spread", "field": "instanceId"})],
+        3 => vec![
+            json!({"type": "spread", "field": "attribute:ecs.availability-zone"}),
+            json!({"type": "binpack", "field": "cpu"}),
+        ],
+        _ => Vec::new(),
+    };
+    let (minimum, maximum) = pick(random, if is_daemon { &DAEMON_PERCENTAGES[..] } else { &PERCENTAGES[..] });
+    let breaker = random.below(2) == 0;
+    Wish {
+        name,
+        is_daemon,
+        is_fargate,
+        distinct: free && random.below(5) == 0,
+        rack: (!is_fargate && random.below(5) == 0).then(|| pick(random, &RACKS)),
+        port,
+        strategy: if free { strategy } else { Vec::new() },
+        cpu: if is_fargate { 256 } else { pick(random, &[0, 128, 256]) },
+        memory: if is_fargate { 512 } else { pick(random, &[50, 100, 200]) },
+        minimum,
+        maximum,
+        breaker,
+        rollback: breaker && random.below(3) > 0,
+    }
+}
+
+impl Wish {
+    /// The families that the service deploys: two that run, and one whose image is nowhere.
+    pub fn families(&self) -> [(String, Program); 3] {
+        let family = |end: &str| format!("{}-{end}", self.name);
+        [(family("a"), Program::Well), (family("b"), Program::Well), (family("missing"), Program::Missing)]
+    }
+
+    pub fn definition(&self, family: &str, program: Program) -> Value {
+        let mut container =
+            json!({"name": program.name(), "image": "app:1", "memory": self.memory, "cpu": self.cpu});
+        let mut definition = json!({"family": family, "networkMode": "none"});
+        if let Some(port) = self.port {
+            definition["networkMode"] = json!("host");
+            container["portMappings"] = json!([{"containerPort": port, "hostPort": port}]);
+        }
+        if self.is_fargate {
+            definition = json!({"family": family, "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"],
+                "cpu": self.cpu.to_string(), "memory": self.memory.to_string()});
+            container = json!({"name": program.name(), "image": "app:1"});
+        }
+        definition["containerDefinitions"] = json!([container]);
+        definition
+    }
+
+    pub fn creation(&self, count: usize, subnet: &str) -> Value {
+        let mut request = json!({"serviceName": self.name, "taskDefinition": self.families()[0].0,
+            "deploymentConfiguration": self.configuration()});
+        if self.is_daemon {
+            request["schedulingStrategy"] = json!("DAEMON");
+        } else {
+            request["desiredCount"] = json!(count);
+            request["placementStrategy"] = json!(self.strategy);
+        }
+        let mut constraints = Vec::new();
+        if self.distinct {
+            constraints.push(json!({"type": "distinctInstance"}));
+        }
+        if let Some(rack) = self.rack {
+            constraints.push(json!({"type": "memberOf", "expression": format!("attribute:rack == {rack}")}));
+        }
+        request["placementConstraints"] = json!(constraints);
+        if self.is_fargate {
+            request["launchType"] = json!("FARGATE");
+            request["networkConfiguration"] = json!({"awsvpcConfiguration": {"subnets": [subnet]}});
+        }
+        request
+    }
+
+    pub fn configuration(&self) -> Value {
+        json!({"minimumHealthyPercent": self.minimum, "maximumPercent": self.maximum,
+            "deploymentCircuitBreaker": {"enable": self.breaker, "rollback": self.rollback}})
+    }
+}

@@ -1,0 +1,203 @@
+//! What users do, and what they were told.
+
+use super::plan::{Host, Program, Wish};
+use super::{Fleet, Waiting};
+use crate::agent::Agent;
+use gantry_control::call::Principal;
+use gantry_control::engine::Input;
+use gantry_control::services::ecs::state::{
+    ContainerInstanceKey, FARGATE_POOL, Service, ServiceDeploymentKey, ServiceKey, Task,
+};
+use gantry_control::state::ScopeState;
+use gantry_decide::arn::{EcsArn, EcsResource};
+use gantry_decide::random::{Random, Seeded};
+use gantry_store::Record;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Percentages that leave no room for most services: a deployment waits until they are changed.
+const NARROW: (u32, u32) = (100, 100);
+/// The definition of tasks that users run by themselves.
+const LOOSE: &str = "loose";
+
+impl Fleet {
+    pub(super) fn set_up(&mut self) {
+        for wish in self.script.wishes.clone() {
+            for (family, program) in wish.families() {
+                self.certain("RegisterTaskDefinition", &wish.definition(&family, program));
+            }
+        }
+        let loose = json!({"family": LOOSE, "networkMode": "none",
+            "containerDefinitions": [{"name": Program::Well.name(), "image": "app:1", "memory": 60}]});
+        self.certain("RegisterTaskDefinition", &loose);
+        for (index, host) in self.script.hosts.clone().into_iter().enumerate() {
+            self.join(&host);
+            self.after(0..500, super::What::Restart { agent: index });
+        }
+        for wish in self.script.wishes.clone() {
+            let count = 1 + self.random.below(self.plan.tasks);
+            self.certain("CreateService", &wish.creation(count, &self.subnet));
+            if !wish.is_daemon {
+                self.desired.insert(wish.name.to_owned(), count as i64);
+            }
+        }
+        let state = self.published.snapshot(&self.scope);
+        self.judge.begin_anew(&state);
+        self.wake = self.now + std::time::Duration::from_millis(1);
+        self.at(self.wake, super::What::Wake);
+    }
+
+    fn join(&mut self, host: &Host) {
+        let mut names = vec!["com.amazonaws.ecs.capability.docker-remote-api.1.18"];
+        if host.is_fargate {
+            names.extend([
+                "gantry.inline-eni",
+                "ecs.capability.task-eni",
+                "ecs.capability.task-cpu-mem-limit",
+            ]);
+        }
+        let mut attributes: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+        attributes.push(json!({"name": "rack", "value": host.rack}));
+        let document = json!({"availabilityZone": host.zone}).to_string();
+        let cluster = if host.is_fargate { FARGATE_POOL } else { "default" };
+        let request = json!({"cluster": cluster, "attributes": attributes, "instanceIdentityDocument": document,
+            "totalResources": [{"name": "CPU", "type": "INTEGER", "integerValue": host.cpu},
+                {"name": "MEMORY", "type": "INTEGER", "integerValue": host.memory}]});
+        let reply = self.certain("RegisterContainerInstance", &request);
+        let arn = reply["containerInstance"]["containerInstanceArn"].as_str().unwrap_or_default();
+        let EcsResource::ContainerInstance(cluster, id) = arn.parse::<EcsArn>().expect("an ARN").resource
+        else {
+            panic!("{arn} is no instance");
+        };
+        self.judge.add_host(ContainerInstanceKey { cluster, id }, host.clone());
+        self.agents.push(Agent::new(arn.to_owned()));
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<ScopeState> {
+        self.published.snapshot(&self.scope)
+    }
+
+    pub(super) fn service_of<'a>(state: &'a ScopeState, name: &str) -> &'a Service {
+        let cluster = "default".parse().expect("a cluster's name");
+        let key = ServiceKey { cluster, name: name.parse().expect("a service's name") };
+        state.ecs.service(&key).unwrap_or_else(|| panic!("the service {name} is lost"))
+    }
+
+    /// A step of the script.
+    pub(super) fn user(&mut self, random: &mut Seeded) {
+        let wish = self.script.wishes[random.below(self.script.wishes.len())].clone();
+        let asked = match random.below(12) {
+            0..=2 if !wish.is_daemon => {
+                let count = random.below(self.plan.tasks + 1);
+                ("UpdateService", json!({"service": wish.name, "desiredCount": count}))
+            }
+            0..=4 => {
+                let families = wish.families();
+                let index = [0, 0, 1, 1, 2][random.below(5)];
+                ("UpdateService", json!({"service": wish.name, "taskDefinition": families[index].0}))
+            }
+            5 => ("UpdateService", json!({"service": wish.name, "forceNewDeployment": true})),
+            6 => {
+                let mut configuration = wish.configuration();
+                if !wish.is_daemon && random.below(3) == 0 {
+                    configuration["minimumHealthyPercent"] = json!(NARROW.0);
+                    configuration["maximumPercent"] = json!(NARROW.1);
+                }
+                ("UpdateService", json!({"service": wish.name, "deploymentConfiguration": configuration}))
+            }
+            7 => ("RunTask", json!({"taskDefinition": LOOSE, "count": 1 + random.below(3)})),
+            8 => match self.stop_deployment(&wish, random) {
+                Some(asked) => asked,
+                None => return,
+            },
+            9 | 10 => {
+                let agent = random.below(self.agents.len());
+                self.set_status(agent, if random.below(2) == 0 { "DRAINING" } else { "ACTIVE" })
+            }
+            _ => match self.stop_task(random) {
+                Some(asked) => asked,
+                None => return,
+            },
+        };
+        self.ask(asked);
+    }
+
+    pub(super) fn set_status(&self, agent: usize, status: &str) -> (&'static str, Value) {
+        let cluster = if self.script.hosts[agent].is_fargate { FARGATE_POOL } else { "default" };
+        let instances = [&self.agents[agent].instance_arn];
+        let request = json!({"cluster": cluster, "containerInstances": instances, "status": status});
+        ("UpdateContainerInstancesState", request)
+    }
+
+    fn stop_deployment(&self, wish: &Wish, random: &mut Seeded) -> Option<(&'static str, Value)> {
+        let state = self.snapshot();
+        let service = Self::service_of(&state, wish.name);
+        let key = ServiceDeploymentKey { service: service.key(), id: service.attempt };
+        let kind = if random.below(2) == 0 { "ROLLBACK" } else { "ABORT" };
+        let request = json!({"serviceDeploymentArn": key.arn(&self.scope).to_string(), "stopType": kind});
+        // One that is over is refused: users do not try for ever.
+        let open = state.ecs.service_deployment(&key).is_some_and(|attempt| !attempt.status.is_over());
+        open.then_some(("StopServiceDeployment", request))
+    }
+
+    fn stop_task(&self, random: &mut Seeded) -> Option<(&'static str, Value)> {
+        let state = self.snapshot();
+        let tasks: Vec<&Task> = state.ecs.tasks().iter().map(|(_, task)| task.as_ref()).collect();
+        if tasks.is_empty() {
+            return None;
+        }
+        let task = tasks[random.below(tasks.len())];
+        Some((
+            "StopTask",
+            json!({"task": task.arn(&self.scope).to_string(), "cluster": task.cluster.to_string()}),
+        ))
+    }
+
+    pub(super) fn ask(&mut self, (operation, request): (&'static str, Value)) {
+        if let (Some(_), Some(name)) = (request.get("desiredCount"), request["service"].as_str()) {
+            self.unsure.insert(name.to_owned());
+        }
+        let input = self.prepare(operation, &request, Principal::Root);
+        if let Input::Call { id, .. } = &input {
+            self.waiting.insert(*id, Waiting::User { operation, request });
+        }
+        self.step(input);
+    }
+
+    /// Remembers what a user was told.
+    pub(super) fn note(&mut self, operation: &str, request: &Value, response: &Value) {
+        self.report.told += 1;
+        if let (Some(name), Some(count)) = (request["service"].as_str(), request["desiredCount"].as_i64()) {
+            self.desired.insert(name.to_owned(), count);
+            self.unsure.remove(name);
+        }
+        if operation == "RunTask" {
+            let tasks = response["tasks"].as_array().into_iter().flatten();
+            self.ran.extend(tasks.filter_map(|task| Some(task["taskArn"].as_str()?.to_owned())));
+        }
+    }
+
+    /// A refusal changes nothing.
+    pub(super) fn refused(&mut self, request: &Value) {
+        if let (Some(name), Some(_)) = (request["service"].as_str(), request.get("desiredCount")) {
+            self.unsure.remove(name);
+        }
+    }
+
+    /// What was acknowledged is in `state`.
+    pub(super) fn judge_what_was_told(&self, state: &ScopeState) {
+        for (name, desired) in self.desired.iter().filter(|(name, _)| !self.unsure.contains(*name)) {
+            let found = Self::service_of(state, name);
+            assert_eq!(i64::from(found.desired_count), *desired, "{name} is not what was acknowledged");
+        }
+        // Tasks are describable for an hour after their end.
+        for arn in self.ran.iter().filter(|_| !self.is_peace()) {
+            let EcsResource::Task(cluster, id) = arn.parse::<EcsArn>().expect("an ARN of ours").resource
+            else {
+                panic!("{arn} is no task's");
+            };
+            let key = gantry_control::services::ecs::state::TaskKey { cluster, id };
+            assert!(state.ecs.task(&key).is_some(), "the acknowledged task {arn} is lost");
+        }
+    }
+}
