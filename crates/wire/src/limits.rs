@@ -38,7 +38,9 @@ impl Pattern {
     }
 
     fn regex(&self) -> Option<&Regex> {
-        self.compiled.get_or_init(|| Regex::new(&format!(r"\A(?:{})\z", self.text)).ok()).as_ref()
+        // Models spell what lies beyond 16 bits as the pairs of halves that Java's strings have.
+        let text = || self.text.replace(r"\uD800\uDC00-\uDBFF\uDFFF", r"\u{10000}-\u{10FFFF}");
+        self.compiled.get_or_init(|| Regex::new(&format!(r"\A(?:{})\z", text())).ok()).as_ref()
     }
 
     /// Whether this engine knows what the pattern says.
@@ -119,6 +121,12 @@ mod tests {
 
     fn refused(body: &str) -> ApiError {
         json::read_request(&mut Ask::default(), body.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn pairs_of_halves_mean_one_character() {
+        let pattern = super::Pattern::new(r"[\u0020-\uD7FF\uE000-\uFFFD\uD800\uDC00-\uDBFF\uDFFF\r\n\t]*");
+        assert!(pattern.is_valid() && pattern.fits("a\u{1F600}\n") && !pattern.fits("a\u{1}"));
     }
 
     #[test]
