@@ -161,6 +161,12 @@ names! {
     LogGroupName: 512 |b| word(b) || matches!(b, b'.' | b'/' | b'#'), "a log group name (1 to 512 letters, digits and any of . - _ / #)";
     /// A log stream's name, unique in its group.
     LogStreamName: 512 |b| b != b':' && b != b'*', "a log stream name (1 to 512 characters other than : and *)";
+    /// An Auto Scaling group's name.
+    AutoScalingGroupName: 255 |b| b != b':' && !b.is_ascii_control(), "an Auto Scaling group name (1 to 255 characters other than :)";
+    /// A launch configuration's name.
+    LaunchConfigurationName: 255 |b| b != b':' && !b.is_ascii_control(), "a launch configuration name (1 to 255 characters other than :)";
+    /// A lifecycle hook's name, unique in its group.
+    LifecycleHookName: 255 |b| word(b) || b == b'/', "a lifecycle hook name (1 to 255 letters, digits, hyphens, underscores, slashes)";
     /// A metric filter's name, unique in its log group.
     MetricFilterName: 512 |b| b != b':' && b != b'*', "a filter name (1 to 512 characters other than : and *)";
 }
@@ -345,6 +351,12 @@ random_ids! {
     LogGroupId: hex, "a log group id (32 hexadecimal digits)";
     /// A log stream between its creation and its deletion.
     LogStreamId: hex, "a log stream id (32 hexadecimal digits)";
+    /// An Auto Scaling group, beside its name.
+    AutoScalingGroupId: uuid, "an Auto Scaling group's id (a UUID)";
+    /// A scaling activity.
+    ActivityId: uuid, "an activity id (a UUID)";
+    /// One lifecycle action: what a hook holds an instance by.
+    LifecycleActionToken: uuid, "a lifecycle action token (a UUID)";
     /// One request; echoed in `x-amzn-RequestId`.
     RequestId: uuid, "a request id (a UUID)";
 }

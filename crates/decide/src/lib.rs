@@ -15,6 +15,7 @@ pub mod placement;
 pub mod query;
 pub mod random;
 pub mod routing;
+pub mod scaling;
 pub mod task;
 pub mod task_engine;
 pub mod time;

@@ -1,4 +1,4 @@
-//! Ids of EC2's networks and volumes: a prefix and 17 hexadecimal digits, which are 68 bits.
+//! Ids of EC2's networks, volumes, instances and launch templates: a prefix and 17 hexadecimal digits, which are 68 bits.
 
 use super::{InvalidId, hex_digit, invalid};
 use crate::random::Random;
@@ -98,6 +98,10 @@ network_ids! {
     NetworkAclId: "acl-";
     /// A VPC's door to the internet.
     InternetGatewayId: "igw-";
+    /// A machine that an Auto Scaling group had made.
+    Ec2InstanceId: "i-";
+    /// A launch template.
+    LaunchTemplateId: "lt-";
 }
 
 #[cfg(test)]
