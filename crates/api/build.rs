@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::path::Path;
 
-const MODELS: &[&str] = &["acs", "ec2", "ecs", "logs", "sts", "tcs"];
+const MODELS: &[&str] = &["acs", "autoscaling", "ec2", "ecs", "logs", "sts", "tcs"];
 
 fn main() {
     let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");

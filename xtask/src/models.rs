@@ -14,21 +14,58 @@ use std::process::Command;
 pub const BOTOCORE: &str = "1.44.5";
 
 /// Services by botocore's name for them.
-const SERVICES: &[&str] = &["ec2", "ecs", "logs", "sts"];
+const SERVICES: &[&str] = &["autoscaling", "ec2", "ecs", "logs", "sts"];
 
 /// Services of which only some operations, and the shapes that these need, are taken: the others have nothing to do
 /// with running containers, and every shape costs time in each build. The whole of EC2's model is larger than
 /// everything else together.
 const SELECTED: &[(&str, &[&str])] = &[
     (
+        "autoscaling",
+        &[
+            "AttachInstances",
+            "CompleteLifecycleAction",
+            "CreateAutoScalingGroup",
+            "CreateLaunchConfiguration",
+            "CreateOrUpdateTags",
+            "DeleteAutoScalingGroup",
+            "DeleteLaunchConfiguration",
+            "DeleteLifecycleHook",
+            "DeleteTags",
+            "DescribeAutoScalingGroups",
+            "DescribeAutoScalingInstances",
+            "DescribeLaunchConfigurations",
+            "DescribeLifecycleHookTypes",
+            "DescribeLifecycleHooks",
+            "DescribeScalingActivities",
+            "DescribeScalingProcessTypes",
+            "DescribeTags",
+            "DescribeTerminationPolicyTypes",
+            "DetachInstances",
+            "PutLifecycleHook",
+            "RecordLifecycleActionHeartbeat",
+            "ResumeProcesses",
+            "SetDesiredCapacity",
+            "SetInstanceHealth",
+            "SetInstanceProtection",
+            "SuspendProcesses",
+            "TerminateInstanceInAutoScalingGroup",
+            "UpdateAutoScalingGroup",
+        ],
+    ),
+    (
         "ec2",
         &[
             "AuthorizeSecurityGroupEgress",
             "AuthorizeSecurityGroupIngress",
+            "CreateLaunchTemplate",
+            "CreateLaunchTemplateVersion",
             "CreateSecurityGroup",
             "CreateSubnet",
             "CreateTags",
             "CreateVpc",
+            "DeleteLaunchTemplate",
+            "DeleteLaunchTemplateVersions",
             "DeleteSecurityGroup",
             "DeleteSubnet",
             "DeleteTags",
@@ -36,6 +73,8 @@ const SELECTED: &[(&str, &[&str])] = &[
             "DescribeAccountAttributes",
             "DescribeAvailabilityZones",
             "DescribeInternetGateways",
+            "DescribeLaunchTemplateVersions",
+            "DescribeLaunchTemplates",
             "DescribeNetworkAcls",
             "DescribeNetworkInterfaces",
             "DescribeRegions",
@@ -46,6 +85,7 @@ const SELECTED: &[(&str, &[&str])] = &[
             "DescribeTags",
             "DescribeVpcAttribute",
             "DescribeVpcs",
+            "ModifyLaunchTemplate",
             "ModifySubnetAttribute",
             "ModifyVpcAttribute",
             "RevokeSecurityGroupEgress",

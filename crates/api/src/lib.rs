@@ -15,7 +15,9 @@ macro_rules! services {
 services! {
     /// Messages of the agent communication service: control plane and container agent, over a WebSocket.
     acs
-    /// Amazon Elastic Compute Cloud: its networks.
+    /// Amazon EC2 Auto Scaling.
+    autoscaling
+    /// Amazon Elastic Compute Cloud: its networks and launch templates.
     ec2
     /// Amazon Elastic Container Service.
     ecs
@@ -32,6 +34,7 @@ mod tests {
     #[test]
     fn every_pattern_is_known_to_the_engine() {
         for (service, limits) in [
+            ("autoscaling", super::autoscaling::limits::ALL),
             ("ec2", super::ec2::limits::ALL),
             ("ecs", super::ecs::limits::ALL),
             ("sts", super::sts::limits::ALL),

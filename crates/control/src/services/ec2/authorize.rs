@@ -18,6 +18,8 @@ on_all! {
     describe_account_attributes DescribeAccountAttributesRequest "ec2:DescribeAccountAttributes";
     describe_availability_zones DescribeAvailabilityZonesRequest "ec2:DescribeAvailabilityZones";
     describe_internet_gateways DescribeInternetGatewaysRequest "ec2:DescribeInternetGateways";
+    describe_launch_template_versions DescribeLaunchTemplateVersionsRequest "ec2:DescribeLaunchTemplateVersions";
+    describe_launch_templates DescribeLaunchTemplatesRequest "ec2:DescribeLaunchTemplates";
     describe_network_acls DescribeNetworkAclsRequest "ec2:DescribeNetworkAcls";
     describe_network_interfaces DescribeNetworkInterfacesRequest "ec2:DescribeNetworkInterfaces";
     describe_regions DescribeRegionsRequest "ec2:DescribeRegions";
@@ -87,6 +89,26 @@ pub fn revoke_ingress(request: &ec2::RevokeSecurityGroupIngressRequest, scope: &
 
 pub fn revoke_egress(request: &ec2::RevokeSecurityGroupEgressRequest, scope: &Scope) -> Demand {
     Demand::on("ec2:RevokeSecurityGroupEgress", group(scope, Some(&request.group_id)))
+}
+
+/// Operations on one launch template, named by its id; one named by its name may be any.
+macro_rules! on_template {
+    ($($name:ident $request:ident $action:literal;)*) => {$(
+        pub fn $name(request: &ec2::$request, scope: &Scope) -> Demand {
+            Demand::on($action, arn(scope, "launch-template", request.launch_template_id.as_deref().unwrap_or("*")))
+        }
+    )*};
+}
+
+on_template! {
+    create_launch_template_version CreateLaunchTemplateVersionRequest "ec2:CreateLaunchTemplateVersion";
+    delete_launch_template DeleteLaunchTemplateRequest "ec2:DeleteLaunchTemplate";
+    delete_launch_template_versions DeleteLaunchTemplateVersionsRequest "ec2:DeleteLaunchTemplateVersions";
+    modify_launch_template ModifyLaunchTemplateRequest "ec2:ModifyLaunchTemplate";
+}
+
+pub fn create_launch_template(_: &ec2::CreateLaunchTemplateRequest, scope: &Scope) -> Demand {
+    Demand::on("ec2:CreateLaunchTemplate", arn(scope, "launch-template", "*"))
 }
 
 fn tagged(scope: &Scope, ids: &[String]) -> Vec<String> {

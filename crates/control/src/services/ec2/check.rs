@@ -4,8 +4,8 @@ use super::errors::{Ec2Error, Kind, Limit};
 use super::state::{Ec2State, SecurityGroup, Subnet, Tags, Vpc};
 use gantry_api::ec2;
 use gantry_decide::ids::{
-    EniId, InternetGatewayId, NetworkAclId, RouteTableId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
-    VpcId,
+    EniId, InternetGatewayId, LaunchTemplateId, NetworkAclId, RouteTableId, SecurityGroupId,
+    SecurityGroupRuleId, SubnetId, VpcId,
 };
 use std::str::FromStr;
 
@@ -39,6 +39,7 @@ ids! {
     NetworkAclId NetworkAcl,
     InternetGatewayId InternetGateway,
     EniId NetworkInterface,
+    LaunchTemplateId LaunchTemplate,
 }
 
 pub fn not_found<I: Id>(id: impl ToString) -> Ec2Error {

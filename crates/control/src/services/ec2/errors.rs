@@ -15,6 +15,7 @@ pub enum Kind {
     NetworkAcl,
     InternetGateway,
     NetworkInterface,
+    LaunchTemplate,
 }
 
 impl Kind {
@@ -27,6 +28,7 @@ impl Kind {
         Kind::NetworkAcl,
         Kind::InternetGateway,
         Kind::NetworkInterface,
+        Kind::LaunchTemplate,
     ];
 
     /// What ids of this kind begin with.
@@ -40,6 +42,7 @@ impl Kind {
             Kind::NetworkAcl => "acl-",
             Kind::InternetGateway => "igw-",
             Kind::NetworkInterface => "eni-",
+            Kind::LaunchTemplate => "lt-",
         }
     }
 
@@ -60,6 +63,7 @@ impl Kind {
             Kind::NetworkInterface => {
                 ("InvalidNetworkInterfaceID.NotFound", "InvalidNetworkInterfaceId.Malformed")
             }
+            Kind::LaunchTemplate => ("InvalidLaunchTemplateId.NotFound", "InvalidLaunchTemplateId.Malformed"),
         }
     }
 
@@ -74,6 +78,7 @@ impl Kind {
             Kind::NetworkAcl => "networkAcl ID",
             Kind::InternetGateway => "internetGateway ID",
             Kind::NetworkInterface => "networkInterface ID",
+            Kind::LaunchTemplate => "launch template ID",
         }
     }
 }
@@ -84,6 +89,16 @@ pub enum Ec2Error {
     NotFound { kind: Kind, id: String },
     #[error("Invalid id: \"{id}\" (expecting \"{}...\")", kind.prefix())]
     Malformed { kind: Kind, id: String },
+    #[error("The specified launch template, with template ID {0}, does not exist.")]
+    NoTemplate(String),
+    #[error("The specified launch template, with template name {0}, does not exist.")]
+    NoTemplateNamed(String),
+    #[error("Could not find the specified version {version} for the launch template with ID {template}.")]
+    NoTemplateVersion { template: String, version: String },
+    #[error("Launch template name already in use.")]
+    TemplateExists,
+    #[error("Launch template names must have 3 to 128 letters, digits and any of ( ) . - / _")]
+    TemplateName,
     #[error("The ID '{0}' is not valid")]
     UnknownId(String),
     #[error("The security group '{name}' does not exist in default VPC '{vpc}'")]
@@ -137,6 +152,8 @@ pub enum Limit {
     Rules,
     Tags,
     Filters,
+    LaunchTemplates,
+    LaunchTemplateVersions,
 }
 
 impl std::fmt::Display for Limit {
@@ -148,6 +165,8 @@ impl std::fmt::Display for Limit {
             Limit::Rules => "rules per security group",
             Limit::Tags => "tags for a resource",
             Limit::Filters => "filters and filter values",
+            Limit::LaunchTemplates => "launch templates",
+            Limit::LaunchTemplateVersions => "versions of a launch template",
         })
     }
 }
@@ -172,6 +191,11 @@ impl Ec2Error {
         match self {
             Ec2Error::NotFound { kind, .. } => kind.codes().0,
             Ec2Error::Malformed { kind, .. } => kind.codes().1,
+            Ec2Error::NoTemplate(_) => "InvalidLaunchTemplateId.NotFound",
+            Ec2Error::NoTemplateNamed(_) => "InvalidLaunchTemplateName.NotFoundException",
+            Ec2Error::NoTemplateVersion { .. } => "InvalidLaunchTemplateId.VersionNotFound",
+            Ec2Error::TemplateExists => "InvalidLaunchTemplateName.AlreadyExistsException",
+            Ec2Error::TemplateName => "InvalidLaunchTemplateName.MalformedException",
             Ec2Error::UnknownId(_) => "InvalidID",
             Ec2Error::NoGroupInDefaultVpc { .. } | Ec2Error::OtherNetwork => "InvalidGroup.NotFound",
             Ec2Error::NoDefaultVpc => "VPCIdNotSpecified",
@@ -195,6 +219,8 @@ impl Ec2Error {
                 Limit::Rules => "RulesPerSecurityGroupLimitExceeded",
                 Limit::Tags => "TagLimitExceeded",
                 Limit::Filters => "FilterLimitExceeded",
+                Limit::LaunchTemplates => "LaunchTemplateLimitExceeded",
+                Limit::LaunchTemplateVersions => "VersionLimitExceeded",
             },
             Ec2Error::InvalidToken => "InvalidNextToken",
             Ec2Error::Unsupported(_) => "UnsupportedOperation",

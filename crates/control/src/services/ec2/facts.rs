@@ -2,7 +2,7 @@
 
 use super::errors::Kind;
 use super::filter::{Described, Fact};
-use super::state::{Direction, Rule, SecurityGroup, Subnet, Tags, Vpc};
+use super::state::{Direction, LaunchTemplate, Rule, SecurityGroup, Subnet, Tags, Vpc};
 use super::{views, zones};
 use gantry_decide::ids::{SecurityGroupId, SecurityGroupRuleId};
 use gantry_decide::network::Peer;
@@ -94,6 +94,18 @@ fn to_port(rule: &Rule) -> Option<String> {
 
 fn protocol(rule: &Rule) -> Option<String> {
     Some(rule.traffic.protocol.to_string())
+}
+
+impl Described for LaunchTemplate {
+    const FACTS: &'static [Fact<Self>] = &[("launch-template-name", |_, template| one(&template.name))];
+
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn tags(&self) -> &Tags {
+        &self.tags
+    }
 }
 
 impl Described for SecurityGroup {

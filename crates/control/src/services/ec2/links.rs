@@ -1,11 +1,15 @@
-//! What other services may know of EC2's networks.
+//! What other services may know of EC2's networks and launch templates.
 //!
 //! Users of ECS copy examples whose ids nobody made: `subnet-1`, `sg-web`. An id that is not of EC2's form is taken as
 //! a placeholder: of the default VPC's subnets it means one, always the same, and of its groups the default one. An id
 //! of EC2's form means what has it, or nothing.
 
-use super::state::{Ec2State, SecurityGroup, Subnet};
-use gantry_decide::ids::{SecurityGroupId, SubnetId, VpcId, derived_digits};
+use super::check;
+use super::errors::Ec2Error;
+pub use super::state::LaunchData;
+use super::state::{Ec2State, LaunchTemplate, LaunchTemplateVersion, SecurityGroup, Subnet};
+use super::zones;
+use gantry_decide::ids::{LaunchTemplateId, Region, SecurityGroupId, SubnetId, VpcId, derived_digits};
 
 /// A network configuration that EC2 has no networks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +111,58 @@ pub fn networks<'a>(
 /// Whether interfaces in a VPC have names of their own.
 pub fn has_host_names(ec2: &Ec2State, vpc: VpcId) -> bool {
     ec2.vpc(&vpc).is_some_and(|vpc| vpc.dns_support && vpc.dns_hostnames)
+}
+
+/// The availability zones of a region, in the order of their names.
+pub fn zones(region: &Region) -> Vec<String> {
+    zones::of(region).into_iter().map(|zone| zone.name).collect()
+}
+
+/// The launch template that has this id or else this name.
+///
+/// # Errors
+/// In EC2's words, when there is none.
+pub fn launch_template<'a>(
+    ec2: &'a Ec2State,
+    id: Option<&str>,
+    name: Option<&str>,
+) -> Result<&'a LaunchTemplate, Ec2Error> {
+    match id {
+        Some(text) => {
+            let id = check::id::<LaunchTemplateId>(text)?;
+            ec2.launch_templates
+                .get(&id)
+                .map(AsRef::as_ref)
+                .ok_or_else(|| Ec2Error::NoTemplate(id.to_string()))
+        }
+        None => {
+            let name = name.unwrap_or_default();
+            ec2.launch_template_named(name).ok_or_else(|| Ec2Error::NoTemplateNamed(shortened(name)))
+        }
+    }
+}
+
+/// The version of a template that a number, `$Default` or `$Latest` means.
+///
+/// # Errors
+/// When there is none.
+pub fn launch_template_version<'a>(
+    ec2: &'a Ec2State,
+    template: &LaunchTemplate,
+    text: &str,
+) -> Result<&'a LaunchTemplateVersion, Ec2Error> {
+    let found = match text {
+        "$Default" => ec2.launch_template_versions.get(&(template.id, template.default_version)),
+        "$Latest" => return ec2.versions_of(template.id).last().ok_or_else(|| missing(template, text)),
+        number => {
+            number.parse().ok().and_then(|number| ec2.launch_template_versions.get(&(template.id, number)))
+        }
+    };
+    found.map(AsRef::as_ref).ok_or_else(|| missing(template, text))
+}
+
+fn missing(template: &LaunchTemplate, version: &str) -> Ec2Error {
+    Ec2Error::NoTemplateVersion { template: template.id.to_string(), version: shortened(version) }
 }
 
 fn shortened(text: &str) -> String {

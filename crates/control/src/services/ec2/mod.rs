@@ -1,4 +1,5 @@
-//! EC2, as far as networks go: VPCs, subnets, security groups, and the interfaces of ECS's tasks.
+//! EC2, as far as networks go: VPCs, subnets, security groups, and the interfaces of ECS's tasks; and launch templates,
+//! by which Auto Scaling groups make machines.
 //!
 //! Handlers are in `ops`, what they ask of IAM in `authorize`, response shapes in `views`. Records are in `state`, the
 //! networks that every scope has from the start in `state/defaults.rs`. `filter` says which records a request wants
@@ -26,10 +27,14 @@ pub static SERVICE: Service = Service {
     operations: crate::operations! { ec2;
         write AuthorizeSecurityGroupEgress => authorize::authorize_egress, ops::rule::authorize_egress;
         write AuthorizeSecurityGroupIngress => authorize::authorize_ingress, ops::rule::authorize_ingress;
+        write CreateLaunchTemplate => authorize::create_launch_template, ops::launch_template::create_launch_template;
+        write CreateLaunchTemplateVersion => authorize::create_launch_template_version, ops::launch_template::create_launch_template_version;
         write CreateSecurityGroup => authorize::create_security_group, ops::security_group::create_security_group;
         write CreateSubnet => authorize::create_subnet, ops::subnet::create_subnet;
         write CreateTags => authorize::create_tags, ops::tag::create_tags;
         write CreateVpc => authorize::create_vpc, ops::vpc::create_vpc;
+        write DeleteLaunchTemplate => authorize::delete_launch_template, ops::launch_template::delete_launch_template;
+        write DeleteLaunchTemplateVersions => authorize::delete_launch_template_versions, ops::launch_template::delete_launch_template_versions;
         write DeleteSecurityGroup => authorize::delete_security_group, ops::security_group::delete_security_group;
         write DeleteSubnet => authorize::delete_subnet, ops::subnet::delete_subnet;
         write DeleteTags => authorize::delete_tags, ops::tag::delete_tags;
@@ -37,6 +42,8 @@ pub static SERVICE: Service = Service {
         read DescribeAccountAttributes => authorize::describe_account_attributes, ops::place::describe_account_attributes;
         read DescribeAvailabilityZones => authorize::describe_availability_zones, ops::place::describe_availability_zones;
         read DescribeInternetGateways => authorize::describe_internet_gateways, ops::vpc_part::describe_internet_gateways;
+        read DescribeLaunchTemplateVersions => authorize::describe_launch_template_versions, ops::launch_template::describe_launch_template_versions;
+        read DescribeLaunchTemplates => authorize::describe_launch_templates, ops::launch_template::describe_launch_templates;
         read DescribeNetworkAcls => authorize::describe_network_acls, ops::vpc_part::describe_network_acls;
         read DescribeNetworkInterfaces => authorize::describe_network_interfaces, ops::network_interface::describe_network_interfaces;
         read DescribeRegions => authorize::describe_regions, ops::place::describe_regions;
@@ -47,6 +54,7 @@ pub static SERVICE: Service = Service {
         read DescribeTags => authorize::describe_tags, ops::tag::describe_tags;
         read DescribeVpcAttribute => authorize::describe_vpc_attribute, ops::vpc::describe_vpc_attribute;
         read DescribeVpcs => authorize::describe_vpcs, ops::vpc::describe_vpcs;
+        write ModifyLaunchTemplate => authorize::modify_launch_template, ops::launch_template::modify_launch_template;
         write ModifySubnetAttribute => authorize::modify_subnet_attribute, ops::subnet::modify_subnet_attribute;
         write ModifyVpcAttribute => authorize::modify_vpc_attribute, ops::vpc::modify_vpc_attribute;
         write RevokeSecurityGroupEgress => authorize::revoke_egress, ops::rule::revoke_egress;

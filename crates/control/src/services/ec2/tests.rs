@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod groups;
+mod launch_templates;
 mod networks;
 
 use super::SERVICE;

@@ -1,7 +1,9 @@
 //! Records to response shapes.
 
 use super::interface::Interface;
-use super::state::{Direction, Ec2State, Rule, SecurityGroup, Subnet, Tags, Vpc};
+use super::state::{
+    Direction, Ec2State, LaunchTemplate, LaunchTemplateVersion, Rule, SecurityGroup, Subnet, Tags, Vpc,
+};
 use super::zones;
 use gantry_api::ec2;
 use gantry_decide::ids::{Scope, SecurityGroupId, SecurityGroupRuleId, derived_digits};
@@ -26,6 +28,37 @@ pub fn tags(tags: &Tags) -> Option<Vec<ec2::Tag>> {
     let tag =
         |(key, value): (&String, &String)| ec2::Tag { key: Some(key.clone()), value: Some(value.clone()) };
     Some(tags.iter().map(tag).collect())
+}
+
+pub fn launch_template(template: &LaunchTemplate) -> ec2::LaunchTemplate {
+    ec2::LaunchTemplate {
+        launch_template_id: Some(template.id.to_string()),
+        launch_template_name: Some(template.name.clone()),
+        create_time: Some(EpochMillis(template.created_at.as_millis())),
+        created_by: Some(template.created_by.clone()),
+        default_version_number: i64::try_from(template.default_version).ok(),
+        latest_version_number: i64::try_from(template.latest_version).ok(),
+        tags: tags(&template.tags),
+        operator: None,
+    }
+}
+
+pub fn launch_template_version(
+    template: &LaunchTemplate,
+    version: &LaunchTemplateVersion,
+    data: ec2::ResponseLaunchTemplateData,
+) -> ec2::LaunchTemplateVersion {
+    ec2::LaunchTemplateVersion {
+        launch_template_id: Some(template.id.to_string()),
+        launch_template_name: Some(template.name.clone()),
+        version_number: i64::try_from(version.number).ok(),
+        version_description: version.description.clone(),
+        create_time: Some(EpochMillis(version.created_at.as_millis())),
+        created_by: Some(version.created_by.clone()),
+        default_version: Some(version.number == template.default_version),
+        launch_template_data: Some(data),
+        operator: None,
+    }
 }
 
 /// One set of DHCP options serves every VPC of a scope.

@@ -5,6 +5,7 @@ use crate::services::ec2::check::{self, Id, TAGS_MAX};
 use crate::services::ec2::errors::{Ec2Error, Kind, Limit};
 use crate::services::ec2::facts::CarriedTag;
 use crate::services::ec2::filter::{self, Filters};
+use crate::services::ec2::links;
 use crate::services::ec2::state::{Ec2State, Tags, Vpc};
 use crate::tx::{Tx, View};
 use gantry_api::ec2;
@@ -24,6 +25,7 @@ fn resource_type(kind: Kind) -> ec2::ResourceType {
         Kind::NetworkAcl => ec2::ResourceType::NetworkAcl,
         Kind::InternetGateway => ec2::ResourceType::InternetGateway,
         Kind::NetworkInterface => ec2::ResourceType::NetworkInterface,
+        Kind::LaunchTemplate => ec2::ResourceType::LaunchTemplate,
     }
 }
 
@@ -78,6 +80,11 @@ fn change(
                 change(&mut gateway.tags)?;
             }
             ec2.vpcs.put(vpc);
+        }
+        Kind::LaunchTemplate => {
+            let mut template = links::launch_template(ec2, Some(id), None)?.clone();
+            change(&mut template.tags)?;
+            ec2.launch_templates.put(template);
         }
         Kind::NetworkInterface => {
             return Err(Ec2Error::unsupported(
@@ -171,6 +178,9 @@ fn all(ec2: &Ec2State) -> Vec<CarriedTag> {
     }
     for subnet in ec2.subnets.values() {
         carry(Kind::Subnet, subnet.id.to_string(), &subnet.tags);
+    }
+    for template in ec2.launch_templates.values() {
+        carry(Kind::LaunchTemplate, template.id.to_string(), &template.tags);
     }
     for group in ec2.security_groups.values() {
         carry(Kind::SecurityGroup, group.id.to_string(), &group.tags);

@@ -1,6 +1,6 @@
 //! EC2's tables from stored rows, on start.
 
-use super::{Defaults, Ec2State, SecurityGroup, Subnet, Vpc};
+use super::{Defaults, Ec2State, LaunchTemplate, LaunchTemplateVersion, SecurityGroup, Subnet, Vpc};
 use gantry_store::{LoadError, Record, decode};
 
 /// One stored record, read.
@@ -8,6 +8,8 @@ pub enum Row {
     Vpc(Box<Vpc>),
     Subnet(Subnet),
     SecurityGroup(Box<SecurityGroup>),
+    LaunchTemplate(Box<LaunchTemplate>),
+    LaunchTemplateVersion(Box<LaunchTemplateVersion>),
     Defaults(Defaults),
 }
 
@@ -23,6 +25,10 @@ impl Row {
             Row::Subnet(decode(value)?)
         } else if is::<SecurityGroup>(table) {
             Row::SecurityGroup(Box::new(decode(value)?))
+        } else if is::<LaunchTemplate>(table) {
+            Row::LaunchTemplate(Box::new(decode(value)?))
+        } else if is::<LaunchTemplateVersion>(table) {
+            Row::LaunchTemplateVersion(Box::new(decode(value)?))
         } else if is::<Defaults>(table) {
             Row::Defaults(decode(value)?)
         } else {
@@ -38,6 +44,8 @@ impl Ec2State {
             Row::Vpc(record) => self.vpcs.adopt(*record),
             Row::Subnet(record) => self.subnets.adopt(record),
             Row::SecurityGroup(record) => self.security_groups.adopt(*record),
+            Row::LaunchTemplate(record) => self.launch_templates.adopt(*record),
+            Row::LaunchTemplateVersion(record) => self.launch_template_versions.adopt(*record),
             Row::Defaults(record) => self.defaults.adopt(record),
         }
     }

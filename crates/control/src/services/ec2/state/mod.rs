@@ -1,21 +1,23 @@
-//! EC2's tables: the networks of one scope, and what must always hold between them.
+//! EC2's tables: the networks and launch templates of one scope, and what must always hold between them.
 //!
 //! A scope has a default VPC before anybody made one. Nothing is stored for it until something of EC2's is written:
 //! until then readers see what [`defaults`] derives from the scope's name, the same each time.
 
 mod defaults;
+mod launch_template;
 mod load;
 mod security_group;
 mod subnet;
 mod vpc;
 
 pub use defaults::Defaults;
+pub use launch_template::*;
 pub use load::Row;
 pub use security_group::*;
 pub use subnet::*;
 pub use vpc::*;
 
-use gantry_decide::ids::{Scope, SecurityGroupId, SubnetId, VpcId};
+use gantry_decide::ids::{LaunchTemplateId, Scope, SecurityGroupId, SubnetId, VpcId};
 use gantry_decide::network::Peer;
 use gantry_store::{Table, Write};
 use std::borrow::Cow;
@@ -30,6 +32,8 @@ pub struct Ec2State {
     pub vpcs: Table<Vpc>,
     pub subnets: Table<Subnet>,
     pub security_groups: Table<SecurityGroup>,
+    pub launch_templates: Table<LaunchTemplate>,
+    pub launch_template_versions: Table<LaunchTemplateVersion>,
     /// Holds one record once the default VPC is in the tables.
     defaults: Table<Defaults>,
 }
@@ -96,6 +100,17 @@ impl Ec2State {
         self.security_groups_of(vpc).find(|group| group.name == name)
     }
 
+    /// Names are unique in a scope.
+    pub fn launch_template_named(&self, name: &str) -> Option<&LaunchTemplate> {
+        self.launch_templates.values().find(|template| template.name == name).map(AsRef::as_ref)
+    }
+
+    /// A template's versions, the oldest first.
+    pub fn versions_of(&self, template: LaunchTemplateId) -> impl Iterator<Item = &LaunchTemplateVersion> {
+        let all = self.launch_template_versions.range((template, 0)..=(template, u64::MAX));
+        all.map(|(_, version)| version.as_ref())
+    }
+
     /// The security groups that changed since the last call: agents enforce them.
     pub(crate) fn drain_changes(&mut self) -> Vec<SecurityGroupId> {
         self.security_groups.drain_changes()
@@ -107,6 +122,8 @@ impl Ec2State {
         self.vpcs.drain_writes(prefix, out);
         self.subnets.drain_writes(prefix, out);
         self.security_groups.drain_writes(prefix, out);
+        self.launch_templates.drain_writes(prefix, out);
+        self.launch_template_versions.drain_writes(prefix, out);
     }
 
     /// Panics where the tables contradict each other. Called by tests and by the simulator after every step.
@@ -124,6 +141,19 @@ impl Ec2State {
                     assert!(self.security_groups.contains_key(peer), "{} names {peer}", group.id);
                 }
             }
+        }
+        for template in self.launch_templates.values() {
+            let default = (template.id, template.default_version);
+            assert!(
+                self.launch_template_versions.contains_key(&default),
+                "{} has a default version",
+                template.id
+            );
+        }
+        for version in self.launch_template_versions.values() {
+            let template =
+                self.launch_templates.get(&version.template).expect("a version is one of a template");
+            assert!(version.number <= template.latest_version, "versions are counted");
         }
         for vpc in self.vpcs.values() {
             let defaults = self.security_groups_of(vpc.id).filter(|group| group.is_default()).count();
