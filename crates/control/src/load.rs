@@ -2,6 +2,7 @@
 //! driver may spread it over threads; rows are taken in any order, and what rests on others (a task's definition, the
 //! indexes) is found once, at the end.
 
+use crate::services::autoscaling::state as autoscaling;
 use crate::services::ec2::state as ec2;
 use crate::services::ecs::state as ecs;
 use crate::services::logs::state as logs;
@@ -34,6 +35,7 @@ pub struct Row {
 
 /// Whose record it is.
 enum Service {
+    AutoScaling(autoscaling::Row),
     Ec2(ec2::Row),
     Ecs(ecs::Row),
     Logs(logs::Row),
@@ -54,6 +56,7 @@ impl Row {
             region: region.parse().map_err(|_| bad_key())?,
         };
         let record = match service {
+            "autoscaling" => autoscaling::Row::read(table, value).map(|row| row.map(Service::AutoScaling)),
             "ec2" => ec2::Row::read(table, value).map(|row| row.map(Service::Ec2)),
             "ecs" => ecs::Row::read(table, value).map(|row| row.map(Service::Ecs)),
             "logs" => logs::Row::read(table, value).map(|row| row.map(Service::Logs)),
@@ -87,6 +90,7 @@ impl Loading {
         let Row { scope, record } = row;
         let loaded = self.scopes.entry(scope).or_default();
         match record {
+            Service::AutoScaling(row) => loaded.state.autoscaling.adopt(row),
             Service::Ec2(row) => loaded.state.ec2.adopt(row),
             Service::Ecs(row) => loaded.early.extend(loaded.state.ecs.adopt(row)),
             Service::Logs(row) => loaded.state.logs.adopt(row),

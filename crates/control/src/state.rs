@@ -1,6 +1,7 @@
 //! All the state of a cell: per scope (account and region) one [`ScopeState`] of typed tables. Cloning is cheap,
 //! because tables share what did not change; that is what snapshots and transactions are made of.
 
+use crate::services::autoscaling::state::AutoScalingState;
 use crate::services::ec2::state::Ec2State;
 use crate::services::ecs::state::EcsState;
 use crate::services::logs::state::LogsState;
@@ -22,6 +23,7 @@ pub struct State {
 /// One account's state in one region. A request never sees more than its caller's.
 #[derive(Clone, Default)]
 pub struct ScopeState {
+    pub autoscaling: AutoScalingState,
     pub ec2: Ec2State,
     pub ecs: EcsState,
     pub logs: LogsState,
@@ -30,6 +32,7 @@ pub struct ScopeState {
 impl ScopeState {
     /// Panics where the tables contradict each other. Called by tests and by the simulator after every step.
     pub fn check_invariants(&self) {
+        self.autoscaling.check_invariants();
         self.ec2.check_invariants();
         self.ecs.check_invariants();
         self.logs.check_invariants();
@@ -76,6 +79,8 @@ impl State {
                 changes.extend(ecs.map(|change| (scope.clone(), change)));
                 let groups = state.ec2.drain_changes().into_iter().map(Change::SecurityGroup);
                 changes.extend(groups.map(|change| (scope.clone(), change)));
+                let groups = state.autoscaling.drain_changes().into_iter().map(Change::AutoScalingGroup);
+                changes.extend(groups.map(|change| (scope.clone(), change)));
             }
         }
         changes
@@ -88,6 +93,7 @@ impl State {
             if let Some(state) = self.scopes.get_mut(&scope) {
                 let (state, prefix) = (Arc::make_mut(state), format!("{scope}/"));
                 state.ecs.drain_writes(&prefix, &mut writes);
+                state.autoscaling.drain_writes(&prefix, &mut writes);
                 state.ec2.drain_writes(&prefix, &mut writes);
                 state.logs.drain_writes(&prefix, &mut writes);
             }

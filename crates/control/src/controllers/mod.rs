@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) mod autoscaling;
 mod client_tokens;
 mod exec_sessions;
 pub(crate) mod provisioning;
@@ -203,6 +204,7 @@ impl<C: Controller> Driver<C> {
 #[derive(Default)]
 pub struct Controllers {
     next_resync: Timestamp,
+    autoscaling: Driver<autoscaling::AutoScaling>,
     client_tokens: Driver<client_tokens::ClientTokens>,
     exec_sessions: Driver<exec_sessions::ExecSessions>,
     provisioning: Driver<provisioning::Provisioning>,
@@ -214,6 +216,8 @@ pub struct Controllers {
 /// Calls the same method on every controller.
 macro_rules! each {
     ($self:ident, $driver:ident => $body:expr) => {{
+        let $driver = &mut $self.autoscaling;
+        $body;
         let $driver = &mut $self.client_tokens;
         $body;
         let $driver = &mut $self.exec_sessions;
@@ -257,6 +261,7 @@ impl Controllers {
 
     pub fn wake_at(&self) -> Timestamp {
         let wishes = [
+            self.autoscaling.wake_at(),
             self.client_tokens.wake_at(),
             self.exec_sessions.wake_at(),
             self.provisioning.wake_at(),
@@ -269,6 +274,7 @@ impl Controllers {
 
     pub fn status(&self) -> Vec<Status> {
         vec![
+            self.autoscaling.status(),
             self.client_tokens.status(),
             self.exec_sessions.status(),
             self.provisioning.status(),

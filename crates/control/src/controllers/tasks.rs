@@ -54,6 +54,7 @@ impl Controller for Tasks {
             | Change::CapacityProvider(_)
             | Change::TaskDefinition(_)
             | Change::Service(_)
+            | Change::AutoScalingGroup(_)
             | Change::SecurityGroup(_)
             | Change::ExecSession(_) => {}
         }

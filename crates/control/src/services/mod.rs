@@ -1,5 +1,6 @@
 //! The AWS services, one folder each, all of the same inner shape: who has read one has read all.
 
+pub mod autoscaling;
 pub mod ec2;
 pub mod ecs;
 pub mod logs;
@@ -8,4 +9,5 @@ pub mod sts;
 use crate::service::Service;
 
 /// Every service that the endpoint serves.
-pub static SERVICES: &[&Service] = &[&ec2::SERVICE, &ecs::SERVICE, &logs::SERVICE, &sts::SERVICE];
+pub static SERVICES: &[&Service] =
+    &[&autoscaling::SERVICE, &ec2::SERVICE, &ecs::SERVICE, &logs::SERVICE, &sts::SERVICE];

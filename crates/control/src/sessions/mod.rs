@@ -308,7 +308,10 @@ impl Sessions {
                     }
                 }
                 Change::Service(key) => self.hint_of_service(scope, key, state, random),
-                Change::Cluster(_) | Change::CapacityProvider(_) | Change::TaskDefinition(_) => {}
+                Change::AutoScalingGroup(_)
+                | Change::Cluster(_)
+                | Change::CapacityProvider(_)
+                | Change::TaskDefinition(_) => {}
             }
         }
         self.hint_newcomers(state, random);

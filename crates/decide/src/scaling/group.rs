@@ -122,7 +122,9 @@ pub fn next<K: Ord + Clone>(
     let mut left: Vec<Instance<K>> =
         instances.iter().filter(|i| i.state.counts() && !going(&i.key)).cloned().collect();
     let desired = group.desired as usize;
-    if left.len() < desired && group.may_launch && !group.zones.is_empty() {
+    // What just failed counts with the next look: then it is known how long to wait.
+    let failing = steps.iter().any(|step| matches!(step, Step::LaunchFailed(_)));
+    if left.len() < desired && group.may_launch && !failing && !group.zones.is_empty() {
         match retry_at(group).filter(|at| *at > now) {
             Some(at) => again = Some(again.map_or(at, |other| other.min(at))),
             None => launch(group, &left, (desired - left.len()).min(STEPS_MAX), &mut steps),

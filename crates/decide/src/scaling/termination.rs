@@ -55,13 +55,13 @@ impl TerminationPolicy {
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The instance that goes first, if any may.
-pub fn choose<'a, K: Ord + Clone>(
+pub fn choose<'a, K>(
     instances: impl Iterator<Item = &'a Instance<K>> + Clone,
     policies: &[TerminationPolicy],
     now: crate::time::Timestamp,
 ) -> Option<&'a Instance<K>>
 where
-    K: 'a,
+    K: Ord + Clone + 'a,
 {
     let counted = instances.filter(|instance| instance.state.counts());
     let may_go = counted.clone().filter(|instance| !instance.protected);

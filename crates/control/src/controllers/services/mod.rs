@@ -113,6 +113,7 @@ impl Controller for Services {
             | Change::CapacityProvider(_)
             | Change::TaskDefinition(_)
             | Change::ExecSession(_)
+            | Change::AutoScalingGroup(_)
             | Change::SecurityGroup(_) => {}
         }
     }

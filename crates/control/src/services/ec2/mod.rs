@@ -12,7 +12,7 @@ mod facts;
 mod filter;
 mod interface;
 pub mod links;
-mod ops;
+pub(super) mod ops;
 pub mod state;
 #[cfg(test)]
 mod tests;

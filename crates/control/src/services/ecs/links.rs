@@ -1,10 +1,43 @@
 //! What other services may know of ECS.
 
-use super::state::{Eni, LaunchType, Tags, Task, held};
-use crate::tx::View;
+use super::state::{ContainerInstanceKey, ContainerInstanceStatus, Eni, LaunchType, Tags, Task, held};
+use crate::tx::{Tx, View};
 use gantry_decide::arn::Arn;
 use gantry_decide::ids::Scope;
+use gantry_decide::lifecycle::StopCode;
 use gantry_decide::time::Timestamp;
+
+/// The container instances on the machine of this EC2 instance id, `i-…`.
+pub fn on_machine<'a>(
+    view: View<'a>,
+    machine: &'a str,
+) -> impl Iterator<Item = &'a super::state::ContainerInstance> {
+    let all = view.state.ecs.container_instances().values().map(AsRef::as_ref);
+    let active =
+        |instance: &&super::state::ContainerInstance| instance.status != ContainerInstanceStatus::Inactive;
+    all.filter(active).filter(move |instance| instance.ec2_instance_id.as_deref() == Some(machine))
+}
+
+/// A machine was terminated: its container instances are no more, as ECS deregisters those of EC2's instances, and
+/// what ran there has stopped.
+pub fn machine_is_gone(tx: &mut Tx<'_>, machine: &str) {
+    let gone: Vec<_> = on_machine(tx.view(), machine).cloned().collect();
+    for mut instance in gone {
+        let key = ContainerInstanceKey { cluster: instance.cluster.clone(), id: instance.id };
+        let tasks: Vec<Task> = tx.state.ecs.tasks_on(&key).cloned().collect();
+        for mut task in tasks {
+            let reason = format!("Host EC2 (instance {machine}) terminated.");
+            task.request_stop(StopCode::TerminationNotice, &reason, tx.now);
+            task.version += 1;
+            tx.state.ecs.put_task(task);
+        }
+        instance.status = ContainerInstanceStatus::Inactive;
+        instance.agent_connected = false;
+        instance.deregistered_at = Some(tx.now);
+        instance.version += 1;
+        tx.state.ecs.put_container_instance(instance);
+    }
+}
 
 /// A network interface that a task holds.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ pub mod deployments;
 pub mod errors;
 pub mod launch;
 pub mod links;
-mod ops;
+pub(super) mod ops;
 pub mod placement;
 pub mod state;
 pub mod stop;

@@ -74,6 +74,14 @@ fn failed_launches_are_retried_ever_later() {
 }
 
 #[test]
+fn what_just_failed_is_not_tried_again_at_once() {
+    let mut failed = in_service(1, "a");
+    failed.state = LifecycleState::Pending;
+    failed.machine = MachineState::Failed;
+    assert_eq!(next(&group(1), &[failed], at(100)).0, [Step::LaunchFailed(1)]);
+}
+
+#[test]
 fn hooks_hold_an_instance_until_all_are_answered() {
     let wait = |until, default| Wait { until: at(until), default };
     let held = |now: i64, instance: &Instance<u32>| next(&group(1), std::slice::from_ref(instance), at(now));
@@ -87,7 +95,7 @@ fn hooks_hold_an_instance_until_all_are_answered() {
     abandoned.waits[0].default = ActionResult::Abandon;
     let steps = held(10, &abandoned).0;
     assert_eq!(steps[0], Step::Terminate { instance: 1, reason: Reason::LaunchAbandoned });
-    let mut leaving = instance.clone();
+    let mut leaving = instance;
     leaving.state = LifecycleState::TerminatingWait;
     assert!(!held(15, &leaving).0.contains(&Step::Release(1)));
     leaving.waits.clear();

@@ -30,7 +30,8 @@ pub use task_definition::*;
 
 use crate::services::ecs::placement::{self, InstancePool};
 use gantry_decide::ids::{
-    CapacityProviderName, ClusterName, ExecSessionId, SecurityGroupId, ServiceDeploymentId, TaskDefinitionId,
+    AutoScalingGroupName, CapacityProviderName, ClusterName, ExecSessionId, SecurityGroupId,
+    ServiceDeploymentId, TaskDefinitionId,
 };
 use gantry_store::{Index, Record, Table, Write};
 use imbl::OrdMap;
@@ -47,6 +48,7 @@ pub enum Change {
     ContainerInstance(ContainerInstanceKey),
     ExecSession(ExecSessionId),
     SecurityGroup(SecurityGroupId),
+    AutoScalingGroup(AutoScalingGroupName),
 }
 
 /// All of ECS in one scope.
