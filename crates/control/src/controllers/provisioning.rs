@@ -51,6 +51,7 @@ impl Controller for Provisioning {
             | Change::TaskDefinition(_)
             | Change::Service(_)
             | Change::SecurityGroup(_)
+            | Change::AutoScalingGroup(_)
             | Change::ExecSession(_) => None,
         };
         keys.extend(pool.filter(|pool| view.state.ecs.waiting_count(pool) > 0));
