@@ -147,7 +147,8 @@ impl Judge {
     /// # Panics
     /// When something does not hold.
     pub fn follow(&mut self, now: Timestamp, state: &ScopeState, writes: &[Write]) -> Vec<TaskKey> {
-        let (mut came, mut given_up, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut came, mut settled) = (Vec::new(), Vec::new());
+        let (mut given_up, mut ended) = (Vec::new(), Vec::new());
         for write in writes {
             let Some((_, path)) = write.key.split_once("/ecs/task/") else { continue };
             let Some((cluster, id)) = path.split_once('/') else { panic!("{path} names no task") };
@@ -162,18 +163,22 @@ impl Judge {
                 (None, Some(seen)) if seen.is_live() => came.push((key, seen)),
                 (Some(before), Some(seen)) => {
                     assert!(before.status <= seen.status, "{key} went back to {:?}", seen.status);
-                    assert!(before.instance == seen.instance, "{key} moved");
+                    assert!(before.instance.is_none() || before.instance == seen.instance, "{key} moved");
                     if before.is_live() && !seen.is_live() {
-                        ended.push(key);
+                        ended.push(key.clone());
                     }
                     if before.shall_run() && !seen.shall_run() && seen.by_scheduler {
-                        given_up.push(before);
+                        given_up.push(before.clone());
+                    }
+                    // One that has waited for an instance.
+                    if seen.is_live() && before.instance.is_none() {
+                        settled.push((key, seen));
                     }
                 }
                 _ => {}
             }
         }
-        for (key, seen) in &came {
+        for (key, seen) in came.iter().chain(&settled) {
             if let Some(host) = &seen.instance {
                 self.check_host(key, host, seen);
             }
