@@ -1,8 +1,8 @@
 //! Amazon Resource Names: the general form, and the ones ECS gives its own resources.
 
 use crate::ids::{
-    AccountId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, Region, RoleName, Scope,
-    ServiceDeploymentId, ServiceName, ServiceRevisionId, TaskDefinitionId, TaskId,
+    AccountId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DeploymentId, Region,
+    RoleName, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId, TaskDefinitionId, TaskId,
 };
 use std::fmt;
 use std::str::FromStr;
@@ -87,6 +87,7 @@ pub enum EcsResource {
     CapacityProvider(CapacityProviderName),
     ServiceDeployment(ClusterName, ServiceName, ServiceDeploymentId),
     ServiceRevision(ClusterName, ServiceName, ServiceRevisionId),
+    TaskSet(ClusterName, ServiceName, DeploymentId),
 }
 
 impl fmt::Display for EcsResource {
@@ -106,6 +107,7 @@ impl fmt::Display for EcsResource {
             EcsResource::ServiceRevision(cluster, service, id) => {
                 write!(f, "service-revision/{cluster}/{service}/{id}")
             }
+            EcsResource::TaskSet(cluster, service, id) => write!(f, "task-set/{cluster}/{service}/{id}"),
         }
     }
 }
@@ -141,6 +143,12 @@ impl FromStr for EcsResource {
                     cluster.parse().ok()?,
                     service.parse().ok()?,
                     id.parse().ok()?,
+                ),
+                // The id of a task set has a part of its own before its number.
+                ("task-set", [cluster, service, prefix, number]) => EcsResource::TaskSet(
+                    cluster.parse().ok()?,
+                    service.parse().ok()?,
+                    format!("{prefix}/{number}").parse().ok()?,
                 ),
                 _ => return None,
             })

@@ -10,4 +10,5 @@ pub mod shift;
 pub mod stage;
 pub mod status;
 pub mod strategy;
+pub mod task_set;
 pub mod traffic;

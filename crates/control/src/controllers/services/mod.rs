@@ -1,19 +1,20 @@
 //! Services: keeps each at its desired count, replaces what fails, rolls deployments forward and back, drains what is
 //! deleted. How many tasks start and stop next is decided in `decide::deployment`; `census` says who they are, `steps`
 //! starts and stops them; `daemon` is about services that have one on each instance, `shifting` about deployments whose
-//! revisions stand side by side. `digests` sees to it that the tasks of a deployment run the same images.
+//! revisions stand side by side, `task_sets` about those that somebody else drives. `digests` sees to it that the tasks of a deployment run the same images.
 
 mod census;
 mod daemon;
 mod digests;
 mod shifting;
 mod steps;
+mod task_sets;
 
 use super::{Controller, LookAgain};
 use crate::services::ecs::deployments;
 use crate::services::ecs::state::{
-    Change, ContainerInstanceKey, RolloutState, SchedulingStrategy, Service, ServiceDeploymentKey,
-    ServiceKey, ServiceStatus, Task, TaskKey,
+    Change, ContainerInstanceKey, Deployment, RolloutState, SchedulingStrategy, Service,
+    ServiceDeploymentKey, ServiceKey, ServiceStatus, Task, TaskKey,
 };
 use crate::tx::{Tx, View};
 use census::{Census, Lens};
@@ -48,8 +49,8 @@ pub struct Plan {
     superseded: Vec<ServiceDeploymentId>,
     /// Tasks whose end is noted, each with whether it never ran.
     ended: Vec<(TaskKey, bool)>,
-    /// A task of the primary deployment became well after the last failure: what failed is forgiven.
-    well: bool,
+    /// Deployments of which a task became well after the last failure: what failed is forgiven.
+    well: Vec<DeploymentId>,
     /// What the tags of the primary deployment's images stand for, now that it is known.
     digests: Option<Digests>,
     /// Attempts to find that out have failed too often.
@@ -57,8 +58,10 @@ pub struct Plan {
     start: u32,
     /// So many of those are started in place of unhealthy ones.
     replaces: u32,
-    /// Tasks of another deployment to start: of the last one that arrived, or of the one that traffic comes from.
-    renew: Option<(DeploymentId, u32)>,
+    /// Tasks of other deployments to start: of the last one that arrived, of the one that traffic comes from, of task sets.
+    others: Vec<(DeploymentId, u32)>,
+    /// Task sets that are steady now, or no longer.
+    steady_sets: Vec<(DeploymentId, bool)>,
     /// What comes next in a deployment that shifts traffic.
     shift: Option<Next>,
     /// Instances that get a daemon's task.
@@ -134,12 +137,17 @@ impl Controller for Services {
             attempt: turn(view, service),
             superseded: superseded(view, service),
             ended: std::mem::take(&mut census.ended),
-            well: service.primary().is_some_and(|primary| census.forgives(primary)),
+            well: forgiven(service.primary(), &census),
             ..Plan::default()
         };
         let mut until = None;
         let mut kept = Vec::new();
         let wants_more = match (service.scheduling_strategy, Shifting::of(view, service)) {
+            _ if service.is_external() && service.status == ServiceStatus::Active => {
+                kept = service.deployments.iter().map(|set| set.id).collect();
+                until = task_sets::plan(view, service, &mut plan, random);
+                false
+            }
             (SchedulingStrategy::Daemon, _) => daemons(view, service, &census, &mut plan),
             (SchedulingStrategy::Replica, None) => replicas(view, service, &census, &mut plan, random),
             (SchedulingStrategy::Replica, Some(shifting)) => {
@@ -148,7 +156,7 @@ impl Controller for Services {
             }
         };
         plan.drained = service.status == ServiceStatus::Draining && census.all_gone();
-        plan.finished = census.finished(service, &kept);
+        plan.finished.extend(census.finished(service, &kept));
         let look_again = look_again(view, service, &census, wants_more).into_iter().chain(until).min();
         ((plan != Plan::default()).then_some(plan), look_again)
     }
@@ -174,14 +182,15 @@ impl Controller for Services {
         if let Some(digests) = plan.digests {
             deployments::establish(tx, &mut service, digests);
         }
-        let never_ran = steps::note_ends(tx, &service, &plan.ended);
-        if let Some(primary) = service.deployments.first_mut().filter(|_| plan.well) {
-            primary.failures.forgive();
-            primary.launch_not_before = None;
+        let mut failed = steps::Failed::new();
+        steps::note_ends(tx, &plan.ended, &mut failed);
+        for deployment in service.deployments.iter_mut().filter(|known| plan.well.contains(&known.id)) {
+            deployment.failures.forgive();
+            deployment.launch_not_before = None;
         }
-        let unhealthy = steps::stop(tx, &mut service, &plan.stop);
+        steps::stop(tx, &mut service, &plan.stop, &mut failed);
         let primary = service.primary().map(|primary| primary.id);
-        steps::note_failures(tx, &mut service, never_ran, unhealthy);
+        steps::note_failures(tx, &mut service, &failed);
         if plan.undigested {
             steps::go_on_undigested(tx, &mut service);
         }
@@ -194,11 +203,12 @@ impl Controller for Services {
         if !plan.start_on.is_empty() && same {
             steps::start_on(tx, &mut service, &plan.start_on);
         }
-        if let Some((id, count)) = plan.renew
-            && let Some(index) = service.deployments.iter().position(|deployment| deployment.id == id)
-        {
-            steps::start(tx, &mut service, index, count as usize, 0);
+        for (id, count) in plan.others {
+            if let Some(index) = service.deployments.iter().position(|deployment| deployment.id == id) {
+                steps::start(tx, &mut service, index, count as usize, 0);
+            }
         }
+        task_sets::note_steady(tx, &mut service, &plan.steady_sets);
         service.deployments.retain(|deployment| !plan.finished.contains(&deployment.id));
         match plan.shift.filter(|_| same) {
             Some(Next::Go(shift)) => deployments::shift(tx, &service, shift),
@@ -238,11 +248,20 @@ impl Controller for Services {
 /// what ended, may change what is to be done next.
 fn allowed(view: View<'_>, service: &Service, plan: &Plan) -> (bool, bool) {
     let settled = plan.ended.is_empty() && plan.attempt.is_none_or(|turn| turn == Turn::Begin);
-    let launches = service.primary().is_some_and(|primary| {
-        primary.launch_not_before.is_none_or(|at| at <= view.now)
-            && primary.rollout_state != RolloutState::Failed
-    });
+    let launches = service
+        .primary()
+        .is_some_and(|primary| may_launch(view, primary) && primary.rollout_state != RolloutState::Failed);
     (settled && launches && service.status == ServiceStatus::Active, settled)
+}
+
+/// It need not wait, after failures to run or to be placed.
+fn may_launch(view: View<'_>, deployment: &Deployment) -> bool {
+    deployment.launch_not_before.is_none_or(|at| at <= view.now)
+}
+
+/// The deployment, if the census of its tasks forgives what failed.
+fn forgiven(deployment: Option<&Deployment>, census: &Census<'_>) -> Vec<DeploymentId> {
+    deployment.into_iter().filter(|known| census.forgives(known)).map(|known| known.id).collect()
 }
 
 fn is_in_progress(service: &Service) -> bool {
@@ -285,7 +304,8 @@ fn replicas(
         plan.replaces = plan.start.min(situation.target.unhealthy);
         let arrived = deployments::last_arrived(service).and_then(|index| service.deployments.get(index));
         let renew = steps.renew.min(STARTS_PER_ROUND_MAX);
-        plan.renew = arrived.filter(|_| settled && renew > 0).map(|deployment| (deployment.id, renew));
+        let arrived = arrived.filter(|deployment| settled && renew > 0 && may_launch(view, deployment));
+        plan.others.extend(arrived.map(|deployment| (deployment.id, renew)));
         plan.blocked = situation.is_blocked();
         let succeeded = situation.has_succeeded(service.configuration.early_success);
         plan.arrived = settled && succeeded && is_in_progress(service);

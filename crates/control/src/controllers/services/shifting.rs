@@ -4,7 +4,7 @@
 //! them shall have tasks at all follows from the stage.
 
 use super::census::{Census, Lens};
-use super::{Plan, STARTS_PER_ROUND_MAX, Turn, allowed, startable};
+use super::{Plan, STARTS_PER_ROUND_MAX, Turn, allowed, may_launch, startable};
 use crate::services::ecs::deployments;
 use crate::services::ecs::state::{Deployment, RolloutState, Service, ServiceDeployment, ServiceStatus};
 use crate::tx::View;
@@ -120,9 +120,12 @@ impl Side<'_> {
             let most = startable(view, service, settled, plan).min(STARTS_PER_ROUND_MAX);
             plan.start = if launches { steps.start.min(most) } else { 0 };
             plan.replaces = plan.start.min(situation.target.unhealthy);
-        } else if settled && deployment.rollout_state == RolloutState::Completed {
+        } else if settled
+            && may_launch(view, deployment)
             // What never arrived may never start.
-            plan.renew = Some((deployment.id, steps.start.min(STARTS_PER_ROUND_MAX)));
+            && deployment.rollout_state == RolloutState::Completed
+        {
+            plan.others.push((deployment.id, steps.start.min(STARTS_PER_ROUND_MAX)));
         }
         true
     }

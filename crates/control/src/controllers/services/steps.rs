@@ -7,49 +7,72 @@ use crate::services::ecs::deployments::{self, tell};
 use crate::services::ecs::launch::{self, Launch};
 use crate::services::ecs::state::{
     ContainerInstanceKey, Deployment, EffectiveDefinition, LaunchType, PropagateTags, RolloutState, Service,
-    TaskKey,
+    Task, TaskKey,
 };
 use crate::tx::{Tx, View};
 use gantry_decide::deployment::{back_off, events};
-use gantry_decide::ids::{CapacityProviderName, TaskId};
+use gantry_decide::ids::{CapacityProviderName, DeploymentId, TaskId};
 use gantry_decide::lifecycle::{DesiredStatus, StopCode};
 use gantry_decide::placement::Refusals;
 use gantry_decide::task::TaskOverride;
 use gantry_store::Record;
 use std::collections::BTreeMap;
 
-/// Notes which tasks have ended; says how many of the primary deployment's never ran.
-pub fn note_ends(tx: &mut Tx<'_>, service: &Service, ended: &[(TaskKey, bool)]) -> u32 {
-    let primary = service.primary().map(|primary| primary.id.to_string());
-    let mut failed = 0;
+/// The tasks that failed, by deployment: those that never ran, and those that were stopped for their health.
+pub type Failed = BTreeMap<DeploymentId, (u32, u32)>;
+
+fn deployment_of(task: &Task) -> Option<DeploymentId> {
+    task.started_by.as_deref()?.parse().ok()
+}
+
+/// Notes which tasks have ended, and in `failed` those that never ran.
+pub fn note_ends(tx: &mut Tx<'_>, ended: &[(TaskKey, bool)], failed: &mut Failed) {
     for (key, never_ran) in ended {
         let Some(mut task) = tx.state.ecs.task(key).filter(|task| !task.is_live()).cloned() else { continue };
-        let of_primary = primary.is_some() && task.started_by == primary;
-        failed += u32::from(*never_ran && of_primary && task.stop_code == Some(StopCode::TaskFailedToStart));
+        if *never_ran
+            && task.stop_code == Some(StopCode::TaskFailedToStart)
+            && let Some(id) = deployment_of(&task)
+        {
+            failed.entry(id).or_default().0 += 1;
+        }
         task.accounted = true;
         tx.state.ecs.put_task(task);
     }
-    failed
 }
 
-/// Counts tasks of the primary deployment that failed, and how patient to be after those that never ran. The circuit
-/// breaker looks at all of them.
-pub fn note_failures(tx: &mut Tx<'_>, service: &mut Service, never_ran: u32, unhealthy: u32) {
+/// Counts tasks of the primary deployment and of task sets that failed, and how patient to be after those that never ran.
+/// The circuit breaker looks at all of the primary deployment's.
+pub fn note_failures(tx: &mut Tx<'_>, service: &mut Service, failed: &Failed) {
     let (desired, breaker) = (service.desired_count, service.configuration.circuit_breaker);
-    let failed = never_ran.saturating_add(unhealthy);
-    let Some(primary) = service.deployments.first_mut().filter(|_| failed > 0) else { return };
-    primary.failures.add(never_ran, unhealthy);
-    primary.failed_at = Some(tx.now);
-    primary.updated_at = tx.now;
-    let delay = back_off::delay(primary.failures.starts).filter(|_| never_ran > 0);
-    if let Some(delay) = delay {
-        primary.launch_not_before = Some(tx.now + delay);
+    let (mut trips, mut patient) = (false, Vec::new());
+    for (index, deployment) in service.deployments.iter_mut().enumerate() {
+        let counts = index == 0 || deployment.task_set.is_some();
+        let Some(&(never_ran, unhealthy)) = failed.get(&deployment.id).filter(|_| counts) else { continue };
+        deployment.failures.add(never_ran, unhealthy);
+        deployment.failed_at = Some(tx.now);
+        deployment.updated_at = tx.now;
+        trips |= deployment.task_set.is_none()
+            && deployment.rollout_state == RolloutState::InProgress
+            && breaker.trips(deployment.failures, desired);
+        if let Some(delay) = back_off::delay(deployment.failures.starts).filter(|_| never_ran > 0) {
+            deployment.launch_not_before = Some(tx.now + delay);
+            patient.push(index);
+        }
     }
-    if primary.rollout_state == RolloutState::InProgress && breaker.trips(primary.failures, desired) {
-        deployments::trip(tx, service);
-    } else if delay.is_some() {
-        let message = events::cannot_start_consistently(service.name.as_str());
+    if trips {
+        return deployments::trip(tx, service);
+    }
+    for index in patient {
+        let message = events::cannot_start_consistently(&teller(service, index));
         tell(tx, service, message);
+    }
+}
+
+/// Who tells an event of a deployment: the service, or one of its task sets.
+pub fn teller(service: &Service, index: usize) -> String {
+    match service.deployments.get(index).filter(|deployment| deployment.task_set.is_some()) {
+        Some(set) => format!("{}, taskSet {}", service.name, set.id),
+        None => service.name.to_string(),
     }
 }
 
@@ -62,12 +85,10 @@ pub fn go_on_undigested(tx: &mut Tx<'_>, service: &mut Service) {
     }
 }
 
-/// Stops tasks; says how many of the primary deployment's were stopped for their health.
-pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)]) -> u32 {
-    let Some(primary) = service.primary().map(|primary| primary.id) else { return 0 };
-    let id = primary.to_string();
-    let mut unhealthy = 0;
-    let mut stopped = Vec::new();
+/// Stops tasks, and notes in `failed` those that are stopped for their health.
+pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)], failed: &mut Failed) {
+    let Some(primary) = service.primary().map(|primary| primary.id) else { return };
+    let mut stopped: BTreeMap<usize, Vec<TaskId>> = BTreeMap::new();
     for (key, why) in tasks {
         let Some(mut task) = tx.state.ecs.task(key).cloned() else { continue };
         let reason = match why {
@@ -76,19 +97,24 @@ pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)]) ->
         };
         if task.request_stop(StopCode::ServiceSchedulerInitiated, &reason, tx.now) {
             if *why == Why::Unhealthy {
-                unhealthy += u32::from(task.started_by.as_deref() == Some(id.as_str()));
+                if let Some(id) = deployment_of(&task) {
+                    failed.entry(id).or_default().1 += 1;
+                }
                 let message = events::failed_health_checks(service.name.as_str(), task.id);
                 tell(tx, service, message);
             }
-            stopped.push(task.id);
+            let set = |deployment: &Deployment| {
+                deployment.task_set.is_some() && Some(deployment.id) == deployment_of(&task)
+            };
+            let teller = service.deployments.iter().position(set).unwrap_or_default();
+            stopped.entry(teller).or_default().push(task.id);
             tx.state.ecs.put_task(task);
         }
     }
-    if !stopped.is_empty() {
-        let message = events::stopped(service.name.as_str(), &stopped);
+    for (index, tasks) in stopped {
+        let message = events::stopped(&teller(service, index), &tasks);
         tell(tx, service, message);
     }
-    unhealthy
 }
 
 /// A launch of the deployment's tasks, or what the service tells where there is nothing to launch any more.
@@ -155,10 +181,10 @@ pub fn start(tx: &mut Tx<'_>, service: &mut Service, index: usize, count: usize,
             refusal = Some((refusals, launch.capacity_provider.is_some()));
         }
     }
-    note_launch(tx, service, &started, replaces, refusal);
+    note_launch(tx, service, index, &started, replaces, refusal);
     if too_many_wait {
-        if let Some(primary) = service.deployments.first_mut() {
-            primary.launch_not_before = Some(tx.now + PLACE_AGAIN);
+        if let Some(deployment) = service.deployments.get_mut(index) {
+            deployment.launch_not_before = Some(tx.now + PLACE_AGAIN);
         }
         let message = events::too_many_provisioning(service.name.as_str());
         tell(tx, service, message);
@@ -181,36 +207,38 @@ pub fn start_on(tx: &mut Tx<'_>, service: &mut Service, instances: &[ContainerIn
         }
     }
     let refused = refusals.closest.is_some();
-    note_launch(tx, service, &started, 0, refused.then_some((refusals, false)));
+    note_launch(tx, service, 0, &started, 0, refused.then_some((refusals, false)));
 }
 
 /// Tells what was started, and why there is no more, and whether that was looked for in a capacity provider.
 fn note_launch(
     tx: &mut Tx<'_>,
     service: &mut Service,
+    index: usize,
     started: &[TaskId],
     replaces: usize,
     refusal: Option<(Refusals<ContainerInstanceKey>, bool)>,
 ) {
-    let fargate = service.primary().is_some_and(|p| p.compute.launch_type() == LaunchType::Fargate);
+    let launched = service.deployments.get(index);
+    let fargate = launched.is_some_and(|d| d.compute.launch_type() == LaunchType::Fargate);
+    let teller = teller(service, index);
     if !started.is_empty() {
-        let message = events::started(service.name.as_str(), started, replaces.min(started.len()));
+        let message = events::started(&teller, started, replaces.min(started.len()));
         tell(tx, service, message);
     }
     if let Some((refusals, of_provider)) = refusal {
-        if let Some(primary) = service.deployments.first_mut() {
-            primary.launch_not_before = Some(tx.now + PLACE_AGAIN);
+        if let Some(deployment) = service.deployments.get_mut(index) {
+            deployment.launch_not_before = Some(tx.now + PLACE_AGAIN);
         }
         let message = if fargate {
             format!(
-                "(service {}) was unable to place a task. Reason: Capacity is unavailable at this time. Please try again \
-                 later or in a different availability zone. For more information, see the Troubleshooting section of the \
-                 Amazon ECS Developer Guide.",
-                service.name
+                "(service {teller}) was unable to place a task. Reason: Capacity is unavailable at this time. Please try \
+                 again later or in a different availability zone. For more information, see the Troubleshooting section \
+                 of the Amazon ECS Developer Guide."
             )
         } else {
             let place = if of_provider { "capacity provider" } else { "cluster" };
-            refusals.service_event(service.name.as_str(), place, |key| key.id.to_string())
+            refusals.service_event(&teller, place, |key| key.id.to_string())
         };
         tell(tx, service, message);
     }

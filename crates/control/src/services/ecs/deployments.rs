@@ -50,6 +50,7 @@ pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
         failed_at: None,
         launch_not_before: None,
         image_digests: None,
+        task_set: None,
     };
     let view = tx.view();
     let counted = service.deployments.iter().map(|old| tasks_of(view, service, old));
@@ -124,6 +125,9 @@ pub fn wants(attempt: &ServiceDeployment) -> Option<(&Shift, Wants)> {
 
 /// How many tasks one of the service's deployments shall have, if that is a number that was decided.
 fn wanted(view: View<'_>, service: &Service, deployment: &Deployment) -> Option<u32> {
+    if let Some(set) = &deployment.task_set {
+        return Some(service.computed(set));
+    }
     let Some((shift, wants)) = current(view, service).and_then(wants) else {
         let is_primary = service.primary().is_some_and(|primary| primary.id == deployment.id);
         return is_primary.then_some(service.desired_count);

@@ -25,6 +25,8 @@ pub enum EcsError {
     ServiceNotFound,
     #[error("Service was not ACTIVE.")]
     ServiceNotActive,
+    #[error("The specified task set was not found.")]
+    TaskSetNotFound,
     #[error("The service deployment was not found.")]
     ServiceDeploymentNotFound,
     #[error("{0}")]
@@ -75,6 +77,7 @@ impl EcsError {
             EcsError::ClusterContainsTasks => "ClusterContainsTasksException",
             EcsError::ServiceNotFound => "ServiceNotFoundException",
             EcsError::ServiceNotActive => "ServiceNotActiveException",
+            EcsError::TaskSetNotFound => "TaskSetNotFoundException",
             EcsError::ServiceDeploymentNotFound => "ServiceDeploymentNotFoundException",
             EcsError::ResourceNotFound(_) => "ResourceNotFoundException",
             EcsError::TargetNotFound(_) => "TargetNotFoundException",

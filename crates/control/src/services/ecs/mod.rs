@@ -71,6 +71,11 @@ pub static SERVICE: Service = Service {
         read ListServiceDeployments => authorize::services::list_service_deployments, ops::service_deployment::list_service_deployments;
         write StopServiceDeployment => authorize::services::stop_service_deployment, ops::service_deployment::stop_service_deployment;
         write ContinueServiceDeployment => authorize::services::continue_service_deployment, ops::service_deployment::continue_service_deployment;
+        write CreateTaskSet => authorize::services::create_task_set, ops::task_set::create_task_set;
+        write UpdateTaskSet => authorize::services::update_task_set, ops::task_set::update_task_set;
+        write DeleteTaskSet => authorize::services::delete_task_set, ops::task_set::delete_task_set;
+        read DescribeTaskSets => authorize::services::describe_task_sets, ops::task_set::describe_task_sets;
+        write UpdateServicePrimaryTaskSet => authorize::services::update_service_primary_task_set, ops::task_set::update_service_primary_task_set;
         write ExecuteCommand => authorize::tasks::execute_command, ops::execute_command::execute_command;
         write SubmitTaskStateChange => authorize::tasks::submit_task_state_change, ops::submit::submit_task_state_change;
         write SubmitContainerStateChange => authorize::tasks::submit_container_state_change, ops::submit::submit_container_state_change;
@@ -91,12 +96,10 @@ pub static SERVICE: Service = Service {
         "CreateDaemon",
         "CreateExpressGatewayService",
         "CreateGateway",
-        "CreateTaskSet",
         "DeleteDaemon",
         "DeleteDaemonTaskDefinition",
         "DeleteExpressGatewayService",
         "DeleteGateway",
-        "DeleteTaskSet",
         "DescribeDaemon",
         "DescribeDaemonDeployments",
         "DescribeDaemonRevisions",
@@ -105,7 +108,6 @@ pub static SERVICE: Service = Service {
         "DescribeGateway",
         "DescribeGatewayResources",
         "DescribeGatewayRoute",
-        "DescribeTaskSets",
         "DisassociateGatewayFromCluster",
         "ListDaemonDeployments",
         "ListDaemonTaskDefinitions",
@@ -118,7 +120,5 @@ pub static SERVICE: Service = Service {
         "UpdateDaemon",
         "UpdateExpressGatewayService",
         "UpdateGateway",
-        "UpdateServicePrimaryTaskSet",
-        "UpdateTaskSet",
     ],
 };

@@ -11,6 +11,7 @@ mod shifting;
 mod tag;
 mod task;
 mod task_definition;
+mod task_set;
 pub(crate) mod world;
 
 use super::SERVICE;

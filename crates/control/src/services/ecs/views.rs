@@ -7,3 +7,4 @@ pub mod service;
 pub mod service_deployment;
 pub mod task;
 pub mod task_definition;
+pub mod task_set;

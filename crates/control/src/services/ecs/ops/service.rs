@@ -5,10 +5,11 @@ use crate::page::{Page, SHORT_MAX};
 use crate::services::ecs::convert::{self, shortened};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::deployment_configuration::configure;
+use crate::services::ecs::ops::external_service;
 use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::state::{
-    Cluster, Compute, DeploymentConfiguration, LaunchType, NetworkConfiguration, PropagateTags,
-    SchedulingStrategy, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
+    Cluster, Compute, DeploymentConfiguration, DeploymentController, LaunchType, NetworkConfiguration,
+    PropagateTags, SchedulingStrategy, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
 };
 use crate::services::ecs::views::service::service as show;
 use crate::services::ecs::{check, compute, deployments, tags};
@@ -57,6 +58,18 @@ pub fn create_service(
         _ => {}
     }
     refuse_what_comes_later(&request)?;
+    if request
+        .deployment_controller
+        .as_ref()
+        .is_some_and(|controller| controller.type_.as_str() == "EXTERNAL")
+    {
+        let service = external_service::create(tx, call, key, &request)?;
+        if let Some(token) = token {
+            let arn = service.arn(tx.scope).to_string();
+            token.remember(tx, vec![arn]);
+        }
+        return Ok(ecs::CreateServiceResponse { service: Some(show(tx.view(), &service, true)) });
+    }
     let scheduling_strategy = match &request.scheduling_strategy {
         Some(ecs::SchedulingStrategy::Daemon) => SchedulingStrategy::Daemon,
         _ => SchedulingStrategy::Replica,
@@ -110,6 +123,7 @@ pub fn create_service(
         name: key.name,
         status: ServiceStatus::Active,
         scheduling_strategy,
+        controller: DeploymentController::Ecs,
         desired_count,
         deployments: Vec::new(),
         attempt: ServiceDeploymentId::MIN,
@@ -164,14 +178,15 @@ fn check_daemon(
 }
 
 /// What a deployment shall run, and on what.
-struct Wanted<'a> {
-    compute: Compute,
-    record: &'a TaskDefinitionRecord,
-    platform: Option<&'a str>,
+pub struct Wanted<'a> {
+    pub compute: Compute,
+    pub record: &'a TaskDefinitionRecord,
+    pub platform: Option<&'a str>,
 }
 
 impl Wanted<'_> {
-    fn check(&self) -> Result<(), EcsError> {
+    /// What the definition cannot run on is refused.
+    pub fn check(&self) -> Result<(), EcsError> {
         let launch_type = self.compute.launch_type();
         let compatibility = match launch_type {
             LaunchType::Ec2 => Compatibility::Ec2,
@@ -202,12 +217,12 @@ impl Wanted<'_> {
     }
 }
 
-fn desired_count(count: i32) -> Result<u32, EcsError> {
+pub fn desired_count(count: i32) -> Result<u32, EcsError> {
     let fits = u32::try_from(count).ok().filter(|_| count <= DESIRED_MAX);
     fits.ok_or_else(|| EcsError::invalid(format!("The desired count must be between 0 and {DESIRED_MAX}.")))
 }
 
-fn propagate(given: Option<&ecs::PropagateTags>) -> PropagateTags {
+pub fn propagate(given: Option<&ecs::PropagateTags>) -> PropagateTags {
     match given.map(|propagate| propagate.as_str()) {
         Some("TASK_DEFINITION") => PropagateTags::TaskDefinition,
         Some("SERVICE") => PropagateTags::Service,
@@ -239,8 +254,8 @@ fn refuse_what_comes_later(request: &ecs::CreateServiceRequest) -> Result<(), Ec
             "serviceConnectConfiguration",
         ),
         (
-            controller_is_another(request.deployment_controller.as_ref()),
-            "deployment controllers other than ECS",
+            request.deployment_controller.as_ref().is_some_and(|c| c.type_.as_str() == "CODE_DEPLOY"),
+            "the CODE_DEPLOY deployment controller",
         ),
     ];
     refuse(members)
@@ -251,10 +266,6 @@ fn refuse<const N: usize>(members: [(bool, &str); N]) -> Result<(), EcsError> {
         Some((_, member)) => Err(later(member)),
         None => Ok(()),
     }
-}
-
-fn controller_is_another(controller: Option<&ecs::DeploymentController>) -> bool {
-    controller.is_some_and(|controller| controller.type_.as_str() != "ECS")
 }
 
 pub fn update_service(
@@ -278,10 +289,16 @@ pub fn update_service(
             "serviceConnectConfiguration",
         ),
         (
-            controller_is_another(request.deployment_controller.as_ref()),
-            "deployment controllers other than ECS",
+            request
+                .deployment_controller
+                .as_ref()
+                .is_some_and(|c| (c.type_.as_str() == "EXTERNAL") != service.is_external()),
+            "another deployment controller",
         ),
     ])?;
+    if service.is_external() {
+        external_service::check_update(&request)?;
+    }
     if let Some(count) = request.desired_count {
         if service.is_daemon() {
             return Err(EcsError::invalid(NO_DESIRED_COUNT));
@@ -310,7 +327,9 @@ pub fn update_service(
     if request.placement_constraints.is_some() {
         service.placement_constraints = convert::constraints(request.placement_constraints.as_deref(), 0)?;
     }
-    redeploy(tx, &cluster, &mut service, &request)?;
+    if !service.is_external() {
+        redeploy(tx, &cluster, &mut service, &request)?;
+    }
     // Whatever changed, it is to be told when it is steady again.
     service.steady_at = None;
     tx.state.ecs.put_service(service.clone());
@@ -374,7 +393,7 @@ fn redeploy(
     Ok(())
 }
 
-fn named<'a>(view: View<'a>, cluster: &ClusterName, text: &str) -> Result<&'a Service, EcsError> {
+pub fn named<'a>(view: View<'a>, cluster: &ClusterName, text: &str) -> Result<&'a Service, EcsError> {
     let key = check::service(view, cluster, text)?.ok_or(EcsError::ServiceNotFound)?;
     view.state.ecs.service(&key).ok_or(EcsError::ServiceNotFound)
 }
@@ -391,8 +410,12 @@ pub fn delete_service(
         ServiceStatus::Draining => {}
         ServiceStatus::Active => {
             // Nobody can scale a daemon to nothing first.
-            if service.desired_count > 0 && !service.is_daemon() && request.force != Some(true) {
+            let force = service.is_daemon() || request.force == Some(true);
+            if service.desired_count > 0 && !force {
                 return Err(EcsError::invalid("The service cannot be stopped while it is scaled above 0."));
+            }
+            if service.deployments.iter().any(|deployment| deployment.task_set.is_some()) && !force {
+                return Err(EcsError::invalid("The service cannot be stopped while deployments are active."));
             }
             service.status = ServiceStatus::Draining;
             service.desired_count = 0;

@@ -30,6 +30,12 @@ fn tags_of(view: View<'_>, resource: &EcsResource) -> Result<Tags, EcsError> {
             let key = ServiceKey { cluster: cluster.clone(), name: name.clone() };
             ecs.service(&key).map(|service| service.tags.clone()).ok_or_else(|| missing("service"))
         }
+        EcsResource::TaskSet(cluster, name, id) => {
+            let service = ecs.service(&ServiceKey { cluster: cluster.clone(), name: name.clone() });
+            let sets = service.into_iter().flat_map(|service| &service.deployments);
+            let set = sets.filter(|set| set.id == *id).find_map(|set| set.task_set.as_ref());
+            set.map(|set| set.tags.clone()).ok_or_else(|| missing("task set"))
+        }
         EcsResource::ServiceShort(_) => {
             Err(EcsError::invalid("Long arn format must be used for tagging operations"))
         }
@@ -78,6 +84,15 @@ fn put(tx: &mut Tx<'_>, resource: EcsResource, tags: Tags) {
         EcsResource::Service(cluster, name) => {
             if let Some(mut service) = ecs.service(&ServiceKey { cluster, name }).cloned() {
                 service.tags = tags;
+                ecs.put_service(service);
+            }
+        }
+        EcsResource::TaskSet(cluster, name, id) => {
+            if let Some(mut service) = ecs.service(&ServiceKey { cluster, name }).cloned() {
+                let set = service.deployments.iter_mut().find(|set| set.id == id);
+                if let Some(set) = set.and_then(|set| set.task_set.as_mut()) {
+                    set.tags = tags;
+                }
                 ecs.put_service(service);
             }
         }

@@ -6,6 +6,7 @@ use gantry_decide::deployment::breaker::{CircuitBreaker, Failures};
 use gantry_decide::deployment::hooks::Hook;
 use gantry_decide::deployment::rolling::EarlySuccess;
 use gantry_decide::deployment::strategy::Strategy;
+use gantry_decide::deployment::task_set::{Scale, TaskSetStatus};
 use gantry_decide::ids::{
     ClusterName, ContainerName, DeploymentId, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId,
     TaskDefinitionId,
@@ -91,6 +92,31 @@ pub struct Deployment {
     /// What the images' tags stood for when its first task came up, by container; none while that is not known.
     #[serde(default)]
     pub image_digests: Option<BTreeMap<ContainerName, String>>,
+    /// Of a service with the EXTERNAL controller all are task sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_set: Option<TaskSet>,
+}
+
+/// What a deployment has beyond others whose size somebody else decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSet {
+    pub status: TaskSetStatus,
+    pub scale: Scale,
+    /// What its maker calls it.
+    pub external_id: Option<String>,
+    pub tags: Tags,
+    /// It told that it is steady, and is.
+    pub steady: bool,
+}
+
+/// Who decides what a service deploys, and when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum DeploymentController {
+    #[default]
+    Ecs,
+    /// Whoever makes its task sets.
+    External,
 }
 
 /// How many tasks a service has.
@@ -174,6 +200,8 @@ pub struct Service {
     pub status: ServiceStatus,
     #[serde(default)]
     pub scheduling_strategy: SchedulingStrategy,
+    #[serde(default)]
+    pub controller: DeploymentController,
     /// Of a DAEMON, as many as there are instances for it.
     pub desired_count: u32,
     /// The primary first, then those being replaced.
@@ -227,7 +255,17 @@ impl Service {
         self.scheduling_strategy == SchedulingStrategy::Daemon
     }
 
-    /// The deployment that new tasks belong to.
+    pub fn is_external(&self) -> bool {
+        self.controller == DeploymentController::External
+    }
+
+    /// How many tasks a task set shall have.
+    pub fn computed(&self, set: &TaskSet) -> u32 {
+        let stays = self.status == ServiceStatus::Active && set.status != TaskSetStatus::Draining;
+        if stays { set.scale.of(self.desired_count) } else { 0 }
+    }
+
+    /// The deployment that new tasks belong to; with the EXTERNAL controller, the primary task set or another.
     pub fn primary(&self) -> Option<&Deployment> {
         self.deployments.first()
     }

@@ -4,7 +4,7 @@ use crate::services::ecs::bridge;
 use crate::services::ecs::state::{
     Compute, Deployment, DeploymentConfiguration, LaunchType, NetworkConfiguration, PlacementConstraint,
     PlacementStrategy, PropagateTags, RolloutState, Service, ServiceEvent, ServiceRevisionKey, ServiceStatus,
-    StrategyItem, Task,
+    StrategyItem, Task, TaskSet,
 };
 use crate::services::ecs::views::task::millis;
 use crate::services::ecs::{deployments, tags};
@@ -14,6 +14,7 @@ use gantry_decide::arn::EcsResource;
 use gantry_decide::deployment::breaker::Threshold;
 use gantry_decide::deployment::hooks::{Hook, HookAction};
 use gantry_decide::deployment::strategy::Strategy;
+use gantry_decide::deployment::task_set::TaskSetStatus;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_store::Record;
@@ -118,7 +119,12 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         .tasks_of(&service.key())
         .filter(|task| task.desired_status == DesiredStatus::Running)
         .collect();
-    let primary = service.primary();
+    let external = service.is_external();
+    let is_primary = |set: &TaskSet| set.status == TaskSetStatus::Primary;
+    let primary = match external {
+        false => service.primary(),
+        true => service.deployments.iter().find(|set| set.task_set.as_ref().is_some_and(is_primary)),
+    };
     let definition =
         primary.map(|p| scope.ecs(EcsResource::TaskDefinition(p.task_definition.clone())).to_string());
     let (launch_type, strategy) = compute(primary.map(|primary| &primary.compute));
@@ -136,14 +142,25 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         current_service_deployment: deployments::current(view, service)
             .map(|attempt| attempt.key().arn(scope).to_string()),
         current_service_revisions: Some(
-            service.deployments.iter().map(|deployment| revision(view, service, deployment)).collect(),
+            service
+                .deployments
+                .iter()
+                .filter(|_| !external)
+                .map(|deployment| revision(view, service, deployment))
+                .collect(),
         ),
         deployment_configuration: Some(configuration(&service.configuration)),
-        deployment_controller: Some(ecs::DeploymentController { type_: ecs::DeploymentControllerType::Ecs }),
+        deployment_controller: Some(ecs::DeploymentController {
+            type_: match external {
+                false => ecs::DeploymentControllerType::Ecs,
+                true => ecs::DeploymentControllerType::External,
+            },
+        }),
         deployments: Some(
             service
                 .deployments
                 .iter()
+                .filter(|_| !external)
                 .enumerate()
                 .map(|(index, d)| deployment(view, service, d, index == 0, &tasks))
                 .collect(),
@@ -174,6 +191,7 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         status: Some(status(service.status).to_owned()),
         tags: with_tags.then(|| tags::show(&service.tags)),
         task_definition: definition,
+        task_sets: external.then(|| super::task_set::all(view, service)),
         ..Default::default()
     }
 }
@@ -186,11 +204,11 @@ pub fn status(status: ServiceStatus) -> &'static str {
     }
 }
 
-fn asked_platform(deployment: &Deployment) -> String {
+pub fn asked_platform(deployment: &Deployment) -> String {
     deployment.platform_version.clone().unwrap_or_else(|| "LATEST".to_owned())
 }
 
-fn count(tasks: &[&Task], which: impl Fn(&Task) -> bool) -> i32 {
+pub fn count(tasks: &[&Task], which: impl Fn(&Task) -> bool) -> i32 {
     i32::try_from(tasks.iter().filter(|task| which(task)).count()).unwrap_or(i32::MAX)
 }
 
