@@ -1,0 +1,465 @@
+//! A client's HTTP/1.1 connection: requests one after the other, each with its exchange with a target. One task does
+//! all of it; the connection to the target is read and written by the same task, so that nothing is handed over.
+
+use super::super::clock::{TimedOut, Watch};
+use super::super::counters::add;
+use super::super::tables::{Door, Table};
+use super::super::worker::Worker;
+use super::answer::Answer;
+use super::body::Body;
+use super::head::{self, MAX_HEAD, MAX_HEADERS};
+use super::plan::{Forwarding, Plan, plan};
+use super::relay::{Fault, Io, PIECE, Shared, relay, write_all};
+use super::response::{self, translate};
+use super::upstream::{ConnectError, Connection};
+use arc_swap::ArcSwap;
+use bytes::{Buf, BytesMut};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+/// Targets that a request is offered to when connections are refused: nothing was sent, so nothing is done twice.
+const CONNECT_ATTEMPTS: u32 = 3;
+/// What is read of a refused request's rest, so that its sender reads the answer and not a reset.
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+/// A buffer larger than this is not kept between requests.
+const KEPT_BUFFER: usize = 16 * 1024;
+
+/// Who is connected, and how.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    /// By TLS.
+    pub secure: bool,
+}
+
+impl Client {
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+}
+
+/// Which listener a connection came to.
+#[derive(Clone, Debug)]
+pub enum Entrance {
+    /// A load balancer's own address.
+    Own(Arc<Door>),
+    /// The shared one: each request names its load balancer by its host.
+    Shared(Arc<ArcSwap<BTreeMap<String, Arc<Door>>>>),
+}
+
+/// Serves a connection until it ends.
+pub async fn serve<S: Io>(stream: S, client: Client, entrance: Entrance, worker: &Worker) {
+    let limit = match &entrance {
+        Entrance::Own(door) => door.table.load().attributes.idle_timeout,
+        Entrance::Shared(_) => Duration::from_secs(60),
+    };
+    let mut session = Session {
+        stream,
+        client,
+        entrance,
+        worker,
+        input: BytesMut::new(),
+        output: Vec::new(),
+        request: Vec::new(),
+        watch: Watch::new(limit),
+        limit,
+        begun: Instant::now(),
+    };
+    // Failures end a connection; what there is to say about them was said to the client, and counted.
+    while session.request().await == Next::Request {}
+}
+
+struct Session<'w, S> {
+    stream: S,
+    client: Client,
+    entrance: Entrance,
+    worker: &'w Worker,
+    /// Read from the client, and not yet used.
+    input: BytesMut,
+    /// For the client.
+    output: Vec<u8>,
+    /// The head for the target.
+    request: Vec<u8>,
+    watch: Watch,
+    limit: Duration,
+    begun: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Request,
+    End,
+}
+
+/// How an exchange with a target ended.
+#[derive(Debug)]
+enum Outcome {
+    Done {
+        keep: bool,
+    },
+    /// The kept connection turned out to be dead before the target said anything.
+    Dead,
+    /// The target failed before anything was said to the client: the status to answer.
+    Failed(u16),
+    /// The client is gone, or was cut off in the middle of an answer.
+    Lost,
+}
+
+impl<S: Io> Session<'_, S> {
+    /// Serves the next request.
+    async fn request(&mut self) -> Next {
+        if self.input.is_empty() && self.input.capacity() > KEPT_BUFFER {
+            self.input = BytesMut::new();
+        }
+        self.output.clear();
+        self.output.shrink_to(KEPT_BUFFER);
+        self.request.clear();
+        self.request.shrink_to(KEPT_BUFFER);
+        match self.read_head().await {
+            Ok(()) => {}
+            Err(Some(status)) => return self.refuse(status).await,
+            Err(None) => return Next::End,
+        }
+        let mut input = std::mem::take(&mut self.input);
+        let mut space = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let head = match head::read(&input, &mut space, self.client.peer.ip()) {
+            Ok(Some(head)) => head,
+            // Its end was there, so it is not incomplete but none.
+            Ok(None) => return self.refuse(400).await,
+            Err(refusal) => return self.refuse(refusal.status()).await,
+        };
+        let door = match &self.entrance {
+            Entrance::Own(door) => Some(door.clone()),
+            Entrance::Shared(doors) => doors.load().get(&head.host_name().to_ascii_lowercase()).cloned(),
+        };
+        let Some(door) = door else { return self.refuse(404).await };
+        let table = door.table.load_full();
+        self.limit = table.attributes.idle_timeout;
+        let aged = self.begun.elapsed() > table.attributes.client_keep_alive;
+        let keep = head.keep && !aged && !door.closed.load(Relaxed);
+        add(&table.balanced.counters.requests, 1);
+        let to_head = head.method == "HEAD";
+        let body = head.body.clone();
+        let planned = plan(&head, &table, &self.client, self.worker.random(), &mut self.request);
+        let length = head.length;
+        input.advance(length);
+        self.input = input;
+        match planned {
+            Plan::Answer(answer) => {
+                table.balanced.counters.answered(answer.status);
+                // A body that nobody reads would be taken for the next request.
+                self.answer(&answer, keep && body == Body::None, !to_head, table.listener.server_header).await
+            }
+            Plan::Forward(forwarding) => self.forward(forwarding, &table, keep, to_head).await,
+        }
+    }
+
+    /// Reads until a whole head is there.
+    ///
+    /// # Errors
+    /// With the status to answer, or none when there is nobody to answer.
+    async fn read_head(&mut self) -> Result<(), Option<u16>> {
+        let Session { stream, input, watch, limit, .. } = self;
+        // From its first byte, a head gets one idle timeout in all, however slowly it drips.
+        let mut seen = 0;
+        let mut deadline = None;
+        loop {
+            while input.first().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) {
+                input.advance(1);
+            }
+            if head::find_end(input, seen) {
+                return Ok(());
+            }
+            seen = input.len();
+            if seen > head::MAX_REQUEST_LINE && !input[..head::MAX_REQUEST_LINE].contains(&b'\n') {
+                return Err(Some(414));
+            }
+            if seen > MAX_HEAD {
+                return Err(Some(400));
+            }
+            let left = match deadline {
+                _ if seen == 0 => *limit,
+                None => {
+                    deadline = Some(Instant::now() + *limit);
+                    *limit
+                }
+                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+            };
+            input.reserve(4096);
+            match watch.guard(left, stream.read_buf(input)).await {
+                Ok(Ok(0) | Err(_)) => return Err(None),
+                Ok(Ok(_)) => {}
+                Err(TimedOut) => return Err((seen > 0).then_some(408)),
+            }
+        }
+    }
+
+    /// Answers a request that was not understood, and ends.
+    async fn refuse(&mut self, status: u16) -> Next {
+        let mut server = true;
+        if let Entrance::Own(door) = &self.entrance {
+            let table = door.table.load();
+            table.balanced.counters.answered(status);
+            server = table.listener.server_header;
+        }
+        self.answer(&Answer::error(status), false, true, server).await
+    }
+
+    async fn answer(&mut self, answer: &Answer, keep: bool, body: bool, server: bool) -> Next {
+        self.output.clear();
+        answer.write(&mut self.output, keep, body, server);
+        let Session { stream, output, watch, limit, .. } = self;
+        let written = watch.guard(*limit, async {
+            write_all(stream, output, watch).await?;
+            stream.flush().await.map_err(|_| Fault::Sink)
+        });
+        match written.await {
+            Ok(Ok(())) if keep => Next::Request,
+            Ok(Ok(())) => self.linger().await,
+            _ => Next::End,
+        }
+    }
+
+    /// Ends a connection on which the client may still be sending.
+    async fn linger(&mut self) -> Next {
+        let _ = self.stream.shutdown().await;
+        let mut left = LINGER_BYTES;
+        let reading = async {
+            while left > 0 {
+                self.input.clear();
+                self.input.reserve(4096);
+                match self.stream.read_buf(&mut self.input).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(count) => left = left.saturating_sub(count),
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LINGER_TIME, reading).await;
+        Next::End
+    }
+
+    /// Hands a request to its target, or to another one when that cannot be reached.
+    async fn forward(
+        &mut self,
+        mut forwarding: Forwarding,
+        table: &Table,
+        keep: bool,
+        to_head: bool,
+    ) -> Next {
+        add(&forwarding.group.counters.requests, 1);
+        let mut attempts = 0;
+        loop {
+            let kept = self.worker.pool.take(&forwarding.target);
+            let connection = match kept {
+                Some(connection) => connection,
+                None => match self.worker.pool.connect(&forwarding.target).await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        add(&forwarding.group.counters.connection_errors, 1);
+                        tracing::debug!(target = %forwarding.target, %error, "no connection");
+                        attempts += 1;
+                        if attempts < CONNECT_ATTEMPTS && matches!(error, ConnectError::Refused(_)) {
+                            forwarding.reroute(self.worker.random());
+                            continue;
+                        }
+                        let status = match error {
+                            ConnectError::Refused(_) => 502,
+                            ConnectError::TimedOut => 504,
+                        };
+                        return self.fail(status, table, to_head).await;
+                    }
+                },
+            };
+            let outstanding = forwarding.enter();
+            let outcome = self.exchange(connection, &forwarding, table, keep).await;
+            drop(outstanding);
+            match outcome {
+                Outcome::Done { keep: true } => return Next::Request,
+                Outcome::Done { keep: false } => return self.linger().await,
+                Outcome::Dead => {}
+                Outcome::Failed(status) => return self.fail(status, table, to_head).await,
+                Outcome::Lost => return Next::End,
+            }
+        }
+    }
+
+    async fn fail(&mut self, status: u16, table: &Table, to_head: bool) -> Next {
+        table.balanced.counters.answered(status);
+        // What of the request's body was read is not known any more.
+        self.answer(&Answer::error(status), false, !to_head, table.listener.server_header).await
+    }
+
+    /// Sends a request and brings the answer.
+    async fn exchange(
+        &mut self,
+        mut connection: Connection,
+        forwarding: &Forwarding,
+        table: &Table,
+        keep: bool,
+    ) -> Outcome {
+        let Session { stream, client, input, output, request, watch, limit, .. } = self;
+        let sent = Instant::now();
+        let reused = connection.reused;
+        let mut body = forwarding.body.clone();
+        let (moved, received) = (Cell::new(0), Cell::new(0));
+        // What the client has been told: nothing yet, or an answer's head.
+        let committed = Cell::new(false);
+        let body_sent = Cell::new(false);
+        let result = {
+            let near = RefCell::new(&mut *stream);
+            let far = RefCell::new(&mut connection.stream);
+            let buffer = &mut connection.buffer;
+            // Sends the request, then looks out for the client's leaving. Never ends well: the answer does.
+            let send = async {
+                write_all(&mut Shared(&far), request, watch).await?;
+                relay(&mut Shared(&near), input, &mut Shared(&far), &mut body, false, watch, &moved).await?;
+                body_sent.set(true);
+                // The next requests may come while this one is served; so many are read that one head has room.
+                while input.len() < MAX_HEAD {
+                    input.reserve(4096);
+                    match Shared(&near).read_buf(input).await {
+                        Ok(0) | Err(_) => return Err(Fault::Source),
+                        Ok(_) => {}
+                    }
+                }
+                std::future::pending::<Result<(), Fault>>().await
+            };
+            let receive = async {
+                let translated = loop {
+                    output.clear();
+                    // What the head promises is kept: so nothing that changes later may decide on it.
+                    let keep = keep && !forwarding.close && body_sent.get();
+                    if !buffer.is_empty()
+                        && let Some(translated) = translate(buffer, forwarding, table, client, keep, output)
+                            .map_err(|_| Received::Bad)?
+                    {
+                        buffer.advance(translated.length);
+                        if translated.status >= 200 || translated.status == 101 {
+                            break translated;
+                        }
+                        write_all(&mut Shared(&near), output, watch)
+                            .await
+                            .map_err(|_| Received::ClientGone)?;
+                        continue;
+                    }
+                    if buffer.len() > response::MAX_HEAD {
+                        return Err(Received::Bad);
+                    }
+                    buffer.reserve(PIECE / 4);
+                    match Shared(&far).read_buf(buffer).await {
+                        Ok(0) | Err(_) if buffer.is_empty() => return Err(Received::Nothing),
+                        Ok(0) | Err(_) => return Err(Received::Bad),
+                        Ok(_) => watch.touch(),
+                    }
+                };
+                let took = sent.elapsed();
+                forwarding.group.counters.answered(translated.status, took);
+                committed.set(true);
+                let mut body = translated.body.clone();
+                // The head, and what is there of the body, go in one packet.
+                if !translated.decode && !buffer.is_empty() {
+                    let count = body.take(buffer, |_| {}).map_err(|_| Received::Cut)?;
+                    output.extend_from_slice(&buffer[..count]);
+                    buffer.advance(count);
+                }
+                received.set(output.len() as u64);
+                write_all(&mut Shared(&near), output, watch).await.map_err(|_| Received::ClientGone)?;
+                let (from, to) = (&mut Shared(&far), &mut Shared(&near));
+                relay(from, buffer, to, &mut body, translated.decode, watch, &received).await.map_err(
+                    |fault| match fault {
+                        Fault::Sink => Received::ClientGone,
+                        Fault::Source | Fault::Malformed(_) => Received::Cut,
+                    },
+                )?;
+                Ok(translated)
+            };
+            let (mut send, mut receive) = (pin!(send), pin!(receive));
+            let mut sending = true;
+            let both = poll_fn(|context| {
+                if sending && let Poll::Ready(result) = send.as_mut().poll(context) {
+                    sending = false;
+                    match result {
+                        // The target may have answered before it closed.
+                        Err(Fault::Sink) | Ok(()) => {}
+                        Err(Fault::Malformed(_)) => return Poll::Ready(Err(Received::BadBody)),
+                        Err(Fault::Source) if committed.get() && body_sent.get() => {}
+                        Err(Fault::Source) => return Poll::Ready(Err(Received::ClientGone)),
+                    }
+                }
+                receive.as_mut().poll(context)
+            });
+            watch.guard(*limit, both).await
+        };
+        add(&table.balanced.counters.processed_bytes, moved.get() + received.get());
+        let translated = match result {
+            Ok(Ok(translated)) => translated,
+            Ok(Err(Received::Nothing)) if reused && forwarding.replayable => return Outcome::Dead,
+            _ if committed.get() => return Outcome::Lost,
+            Ok(Err(Received::Nothing | Received::Bad | Received::Cut)) => return Outcome::Failed(502),
+            Ok(Err(Received::BadBody)) => return Outcome::Failed(400),
+            Ok(Err(Received::ClientGone)) => {
+                table.balanced.counters.answered(460);
+                return Outcome::Lost;
+            }
+            Err(TimedOut) => return Outcome::Failed(if body_sent.get() { 504 } else { 408 }),
+        };
+        if translated.status == 101 {
+            self.tunnel(connection).await;
+            return Outcome::Lost;
+        }
+        let done = body.is_done();
+        if translated.keep_target && done && !forwarding.close {
+            self.worker.pool.put(connection);
+        }
+        Outcome::Done { keep: translated.keep_client }
+    }
+
+    /// Lets both sides talk as they like, until one is done or both are silent for the idle timeout.
+    async fn tunnel(&mut self, mut connection: Connection) {
+        let Session { stream, input, watch, limit, .. } = self;
+        let (near, far) = (RefCell::new(stream), RefCell::new(&mut connection.stream));
+        let (up, down) = (Cell::new(0), Cell::new(0));
+        let (mut to_far, mut to_near) = (Body::Close, Body::Close);
+        let upwards = async {
+            let done =
+                relay(&mut Shared(&near), input, &mut Shared(&far), &mut to_far, false, watch, &up).await;
+            let _ = Shared(&far).shutdown().await;
+            done
+        };
+        let downwards = async {
+            let buffer = &mut connection.buffer;
+            let done =
+                relay(&mut Shared(&far), buffer, &mut Shared(&near), &mut to_near, false, watch, &down).await;
+            let _ = Shared(&near).shutdown().await;
+            done
+        };
+        let both = async { tokio::try_join!(upwards, downwards) };
+        let _ = watch.guard(*limit, both).await;
+    }
+}
+
+/// Why there is no whole answer.
+#[derive(Debug)]
+enum Received {
+    /// The target closed without a word.
+    Nothing,
+    /// No answer that could be understood.
+    Bad,
+    /// The answer broke off.
+    Cut,
+    /// The request's body is malformed.
+    BadBody,
+    ClientGone,
+}

@@ -1,0 +1,13 @@
+//! Layer 7: HTTP in front, HTTP to targets.
+
+mod answer;
+mod body;
+mod exchange;
+mod head;
+mod plan;
+mod relay;
+mod response;
+mod upstream;
+
+pub use exchange::{Client, Entrance, serve};
+pub use upstream::Pool;

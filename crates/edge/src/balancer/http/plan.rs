@@ -1,0 +1,363 @@
+//! What becomes of a request: an answer of ours, or the target it goes to and the head it goes with.
+
+use super::super::clock;
+use super::super::tables::{Group, Service, Table, Target};
+use super::answer::Answer;
+use super::body::Body;
+use super::exchange::Client;
+use super::head::{Class, Head, Refusal, host_name};
+use gantry_decide::routing::config::{Action, Forward, ForwardedFor, Protocol, ProtocolVersion, Stickiness};
+use gantry_decide::routing::{Asked, Matched, Ticket, choose_group};
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Addresses that `X-Forwarded-For` may hold, as documented for status 463.
+const MAX_FORWARDERS: usize = 30;
+
+/// What is done with a request.
+#[derive(Debug)]
+pub enum Plan {
+    Answer(Answer),
+    Forward(Forwarding),
+}
+
+/// A request on its way to a target.
+#[derive(Debug)]
+pub struct Forwarding {
+    pub group: Arc<Group>,
+    pub service: Arc<Service>,
+    pub target: Arc<Target>,
+    pub body: Body,
+    /// Neither connection is used again.
+    pub close: bool,
+    /// The answer has no body.
+    pub to_head: bool,
+    pub modern: bool,
+    pub websocket: bool,
+    /// It may be sent a second time when a kept connection turns out to be dead.
+    pub replayable: bool,
+    /// The application's cookie is in the request (`app_cookie` stickiness).
+    pub app_cookie: bool,
+    /// The client gets a group's cookie, for so long.
+    pub group_cookie: Option<Duration>,
+}
+
+/// Decides on a request, and writes the head that its target gets into `out`.
+pub fn plan(head: &Head<'_, '_>, table: &Table, client: &Client, random: u64, out: &mut Vec<u8>) -> Plan {
+    let attributes = &table.attributes;
+    if head.class.refused(attributes.desync) {
+        return Plan::Answer(Answer::error(400));
+    }
+    if forwarders(head) > MAX_FORWARDERS {
+        return Plan::Answer(Answer::error(Refusal::TooManyForwarders.status()));
+    }
+    let matched = table.rules.find(head);
+    match matched.action {
+        Action::FixedResponse(fixed) => Plan::Answer(Answer {
+            status: fixed.status,
+            content_type: fixed.content_type.clone().unwrap_or_else(|| "text/plain".to_owned()),
+            location: None,
+            body: fixed.body.clone(),
+        }),
+        Action::Redirect(redirect) => {
+            let asked = Asked {
+                protocol: client.scheme(),
+                host: head.host_name(),
+                port: table.port,
+                path: head.path,
+                query: head.query.unwrap_or_default(),
+            };
+            Plan::Answer(Answer::redirect(redirect.permanent, redirect.location(asked)))
+        }
+        Action::Forward(forward) => match route(head, table, &matched, forward, random) {
+            Ok((group, service, target, app_cookie, group_cookie)) => {
+                write_head(head, table, &matched, client, random, out);
+                Plan::Forward(Forwarding {
+                    group,
+                    service,
+                    target,
+                    body: head.body.clone(),
+                    close: head.class.closes(attributes.desync),
+                    to_head: head.method == "HEAD",
+                    modern: head.modern,
+                    websocket: head.websocket,
+                    replayable: head.body == Body::None
+                        && matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"),
+                    app_cookie,
+                    group_cookie,
+                })
+            }
+            Err(status) => Plan::Answer(Answer::error(status)),
+        },
+    }
+}
+
+type Route = (Arc<Group>, Arc<Service>, Arc<Target>, bool, Option<Duration>);
+
+/// The target of a forward.
+///
+/// # Errors
+/// With the status to answer when there is none.
+fn route(
+    head: &Head<'_, '_>,
+    table: &Table,
+    matched: &Matched<'_>,
+    forward: &Forward,
+    random: u64,
+) -> Result<Route, u16> {
+    let now = clock::now();
+    let ticket = |name: &str| head.cookie(name).and_then(|text| Ticket::read(text, now));
+    let stuck = forward.stickiness.and_then(|_| ticket("AWSALBTG")).and_then(|ticket| {
+        (0..forward.groups.len()).find(|place| {
+            table.group(matched.slot, *place).is_some_and(|group| group.ticket == ticket.holder)
+        })
+    });
+    let place = stuck.or_else(|| choose_group(forward, random)).ok_or(503_u16)?;
+    let group = table.group(matched.slot, place).ok_or(503_u16)?;
+    let service = group.service.load_full();
+    if service.is_empty() {
+        return Err(503);
+    }
+    // The front of this connection is HTTP/1: groups that want more of it get nothing.
+    if service.version != ProtocolVersion::Http1 {
+        return Err(464);
+    }
+    let app_cookie = match service.stickiness() {
+        Some(Stickiness::AppCookie { name, .. }) => head.cookie(name).is_some(),
+        _ => false,
+    };
+    let sticky = match service.stickiness() {
+        Some(Stickiness::LbCookie(_)) => ticket("AWSALB"),
+        Some(Stickiness::AppCookie { .. }) if app_cookie => ticket("AWSALBAPP-0"),
+        _ => None,
+    };
+    let target = sticky
+        .and_then(|ticket| service.sticky(ticket))
+        .or_else(|| service.choose(&group.turn, random.rotate_left(32)))
+        .ok_or(503_u16)?
+        .clone();
+    Ok((group.clone(), service, target, app_cookie, forward.stickiness.filter(|_| stuck.is_none())))
+}
+
+/// Addresses in `X-Forwarded-For`.
+fn forwarders(head: &Head<'_, '_>) -> usize {
+    head.values("x-forwarded-for")
+        .map(|value| value.split(|byte| *byte == b',').filter(|part| !part.trim_ascii().is_empty()).count())
+        .sum()
+}
+
+/// Writes the head that a target gets.
+fn write_head(
+    head: &Head<'_, '_>,
+    table: &Table,
+    matched: &Matched<'_>,
+    client: &Client,
+    random: u64,
+    out: &mut Vec<u8>,
+) {
+    let attributes = &table.attributes;
+    out.extend_from_slice(head.method.as_bytes());
+    out.push(b' ');
+    write_url(head, matched, out);
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    write_host(head, table, matched, client, out);
+    out.extend_from_slice(b"\r\n");
+    let mut trace: Option<&[u8]> = None;
+    for header in head.headers {
+        let name = header.name;
+        match name.len() {
+            // Written anew below, or only for the connection that it came by.
+            2 if name.eq_ignore_ascii_case("te") => continue,
+            4 if name.eq_ignore_ascii_case("host") => continue,
+            7 if name.eq_ignore_ascii_case("upgrade") => continue,
+            10 if name.eq_ignore_ascii_case("connection") || name.eq_ignore_ascii_case("keep-alive") => {
+                continue;
+            }
+            14 if name.eq_ignore_ascii_case("content-length") => continue,
+            15 if name.eq_ignore_ascii_case("x-amzn-trace-id") => {
+                trace = Some(header.value);
+                continue;
+            }
+            15 if name.eq_ignore_ascii_case("x-forwarded-for")
+                && attributes.forwarded_for != ForwardedFor::Preserve =>
+            {
+                continue;
+            }
+            16 if name.eq_ignore_ascii_case("x-forwarded-port") => continue,
+            16 if name.eq_ignore_ascii_case("proxy-connection") => continue,
+            17 if name.eq_ignore_ascii_case("x-forwarded-proto") => continue,
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => continue,
+            _ => {}
+        }
+        if attributes.drop_invalid_headers
+            && !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            continue;
+        }
+        if is_named_by_connection(head, name) {
+            continue;
+        }
+        push_header(out, name, header.value);
+    }
+    match &head.body {
+        Body::Length(length) => {
+            let _ = write!(out, "Content-Length: {length}\r\n");
+        }
+        Body::Chunked(_) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Body::None if !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") => {
+            out.extend_from_slice(b"Content-Length: 0\r\n");
+        }
+        Body::None | Body::Close => {}
+    }
+    if attributes.forwarded_for == ForwardedFor::Append {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        for value in head.values("x-forwarded-for") {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+        let ip = client.peer.ip().to_canonical();
+        let _ = match (attributes.forwarded_client_port, ip.is_ipv6()) {
+            (false, _) => write!(out, "{ip}\r\n"),
+            (true, false) => write!(out, "{ip}:{}\r\n", client.peer.port()),
+            (true, true) => write!(out, "[{ip}]:{}\r\n", client.peer.port()),
+        };
+    }
+    let _ = write!(out, "X-Forwarded-Proto: {}\r\nX-Forwarded-Port: {}\r\n", client.scheme(), table.port);
+    write_trace(out, trace, random);
+    if head.websocket {
+        out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: websocket\r\n");
+    }
+    if head.class == Class::Ambiguous && head.class.closes(attributes.desync) {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether `Connection` names the header, which then is for this connection alone.
+fn is_named_by_connection(head: &Head<'_, '_>, name: &str) -> bool {
+    head.values("connection").any(|value| {
+        value
+            .split(|byte| *byte == b',')
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+    })
+}
+
+fn write_url(head: &Head<'_, '_>, matched: &Matched<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(head.path.as_bytes());
+    if let Some(query) = head.query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    if matched.transforms.is_empty() {
+        return;
+    }
+    if let Some(url) = matched.transforms.url(&out[start..]).filter(|url| is_url(url)) {
+        out.truncate(start);
+        out.extend_from_slice(&url);
+    }
+}
+
+/// A rewritten path that is one: an expression cannot break a request line.
+fn is_url(url: &[u8]) -> bool {
+    url.first() == Some(&b'/') && url.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
+}
+
+fn write_host(head: &Head<'_, '_>, table: &Table, matched: &Matched<'_>, client: &Client, out: &mut Vec<u8>) {
+    let Some(host) = head.host else {
+        let _ = write!(out, "{}", client.local);
+        return;
+    };
+    if let Some(rewritten) = matched.transforms.host(host_name(host).as_bytes())
+        && rewritten.iter().all(|byte| byte.is_ascii_graphic())
+    {
+        out.extend_from_slice(&rewritten);
+        return;
+    }
+    out.extend_from_slice(host.as_bytes());
+    // Listeners with a port of their own add it, unless the header is to be left alone.
+    let own = matches!((table.protocol, table.port), (Protocol::Http, 80) | (Protocol::Https, 443));
+    if !table.attributes.preserve_host && !own && host_name(host).len() == host.len() && !host.is_empty() {
+        let _ = write!(out, ":{}", table.port);
+    }
+}
+
+/// `X-Amzn-Trace-Id`: a root of our own, or the client's with ourselves before it.
+fn write_trace(out: &mut Vec<u8>, trace: Option<&[u8]>, random: u64) {
+    let seconds = clock::now().as_millis() / 1000;
+    // 96 bits, of which 64 are random and the rest follows from them: an id, not a secret.
+    let more = (random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
+    let id = format_args!("1-{seconds:08x}-{random:016x}{more:08x}").to_string();
+    let _ =
+        match trace.and_then(|trace| std::str::from_utf8(trace).ok()).filter(|trace| trace.contains("Root="))
+        {
+            Some(trace) => write!(out, "X-Amzn-Trace-Id: Self={id};{trace}\r\n"),
+            None => write!(out, "X-Amzn-Trace-Id: Root={id}\r\n"),
+        };
+}
+
+impl Forwarding {
+    /// Another target for a request that could not be handed to the first.
+    pub fn reroute(&mut self, random: u64) {
+        if let Some(target) = self.service.choose(&self.group.turn, random) {
+            self.target = target.clone();
+        }
+    }
+
+    /// The cookies that the answer carries, as whole header lines. `app_cookie_set`: the target's answer sets the
+    /// application's cookie.
+    pub fn cookies(&self, out: &mut Vec<u8>, client: &Client, app_cookie_set: bool) {
+        if let Some(duration) = self.group_cookie {
+            cookie(out, "AWSALBTG", self.group.ticket, duration, client);
+        }
+        match self.service.stickiness() {
+            Some(Stickiness::LbCookie(duration)) => {
+                cookie(out, "AWSALB", self.target.ticket, *duration, client)
+            }
+            Some(Stickiness::AppCookie { duration, .. }) if self.app_cookie || app_cookie_set => {
+                cookie(out, "AWSALBAPP-0", self.target.ticket, *duration, client);
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts the request as one that its target works on, until the guard is dropped.
+    pub fn enter(&self) -> Outstanding {
+        self.target.outstanding.fetch_add(1, Relaxed);
+        Outstanding(self.target.clone())
+    }
+}
+
+/// A request that a target works on.
+#[derive(Debug)]
+pub struct Outstanding(Arc<Target>);
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.0.outstanding.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A stickiness cookie, and its twin for requests from other sites.
+fn cookie(out: &mut Vec<u8>, name: &str, holder: u64, duration: Duration, client: &Client) {
+    let until = clock::now() + duration;
+    let value = Ticket { holder, until }.text();
+    let expires = super::answer::http_date(until.as_millis() / 1000);
+    let _ = write!(out, "Set-Cookie: {name}={value}; Expires={expires}; Path=/\r\n");
+    let secure = if client.scheme() == "https" { "; Secure" } else { "" };
+    if name != "AWSALBAPP-0" {
+        let _ = write!(
+            out,
+            "Set-Cookie: {name}CORS={value}; Expires={expires}; Path=/; SameSite=None{secure}\r\n"
+        );
+    }
+}

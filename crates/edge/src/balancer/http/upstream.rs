@@ -1,0 +1,145 @@
+//! Connections to targets: kept and used again within a worker, and cut when a target's time is over.
+
+use super::super::tables::Target;
+use bytes::BytesMut;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout};
+
+/// How long a target may take to accept, as documented for status 504.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Kept connections to one target, by worker: more than a target serves at once are of no use.
+const MAX_IDLE: usize = 1024;
+/// How long a connection is kept without use. Common servers close after 60 to 75 s, some after 5: those are noticed.
+const KEEP_IDLE: Duration = Duration::from_secs(50);
+
+/// A worker's connections to targets.
+#[derive(Debug, Default)]
+pub struct Pool {
+    /// By the target's address in memory, which is its own as long as a connection holds the target.
+    idle: RefCell<HashMap<usize, Vec<(Connection, Instant)>>>,
+    /// All connections, busy ones too.
+    open: RefCell<HashMap<RawFd, Arc<Target>>>,
+}
+
+/// A connection to a target.
+#[derive(Debug)]
+pub struct Connection {
+    pub stream: TcpStream,
+    pub buffer: BytesMut,
+    /// It has carried a request before.
+    pub reused: bool,
+    target: Arc<Target>,
+    pool: Rc<Pool>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.pool.open.borrow_mut().remove(&self.stream.as_raw_fd());
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("the target does not accept: {0}")]
+    Refused(#[source] io::Error),
+    #[error("the target does not answer")]
+    TimedOut,
+}
+
+impl Pool {
+    /// A kept connection that is still good, as far as one can see.
+    pub fn take(&self, target: &Arc<Target>) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(&key(target))?;
+        while let Some((connection, _)) = kept.pop() {
+            if connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// When the target does not accept it.
+    pub async fn connect(self: &Rc<Self>, target: &Arc<Target>) -> Result<Connection, ConnectError> {
+        let connecting = async {
+            let socket = if target.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.set_nodelay(true)?;
+            socket.connect(target.address).await
+        };
+        let stream = match timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(ConnectError::Refused(error)),
+            Err(_) => return Err(ConnectError::TimedOut),
+        };
+        self.open.borrow_mut().insert(stream.as_raw_fd(), target.clone());
+        let (target, pool) = (target.clone(), self.clone());
+        Ok(Connection { stream, buffer: BytesMut::new(), reused: false, target, pool })
+    }
+
+    /// Keeps a connection for the next request.
+    pub fn put(&self, mut connection: Connection) {
+        if connection.target.retired.load(Relaxed) || !connection.buffer.is_empty() {
+            return;
+        }
+        connection.reused = true;
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.entry(key(&connection.target)).or_default();
+        if kept.len() < MAX_IDLE {
+            kept.push((connection, Instant::now()));
+        }
+    }
+
+    /// Lets go of connections that are old or of no use, and cuts those of targets whose time is over. To be called
+    /// about every second.
+    pub fn tidy(&self) {
+        let now = Instant::now();
+        let mut dropped = Vec::new();
+        self.idle.borrow_mut().retain(|_, kept| {
+            let (keep, drop) = kept.drain(..).partition(|(connection, since)| {
+                !connection.target.retired.load(Relaxed) && now - *since < KEEP_IDLE && connection.is_quiet()
+            });
+            *kept = keep;
+            dropped.push(drop);
+            !kept.is_empty()
+        });
+        drop::<Vec<Vec<_>>>(dropped);
+        for (fd, target) in self.open.borrow().iter() {
+            if target.gone.load(Relaxed) {
+                // SAFETY: the descriptor is open: a connection takes itself out of the list before it closes.
+                unsafe { libc::shutdown(*fd, libc::SHUT_RDWR) };
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// Lets go of every kept connection.
+    pub fn clear(&self) {
+        let kept = std::mem::take(&mut *self.idle.borrow_mut());
+        drop(kept);
+    }
+}
+
+fn key(target: &Arc<Target>) -> usize {
+    Arc::as_ptr(target) as usize
+}
+
+impl Connection {
+    /// Neither closed by the target nor holding bytes that nobody asked for.
+    fn is_quiet(&self) -> bool {
+        let mut byte = [0];
+        matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}

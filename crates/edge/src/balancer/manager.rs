@@ -1,0 +1,587 @@
+//! Takes configurations: compiles them into what workers look up, opens and closes listeners, and keeps each target's
+//! health. Everything here is beside the requests' way; one lock guards it.
+
+use super::clock::now;
+use super::counters::{GroupSample, ListenerSample};
+use super::http::Entrance;
+use super::probe::probe;
+use super::tables::{Balanced, Door, Group, Service, Table, Target, used_groups};
+use super::worker::{self, Command};
+use super::{Observer, Problem, Settings};
+use arc_swap::ArcSwap;
+use gantry_decide::routing::config::{
+    HealthCheck, ListenerArn, LoadBalancer, LoadBalancerArn, Protocol, ProtocolVersion, RoutingConfig,
+    Target as Registered, TargetGroup, TargetGroupArn, TargetKey,
+};
+use gantry_decide::routing::{
+    Checked, HealthReport, HealthState, Probe, Reason, Standing, TargetHealth, Ticket,
+};
+use gantry_decide::time::Timestamp;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::TcpSocket;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::AbortHandle;
+
+/// Connections that the kernel holds for a listener until a worker accepts them; the kernel's own bound may be lower.
+const BACKLOG: u32 = 4096;
+/// How often an address that could not be taken is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Checks of many targets that begin at once are spread over so much of the interval.
+const SPREAD: u32 = 10;
+
+/// The balancer cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("a thread of the load balancer cannot be started")]
+    Thread(#[source] io::Error),
+    #[error("the load balancers' shared listener cannot have {address}")]
+    Shared {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A running balancer. Dropped, it stops: listeners close, and connections are cut.
+pub struct Balancer {
+    inner: Arc<Mutex<Inner>>,
+    shared: Option<SocketAddr>,
+    threads: Vec<JoinHandle<()>>,
+    runtime: Option<Runtime>,
+}
+
+struct Inner {
+    observer: Arc<dyn Observer>,
+    this: Weak<Mutex<Inner>>,
+    checks: Handle,
+    workers: Vec<UnboundedSender<Command>>,
+    generation: Option<u64>,
+    groups: BTreeMap<TargetGroupArn, Held>,
+    balanced: BTreeMap<LoadBalancerArn, Arc<Balanced>>,
+    doors: BTreeMap<ListenerArn, Arc<Door>>,
+    bound: BTreeMap<SocketAddr, ListenerArn>,
+    /// Addresses that could not be taken yet, and whether that was told.
+    wanted: BTreeMap<SocketAddr, ListenerArn>,
+    hosts: Arc<ArcSwap<BTreeMap<String, Arc<Door>>>>,
+}
+
+/// A target group with all its targets.
+struct Held {
+    config: TargetGroup,
+    group: Arc<Group>,
+    used: bool,
+    targets: BTreeMap<TargetKey, Watched>,
+}
+
+/// A registered target.
+struct Watched {
+    config: Registered,
+    target: Arc<Target>,
+    checked: Checked,
+    /// As it was told last.
+    health: TargetHealth,
+    healthy_since: Option<Timestamp>,
+    checks: Option<AbortHandle>,
+}
+
+/// What is told once the lock is released.
+#[derive(Default)]
+struct News {
+    reports: Vec<HealthReport>,
+    problems: Vec<Problem>,
+}
+
+impl Balancer {
+    /// Starts workers and health checks, with nothing to serve yet.
+    ///
+    /// # Errors
+    /// When threads cannot be started, or the shared listener's address is taken.
+    pub fn start(settings: &Settings, observer: Arc<dyn Observer>) -> Result<Balancer, StartError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("edge-checks")
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
+        let (mut workers, mut threads) = (Vec::new(), Vec::new());
+        for number in 0..settings.workers.max(1) {
+            let (commands, thread) = worker::start(number).map_err(StartError::Thread)?;
+            workers.push(commands);
+            threads.push(thread);
+        }
+        let hosts = Arc::<ArcSwap<_>>::default();
+        let inner = Arc::new_cyclic(|this: &Weak<Mutex<Inner>>| {
+            Mutex::new(Inner {
+                observer,
+                this: this.clone(),
+                checks: runtime.handle().clone(),
+                workers,
+                generation: None,
+                groups: BTreeMap::new(),
+                balanced: BTreeMap::new(),
+                doors: BTreeMap::new(),
+                bound: BTreeMap::new(),
+                wanted: BTreeMap::new(),
+                hosts: Arc::clone(&hosts),
+            })
+        });
+        let shared = match settings.shared {
+            None => None,
+            Some(address) => {
+                let listening = inner.lock().listen(address, &Entrance::Shared(hosts));
+                Some(listening.map_err(|source| StartError::Shared { address, source })?)
+            }
+        };
+        runtime.spawn(retry(Arc::downgrade(&inner)));
+        Ok(Balancer { inner, shared, threads, runtime: Some(runtime) })
+    }
+
+    /// Where the shared listener is.
+    pub fn shared_address(&self) -> Option<SocketAddr> {
+        self.shared
+    }
+
+    /// Takes a configuration, at once and as a whole; false when it is older than the one served.
+    pub fn apply(&self, config: &RoutingConfig) -> bool {
+        let mut news = News::default();
+        let (taken, observer) = {
+            let mut inner = self.inner.lock();
+            let newer = inner.generation.is_none_or(|have| config.generation > have);
+            if newer {
+                inner.apply(config, &mut news);
+            }
+            (newer, inner.observer.clone())
+        };
+        news.tell(&*observer);
+        taken
+    }
+
+    /// Every target's health now, for those who missed transitions.
+    pub fn health(&self) -> Vec<HealthReport> {
+        let (inner, at) = (self.inner.lock(), now());
+        let of_group = |(arn, held): (&TargetGroupArn, &Held)| {
+            let report = |(key, watched): (&TargetKey, &Watched)| HealthReport {
+                group: arn.clone(),
+                target: key.clone(),
+                health: watched.health,
+                at,
+            };
+            held.targets.iter().map(report).collect::<Vec<_>>()
+        };
+        inner.groups.iter().flat_map(of_group).collect()
+    }
+
+    /// What was counted since the last call.
+    pub fn samples(&self) -> (Vec<ListenerSample>, Vec<GroupSample>) {
+        let inner = self.inner.lock();
+        let balancers =
+            inner.balanced.values().map(|balanced| balanced.counters.sample(balanced.arn.clone()));
+        let groups = inner.groups.values().map(|held| {
+            let count = |state: HealthState| {
+                held.targets.values().filter(|watched| watched.health.state == state).count() as u64
+            };
+            let (healthy, unhealthy) = (count(HealthState::Healthy), count(HealthState::Unhealthy));
+            held.group.counters.sample(held.group.arn.clone(), healthy, unhealthy)
+        });
+        (balancers.collect(), groups.collect())
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        // Workers end with their commands' sender.
+        self.inner.lock().workers.clear();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl News {
+    fn tell(self, observer: &dyn Observer) {
+        self.reports.into_iter().for_each(|report| observer.health(report));
+        self.problems.into_iter().for_each(|problem| observer.problem(problem));
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, config: &RoutingConfig, news: &mut News) {
+        self.generation = Some(config.generation);
+        self.apply_groups(config, news);
+        self.apply_listeners(config, news);
+        self.remove_groups(config);
+    }
+
+    fn apply_groups(&mut self, config: &RoutingConfig, news: &mut News) {
+        let used = used_groups(config);
+        for group in &config.target_groups {
+            let held = self.groups.entry(group.arn.clone()).or_insert_with(|| Held::new(group));
+            held.take(group, used.contains(&group.arn));
+            held.refresh(news);
+            held.run_checks(&self.this, &self.checks);
+        }
+    }
+
+    /// Groups that the configuration has no more go after the listeners that used them.
+    fn remove_groups(&mut self, config: &RoutingConfig) {
+        let kept: BTreeSet<_> = config.target_groups.iter().map(|group| &group.arn).collect();
+        self.groups.retain(|arn, held| {
+            let keep = kept.contains(arn);
+            if !keep {
+                held.targets.values_mut().for_each(Watched::end);
+            }
+            keep
+        });
+    }
+
+    fn apply_listeners(&mut self, config: &RoutingConfig, news: &mut News) {
+        let groups: BTreeMap<_, _> =
+            self.groups.iter().map(|(arn, held)| (arn.clone(), held.group.clone())).collect();
+        let (mut wanted, mut doors, mut hosts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut balanced = BTreeMap::new();
+        for balancer in &config.load_balancers {
+            let counted = self.balanced.remove(&balancer.arn).unwrap_or_else(|| {
+                Arc::new(Balanced { arn: balancer.arn.clone(), counters: Default::default() })
+            });
+            for listener in &balancer.listeners {
+                if listener.protocol != Protocol::Http {
+                    news.problems.push(Problem::Protocol {
+                        listener: listener.arn.to_string(),
+                        protocol: format!("{:?}", listener.protocol),
+                    });
+                    continue;
+                }
+                let (table, broken) = Table::compile(counted.clone(), balancer, listener, &groups);
+                news.problems.extend(
+                    broken
+                        .into_iter()
+                        .map(|source| Problem::Rule { listener: listener.arn.to_string(), source }),
+                );
+                let door = match self.doors.remove(&listener.arn) {
+                    Some(door) => {
+                        door.table.store(Arc::new(table));
+                        door
+                    }
+                    None => {
+                        Arc::new(Door { table: ArcSwap::from_pointee(table), closed: AtomicBool::new(false) })
+                    }
+                };
+                for address in &balancer.addresses {
+                    wanted.insert(SocketAddr::new(address.ip, listener.port), listener.arn.clone());
+                }
+                doors.insert(listener.arn.clone(), door);
+            }
+            name_hosts(balancer, &doors, &mut hosts);
+            balanced.insert(balancer.arn.clone(), counted);
+        }
+        for door in self.doors.values() {
+            door.closed.store(true, Relaxed);
+        }
+        (self.doors, self.balanced) = (doors, balanced);
+        self.hosts.store(Arc::new(hosts));
+        let bound = std::mem::take(&mut self.bound);
+        for (address, listener) in bound {
+            if wanted.get(&address) == Some(&listener) {
+                wanted.remove(&address);
+                self.bound.insert(address, listener);
+            } else {
+                self.command(|| Ok(Command::Close(address)));
+            }
+        }
+        self.wanted = wanted;
+        self.bind(Some(news));
+    }
+
+    /// Takes the addresses that are wanted. Those that are not to be had are told of once, and tried again.
+    fn bind(&mut self, mut news: Option<&mut News>) {
+        for (address, listener) in std::mem::take(&mut self.wanted) {
+            let Some(door) = self.doors.get(&listener).cloned() else { continue };
+            match self.listen(address, &Entrance::Own(door)) {
+                Ok(_) => {
+                    self.bound.insert(address, listener);
+                }
+                Err(source) => {
+                    if let Some(news) = &mut news {
+                        let listener = listener.to_string();
+                        news.problems.push(Problem::Listen { address, listener, source });
+                    }
+                    self.wanted.insert(address, listener);
+                }
+            }
+        }
+    }
+
+    fn listen(&self, address: SocketAddr, entrance: &Entrance) -> io::Result<SocketAddr> {
+        let socket = {
+            let _entered = self.checks.enter();
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)?.into_std()?
+        };
+        let address = socket.local_addr()?;
+        self.command(|| {
+            Ok(Command::Listen { socket: TcpListener::try_clone(&socket)?, entrance: entrance.clone() })
+        });
+        Ok(address)
+    }
+
+    fn command(&self, make: impl Fn() -> io::Result<Command>) {
+        for worker in &self.workers {
+            match make() {
+                Ok(command) => drop(worker.send(command)),
+                Err(error) => tracing::warn!(%error, "a worker cannot have a listener's socket"),
+            }
+        }
+    }
+
+    /// Takes a probe's finding.
+    fn found(&mut self, group: &TargetGroupArn, key: &TargetKey, probe: Probe, news: &mut News) {
+        let Some(held) = self.groups.get_mut(group) else { return };
+        let Some(watched) = held.targets.get_mut(key) else { return };
+        if watched.checked.take(probe, &held.config.health_check) {
+            held.refresh(news);
+        }
+    }
+}
+
+/// Host names find a load balancer's listener on port 80, or else its first.
+fn name_hosts(
+    balancer: &LoadBalancer,
+    doors: &BTreeMap<ListenerArn, Arc<Door>>,
+    hosts: &mut BTreeMap<String, Arc<Door>>,
+) {
+    let served = || balancer.listeners.iter().filter(|listener| doors.contains_key(&listener.arn));
+    let listener = served().find(|listener| listener.port == 80).or_else(|| served().next());
+    if let Some(door) = listener.and_then(|listener| doors.get(&listener.arn)) {
+        hosts.extend(balancer.host_names.iter().map(|name| (name.to_ascii_lowercase(), door.clone())));
+    }
+}
+
+impl Held {
+    fn new(config: &TargetGroup) -> Held {
+        Held {
+            config: config.clone(),
+            group: Arc::new(Group {
+                arn: config.arn.clone(),
+                ticket: Ticket::of_group(&config.arn),
+                service: ArcSwap::from_pointee(Service::new(config, &[])),
+                turn: AtomicU64::new(0),
+                counters: Default::default(),
+            }),
+            used: false,
+            targets: BTreeMap::new(),
+        }
+    }
+
+    /// Takes over attributes and targets. A target that moved to another address is a new one.
+    fn take(&mut self, config: &TargetGroup, used: bool) {
+        let recheck = self.config.health_check != config.health_check
+            || self.config.protocol_version != config.protocol_version
+            || self.used != used;
+        let was_used = std::mem::replace(&mut self.used, used);
+        self.config = config.clone();
+        let mut before = std::mem::take(&mut self.targets);
+        for registered in &config.targets {
+            let kept = before.remove(&registered.key);
+            let same = |watched: &Watched| {
+                (watched.config.ip, watched.config.registered) == (registered.ip, registered.registered)
+            };
+            let watched = match kept {
+                Some(mut watched) if same(&watched) => {
+                    if recheck {
+                        watched.stop_checks();
+                    }
+                    // What was found long ago says nothing; until the first check all targets serve.
+                    if used && !was_used {
+                        watched.checked = Checked::default();
+                    }
+                    watched.config = registered.clone();
+                    watched
+                }
+                other => {
+                    if let Some(mut gone) = other {
+                        gone.end();
+                    }
+                    Watched::new(&config.arn, registered)
+                }
+            };
+            watched.target.retired.store(registered.deregistered.is_some(), Relaxed);
+            self.targets.insert(registered.key.clone(), watched);
+        }
+        before.values_mut().for_each(Watched::end);
+    }
+
+    /// Brings each target's health up to date, tells what changed, and puts the right ones in service.
+    fn refresh(&mut self, news: &mut News) {
+        let at = now();
+        for (key, watched) in &mut self.targets {
+            let health = watched.judge(self.used, self.config.health_check.enabled);
+            let fresh = watched.health.reason == Some(Reason::RegistrationInProgress);
+            if health.state == HealthState::Healthy && watched.health.state != HealthState::Healthy {
+                watched.healthy_since = Some(at);
+            }
+            if health != watched.health || fresh {
+                watched.health = health;
+                news.reports.push(HealthReport {
+                    group: self.group.arn.clone(),
+                    target: key.clone(),
+                    health,
+                    at,
+                });
+            }
+        }
+        let checked = self.config.health_check.enabled;
+        let standings: Vec<_> = self
+            .targets
+            .values()
+            .filter(|watched| watched.config.ip.is_some())
+            .map(|watched| {
+                // A group that is used no more still serves those who came by a rule that was there a moment ago.
+                let standing = Standing {
+                    health: watched.judge(true, checked).state,
+                    healthy_since: watched.healthy_since,
+                    anomalous: false,
+                };
+                (watched.target.clone(), standing)
+            })
+            .collect();
+        self.group.service.store(Arc::new(Service::new(&self.config, &standings)));
+    }
+
+    /// Starts checks where there are none and should be, and ends the others.
+    fn run_checks(&mut self, inner: &Weak<Mutex<Inner>>, runtime: &Handle) {
+        let count = u32::try_from(self.targets.len()).unwrap_or(u32::MAX).max(1);
+        for (place, (key, watched)) in (0_u32..).zip(&mut self.targets) {
+            let wanted = matches!(
+                watched.health.state,
+                HealthState::Initial
+                    | HealthState::Healthy
+                    | HealthState::Unhealthy
+                    | HealthState::UnhealthyDraining
+            );
+            match (&watched.checks, wanted) {
+                (None, true) => {
+                    let spread = self.config.health_check.interval / SPREAD * place / count;
+                    let job = Job {
+                        inner: inner.clone(),
+                        group: self.config.arn.clone(),
+                        check: self.config.health_check.clone(),
+                        version: self.config.protocol_version,
+                        key: key.clone(),
+                        address: watched.target.address,
+                    };
+                    watched.checks = Some(runtime.spawn(job.run(spread)).abort_handle());
+                }
+                (Some(_), false) => watched.stop_checks(),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Watched {
+    fn new(group: &TargetGroupArn, config: &Registered) -> Watched {
+        let ip = config.ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
+        Watched {
+            config: config.clone(),
+            target: Arc::new(Target {
+                key: config.key.clone(),
+                address: SocketAddr::new(ip, config.key.port),
+                ticket: Ticket::of_target(group, &config.key),
+                outstanding: AtomicU32::new(0),
+                retired: AtomicBool::new(false),
+                gone: AtomicBool::new(false),
+            }),
+            checked: Checked::default(),
+            health: TargetHealth {
+                state: HealthState::Initial,
+                reason: Some(Reason::RegistrationInProgress),
+            },
+            healthy_since: None,
+            checks: None,
+        }
+    }
+
+    fn judge(&self, used: bool, checked: bool) -> TargetHealth {
+        let (state, reason) = match () {
+            () if self.config.deregistered.is_some() => {
+                (HealthState::Draining, Reason::DeregistrationInProgress)
+            }
+            () if !used => (HealthState::Unused, Reason::NotInUse),
+            () if self.config.ip.is_none() => (HealthState::Unused, Reason::InvalidState),
+            () if !checked => (HealthState::Unavailable, Reason::HealthCheckDisabled),
+            () => return self.checked.health(),
+        };
+        TargetHealth { state, reason: Some(reason) }
+    }
+
+    fn stop_checks(&mut self) {
+        if let Some(checks) = self.checks.take() {
+            checks.abort();
+        }
+    }
+
+    /// The target is registered no more, and its delay is over.
+    fn end(&mut self) {
+        self.stop_checks();
+        self.target.retired.store(true, Relaxed);
+        self.target.gone.store(true, Relaxed);
+    }
+}
+
+/// The checks of one target.
+struct Job {
+    inner: Weak<Mutex<Inner>>,
+    group: TargetGroupArn,
+    check: HealthCheck,
+    version: ProtocolVersion,
+    key: TargetKey,
+    address: SocketAddr,
+}
+
+impl Job {
+    async fn run(self, spread: Duration) {
+        let check = &self.check;
+        // Zero would be a busy loop; nothing is checked more often than a target could notice.
+        let every = check.interval.max(Duration::from_millis(10));
+        let mut turns = tokio::time::interval_at(tokio::time::Instant::now() + spread, every);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            let found = probe(self.address, check, self.version).await;
+            let Some(inner) = self.inner.upgrade() else { return };
+            let mut news = News::default();
+            let observer = {
+                let mut inner = inner.lock();
+                inner.found(&self.group, &self.key, found, &mut news);
+                inner.observer.clone()
+            };
+            news.tell(&*observer);
+        }
+    }
+}
+
+/// Tries again to take the addresses that were not to be had.
+async fn retry(inner: Weak<Mutex<Inner>>) {
+    let mut turns = tokio::time::interval(RETRY);
+    loop {
+        turns.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        let mut inner = inner.lock();
+        if !inner.wanted.is_empty() {
+            inner.bind(None);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What workers look up on a request's way: listeners with their compiled rules, groups with the targets in service.
+//! All of it is immutable behind an `Arc`, or a counter.
+
+use super::clock::now;
+use super::counters::{GroupCounters, ListenerCounters};
+use arc_swap::ArcSwap;
+use gantry_decide::routing::config::{
+    Action, Forward, Listener, ListenerAttributes, LoadBalancer, LoadBalancerArn, LoadBalancerAttributes,
+    Protocol, ProtocolVersion, RoutingConfig, Stickiness, TargetGroup, TargetGroupArn, TargetGroupAttributes,
+    TargetKey,
+};
+use gantry_decide::routing::{BrokenRule, Candidate, Rules, Standing, Ticket, choose, in_service};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// A target as long as it is registered, under one address.
+#[derive(Debug)]
+pub struct Target {
+    pub key: TargetKey,
+    pub address: SocketAddr,
+    /// As stickiness tickets name it.
+    pub ticket: u64,
+    /// Requests under way.
+    pub outstanding: AtomicU32,
+    /// Gets no new requests any more: its connections are not kept.
+    pub retired: AtomicBool,
+    /// Its time is over: what is still under way is cut.
+    pub gone: AtomicBool,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.key.id, self.address)
+    }
+}
+
+/// A target group, across configurations.
+#[derive(Debug)]
+pub struct Group {
+    pub arn: TargetGroupArn,
+    /// As stickiness tickets name it.
+    pub ticket: u64,
+    pub service: ArcSwap<Service>,
+    pub turn: AtomicU64,
+    pub counters: GroupCounters,
+}
+
+/// A group's attributes and the targets that get requests now.
+#[derive(Debug)]
+pub struct Service {
+    pub attributes: TargetGroupAttributes,
+    pub version: ProtocolVersion,
+    candidates: Vec<Candidate>,
+    /// By the candidates' places.
+    targets: Vec<Arc<Target>>,
+}
+
+impl Service {
+    /// The service that targets in these standings give.
+    pub fn new(group: &TargetGroup, targets: &[(Arc<Target>, Standing)]) -> Service {
+        let standings: Vec<Standing> = targets.iter().map(|(_, standing)| *standing).collect();
+        let candidates = in_service(&standings, &group.attributes, now());
+        let targets = candidates.iter().map(|candidate| targets[candidate.index].0.clone()).collect();
+        Service { attributes: group.attributes.clone(), version: group.protocol_version, candidates, targets }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    /// The target that a ticket names, while it is in service.
+    pub fn sticky(&self, ticket: Ticket) -> Option<&Arc<Target>> {
+        self.targets.iter().find(|target| target.ticket == ticket.holder)
+    }
+
+    /// The next target.
+    pub fn choose(&self, turn: &AtomicU64, random: u64) -> Option<&Arc<Target>> {
+        // Slow start alone looks at the time.
+        let now = if self.attributes.slow_start.is_zero() { Default::default() } else { now() };
+        let load = |place: usize| self.targets[place].outstanding.load(Relaxed);
+        let turn = turn.fetch_add(1, Relaxed);
+        choose(&self.candidates, &self.attributes, now, turn, random, load).map(|place| &self.targets[place])
+    }
+
+    /// Whether, and by which cookies, a client sticks to its target.
+    pub fn stickiness(&self) -> Option<&Stickiness> {
+        self.attributes.stickiness.as_ref()
+    }
+}
+
+/// A load balancer, across configurations.
+#[derive(Debug)]
+pub struct Balanced {
+    pub arn: LoadBalancerArn,
+    pub counters: ListenerCounters,
+}
+
+/// A listener's door: what accepted connections hold on to while configurations change.
+#[derive(Debug)]
+pub struct Door {
+    pub table: ArcSwap<Table>,
+    /// The listener is no more: connections end after the request under way.
+    pub closed: AtomicBool,
+}
+
+/// A listener as one configuration has it.
+#[derive(Debug)]
+pub struct Table {
+    pub balanced: Arc<Balanced>,
+    pub port: u16,
+    pub protocol: Protocol,
+    pub attributes: LoadBalancerAttributes,
+    pub listener: ListenerAttributes,
+    pub rules: Rules,
+    /// Groups of each action, by the action's slot and the group's place in it.
+    routes: Vec<Vec<Option<Arc<Group>>>>,
+}
+
+impl Table {
+    pub fn compile(
+        balanced: Arc<Balanced>,
+        balancer: &LoadBalancer,
+        listener: &Listener,
+        groups: &BTreeMap<TargetGroupArn, Arc<Group>>,
+    ) -> (Table, Vec<BrokenRule>) {
+        let (rules, broken) = Rules::compile(listener);
+        let routes = rules
+            .actions()
+            .map(|action| match action {
+                Action::Forward(Forward { groups: of, .. }) => {
+                    of.iter().map(|weighted| groups.get(&weighted.group).cloned()).collect()
+                }
+                Action::Redirect(_) | Action::FixedResponse(_) => Vec::new(),
+            })
+            .collect();
+        let table = Table {
+            balanced,
+            port: listener.port,
+            protocol: listener.protocol,
+            attributes: balancer.attributes.clone(),
+            listener: listener.attributes.clone(),
+            rules,
+            routes,
+        };
+        (table, broken)
+    }
+
+    /// The group at a place of the action in `slot`; None when the configuration does not have it.
+    pub fn group(&self, slot: usize, place: usize) -> Option<&Arc<Group>> {
+        self.routes.get(slot)?.get(place)?.as_ref()
+    }
+}
+
+/// Groups that a listener's action names: the others' targets are unused.
+pub fn used_groups(config: &RoutingConfig) -> BTreeSet<TargetGroupArn> {
+    let listeners = config.load_balancers.iter().flat_map(|balancer| &balancer.listeners);
+    listeners
+        .flat_map(|listener| {
+            std::iter::once(&listener.default_action).chain(listener.rules.iter().map(|rule| &rule.action))
+        })
+        .filter_map(|action| match action {
+            Action::Forward(forward) => Some(&forward.groups),
+            Action::Redirect(_) | Action::FixedResponse(_) => None,
+        })
+        .flatten()
+        .map(|weighted| weighted.group.clone())
+        .collect()
+}

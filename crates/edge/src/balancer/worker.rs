@@ -1,0 +1,140 @@
+//! Threads that carry traffic: each accepts from every listener, and keeps a connection to its end.
+
+use super::counters::add;
+use super::http::{self, Client, Entrance, Pool};
+use rand::Rng as _;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, LocalSet};
+
+/// Clients' connections of one worker. Beyond, new ones are closed at once and counted as rejected: each may hold some
+/// 100 KiB while a request is under way.
+const MAX_CONNECTIONS: u64 = 50_000;
+/// After an accept failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What workers are told.
+#[derive(Debug)]
+pub enum Command {
+    Listen {
+        socket: StdListener,
+        entrance: Entrance,
+    },
+    /// Accept no more on this address. Open connections go on.
+    Close(SocketAddr),
+}
+
+/// What a thread's tasks share.
+#[derive(Debug)]
+pub struct Worker {
+    pub pool: Rc<Pool>,
+    random: Cell<u64>,
+    connections: Cell<u64>,
+}
+
+impl Worker {
+    /// 64 bits for choices and ids (SplitMix64, seeded by the operating system); nothing of it is a secret.
+    pub fn random(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Starts a worker. It ends when the sender of its commands is dropped.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn start(number: usize) -> io::Result<(mpsc::UnboundedSender<Command>, JoinHandle<()>)> {
+    // As many as there are listeners in a configuration, twice.
+    let (sender, commands) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name(format!("edge-{number}")).spawn(move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, run(commands));
+    })?;
+    Ok((sender, thread))
+}
+
+async fn run(mut commands: mpsc::UnboundedReceiver<Command>) {
+    let worker = Rc::new(Worker {
+        pool: Rc::new(Pool::default()),
+        random: Cell::new(rand::rng().next_u64()),
+        connections: Cell::new(0),
+    });
+    let mut listening: HashMap<SocketAddr, AbortHandle> = HashMap::new();
+    let mut tidy = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Listen { socket, entrance }) => {
+                    let Ok(address) = socket.local_addr() else { continue };
+                    match TcpListener::from_std(socket) {
+                        Ok(listener) => {
+                            let task = tokio::task::spawn_local(accept(listener, entrance, worker.clone()));
+                            listening.insert(address, task.abort_handle());
+                        }
+                        Err(error) => tracing::warn!(%error, %address, "a listener's socket is of no use"),
+                    }
+                }
+                Some(Command::Close(address)) => {
+                    if let Some(task) = listening.remove(&address) {
+                        task.abort();
+                    }
+                }
+                None => break,
+            },
+            _ = tidy.tick() => worker.pool.tidy(),
+        }
+    }
+    worker.pool.clear();
+}
+
+async fn accept(listener: TcpListener, entrance: Entrance, worker: Rc<Worker>) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "accepting a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let balanced = match &entrance {
+            Entrance::Own(door) => Some(door.table.load().balanced.clone()),
+            Entrance::Shared(_) => None,
+        };
+        if worker.connections.get() >= MAX_CONNECTIONS {
+            if let Some(balanced) = balanced {
+                add(&balanced.counters.rejected_connections, 1);
+            }
+            continue;
+        }
+        let (Ok(local), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else { continue };
+        let (entrance, worker) = (entrance.clone(), worker.clone());
+        tokio::task::spawn_local(async move {
+            worker.connections.set(worker.connections.get() + 1);
+            if let Some(balanced) = &balanced {
+                add(&balanced.counters.new_connections, 1);
+                add(&balanced.counters.active_connections, 1);
+            }
+            let client = Client { peer, local, secure: false };
+            http::serve(stream, client, entrance, &worker).await;
+            if let Some(balanced) = &balanced {
+                balanced.counters.active_connections.fetch_sub(1, Relaxed);
+            }
+            worker.connections.set(worker.connections.get() - 1);
+        });
+    }
+}

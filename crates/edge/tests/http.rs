@@ -1,0 +1,384 @@
+//! HTTP/1.1 through a running balancer: what targets get, what clients get, and what becomes of bad input.
+
+#![allow(clippy::unwrap_used)]
+mod common;
+
+use common::{Server, World, body, forward, group, header, read_answer, rule, status};
+use gantry_decide::routing::HealthState;
+use gantry_decide::routing::config::*;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+#[test]
+fn a_request_reaches_its_target_with_the_balancers_headers() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    let answer =
+        world.get_with("/a/b?x=1", "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Port: 1\r\nTE: trailers\r\n");
+    assert_eq!(status(&answer), 200, "{answer}");
+    let got = body(&answer);
+    assert!(got.contains("GET /a/b?x=1 HTTP/1.1\r\nHost: shop.example:8080\r\n"), "{got}");
+    assert!(got.contains("X-Forwarded-For: 192.0.2.7, 127.0.0.1\r\n"), "{got}");
+    assert!(got.contains("X-Forwarded-Proto: http\r\nX-Forwarded-Port: 8080\r\n"), "{got}");
+    assert!(
+        got.contains("X-Amzn-Trace-Id: Root=1-") && !got.contains("TE:") && !got.contains("Port: 1\r"),
+        "{got}"
+    );
+    let traced =
+        world.get_with("/", "X-Amzn-Trace-Id: Root=1-67891233-abcdef012345678912345678;Lineage=a\r\n");
+    assert!(body(&traced).contains(";Root=1-67891233-abcdef012345678912345678;Lineage=a\r\n"), "{traced}");
+    assert!(body(&traced).contains("X-Amzn-Trace-Id: Self=1-"), "{traced}");
+}
+
+#[test]
+fn connections_are_kept_on_both_sides() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    let before = server.accepted.load(SeqCst);
+    let mut client = world.connect();
+    for n in 0..20 {
+        // Two at once: the second waits in the balancer.
+        write!(client, "GET /{n} HTTP/1.1\r\nHost: a\r\n\r\nHEAD /{n} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert!(read_answer(&mut client).contains(&format!("GET /{n} HTTP")));
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.push(char::from(byte[0]));
+        }
+        assert_eq!(status(&head), 200);
+    }
+    // Health checks connect, too: one each.
+    let checks = world.balancer.samples().1[0].requests;
+    assert_eq!(checks, 40);
+    assert!(server.requests.load(SeqCst) == 40, "{before}");
+}
+
+#[test]
+fn bodies_come_through_in_every_framing() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    let big = "b".repeat(300_000);
+    let with_length = format!(
+        "POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{big}",
+        big.len()
+    );
+    assert!(world.send(with_length.as_bytes()).ends_with(&big));
+    let chunked = "POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
+    assert!(world.send(chunked.as_bytes()).ends_with("hello world"));
+    let answer = world.get("/chunked/3");
+    assert!(
+        answer.contains("Transfer-Encoding: chunked") && answer.ends_with("8\r\nchunk 2\n\r\n0\r\n\r\n"),
+        "{answer}"
+    );
+    // A client of HTTP/1.0 knows no chunks.
+    let old = world.send(b"GET /chunked/3 HTTP/1.0\r\n\r\n");
+    assert!(
+        old.ends_with("\r\n\r\nchunk 0\nchunk 1\nchunk 2\n") && !old.contains("Transfer-Encoding"),
+        "{old}"
+    );
+    assert_eq!(body(&world.get("/until-close/100000")).len(), 100_000);
+    assert_eq!(body(&world.get("/bytes/3000000")).len(), 3_000_000);
+    let expecting = "POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi";
+    let answer = world.send(expecting.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 100 ") && answer.ends_with("hi"), "{answer}");
+    let early = format!("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n{big}");
+    assert_eq!(status(&world.send(early.as_bytes())), 413);
+}
+
+#[test]
+fn rules_answer_redirect_and_forward() {
+    let (one, two) = (Server::start(), Server::start());
+    let fixed = Action::FixedResponse(FixedResponse {
+        status: 418,
+        content_type: Some("application/json".to_owned()),
+        body: "{}".to_owned(),
+    });
+    let redirect = Redirect {
+        permanent: true,
+        protocol: "HTTPS".to_owned(),
+        port: "443".to_owned(),
+        ..Redirect::default()
+    };
+    let rules = vec![
+        rule(1, "/fixed", fixed),
+        rule(2, "/old/*", Action::Redirect(redirect)),
+        rule(3, "/two/*", forward(&[("two", 1)])),
+        rule(4, "/none", forward(&[("empty", 1)])),
+        rule(5, "/zero", forward(&[("web", 0), ("two", 0)])),
+    ];
+    let groups = vec![group("web", &[one.address]), group("two", &[two.address]), group("empty", &[])];
+    let world = World::with(groups, rules, |_| {});
+    world.await_health(one.address, HealthState::Healthy);
+    world.await_health(two.address, HealthState::Healthy);
+    let answer = world.get("/fixed");
+    assert_eq!(
+        (status(&answer), header(&answer, "content-type"), body(&answer)),
+        (418, Some("application/json"), "{}")
+    );
+    let answer = world.get("/old/x?y=1");
+    assert_eq!((status(&answer), header(&answer, "location")), (301, Some("https://shop.example/old/x?y=1")));
+    assert_eq!(header(&world.get("/two/x"), "x-target"), Some(two.address.to_string().as_str()));
+    assert_eq!(header(&world.get("/"), "x-target"), Some(one.address.to_string().as_str()));
+    let answer = world.get("/none");
+    assert_eq!((status(&answer), header(&answer, "server")), (503, Some("awselb/2.0")));
+    assert_eq!(status(&world.get("/zero")), 503);
+    let (balancers, _) = world.balancer.samples();
+    assert_eq!((balancers[0].elb_503, balancers[0].elb_3xx, balancers[0].elb_4xx), (2, 1, 1));
+}
+
+#[test]
+fn the_shared_listener_goes_by_host() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    let ask = |host: &str| {
+        let mut stream = std::net::TcpStream::connect(world.balancer.shared_address().unwrap()).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        status(&answer)
+    };
+    assert_eq!((ask("Web-1.elb.localhost:8000"), ask("other.localhost")), (200, 404));
+}
+
+#[test]
+fn a_failing_target_has_the_documented_statuses() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    assert_eq!(status(&world.get("/close")), 502);
+    assert_eq!(status(&world.get("/bad")), 502);
+    assert_eq!(status(&world.get("/huge-head")), 502);
+    assert_eq!(status(&world.get("/status/503")), 503);
+    // What has begun is cut where it breaks.
+    assert!(world.get("/cut").ends_with("half"));
+    let (balancers, groups) = world.balancer.samples();
+    assert_eq!((balancers[0].elb_502, balancers[0].elb_5xx, groups[0].target_5xx), (3, 3, 1));
+}
+
+#[test]
+fn waits_end() {
+    let server = Server::start();
+    let mut world = World::of(&[&server]);
+    world.change(|config| {
+        config.load_balancers[0].attributes.idle_timeout = Duration::from_millis(200);
+    });
+    assert_eq!(status(&world.get("/sleep/5000")), 504);
+    // A body that does not come, and a head that drips.
+    assert_eq!(status(&world.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")), 408);
+    let mut slow = world.connect();
+    let mut sent = 0;
+    while sent < 1000 && slow.write_all(b"G").is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+        sent += 1;
+    }
+    assert!(sent < 1000, "a head may drip for ever");
+    // A connection that is silent is closed without a word.
+    let mut silent = world.connect();
+    let mut answer = Vec::new();
+    silent.read_to_end(&mut answer).unwrap();
+    assert!(answer.is_empty());
+}
+
+#[test]
+fn bad_requests_are_answered_and_never_forwarded() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    for (expected, bytes) in [
+        (400, "GET / HTTP/1.1\r\n\r\n".to_owned()),
+        (400, "\u{1}\u{2}\u{3}\r\n\r\n".to_owned()),
+        (400, "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx".to_owned()),
+        (
+            400,
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n"
+                .to_owned(),
+        ),
+        (400, format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(5000))),
+        (405, "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        (414, format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(100_000))),
+        (
+            463,
+            format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: {}1\r\n\r\n",
+                "1, ".repeat(30)
+            ),
+        ),
+        (501, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n".to_owned()),
+        (505, "GET / HTTP/3.0\r\nHost: a\r\n\r\n".to_owned()),
+    ] {
+        let answer = world.send(bytes.as_bytes());
+        assert_eq!(status(&answer), expected, "{} -> {answer}", &bytes[..bytes.len().min(80)]);
+    }
+    // The chunked one was on its way when it broke; nothing of it was understood as a request.
+    assert_eq!(server.requests.load(SeqCst), 0);
+}
+
+#[test]
+fn a_smuggled_request_is_not_seen_as_one() {
+    let server = Server::start();
+    let mut world = World::of(&[&server]);
+    let both = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answer = world.send(both);
+    assert_eq!(status(&answer), 200);
+    assert!(!body(&answer).to_ascii_lowercase().contains("content-length: 6"), "{answer}");
+    assert!(!answer.contains("smuggled"), "the connection must end behind such a request: {answer}");
+    assert_eq!(server.requests.load(SeqCst), 1);
+    world.change(|config| config.load_balancers[0].attributes.desync = DesyncMode::Strictest);
+    assert_eq!(status(&world.send(both)), 400);
+}
+
+#[test]
+fn websockets_are_tunnels() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    let mut client = world.connect();
+    client
+        .write_all(
+            b"GET /websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst",
+        )
+        .unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("FIRST") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        answer.push(char::from(byte[0]));
+    }
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    client.write_all(b"second").unwrap();
+    let mut more = [0; 6];
+    client.read_exact(&mut more).unwrap();
+    assert_eq!(&more, b"SECOND");
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut more).unwrap(), 0);
+}
+
+#[test]
+fn cookies_keep_a_client_with_its_target() {
+    let servers = [Server::start(), Server::start(), Server::start()];
+    let mut world = World::of(&servers.iter().collect::<Vec<_>>());
+    world.change(|config| {
+        config.target_groups[0].attributes.stickiness = Some(Stickiness::LbCookie(Duration::from_secs(60)));
+    });
+    let first = world.get("/");
+    let cookie = header(&first, "set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    assert!(cookie.starts_with("AWSALB=") && first.contains("Set-Cookie: AWSALBCORS="), "{first}");
+    for _ in 0..10 {
+        let again = world.get_with("/", &format!("Cookie: x=y; {cookie}\r\n"));
+        assert_eq!(header(&again, "x-target"), header(&first, "x-target"));
+    }
+    world.change(|config| {
+        config.target_groups[0].attributes.stickiness =
+            Some(Stickiness::AppCookie { name: "session".to_owned(), duration: Duration::from_secs(60) });
+    });
+    assert!(!world.get("/").contains("AWSALBAPP"));
+    let set = world.get("/cookie");
+    let ticket = set.lines().find_map(|line| line.strip_prefix("Set-Cookie: AWSALBAPP-0=")).unwrap();
+    let ticket = ticket.split(';').next().unwrap();
+    let sticks = |_| {
+        let answer = world.get_with("/", &format!("Cookie: session=1; AWSALBAPP-0={ticket}\r\n"));
+        header(&answer, "x-target").unwrap().to_owned()
+    };
+    let seen: std::collections::BTreeSet<String> = (0..10).map(sticks).collect();
+    assert_eq!(seen.len(), 1);
+}
+
+#[test]
+fn health_decides_who_gets_requests() {
+    let (good, bad) = (Server::start(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let gone = bad.local_addr().unwrap();
+    drop(bad);
+    let mut world = World::with(vec![group("web", &[good.address, gone])], Vec::new(), |_| {});
+    world.await_health(good.address, HealthState::Healthy);
+    world.await_health(gone, HealthState::Unhealthy);
+    for _ in 0..10 {
+        assert_eq!(status(&world.get("/")), 200);
+    }
+    world.change(|config| config.target_groups[0].health_check.matcher = Matcher(vec![(201, 299)]));
+    world.await_health(good.address, HealthState::Unhealthy);
+    // All unhealthy: every target is used; a refused connection is offered to another one.
+    for _ in 0..10 {
+        assert_eq!(status(&world.get("/")), 200);
+    }
+    world.change(|config| config.load_balancers[0].listeners[0].default_action = forward(&[("other", 1)]));
+    world.await_health(good.address, HealthState::Unused);
+    let codes: Vec<_> = world.told.reports.lock().unwrap().iter().map(|report| report.health.state).collect();
+    assert!(codes.contains(&HealthState::Initial) && codes.contains(&HealthState::Unused), "{codes:?}");
+}
+
+#[test]
+fn draining_lets_requests_end_and_then_cuts_them() {
+    let (leaving, staying) = (Server::start(), Server::start());
+    let mut world = World::of(&[&leaving]);
+    let address = world.address;
+    let slow = |millis: u32| {
+        std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            write!(stream, "GET /sleep/{millis} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            status(&answer)
+        })
+    };
+    let (short, long) = (slow(1500), slow(60_000));
+    world.until("both requests are under way", || leaving.requests.load(SeqCst) == 2);
+    let of = leaving.address;
+    world.change(|config| {
+        config.target_groups[0].targets[0].deregistered = Some(gantry_decide::time::Timestamp::EPOCH);
+        config.target_groups[0].targets.push(common::target(staying.address));
+    });
+    assert_eq!(world.state(of), Some(HealthState::Draining));
+    world.await_health(staying.address, HealthState::Healthy);
+    for _ in 0..10 {
+        assert_eq!(header(&world.get("/"), "x-target"), Some(staying.address.to_string().as_str()));
+    }
+    assert_eq!(short.join().unwrap(), 200);
+    // The delay is over: the target is left out.
+    world.change(|config| drop(config.target_groups[0].targets.remove(0)));
+    assert_eq!(long.join().unwrap(), 502);
+    assert_eq!(world.state(of), None);
+}
+
+#[test]
+fn listeners_come_and_go() {
+    let server = Server::start();
+    let mut world = World::of(&[&server]);
+    let mut kept = world.connect();
+    write!(kept, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(status(&read_answer(&mut kept)), 200);
+    assert!(!world.balancer.apply(&world.config), "the same generation is not news");
+    let listeners = std::mem::take(&mut world.config.load_balancers[0].listeners);
+    world.change(|_| {});
+    world.until("nobody listens", || std::net::TcpStream::connect(world.address).is_err());
+    // The kept connection has its last request.
+    write!(kept, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let last = read_answer(&mut kept);
+    assert_eq!(header(&last, "connection"), Some("close"), "{last}");
+    world.change(|config| config.load_balancers[0].listeners = listeners);
+    world.until("the listener is back", || std::net::TcpStream::connect(world.address).is_ok());
+    assert_eq!(status(&world.get("/")), 200);
+}
+
+#[test]
+fn what_cannot_be_served_is_told() {
+    let server = Server::start();
+    let mut world = World::of(&[&server]);
+    let taken = TcpListener::bind((world.address.ip(), 9090)).unwrap();
+    world.change(|config| {
+        let balancer = &mut config.load_balancers[0];
+        let mut second = balancer.listeners[0].clone();
+        (second.arn, second.port) = (ListenerArn::new("second"), 9090);
+        second.rules.push(Rule {
+            conditions: vec![Condition::Path(vec![Pattern::Regex("(".to_owned())])],
+            ..rule(1, "/", forward(&[("web", 1)]))
+        });
+        balancer.listeners.push(second);
+    });
+    let told = world.told.problems.lock().unwrap().join("; ");
+    assert!(told.contains(":9090 for second") && told.contains("rule-1 is left out"), "{told}");
+    assert_eq!(status(&world.get("/")), 200);
+    // Once the address is free, it is taken.
+    let second = taken.local_addr().unwrap();
+    drop(taken);
+    world.until("the second listener is there", || std::net::TcpStream::connect(second).is_ok());
+}
