@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::path::Path;
 
-const MODELS: &[&str] = &["acs", "autoscaling", "ec2", "ecs", "logs", "sts", "tcs"];
+const MODELS: &[&str] = &["acm", "acs", "autoscaling", "ec2", "ecs", "elbv2", "logs", "sts", "tcs"];
 
 fn main() {
     let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
@@ -158,6 +158,7 @@ impl<'a> Generator<'a> {
             "string" if shape["enum"].is_array() => name.to_owned(),
             "string" if shape["sensitive"] == true => "gantry_wire::Secret".to_owned(),
             "string" => "String".to_owned(),
+            "blob" => "gantry_wire::Blob".to_owned(),
             "integer" => "i32".to_owned(),
             "long" => "i64".to_owned(),
             "double" | "float" => "f64".to_owned(),

@@ -14,12 +14,27 @@ use std::process::Command;
 pub const BOTOCORE: &str = "1.44.5";
 
 /// Services by botocore's name for them.
-const SERVICES: &[&str] = &["autoscaling", "ec2", "ecs", "logs", "sts"];
+const SERVICES: &[&str] = &["acm", "autoscaling", "ec2", "ecs", "elbv2", "logs", "sts"];
 
 /// Services of which only some operations, and the shapes that these need, are taken: the others have nothing to do
 /// with running containers, and every shape costs time in each build. The whole of EC2's model is larger than
 /// everything else together.
 const SELECTED: &[(&str, &[&str])] = &[
+    (
+        "acm",
+        &[
+            "AddTagsToCertificate",
+            "DeleteCertificate",
+            "DescribeCertificate",
+            "GetCertificate",
+            "ImportCertificate",
+            "ListCertificates",
+            "ListTagsForCertificate",
+            "RemoveTagsFromCertificate",
+            "RequestCertificate",
+            "UpdateCertificateOptions",
+        ],
+    ),
     (
         "autoscaling",
         &[
@@ -93,6 +108,49 @@ const SELECTED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "elbv2",
+        &[
+            "AddListenerCertificates",
+            "AddTags",
+            "CreateListener",
+            "CreateLoadBalancer",
+            "CreateRule",
+            "CreateTargetGroup",
+            "DeleteListener",
+            "DeleteLoadBalancer",
+            "DeleteRule",
+            "DeleteTargetGroup",
+            "DeregisterTargets",
+            "DescribeAccountLimits",
+            "DescribeCapacityReservation",
+            "DescribeListenerAttributes",
+            "DescribeListenerCertificates",
+            "DescribeListeners",
+            "DescribeLoadBalancerAttributes",
+            "DescribeLoadBalancers",
+            "DescribeRules",
+            "DescribeSSLPolicies",
+            "DescribeTags",
+            "DescribeTargetGroupAttributes",
+            "DescribeTargetGroups",
+            "DescribeTargetHealth",
+            "ModifyCapacityReservation",
+            "ModifyListener",
+            "ModifyListenerAttributes",
+            "ModifyLoadBalancerAttributes",
+            "ModifyRule",
+            "ModifyTargetGroup",
+            "ModifyTargetGroupAttributes",
+            "RegisterTargets",
+            "RemoveListenerCertificates",
+            "RemoveTags",
+            "SetIpAddressType",
+            "SetRulePriorities",
+            "SetSecurityGroups",
+            "SetSubnets",
+        ],
+    ),
+    (
         "logs",
         &[
             "CreateLogGroup",
@@ -125,6 +183,14 @@ const SELECTED: &[(&str, &[&str])] = &[
 const UNPUBLISHED: &[(&str, &str, &str, &str)] =
     &[("ecs", "RegisterContainerInstanceRequest", "clientToken", "String")];
 
+/// Patterns that look ahead, which Gantry's engine (linear in the text) does not: service, shape, and one that takes the
+/// same texts.
+const REWORDED: &[(&str, &str, &str)] = &[(
+    "acm",
+    "DomainNameString",
+    r"(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9][A-Za-z0-9-]{0,61}[A-Za-z0-9]",
+)];
+
 pub fn run(root: &Path) -> Result<()> {
     let python = crate::venv::python(root, &[&format!("botocore=={BOTOCORE}")])?;
     std::fs::create_dir_all(root.join("models"))?;
@@ -132,6 +198,9 @@ pub fn run(root: &Path) -> Result<()> {
         let mut model = load(&python, service)?;
         for (_, shape, member, of) in UNPUBLISHED.iter().filter(|(of, ..)| of == service) {
             model["shapes"][shape]["members"][member] = json!({ "shape": of });
+        }
+        for (_, shape, pattern) in REWORDED.iter().filter(|(of, ..)| of == service) {
+            model["shapes"][shape]["pattern"] = json!(pattern);
         }
         if let Some((_, operations)) = SELECTED.iter().find(|(of, _)| of == service) {
             select(&mut model, operations)?;
@@ -194,7 +263,7 @@ fn compact(service: &str, model: &Value) -> Result<String> {
         "jsonVersion": metadata["jsonVersion"],
         "apiVersion": metadata["apiVersion"],
         "targetPrefix": metadata["targetPrefix"],
-        "signingName": metadata["signingName"].as_str().unwrap_or(service),
+        "signingName": metadata["signingName"].as_str().or(metadata["endpointPrefix"].as_str()),
         "xmlNamespace": metadata["xmlNamespace"],
         "selection": SELECTED.iter().any(|(of, _)| *of == service).then_some(true),
     });

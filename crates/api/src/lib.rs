@@ -13,6 +13,8 @@ macro_rules! services {
 }
 
 services! {
+    /// AWS Certificate Manager: certificates that are imported or asked for.
+    acm
     /// Messages of the agent communication service: control plane and container agent, over a WebSocket.
     acs
     /// Amazon EC2 Auto Scaling.
@@ -21,6 +23,8 @@ services! {
     ec2
     /// Amazon Elastic Container Service.
     ecs
+    /// Elastic Load Balancing, version 2: application and network load balancers.
+    elbv2
     /// Amazon CloudWatch Logs.
     logs
     /// AWS Security Token Service.
@@ -34,9 +38,11 @@ mod tests {
     #[test]
     fn every_pattern_is_known_to_the_engine() {
         for (service, limits) in [
+            ("acm", super::acm::limits::ALL),
             ("autoscaling", super::autoscaling::limits::ALL),
             ("ec2", super::ec2::limits::ALL),
             ("ecs", super::ecs::limits::ALL),
+            ("elbv2", super::elbv2::limits::ALL),
             ("sts", super::sts::limits::ALL),
         ] {
             assert!(!limits.is_empty(), "{service}");

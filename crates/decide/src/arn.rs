@@ -1,5 +1,9 @@
 //! Amazon Resource Names: the general form, and the ones ECS gives its own resources.
 
+mod balancing;
+
+pub use balancing::*;
+
 use crate::ids::{
     AccountId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DeploymentId, Region,
     RoleName, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId, TaskDefinitionId, TaskId,

@@ -137,6 +137,9 @@ macro_rules! names {
     )*};
 }
 
+mod balancing;
+pub use balancing::*;
+
 /// Letters, digits, hyphen and underscore: what ECS allows in most names.
 fn word(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'-' || b == b'_'

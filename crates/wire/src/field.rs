@@ -3,6 +3,8 @@
 use crate::limits::Limits;
 use crate::reading::{Reading, SHOWN_MAX, Step, Value, Violation, shown};
 use crate::shape::Structure;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -213,6 +215,43 @@ impl Field for Secret {
 
     fn check(&self, limits: &Limits, reading: &mut Reading) {
         limits.text(&self.0, || None, reading);
+    }
+}
+
+/// Bytes, base64 in every protocol served so far. They may be a key: `Debug` hides them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Blob(Vec<u8>);
+
+impl Blob {
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Blob {
+        Blob(bytes.into())
+    }
+
+    /// The bytes themselves; the one way to them.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.0.len())
+    }
+}
+
+impl Field for Blob {
+    fn read(&mut self, value: Value, reading: &mut Reading) -> Result<(), Violation> {
+        let decoded = STANDARD.decode(text(value, reading)?);
+        self.0 = decoded.map_err(|_| reading.wrong("bytes in base64"))?;
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut dyn Writer) {
+        writer.blob(&self.0);
+    }
+
+    fn check(&self, limits: &Limits, reading: &mut Reading) {
+        limits.length(self.0.len(), || None, reading);
     }
 }
 

@@ -18,6 +18,6 @@ pub mod sigv4;
 pub mod xml;
 
 pub use error::{ApiError, ErrorField};
-pub use field::{EpochMillis, Field, Secret, Writer};
+pub use field::{Blob, EpochMillis, Field, Secret, Writer};
 pub use limits::{Limits, Pattern};
 pub use shape::{Member, Operation, OperationModel, Protocol, ServiceModel, Structure};
