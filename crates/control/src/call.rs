@@ -113,6 +113,9 @@ pub fn permit(caller: &Caller, demand: &Demand) -> Result<(), ApiError> {
         let message = format!("You are not authorized to perform this operation. {message}");
         return Err(ApiError::new("UnauthorizedOperation", message).with_status(403));
     }
+    if action.starts_with("elasticloadbalancing:") {
+        return Err(ApiError::new("AccessDenied", message).with_status(403));
+    }
     Err(ApiError::new("AccessDeniedException", message))
 }
 

@@ -5,6 +5,7 @@
 use crate::services::autoscaling::state as autoscaling;
 use crate::services::ec2::state as ec2;
 use crate::services::ecs::state as ecs;
+use crate::services::elbv2::state as elbv2;
 use crate::services::logs::state as logs;
 use crate::state::{ScopeState, State};
 use gantry_decide::ids::Scope;
@@ -38,6 +39,7 @@ enum Service {
     AutoScaling(autoscaling::Row),
     Ec2(ec2::Row),
     Ecs(ecs::Row),
+    Elbv2(elbv2::Row),
     Logs(logs::Row),
 }
 
@@ -59,6 +61,7 @@ impl Row {
             "autoscaling" => autoscaling::Row::read(table, value).map(|row| row.map(Service::AutoScaling)),
             "ec2" => ec2::Row::read(table, value).map(|row| row.map(Service::Ec2)),
             "ecs" => ecs::Row::read(table, value).map(|row| row.map(Service::Ecs)),
+            "elbv2" => elbv2::Row::read(table, value).map(|row| row.map(Service::Elbv2)),
             "logs" => logs::Row::read(table, value).map(|row| row.map(Service::Logs)),
             _ => Ok(None),
         };
@@ -93,6 +96,7 @@ impl Loading {
             Service::AutoScaling(row) => loaded.state.autoscaling.adopt(row),
             Service::Ec2(row) => loaded.state.ec2.adopt(row),
             Service::Ecs(row) => loaded.early.extend(loaded.state.ecs.adopt(row)),
+            Service::Elbv2(row) => loaded.state.elbv2.adopt(row),
             Service::Logs(row) => loaded.state.logs.adopt(row),
         }
     }

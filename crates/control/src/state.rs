@@ -4,6 +4,7 @@
 use crate::services::autoscaling::state::AutoScalingState;
 use crate::services::ec2::state::Ec2State;
 use crate::services::ecs::state::EcsState;
+use crate::services::elbv2::state::Elbv2State;
 use crate::services::logs::state::LogsState;
 use gantry_decide::ids::Scope;
 use gantry_store::Write;
@@ -26,6 +27,7 @@ pub struct ScopeState {
     pub autoscaling: AutoScalingState,
     pub ec2: Ec2State,
     pub ecs: EcsState,
+    pub elbv2: Elbv2State,
     pub logs: LogsState,
 }
 
@@ -35,6 +37,7 @@ impl ScopeState {
         self.autoscaling.check_invariants();
         self.ec2.check_invariants();
         self.ecs.check_invariants();
+        self.elbv2.check_invariants();
         self.logs.check_invariants();
     }
 }
@@ -81,6 +84,10 @@ impl State {
                 changes.extend(groups.map(|change| (scope.clone(), change)));
                 let groups = state.autoscaling.drain_changes().into_iter().map(Change::AutoScalingGroup);
                 changes.extend(groups.map(|change| (scope.clone(), change)));
+                let news = state.elbv2.drain_changes();
+                let routing = news.any.then_some(Change::Routing);
+                let targets = news.groups.into_iter().map(Change::Targets).chain(routing);
+                changes.extend(targets.map(|change| (scope.clone(), change)));
             }
         }
         changes
@@ -95,6 +102,7 @@ impl State {
                 state.ecs.drain_writes(&prefix, &mut writes);
                 state.autoscaling.drain_writes(&prefix, &mut writes);
                 state.ec2.drain_writes(&prefix, &mut writes);
+                state.elbv2.drain_writes(&prefix, &mut writes);
                 state.logs.drain_writes(&prefix, &mut writes);
             }
         }

@@ -51,8 +51,10 @@ impl Controller for Provisioning {
             | Change::TaskDefinition(_)
             | Change::Service(_)
             | Change::SecurityGroup(_)
+            | Change::ExecSession(_)
             | Change::AutoScalingGroup(_)
-            | Change::ExecSession(_) => None,
+            | Change::Targets(_)
+            | Change::Routing => None,
         };
         keys.extend(pool.filter(|pool| view.state.ecs.waiting_count(pool) > 0));
     }

@@ -37,7 +37,9 @@ impl Controller for TaskDefinitions {
             | Change::ContainerInstance(_)
             | Change::ExecSession(_)
             | Change::AutoScalingGroup(_)
-            | Change::SecurityGroup(_) => {}
+            | Change::SecurityGroup(_)
+            | Change::Targets(_)
+            | Change::Routing => {}
         }
     }
 

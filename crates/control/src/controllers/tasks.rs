@@ -56,6 +56,8 @@ impl Controller for Tasks {
             | Change::Service(_)
             | Change::AutoScalingGroup(_)
             | Change::SecurityGroup(_)
+            | Change::Targets(_)
+            | Change::Routing
             | Change::ExecSession(_) => {}
         }
     }

@@ -3,6 +3,7 @@
 pub mod autoscaling;
 pub mod ec2;
 pub mod ecs;
+pub mod elbv2;
 pub mod logs;
 pub mod sts;
 
@@ -10,4 +11,4 @@ use crate::service::Service;
 
 /// Every service that the endpoint serves.
 pub static SERVICES: &[&Service] =
-    &[&autoscaling::SERVICE, &ec2::SERVICE, &ecs::SERVICE, &logs::SERVICE, &sts::SERVICE];
+    &[&autoscaling::SERVICE, &ec2::SERVICE, &ecs::SERVICE, &elbv2::SERVICE, &logs::SERVICE, &sts::SERVICE];

@@ -311,6 +311,8 @@ impl Sessions {
                 Change::AutoScalingGroup(_)
                 | Change::Cluster(_)
                 | Change::CapacityProvider(_)
+                | Change::Routing
+                | Change::Targets(_)
                 | Change::TaskDefinition(_) => {}
             }
         }

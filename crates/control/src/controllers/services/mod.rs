@@ -117,7 +117,9 @@ impl Controller for Services {
             | Change::TaskDefinition(_)
             | Change::ExecSession(_)
             | Change::AutoScalingGroup(_)
-            | Change::SecurityGroup(_) => {}
+            | Change::SecurityGroup(_)
+            | Change::Targets(_)
+            | Change::Routing => {}
         }
     }
 

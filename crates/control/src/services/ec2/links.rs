@@ -108,6 +108,11 @@ pub fn networks<'a>(
     Ok((found, ids))
 }
 
+/// Whether there is such a VPC.
+pub fn has_vpc(ec2: &Ec2State, vpc: VpcId) -> bool {
+    ec2.vpc(&vpc).is_some()
+}
+
 /// Whether interfaces in a VPC have names of their own.
 pub fn has_host_names(ec2: &Ec2State, vpc: VpcId) -> bool {
     ec2.vpc(&vpc).is_some_and(|vpc| vpc.dns_support && vpc.dns_hostnames)

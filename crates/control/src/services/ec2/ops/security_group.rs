@@ -5,6 +5,7 @@ use crate::services::ec2::errors::{Ec2Error, Limit};
 use crate::services::ec2::filter::{self, Filters};
 use crate::services::ec2::state::{DEFAULT_GROUP, SecurityGroup};
 use crate::services::ec2::{check, views};
+use crate::services::elbv2;
 use crate::tx::{Tx, View};
 use gantry_api::ec2;
 use gantry_decide::ids::SecurityGroupId;
@@ -107,7 +108,9 @@ pub fn delete_security_group(
         return Err(Ec2Error::CannotDelete { id: id.to_string(), name: group.name.clone() });
     }
     let named = ec2.security_groups.values().any(|other| other.id != id && other.refers_to(id));
-    if named || tx.state.ecs.interfaces().in_group(&id.to_string()).next().is_some() {
+    let in_use = tx.state.ecs.interfaces().in_group(&id.to_string()).next().is_some()
+        || elbv2::links::uses_security_group(tx.view(), id);
+    if named || in_use {
         return Err(Ec2Error::Dependency(format!("resource {id} has a dependent object")));
     }
     check::unless_dry(request.dry_run)?;

@@ -6,6 +6,7 @@ use crate::services::ec2::errors::{Ec2Error, Limit};
 use crate::services::ec2::filter::{self, Filters};
 use crate::services::ec2::state::{Ec2State, Subnet, Vpc};
 use crate::services::ec2::{check, views, zones};
+use crate::services::elbv2;
 use crate::tx::{Tx, View};
 use gantry_api::ec2;
 use gantry_decide::ids::{Scope, SubnetId};
@@ -113,7 +114,8 @@ pub fn delete_subnet(
     tx.state.ec2.seen_mut(tx.scope);
     let ec2 = &tx.state.ec2;
     let id = check::subnet(ec2, &request.subnet_id)?.id;
-    if tx.state.ecs.interfaces().count_in(&id.to_string()) > 0 {
+    let has_tasks = tx.state.ecs.interfaces().count_in(&id.to_string()) > 0;
+    if has_tasks || elbv2::links::uses_subnet(tx.view(), id) {
         let message = format!("The subnet '{id}' has dependencies and cannot be deleted.");
         return Err(Ec2Error::Dependency(message));
     }

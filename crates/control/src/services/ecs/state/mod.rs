@@ -31,7 +31,7 @@ pub use task_definition::*;
 use crate::services::ecs::placement::{self, InstancePool};
 use gantry_decide::ids::{
     AutoScalingGroupName, CapacityProviderName, ClusterName, ExecSessionId, SecurityGroupId,
-    ServiceDeploymentId, TaskDefinitionId,
+    ServiceDeploymentId, TargetGroupId, TaskDefinitionId,
 };
 use gantry_store::{Index, Record, Table, Write};
 use imbl::OrdMap;
@@ -49,6 +49,10 @@ pub enum Change {
     ExecSession(ExecSessionId),
     SecurityGroup(SecurityGroupId),
     AutoScalingGroup(AutoScalingGroupName),
+    /// Targets of a group came, went, or are another way than they were.
+    Targets(TargetGroupId),
+    /// Something that load balancers are told.
+    Routing,
 }
 
 /// All of ECS in one scope.

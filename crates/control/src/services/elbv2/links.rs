@@ -1,0 +1,129 @@
+//! The door to load balancing for other services and for controllers: targets come and go, and balancers tell of them.
+
+use super::check;
+use super::errors::{Elbv2Error, Limit};
+use super::state::{Read, Target, TargetGroup, TargetId, TargetKey, of_target_group};
+use crate::tx::{Tx, View};
+use gantry_decide::ids::{SecurityGroupId, SubnetId, TargetGroupId};
+use gantry_decide::routing::{HealthReport, HealthState};
+use gantry_decide::time::Timestamp;
+use std::time::Duration;
+
+/// Targets of one group: AWS's quota for one load balancer.
+pub const TARGETS_MAX: usize = 1000;
+
+/// Reads a matcher's codes: `200`, `200-299,301`. Ranges hold both ends. None for other text.
+pub fn codes(text: &str) -> Option<Vec<(u16, u16)>> {
+    let range = |part: &str| match part.split_once('-') {
+        Some((from, to)) => Some((from.parse().ok()?, to.parse().ok()?)),
+        None => part.parse().ok().map(|code| (code, code)),
+    };
+    text.split(',').map(|part| range(part.trim())).collect()
+}
+
+/// Whether there is a certificate of that ARN.
+pub fn has_certificate(_view: View<'_>, _arn: &str) -> bool {
+    false
+}
+
+/// Whether a load balancer is in a subnet.
+pub fn uses_subnet(view: View<'_>, subnet: SubnetId) -> bool {
+    let mut balancers = view.state.elbv2.load_balancers.values();
+    balancers.any(|balancer| balancer.places.iter().any(|place| place.subnet == subnet))
+}
+
+/// Whether a load balancer has a security group.
+pub fn uses_security_group(view: View<'_>, group: SecurityGroupId) -> bool {
+    view.state.elbv2.load_balancers.values().any(|balancer| balancer.security_groups.contains(&group))
+}
+
+/// The group that an ARN names, if it is one of the scope's.
+pub fn target_group<'a>(view: View<'a>, arn: &str) -> Option<&'a TargetGroup> {
+    view.state.elbv2.target_group(&check::target_group_id(view.scope, arn).ok()?)
+}
+
+/// Registers a target. One that is registered already, or still draining, is as if it came anew.
+///
+/// # Errors
+/// When the group has as many as it can have.
+pub fn register(
+    tx: &mut Tx<'_>,
+    group: &TargetGroupId,
+    id: TargetId,
+    port: u16,
+    zone: Option<String>,
+) -> Result<(), Elbv2Error> {
+    let key = TargetKey { group: group.clone(), id, port };
+    let registered = tx.state.elbv2.targets.get(&key);
+    if registered.is_some_and(|target| target.deregistered_at.is_none() && target.zone == zone) {
+        return Ok(());
+    }
+    if registered.is_none() && tx.state.elbv2.targets_of(group).count() >= TARGETS_MAX {
+        return Err(Elbv2Error::TooMany(Limit::Targets));
+    }
+    tx.state.elbv2.targets.put(Target {
+        key,
+        zone,
+        registered_at: tx.now,
+        deregistered_at: None,
+        health: None,
+    });
+    Ok(())
+}
+
+/// Deregisters a target: it drains for the group's delay, unless nobody sends requests to it. True if it was
+/// registered.
+pub fn deregister(tx: &mut Tx<'_>, group: &TargetGroupId, id: &TargetId, port: u16) -> bool {
+    let key = TargetKey { group: group.clone(), id: id.clone(), port };
+    let Some(target) = tx.state.elbv2.targets.get(&key) else { return false };
+    if target.deregistered_at.is_some() {
+        return false;
+    }
+    let at_once =
+        drains_until(tx.view(), &Target { deregistered_at: Some(tx.now), ..target.as_ref().clone() })
+            .is_none_or(|end| end <= tx.now);
+    if at_once {
+        tx.state.elbv2.targets.remove(&key);
+    } else {
+        let now = tx.now;
+        tx.state.elbv2.targets.edit(&key, |target| target.deregistered_at = Some(now));
+    }
+    true
+}
+
+/// When a deregistered target has drained at the latest. None for one that is registered, or that no load balancer
+/// sends requests to.
+pub fn drains_until(view: View<'_>, target: &Target) -> Option<Timestamp> {
+    let since = target.deregistered_at?;
+    let group = view.state.elbv2.target_group(&target.key.group)?;
+    if view.state.elbv2.balancers_of(view.scope, &group.id).is_empty() {
+        return None;
+    }
+    let delay =
+        Read::new(of_target_group(group), &group.attributes).number("deregistration_delay.timeout_seconds");
+    Some(since + Duration::from_secs(delay.unwrap_or_default().into()))
+}
+
+/// A balancer tells how a target is now. What it says of one that came anew since, or of none, is of no interest.
+pub fn report(tx: &mut Tx<'_>, report: &HealthReport) {
+    let Ok(group) = check::target_group_id(tx.scope, report.group.as_str()) else { return };
+    let named = |target: &&Target| {
+        target.key.port == report.target.port && target.key.id.to_string() == report.target.id.as_str()
+    };
+    let Some(target) = tx.state.elbv2.targets_of(&group).find(named) else { return };
+    let (key, draining) = (target.key.clone(), target.deregistered_at.is_some());
+    if report.at < target.registered_at {
+        return;
+    }
+    if draining {
+        // Nothing of it is left at the balancer: it need not wait for the rest of the delay.
+        if report.health.state == HealthState::Unused {
+            tx.state.elbv2.targets.remove(&key);
+        }
+        return;
+    }
+    if target.health.is_some_and(|(health, _)| health == report.health) {
+        return;
+    }
+    tx.state.elbv2.targets.edit(&key, |target| target.health = Some((report.health, report.at)));
+}

@@ -1,0 +1,131 @@
+//! Targets: registered, deregistered, and what balancers found of them.
+
+use crate::call::Call;
+use crate::services::ecs;
+use crate::services::elbv2::errors::{Elbv2Error, shortened};
+use crate::services::elbv2::state::{TargetGroup, TargetId, TargetType};
+use crate::services::elbv2::{check, links, views};
+use crate::tx::{Tx, View};
+use gantry_api::elbv2;
+use gantry_decide::routing::{HealthState, Reason, TargetHealth};
+use std::net::IpAddr;
+
+/// A target as a request names it.
+struct Named {
+    id: TargetId,
+    port: u16,
+    zone: Option<String>,
+}
+
+fn named(group: &TargetGroup, given: &elbv2::TargetDescription) -> Result<Named, Elbv2Error> {
+    let text = given.id.as_str();
+    let id = match group.target_type {
+        TargetType::Instance => {
+            let digits = text.strip_prefix("i-").unwrap_or_default();
+            let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+            if !(matches!(digits.len(), 8 | 17) && digits.bytes().all(hex)) {
+                let message = format!("Instance ID '{}' is not valid", shortened(text));
+                return Err(Elbv2Error::validation(message));
+            }
+            TargetId::Instance(text.to_owned())
+        }
+        TargetType::Ip => {
+            let address = text.parse().map_err(|_| {
+                Elbv2Error::validation(format!(
+                    "The IP address '{}' is not a valid IPv4 address",
+                    shortened(text)
+                ))
+            })?;
+            TargetId::Ip(IpAddr::V4(address))
+        }
+    };
+    let port = match given.port {
+        None => group.port,
+        Some(port) => u16::try_from(port)
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| Elbv2Error::validation("Port must be between 1 and 65535"))?,
+    };
+    Ok(Named { id, port, zone: given.availability_zone.clone() })
+}
+
+pub fn register_targets(
+    tx: &mut Tx<'_>,
+    _call: &Call,
+    request: elbv2::RegisterTargetsInput,
+) -> Result<elbv2::RegisterTargetsOutput, Elbv2Error> {
+    if request.targets.is_empty() {
+        return Err(Elbv2Error::validation("At least one target must be specified"));
+    }
+    let group = check::target_group(tx.view(), &request.target_group_arn)?.clone();
+    let targets =
+        request.targets.iter().map(|target| named(&group, target)).collect::<Result<Vec<_>, _>>()?;
+    let mut missing: Vec<&str> = Vec::new();
+    for target in &targets {
+        match &target.id {
+            TargetId::Instance(id) if ecs::links::on_machine(tx.view(), id).next().is_none() => {
+                missing.push(id)
+            }
+            TargetId::Ip(IpAddr::V4(address)) if address.is_multicast() || address.is_unspecified() => {
+                let message = format!("The IP address '{address}' is not a valid target");
+                return Err(Elbv2Error::InvalidTarget(message));
+            }
+            _ => {}
+        }
+    }
+    if !missing.is_empty() {
+        return Err(Elbv2Error::InvalidTarget(format!(
+            "The following targets are not in a running state and cannot be registered: '{}'",
+            missing.join("', '")
+        )));
+    }
+    for target in targets {
+        links::register(tx, &group.id, target.id, target.port, target.zone)?;
+    }
+    Ok(elbv2::RegisterTargetsOutput::default())
+}
+
+/// A target that is not registered is deregistered already.
+pub fn deregister_targets(
+    tx: &mut Tx<'_>,
+    _call: &Call,
+    request: elbv2::DeregisterTargetsInput,
+) -> Result<elbv2::DeregisterTargetsOutput, Elbv2Error> {
+    if request.targets.is_empty() {
+        return Err(Elbv2Error::validation("At least one target must be specified"));
+    }
+    let group = check::target_group(tx.view(), &request.target_group_arn)?.clone();
+    for target in &request.targets {
+        let Named { id, port, .. } = named(&group, target)?;
+        links::deregister(tx, &group.id, &id, port);
+    }
+    Ok(elbv2::DeregisterTargetsOutput::default())
+}
+
+pub fn describe_target_health(
+    view: View<'_>,
+    _call: &Call,
+    request: elbv2::DescribeTargetHealthInput,
+) -> Result<elbv2::DescribeTargetHealthOutput, Elbv2Error> {
+    let group = check::target_group(view, &request.target_group_arn)?;
+    let elbv2 = &view.state.elbv2;
+    let in_use = !elbv2.balancers_of(view.scope, &group.id).is_empty();
+    let check_port = |port: u16| group.health_check.port.unwrap_or(port);
+    let mut shown = Vec::new();
+    let asked = request.targets.unwrap_or_default();
+    if asked.is_empty() {
+        shown.extend(elbv2.targets_of(&group.id).map(|target| {
+            let (port, zone) = (target.key.port, target.zone.clone());
+            views::target(&target.key.id, port, zone, check_port(port), views::health_of(target, in_use))
+        }));
+    }
+    for target in &asked {
+        let Named { id, port, zone } = named(group, target)?;
+        let registered = elbv2.targets_of(&group.id).find(|t| t.key.id == id && t.key.port == port);
+        let unknown = TargetHealth { state: HealthState::Unused, reason: Some(Reason::NotRegistered) };
+        let health = registered.map_or(unknown, |target| views::health_of(target, in_use));
+        let zone = registered.and_then(|target| target.zone.clone()).or(zone);
+        shown.push(views::target(&id, port, zone, check_port(port), health));
+    }
+    Ok(elbv2::DescribeTargetHealthOutput { target_health_descriptions: Some(shown) })
+}

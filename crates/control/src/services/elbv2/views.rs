@@ -1,0 +1,224 @@
+//! Records to response shapes.
+
+use super::state::{
+    Attributes, HealthCheck, Known, Listener, LoadBalancer, Read, Rule, Scheme, Tags, Target, TargetGroup,
+    TargetId, TargetType,
+};
+use super::{actions, conditions};
+use gantry_api::elbv2;
+use gantry_decide::ids::{BalancerKind, Scope, derived_digits};
+use gantry_decide::routing::config::{AlpnPolicy, Protocol, ProtocolVersion};
+use gantry_decide::routing::{HealthState, Reason, TargetHealth};
+use gantry_wire::EpochMillis;
+use std::collections::BTreeSet;
+
+/// The priority that a listener's default rule shows.
+const DEFAULT_PRIORITY: &str = "default";
+
+pub fn protocol(protocol: Protocol) -> elbv2::ProtocolEnum {
+    match protocol {
+        Protocol::Http => elbv2::ProtocolEnum::Http,
+        Protocol::Https => elbv2::ProtocolEnum::Https,
+        Protocol::Tcp => elbv2::ProtocolEnum::Tcp,
+        Protocol::Tls => elbv2::ProtocolEnum::Tls,
+        Protocol::Udp => elbv2::ProtocolEnum::Udp,
+        Protocol::TcpUdp => elbv2::ProtocolEnum::TcpUdp,
+    }
+}
+
+pub fn protocol_version(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::Http1 => "HTTP1",
+        ProtocolVersion::Http2 => "HTTP2",
+        ProtocolVersion::Grpc => "GRPC",
+    }
+}
+
+pub fn alpn(policy: AlpnPolicy) -> &'static str {
+    match policy {
+        AlpnPolicy::None => "None",
+        AlpnPolicy::Http1Only => "HTTP1Only",
+        AlpnPolicy::Http2Only => "HTTP2Only",
+        AlpnPolicy::Http2Optional => "HTTP2Optional",
+        AlpnPolicy::Http2Preferred => "HTTP2Preferred",
+    }
+}
+
+pub fn tags(tags: &Tags) -> Option<Vec<elbv2::Tag>> {
+    let tag = |(key, value): (&String, &String)| elbv2::Tag { key: key.clone(), value: Some(value.clone()) };
+    Some(tags.iter().map(tag).collect())
+}
+
+/// The zone of the names of a region's load balancers: DNS records name it beside them.
+fn hosted_zone(scope: &Scope) -> String {
+    let digits = derived_digits(&format!("{} load balancers", scope.region)).to_ascii_uppercase();
+    format!("Z{}", &digits[..13])
+}
+
+pub fn load_balancer(scope: &Scope, balancer: &LoadBalancer) -> elbv2::LoadBalancer {
+    let zone = |place: &super::state::Place| elbv2::AvailabilityZone {
+        zone_name: Some(place.zone.clone()),
+        subnet_id: Some(place.subnet.to_string()),
+        load_balancer_addresses: Some(vec![elbv2::LoadBalancerAddress {
+            ip_address: Some(place.address.to_string()),
+            ..Default::default()
+        }]),
+        ..Default::default()
+    };
+    elbv2::LoadBalancer {
+        load_balancer_arn: Some(scope.balancing(balancer.id.clone()).to_string()),
+        load_balancer_name: Some(balancer.id.name.to_string()),
+        dns_name: Some(balancer.dns_name()),
+        canonical_hosted_zone_id: Some(hosted_zone(scope)),
+        created_time: Some(EpochMillis(balancer.created_at.as_millis())),
+        scheme: Some(match balancer.scheme {
+            Scheme::InternetFacing => elbv2::LoadBalancerSchemeEnum::InternetFacing,
+            Scheme::Internal => elbv2::LoadBalancerSchemeEnum::Internal,
+        }),
+        vpc_id: Some(balancer.vpc.to_string()),
+        state: Some(elbv2::LoadBalancerState {
+            code: Some(elbv2::LoadBalancerStateEnum::Active),
+            reason: None,
+        }),
+        type_: Some(match balancer.id.kind {
+            BalancerKind::Application => elbv2::LoadBalancerTypeEnum::Application,
+            BalancerKind::Network => elbv2::LoadBalancerTypeEnum::Network,
+        }),
+        availability_zones: Some(balancer.places.iter().map(zone).collect()),
+        security_groups: (!balancer.security_groups.is_empty())
+            .then(|| balancer.security_groups.iter().map(ToString::to_string).collect()),
+        ip_address_type: Some(elbv2::IpAddressType::Ipv4),
+        ..Default::default()
+    }
+}
+
+pub fn certificate(arn: &str, is_default: Option<bool>) -> elbv2::Certificate {
+    elbv2::Certificate { certificate_arn: Some(arn.to_owned()), is_default }
+}
+
+pub fn listener(scope: &Scope, listener: &Listener) -> elbv2::Listener {
+    let tls = listener.tls.as_ref();
+    let is_https = listener.protocol == Protocol::Https;
+    elbv2::Listener {
+        listener_arn: Some(scope.balancing(listener.id.clone()).to_string()),
+        load_balancer_arn: Some(scope.balancing(listener.id.balancer.clone()).to_string()),
+        port: Some(i32::from(listener.port)),
+        protocol: Some(protocol(listener.protocol)),
+        certificates: tls.map(|tls| vec![certificate(&tls.certificate, None)]),
+        ssl_policy: tls.map(|tls| tls.policy.clone()),
+        default_actions: Some(vec![actions::view(&listener.default_action)]),
+        alpn_policy: tls.and_then(|tls| tls.alpn).map(|policy| vec![alpn(policy).to_owned()]),
+        mutual_authentication: is_https.then(|| elbv2::MutualAuthenticationAttributes {
+            mode: Some("off".to_owned()),
+            ..Default::default()
+        }),
+    }
+}
+
+pub fn rule(scope: &Scope, rule: &Rule) -> elbv2::Rule {
+    elbv2::Rule {
+        rule_arn: Some(scope.balancing(rule.id.clone()).to_string()),
+        priority: Some(rule.priority.to_string()),
+        conditions: Some(rule.conditions.iter().map(conditions::view).collect()),
+        actions: Some(vec![actions::view(&rule.action)]),
+        is_default: Some(false),
+        transforms: Some(rule.transforms.iter().map(actions::transform_view).collect()),
+    }
+}
+
+/// The rule that a listener has from the start.
+pub fn default_rule(scope: &Scope, listener: &Listener) -> elbv2::Rule {
+    elbv2::Rule {
+        rule_arn: Some(scope.balancing(listener.default_rule.clone()).to_string()),
+        priority: Some(DEFAULT_PRIORITY.to_owned()),
+        conditions: Some(Vec::new()),
+        actions: Some(vec![actions::view(&listener.default_action)]),
+        is_default: Some(true),
+        transforms: Some(Vec::new()),
+    }
+}
+
+/// `users` are the load balancers that send requests to it.
+pub fn target_group(
+    scope: &Scope,
+    group: &TargetGroup,
+    users: &BTreeSet<gantry_decide::ids::LoadBalancerId>,
+) -> elbv2::TargetGroup {
+    let check: &HealthCheck = &group.health_check;
+    let count = |n: u32| i32::try_from(n).ok();
+    let matcher = check.matcher.as_ref().map(|codes| match group.version {
+        Some(ProtocolVersion::Grpc) => elbv2::Matcher { grpc_code: Some(codes.clone()), http_code: None },
+        _ => elbv2::Matcher { http_code: Some(codes.clone()), grpc_code: None },
+    });
+    elbv2::TargetGroup {
+        target_group_arn: Some(scope.balancing(group.id.clone()).to_string()),
+        target_group_name: Some(group.id.name.to_string()),
+        protocol: Some(protocol(group.protocol)),
+        port: Some(i32::from(group.port)),
+        vpc_id: Some(group.vpc.to_string()),
+        health_check_protocol: Some(protocol(check.protocol)),
+        health_check_port: Some(check.port.map_or("traffic-port".to_owned(), |port| port.to_string())),
+        health_check_enabled: Some(check.enabled),
+        health_check_interval_seconds: count(check.interval),
+        health_check_timeout_seconds: count(check.timeout),
+        healthy_threshold_count: count(check.healthy_threshold),
+        unhealthy_threshold_count: count(check.unhealthy_threshold),
+        health_check_path: check.path.clone(),
+        matcher,
+        load_balancer_arns: Some(users.iter().map(|id| scope.balancing(id.clone()).to_string()).collect()),
+        target_type: Some(match group.target_type {
+            TargetType::Instance => elbv2::TargetTypeEnum::Instance,
+            TargetType::Ip => elbv2::TargetTypeEnum::Ip,
+        }),
+        protocol_version: group.version.map(|version| protocol_version(version).to_owned()),
+        ip_address_type: Some(elbv2::TargetGroupIpAddressTypeEnum::Ipv4),
+        ..Default::default()
+    }
+}
+
+/// The state of a target, as it is shown: what a balancer says counts only while the target is registered and its
+/// group is used.
+pub fn health_of(target: &Target, in_use: bool) -> TargetHealth {
+    let (state, reason) = match &target.health {
+        _ if target.deregistered_at.is_some() => (HealthState::Draining, Reason::DeregistrationInProgress),
+        _ if !in_use => (HealthState::Unused, Reason::NotInUse),
+        Some((health, _)) => return *health,
+        None => (HealthState::Initial, Reason::RegistrationInProgress),
+    };
+    TargetHealth { state, reason: Some(reason) }
+}
+
+pub fn target_health(health: TargetHealth) -> elbv2::TargetHealth {
+    elbv2::TargetHealth {
+        state: health.state.as_str().parse().ok(),
+        reason: health.reason.and_then(|reason| reason.code().parse().ok()),
+        description: health.reason.map(Reason::description),
+    }
+}
+
+/// `port` is where its health is checked.
+pub fn target(
+    id: &TargetId,
+    port: u16,
+    zone: Option<String>,
+    check_port: u16,
+    health: TargetHealth,
+) -> elbv2::TargetHealthDescription {
+    elbv2::TargetHealthDescription {
+        target: Some(elbv2::TargetDescription {
+            id: id.to_string(),
+            port: Some(i32::from(port)),
+            availability_zone: zone,
+            quic_server_id: None,
+        }),
+        health_check_port: Some(check_port.to_string()),
+        target_health: Some(target_health(health)),
+        ..Default::default()
+    }
+}
+
+/// All attributes of a resource, each as `shape` makes it of key and value.
+pub fn attributes<T>(known: Known, set: &Attributes, shape: impl Fn(String, String) -> T) -> Option<Vec<T>> {
+    let read = Read::new(known, set);
+    Some(read.all().map(|(key, value)| shape(key.to_owned(), value.to_owned())).collect())
+}
