@@ -1,0 +1,244 @@
+"""Elastic Load Balancing: its API by boto3, the AWS CLI and Terraform."""
+
+import json
+import shutil
+
+import botocore.exceptions
+import pytest
+from test_terraform import PROVIDER, Terraform
+
+
+def refused(code, call, **arguments):
+    with pytest.raises(botocore.exceptions.ClientError) as error:
+        call(**arguments)
+    assert error.value.response["Error"]["Code"] == code
+    return error.value.response["Error"]["Message"]
+
+
+def balancer(elb, name="web", **arguments):
+    made = elb.create_load_balancer(Name=name, Subnets=["subnet-1", "subnet-2"], **arguments)["LoadBalancers"][0]
+    elb.get_waiter("load_balancer_available").wait(LoadBalancerArns=[made["LoadBalancerArn"]])
+    return made
+
+
+def group(gantry, elb, name="web", **arguments):
+    vpc = gantry.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
+    settings = {"Protocol": "HTTP", "Port": 80, "TargetType": "ip", **arguments}
+    return elb.create_target_group(Name=name, VpcId=vpc, **settings)["TargetGroups"][0]["TargetGroupArn"]
+
+
+def forward(arn):
+    return [{"Type": "forward", "TargetGroupArn": arn}]
+
+
+def test_the_api_by_boto3(gantry):
+    elb = gantry.client("elbv2")
+    web = balancer(elb, Tags=[{"Key": "team", "Value": "blue"}])
+    arn, target_group = web["LoadBalancerArn"], group(gantry, elb)
+    listener = elb.create_listener(LoadBalancerArn=arn, Protocol="HTTP", Port=80,
+                                   DefaultActions=forward(target_group))["Listeners"][0]["ListenerArn"]
+    rule = elb.create_rule(ListenerArn=listener, Priority=10, Actions=[{
+        "Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "410", "ContentType": "text/plain",
+                                                          "MessageBody": "gone & <away>"},
+    }], Conditions=[{"Field": "path-pattern", "PathPatternConfig": {"Values": ["/old/*"]}}])["Rules"][0]
+    shown = elb.describe_rules(ListenerArn=listener)["Rules"]
+    assert [entry["Priority"] for entry in shown] == ["10", "default"]
+    assert shown[0] == rule and rule["Actions"][0]["FixedResponseConfig"]["MessageBody"] == "gone & <away>"
+    assert refused("PriorityInUse", elb.create_rule, ListenerArn=listener, Priority=10,
+                   Conditions=rule["Conditions"], Actions=forward(target_group)) == "Priority '10' is currently in use"
+
+    elb.register_targets(TargetGroupArn=target_group, Targets=[{"Id": "10.0.0.1"}, {"Id": "10.0.0.2", "Port": 81}])
+    health = elb.describe_target_health(TargetGroupArn=target_group)["TargetHealthDescriptions"]
+    assert [(entry["Target"]["Id"], entry["Target"]["Port"]) for entry in health] == [("10.0.0.1", 80), ("10.0.0.2", 81)]
+    attributes = elb.modify_target_group_attributes(TargetGroupArn=target_group, Attributes=[
+        {"Key": "deregistration_delay.timeout_seconds", "Value": "0"}])["Attributes"]
+    assert {"Key": "deregistration_delay.timeout_seconds", "Value": "0"} in attributes
+    elb.deregister_targets(TargetGroupArn=target_group, Targets=[{"Id": "10.0.0.1"}])
+    left = elb.describe_target_health(TargetGroupArn=target_group)["TargetHealthDescriptions"]
+    assert [entry["Target"]["Id"] for entry in left] == ["10.0.0.2"]
+    tags = elb.describe_tags(ResourceArns=[arn])["TagDescriptions"][0]
+    assert tags == {"ResourceArn": arn, "Tags": [{"Key": "team", "Value": "blue"}]}
+
+    # All of it outlives the server.
+    gantry.end()
+    gantry.start()
+    elb = gantry.client("elbv2")
+    assert elb.describe_load_balancers(Names=["web"])["LoadBalancers"] == [web]
+    assert elb.describe_rules(ListenerArn=listener)["Rules"] == shown
+    elb.delete_load_balancer(LoadBalancerArn=arn)
+    elb.get_waiter("load_balancers_deleted").wait(LoadBalancerArns=[arn])
+    refused("ListenerNotFound", elb.describe_listeners, ListenerArns=[listener])
+    elb.delete_target_group(TargetGroupArn=target_group)
+    assert elb.describe_target_groups()["TargetGroups"] == []
+
+
+def test_the_api_by_the_cli(gantry):
+    made = gantry.aws("elbv2", "create-load-balancer", "--name", "net", "--type", "network", "--subnets", "subnet-1")
+    arn = json.loads(made.stdout)["LoadBalancers"][0]["LoadBalancerArn"]
+    assert ":loadbalancer/net/net/" in arn
+    gantry.aws("elbv2", "wait", "load-balancer-available", "--load-balancer-arns", arn)
+    shown = gantry.aws("elbv2", "describe-load-balancer-attributes", "--load-balancer-arn", arn, "--query",
+                       "Attributes[?Key=='load_balancing.cross_zone.enabled'].Value", "--output", "text")
+    assert shown.stdout.strip() == "false"
+    limits = json.loads(gantry.aws("elbv2", "describe-account-limits").stdout)["Limits"]
+    assert {"Name": "target-groups", "Max": "3000"} in limits
+    failed = gantry.aws("elbv2", "describe-load-balancers", "--names", "none", check=False)
+    assert "(LoadBalancerNotFound)" in failed.stderr and "Load balancers '[none]' not found" in failed.stderr
+
+
+BALANCING = """
+data "aws_vpc" "default" { default = true }
+
+data "aws_subnets" "default" {
+  filter {
+    name   = "vpc-id"
+    values = [data.aws_vpc.default.id]
+  }
+}
+
+resource "aws_lb" "web" {
+  name         = "web"
+  subnets      = data.aws_subnets.default.ids
+  idle_timeout = 30
+  tags         = { team = "blue" }
+}
+
+resource "aws_lb_target_group" "web" {
+  count                = 2
+  name                 = "web-${count.index}"
+  port                 = 80
+  protocol             = "HTTP"
+  target_type          = "ip"
+  vpc_id               = data.aws_vpc.default.id
+  deregistration_delay = 5
+  health_check {
+    path     = "/health"
+    interval = 10
+    matcher  = "200-299"
+  }
+  stickiness {
+    type            = "lb_cookie"
+    cookie_duration = 600
+  }
+}
+
+resource "aws_lb_target_group_attachment" "web" {
+  target_group_arn = aws_lb_target_group.web[0].arn
+  target_id        = "10.0.0.1"
+}
+
+resource "aws_lb_listener" "web" {
+  load_balancer_arn = aws_lb.web.arn
+  port              = 80
+  protocol          = "HTTP"
+  default_action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.web[0].arn
+  }
+}
+
+resource "aws_lb_listener" "old" {
+  load_balancer_arn = aws_lb.web.arn
+  port              = 8080
+  protocol          = "HTTP"
+  default_action {
+    type = "redirect"
+    redirect {
+      port        = "80"
+      status_code = "HTTP_301"
+    }
+  }
+}
+
+resource "aws_lb_listener_rule" "split" {
+  listener_arn = aws_lb_listener.web.arn
+  priority     = 10
+  action {
+    type = "forward"
+    forward {
+      target_group {
+        arn    = aws_lb_target_group.web[0].arn
+        weight = 90
+      }
+      target_group {
+        arn    = aws_lb_target_group.web[1].arn
+        weight = 10
+      }
+      stickiness {
+        enabled  = true
+        duration = 60
+      }
+    }
+  }
+  condition {
+    path_pattern { values = ["/api/*", "/v1"] }
+  }
+  condition {
+    http_header {
+      http_header_name = "X-Team"
+      values           = ["blue*"]
+    }
+  }
+}
+
+resource "aws_lb_listener_rule" "gone" {
+  listener_arn = aws_lb_listener.web.arn
+  priority     = 20
+  action {
+    type = "fixed-response"
+    fixed_response {
+      content_type = "text/plain"
+      message_body = "gone"
+      status_code  = "410"
+    }
+  }
+  condition {
+    host_header { values = ["old.example.com"] }
+  }
+  condition {
+    query_string {
+      key   = "v"
+      value = "1"
+    }
+  }
+  condition {
+    source_ip { values = ["127.0.0.0/8"] }
+  }
+}
+
+resource "aws_lb" "net" {
+  name               = "net"
+  load_balancer_type = "network"
+  internal           = true
+  subnets            = [data.aws_subnets.default.ids[0]]
+}
+
+resource "aws_lb_target_group" "tcp" {
+  name     = "tcp"
+  port     = 5432
+  protocol = "TCP"
+  vpc_id   = data.aws_vpc.default.id
+}
+
+resource "aws_lb_listener" "tcp" {
+  load_balancer_arn = aws_lb.net.arn
+  port              = 5432
+  protocol          = "TCP"
+  default_action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.tcp.arn
+  }
+}
+
+output "name" { value = aws_lb.web.dns_name }
+"""
+
+
+@pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
+def test_terraform_makes_load_balancers(gantry, tmp_path):
+    provider = PROVIDER.replace("ecs = var.url", "ecs = var.url\n    elbv2 = var.url")
+    with Terraform(gantry, tmp_path, provider + BALANCING):
+        elb = gantry.client("elbv2")
+        assert [b["LoadBalancerName"] for b in elb.describe_load_balancers()["LoadBalancers"]] == ["web", "net"]
+        assert len(elb.describe_target_groups()["TargetGroups"]) == 3
+    assert gantry.client("elbv2").describe_load_balancers()["LoadBalancers"] == []
