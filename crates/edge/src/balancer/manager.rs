@@ -6,12 +6,13 @@ use super::counters::{GroupSample, ListenerSample};
 use super::http::Entrance;
 use super::probe::probe;
 use super::tables::{Balanced, Door, Group, Service, Table, Target, used_groups};
-use super::worker::{self, Command};
+use super::tls::{alpn_names, server_config};
+use super::worker::{self, Bound, Command};
 use super::{Observer, Problem, Settings};
 use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
-    HealthCheck, ListenerArn, LoadBalancer, LoadBalancerArn, Protocol, ProtocolVersion, RoutingConfig,
-    Target as Registered, TargetGroup, TargetGroupArn, TargetKey,
+    AlpnPolicy, CertificateArn, HealthCheck, ListenerArn, LoadBalancer, LoadBalancerArn, LoadBalancerKind,
+    Protocol, RoutingConfig, Target as Registered, TargetGroup, TargetGroupArn, TargetKey,
 };
 use gantry_decide::routing::{
     Checked, HealthReport, HealthState, Probe, Reason, Standing, TargetHealth, Ticket,
@@ -20,7 +21,7 @@ use gantry_decide::time::Timestamp;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -67,9 +68,9 @@ struct Inner {
     groups: BTreeMap<TargetGroupArn, Held>,
     balanced: BTreeMap<LoadBalancerArn, Arc<Balanced>>,
     doors: BTreeMap<ListenerArn, Arc<Door>>,
-    bound: BTreeMap<SocketAddr, ListenerArn>,
-    /// Addresses that could not be taken yet, and whether that was told.
-    wanted: BTreeMap<SocketAddr, ListenerArn>,
+    bound: BTreeMap<Bound, ListenerArn>,
+    /// Addresses that could not be taken yet.
+    wanted: BTreeMap<Bound, ListenerArn>,
     hosts: Arc<ArcSwap<BTreeMap<String, Arc<Door>>>>,
 }
 
@@ -90,6 +91,8 @@ struct Watched {
     health: TargetHealth,
     healthy_since: Option<Timestamp>,
     checks: Option<AbortHandle>,
+    /// Looks at a draining target that found nothing under way.
+    quiet: u32,
 }
 
 /// What is told once the lock is released.
@@ -97,6 +100,7 @@ struct Watched {
 struct News {
     reports: Vec<HealthReport>,
     problems: Vec<Problem>,
+    drained: Vec<(TargetGroupArn, TargetKey)>,
 }
 
 impl Balancer {
@@ -212,6 +216,7 @@ impl News {
     fn tell(self, observer: &dyn Observer) {
         self.reports.into_iter().for_each(|report| observer.health(report));
         self.problems.into_iter().for_each(|problem| observer.problem(problem));
+        self.drained.into_iter().for_each(|(group, target)| observer.drained(&group, &target));
     }
 }
 
@@ -239,7 +244,8 @@ impl Inner {
         self.groups.retain(|arn, held| {
             let keep = kept.contains(arn);
             if !keep {
-                held.targets.values_mut().for_each(Watched::end);
+                let cut = held.cuts();
+                held.targets.values_mut().for_each(|watched| watched.end(cut));
             }
             keep
         });
@@ -255,14 +261,16 @@ impl Inner {
                 Arc::new(Balanced { arn: balancer.arn.clone(), counters: Default::default() })
             });
             for listener in &balancer.listeners {
-                if listener.protocol != Protocol::Http {
-                    news.problems.push(Problem::Protocol {
-                        listener: listener.arn.to_string(),
-                        protocol: format!("{:?}", listener.protocol),
-                    });
-                    continue;
-                }
-                let (table, broken) = Table::compile(counted.clone(), balancer, listener, &groups);
+                let observer = &self.observer;
+                let tls = listener.tls.as_ref().and_then(|tls| {
+                    let alpn = match balancer.kind {
+                        LoadBalancerKind::Application => alpn_names(AlpnPolicy::Http1Only),
+                        LoadBalancerKind::Network => alpn_names(tls.alpn),
+                    };
+                    let find = |arn: &CertificateArn| observer.certificate(arn);
+                    server_config(tls, alpn, listener.arn.as_str(), &find, &mut news.problems)
+                });
+                let (table, broken) = Table::compile(counted.clone(), balancer, listener, &groups, tls);
                 news.problems.extend(
                     broken
                         .into_iter()
@@ -278,7 +286,13 @@ impl Inner {
                     }
                 };
                 for address in &balancer.addresses {
-                    wanted.insert(SocketAddr::new(address.ip, listener.port), listener.arn.clone());
+                    let address = SocketAddr::new(address.ip, listener.port);
+                    if listener.protocol != Protocol::Udp {
+                        wanted.insert((address, false), listener.arn.clone());
+                    }
+                    if matches!(listener.protocol, Protocol::Udp | Protocol::TcpUdp) {
+                        wanted.insert((address, true), listener.arn.clone());
+                    }
                 }
                 doors.insert(listener.arn.clone(), door);
             }
@@ -291,12 +305,12 @@ impl Inner {
         (self.doors, self.balanced) = (doors, balanced);
         self.hosts.store(Arc::new(hosts));
         let bound = std::mem::take(&mut self.bound);
-        for (address, listener) in bound {
-            if wanted.get(&address) == Some(&listener) {
-                wanted.remove(&address);
-                self.bound.insert(address, listener);
+        for (bound, listener) in bound {
+            if wanted.get(&bound) == Some(&listener) {
+                wanted.remove(&bound);
+                self.bound.insert(bound, listener);
             } else {
-                self.command(|| Ok(Command::Close(address)));
+                self.command(|| Ok(Command::Close(bound)));
             }
         }
         self.wanted = wanted;
@@ -305,21 +319,34 @@ impl Inner {
 
     /// Takes the addresses that are wanted. Those that are not to be had are told of once, and tried again.
     fn bind(&mut self, mut news: Option<&mut News>) {
-        for (address, listener) in std::mem::take(&mut self.wanted) {
+        for ((address, datagrams), listener) in std::mem::take(&mut self.wanted) {
             let Some(door) = self.doors.get(&listener).cloned() else { continue };
-            match self.listen(address, &Entrance::Own(door)) {
-                Ok(_) => {
-                    self.bound.insert(address, listener);
+            let taken = match datagrams {
+                true => self.receive(address, door),
+                false => self.listen(address, &Entrance::Own(door)).map(drop),
+            };
+            match taken {
+                Ok(()) => {
+                    self.bound.insert((address, datagrams), listener);
                 }
                 Err(source) => {
                     if let Some(news) = &mut news {
                         let listener = listener.to_string();
                         news.problems.push(Problem::Listen { address, listener, source });
                     }
-                    self.wanted.insert(address, listener);
+                    self.wanted.insert((address, datagrams), listener);
                 }
             }
         }
+    }
+
+    fn receive(&self, address: SocketAddr, door: Arc<Door>) -> io::Result<()> {
+        let socket = UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        if let Some(worker) = self.workers.first() {
+            let _ = worker.send(Command::Receive { socket, door });
+        }
+        Ok(())
     }
 
     fn listen(&self, address: SocketAddr, entrance: &Entrance) -> io::Result<SocketAddr> {
@@ -342,6 +369,25 @@ impl Inner {
             match make() {
                 Ok(command) => drop(worker.send(command)),
                 Err(error) => tracing::warn!(%error, "a worker cannot have a listener's socket"),
+            }
+        }
+    }
+
+    /// Finds draining targets with nothing under way. Twice in a row: a request that chose its target just before it
+    /// left counts from a moment later.
+    fn look_at_draining(&mut self, news: &mut News) {
+        for (arn, held) in &mut self.groups {
+            for (key, watched) in &mut held.targets {
+                let idle = watched.target.outstanding.load(Relaxed) == 0;
+                match watched.config.deregistered {
+                    Some(_) if idle => {
+                        watched.quiet = watched.quiet.saturating_add(1);
+                        if watched.quiet == 2 {
+                            news.drained.push((arn.clone(), key.clone()));
+                        }
+                    }
+                    _ => watched.quiet = 0,
+                }
             }
         }
     }
@@ -385,11 +431,21 @@ impl Held {
         }
     }
 
+    /// Whether connections are cut at the end of a target's delay: always those of requests, others if told so.
+    fn cuts(&self) -> bool {
+        self.is_http() || self.config.attributes.terminate_deregistered
+    }
+
+    fn is_http(&self) -> bool {
+        matches!(self.config.protocol, Protocol::Http | Protocol::Https)
+    }
+
     /// Takes over attributes and targets. A target that moved to another address is a new one.
     fn take(&mut self, config: &TargetGroup, used: bool) {
         let recheck = self.config.health_check != config.health_check
-            || self.config.protocol_version != config.protocol_version
+            || self.config.attributes.proxy_protocol != config.attributes.proxy_protocol
             || self.used != used;
+        let cut = self.cuts();
         let was_used = std::mem::replace(&mut self.used, used);
         self.config = config.clone();
         let mut before = std::mem::take(&mut self.targets);
@@ -412,7 +468,7 @@ impl Held {
                 }
                 other => {
                     if let Some(mut gone) = other {
-                        gone.end();
+                        gone.end(cut);
                     }
                     Watched::new(&config.arn, registered)
                 }
@@ -420,7 +476,7 @@ impl Held {
             watched.target.retired.store(registered.deregistered.is_some(), Relaxed);
             self.targets.insert(registered.key.clone(), watched);
         }
-        before.values_mut().for_each(Watched::end);
+        before.values_mut().for_each(|watched| watched.end(cut));
     }
 
     /// Brings each target's health up to date, tells what changed, and puts the right ones in service.
@@ -457,7 +513,15 @@ impl Held {
                 (watched.target.clone(), standing)
             })
             .collect();
-        self.group.service.store(Arc::new(Service::new(&self.config, &standings)));
+        let service = Service::new(&self.config, &standings);
+        if !self.is_http() && self.config.attributes.terminate_unhealthy {
+            // Connections to targets that turned unhealthy end, unless all targets are in use regardless.
+            for (target, standing) in &standings {
+                let out = standing.health == HealthState::Unhealthy && !service.has(target);
+                target.gone.store(out, Relaxed);
+            }
+        }
+        self.group.service.store(Arc::new(service));
     }
 
     /// Starts checks where there are none and should be, and ends the others.
@@ -478,7 +542,7 @@ impl Held {
                         inner: inner.clone(),
                         group: self.config.arn.clone(),
                         check: self.config.health_check.clone(),
-                        version: self.config.protocol_version,
+                        proxy_protocol: self.config.attributes.proxy_protocol,
                         key: key.clone(),
                         address: watched.target.address,
                     };
@@ -511,6 +575,7 @@ impl Watched {
             },
             healthy_since: None,
             checks: None,
+            quiet: 0,
         }
     }
 
@@ -533,11 +598,11 @@ impl Watched {
         }
     }
 
-    /// The target is registered no more, and its delay is over.
-    fn end(&mut self) {
+    /// The target is registered no more, and its delay is over; what is under way is cut or not.
+    fn end(&mut self, cut: bool) {
         self.stop_checks();
         self.target.retired.store(true, Relaxed);
-        self.target.gone.store(true, Relaxed);
+        self.target.gone.store(cut, Relaxed);
     }
 }
 
@@ -546,7 +611,7 @@ struct Job {
     inner: Weak<Mutex<Inner>>,
     group: TargetGroupArn,
     check: HealthCheck,
-    version: ProtocolVersion,
+    proxy_protocol: bool,
     key: TargetKey,
     address: SocketAddr,
 }
@@ -560,7 +625,7 @@ impl Job {
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
-            let found = probe(self.address, check, self.version).await;
+            let found = probe(self.address, check, self.proxy_protocol).await;
             let Some(inner) = self.inner.upgrade() else { return };
             let mut news = News::default();
             let observer = {
@@ -573,15 +638,21 @@ impl Job {
     }
 }
 
-/// Tries again to take the addresses that were not to be had.
+/// Tries again to take the addresses that were not to be had, and looks at draining targets.
 async fn retry(inner: Weak<Mutex<Inner>>) {
     let mut turns = tokio::time::interval(RETRY);
     loop {
         turns.tick().await;
         let Some(inner) = inner.upgrade() else { return };
-        let mut inner = inner.lock();
-        if !inner.wanted.is_empty() {
-            inner.bind(None);
-        }
+        let mut news = News::default();
+        let observer = {
+            let mut inner = inner.lock();
+            if !inner.wanted.is_empty() {
+                inner.bind(None);
+            }
+            inner.look_at_draining(&mut news);
+            inner.observer.clone()
+        };
+        news.tell(&*observer);
     }
 }

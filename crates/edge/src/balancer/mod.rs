@@ -6,15 +6,19 @@
 mod clock;
 mod counters;
 mod http;
+mod l4;
 mod manager;
 mod probe;
 mod tables;
+mod tls;
 mod worker;
 
 pub use counters::{GroupSample, ListenerSample};
 pub use manager::{Balancer, StartError};
+pub use tls::{CertificateError, Pem};
 
 use gantry_decide::routing::HealthReport;
+use gantry_decide::routing::config::{CertificateArn, TargetGroupArn, TargetKey};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -36,10 +40,21 @@ impl Default for Settings {
     }
 }
 
-/// What a balancer tells. Called from its threads: implementations hand over and return.
+/// Whom a balancer tells, and asks. Called from its threads: implementations hand over and return.
 pub trait Observer: Send + Sync {
     /// A target's health changed, or a target is known for the first time.
     fn health(&self, report: HealthReport);
+
+    /// Nothing of a deregistered target is under way any more: its task may stop before the delay is over.
+    fn drained(&self, group: &TargetGroupArn, target: &TargetKey) {
+        let _ = (group, target);
+    }
+
+    /// A certificate that a configuration names; asked for while one is applied. None when there is no such.
+    fn certificate(&self, arn: &CertificateArn) -> Option<Pem> {
+        let _ = arn;
+        None
+    }
 
     /// A listener's address could not be taken, or a part of the configuration cannot be served.
     fn problem(&self, problem: Problem);
@@ -61,6 +76,11 @@ pub enum Problem {
         #[source]
         source: gantry_decide::routing::BrokenRule,
     },
-    #[error("listener {listener}: {protocol} is not served by this balancer")]
-    Protocol { listener: String, protocol: String },
+    #[error("listener {listener}: certificate {certificate} cannot be served")]
+    Certificate {
+        listener: String,
+        certificate: String,
+        #[source]
+        source: CertificateError,
+    },
 }

@@ -3,6 +3,7 @@
 
 use super::clock::now;
 use super::counters::{GroupCounters, ListenerCounters};
+use super::tls;
 use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
     Action, Forward, Listener, ListenerAttributes, LoadBalancer, LoadBalancerArn, LoadBalancerAttributes,
@@ -31,6 +32,24 @@ pub struct Target {
     pub gone: AtomicBool,
 }
 
+/// Something that a target works on.
+#[derive(Debug)]
+pub struct Outstanding(Arc<Target>);
+
+impl Target {
+    /// Counts a request or connection as under way, until the guard is dropped.
+    pub fn enter(target: &Arc<Target>) -> Outstanding {
+        target.outstanding.fetch_add(1, Relaxed);
+        Outstanding(target.clone())
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.0.outstanding.fetch_sub(1, Relaxed);
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.key.id, self.address)
@@ -53,6 +72,8 @@ pub struct Group {
 pub struct Service {
     pub attributes: TargetGroupAttributes,
     pub version: ProtocolVersion,
+    /// Targets are reached by TLS.
+    secure: bool,
     candidates: Vec<Candidate>,
     /// By the candidates' places.
     targets: Vec<Arc<Target>>,
@@ -64,11 +85,21 @@ impl Service {
         let standings: Vec<Standing> = targets.iter().map(|(_, standing)| *standing).collect();
         let candidates = in_service(&standings, &group.attributes, now());
         let targets = candidates.iter().map(|candidate| targets[candidate.index].0.clone()).collect();
-        Service { attributes: group.attributes.clone(), version: group.protocol_version, candidates, targets }
+        Service {
+            attributes: group.attributes.clone(),
+            version: group.protocol_version,
+            secure: matches!(group.protocol, Protocol::Https | Protocol::Tls),
+            candidates,
+            targets,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
         self.targets.is_empty()
+    }
+
+    pub fn has(&self, target: &Arc<Target>) -> bool {
+        self.targets.iter().any(|have| Arc::ptr_eq(have, target))
     }
 
     /// The target that a ticket names, while it is in service.
@@ -83,6 +114,20 @@ impl Service {
         let load = |place: usize| self.targets[place].outstanding.load(Relaxed);
         let turn = turn.fetch_add(1, Relaxed);
         choose(&self.candidates, &self.attributes, now, turn, random, load).map(|place| &self.targets[place])
+    }
+
+    /// The target of a flow: the one that scores highest for it, so that others' coming and going moves few flows.
+    pub fn by_hash(&self, hash: u64) -> Option<&Arc<Target>> {
+        let score = |target: &&Arc<Target>| {
+            let mixed = (target.ticket ^ hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed ^ (mixed >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        };
+        self.targets.iter().max_by_key(score)
+    }
+
+    /// What connections to HTTPS and TLS targets go by; None for the others.
+    pub fn to_secure(&self) -> Option<Arc<rustls::ClientConfig>> {
+        self.secure.then(tls::client_config)
     }
 
     /// Whether, and by which cookies, a client sticks to its target.
@@ -114,6 +159,8 @@ pub struct Table {
     pub protocol: Protocol,
     pub attributes: LoadBalancerAttributes,
     pub listener: ListenerAttributes,
+    /// For HTTPS and TLS: what handshakes go by. None when no certificate can be served.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     pub rules: Rules,
     /// Groups of each action, by the action's slot and the group's place in it.
     routes: Vec<Vec<Option<Arc<Group>>>>,
@@ -125,6 +172,7 @@ impl Table {
         balancer: &LoadBalancer,
         listener: &Listener,
         groups: &BTreeMap<TargetGroupArn, Arc<Group>>,
+        tls: Option<Arc<rustls::ServerConfig>>,
     ) -> (Table, Vec<BrokenRule>) {
         let (rules, broken) = Rules::compile(listener);
         let routes = rules
@@ -142,6 +190,7 @@ impl Table {
             protocol: listener.protocol,
             attributes: balancer.attributes.clone(),
             listener: listener.attributes.clone(),
+            tls,
             rules,
             routes,
         };

@@ -1,25 +1,34 @@
 //! Threads that carry traffic: each accepts from every listener, and keeps a connection to its end.
 
 use super::counters::add;
-use super::http::{self, Client, Entrance, Pool};
+use super::http::{self, Client, Entrance, Pool, Tls};
+use super::l4::{self, Front};
+use super::tables::{Door, Table};
+use gantry_decide::routing::config::Protocol;
 use rand::Rng as _;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdpSocket};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// Clients' connections of one worker. Beyond, new ones are closed at once and counted as rejected: each may hold some
 /// 100 KiB while a request is under way.
 const MAX_CONNECTIONS: u64 = 50_000;
 /// After an accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A client's handshake, as long as a target's.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What workers are told.
 #[derive(Debug)]
@@ -28,9 +37,17 @@ pub enum Command {
         socket: StdListener,
         entrance: Entrance,
     },
+    /// Datagrams of a listener; one worker has them all, so that a flow is known to whom it comes.
+    Receive {
+        socket: StdUdpSocket,
+        door: Arc<Door>,
+    },
     /// Accept no more on this address. Open connections go on.
-    Close(SocketAddr),
+    Close(Bound),
 }
+
+/// An address and whether it is UDP's.
+pub type Bound = (SocketAddr, bool);
 
 /// What a thread's tasks share.
 #[derive(Debug)]
@@ -73,23 +90,25 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>) {
         random: Cell::new(rand::rng().next_u64()),
         connections: Cell::new(0),
     });
-    let mut listening: HashMap<SocketAddr, AbortHandle> = HashMap::new();
+    let mut listening: HashMap<Bound, AbortHandle> = HashMap::new();
     let mut tidy = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Listen { socket, entrance }) => {
-                    let Ok(address) = socket.local_addr() else { continue };
-                    match TcpListener::from_std(socket) {
-                        Ok(listener) => {
-                            let task = tokio::task::spawn_local(accept(listener, entrance, worker.clone()));
-                            listening.insert(address, task.abort_handle());
-                        }
-                        Err(error) => tracing::warn!(%error, %address, "a listener's socket is of no use"),
-                    }
+                    let address = socket.local_addr();
+                    let (Ok(address), Ok(listener)) = (address, TcpListener::from_std(socket)) else { continue };
+                    let task = tokio::task::spawn_local(accept(listener, entrance, worker.clone()));
+                    listening.insert((address, false), task.abort_handle());
                 }
-                Some(Command::Close(address)) => {
-                    if let Some(task) = listening.remove(&address) {
+                Some(Command::Receive { socket, door }) => {
+                    let address = socket.local_addr();
+                    let (Ok(address), Ok(socket)) = (address, UdpSocket::from_std(socket)) else { continue };
+                    let task = tokio::task::spawn_local(l4::serve_datagrams(socket, door, worker.clone()));
+                    listening.insert((address, true), task.abort_handle());
+                }
+                Some(Command::Close(bound)) => {
+                    if let Some(task) = listening.remove(&bound) {
                         task.abort();
                     }
                 }
@@ -129,12 +148,56 @@ async fn accept(listener: TcpListener, entrance: Entrance, worker: Rc<Worker>) {
                 add(&balanced.counters.new_connections, 1);
                 add(&balanced.counters.active_connections, 1);
             }
-            let client = Client { peer, local, secure: false };
-            http::serve(stream, client, entrance, &worker).await;
+            welcome(stream, peer, local, entrance, &worker).await;
             if let Some(balanced) = &balanced {
                 balanced.counters.active_connections.fetch_sub(1, Relaxed);
             }
             worker.connections.set(worker.connections.get() - 1);
         });
     }
+}
+
+/// Serves a connection by its listener's protocol.
+async fn welcome(
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    entrance: Entrance,
+    worker: &Worker,
+) {
+    let table = match &entrance {
+        Entrance::Own(door) => Some(door.table.load_full()),
+        Entrance::Shared(_) => None,
+    };
+    let client = |tls| Client { peer, local, tls };
+    match table {
+        Some(table) if table.protocol == Protocol::Https => {
+            if let Some((stream, tls)) = handshake(stream, &table).await {
+                http::serve(stream, client(Some(tls)), entrance, worker).await;
+            }
+        }
+        Some(table) if table.protocol == Protocol::Tls => {
+            if let Some((stream, _)) = handshake(stream, &table).await {
+                l4::serve(Front::Secure(stream), peer, local, &table, worker).await;
+            }
+        }
+        Some(table) if table.protocol != Protocol::Http => {
+            let front = Front::<TlsStream<TcpStream>>::Plain(stream);
+            l4::serve(front, peer, local, &table, worker).await;
+        }
+        _ => http::serve(stream, client(None), entrance, worker).await,
+    }
+}
+
+/// A client's handshake; None when it fails, which the client knows as well as we do.
+async fn handshake(stream: TcpStream, table: &Table) -> Option<(TlsStream<TcpStream>, Tls)> {
+    let acceptor = TlsAcceptor::from(table.tls.clone()?);
+    let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.ok()?.ok()?;
+    let session = stream.get_ref().1;
+    let version = match session.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "TLSv1.2",
+    };
+    let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("-");
+    Some((stream, Tls { version, cipher }))
 }

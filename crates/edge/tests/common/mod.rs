@@ -5,7 +5,7 @@
 use gantry_decide::routing::config::*;
 use gantry_decide::routing::{HealthReport, HealthState};
 use gantry_decide::time::Timestamp;
-use gantry_edge::balancer::{Balancer, Observer, Problem, Settings};
+use gantry_edge::balancer::{Balancer, Observer, Pem, Problem, Settings};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -159,11 +159,25 @@ fn read_body(reader: &mut impl BufRead, head: &str) -> std::io::Result<Vec<u8>> 
 pub struct Told {
     pub reports: Mutex<Vec<HealthReport>>,
     pub problems: Mutex<Vec<String>>,
+    pub drained: Mutex<Vec<TargetKey>>,
 }
 
 impl Observer for Told {
     fn health(&self, report: HealthReport) {
         self.reports.lock().unwrap().push(report);
+    }
+
+    fn drained(&self, _group: &TargetGroupArn, target: &TargetKey) {
+        self.drained.lock().unwrap().push(target.clone());
+    }
+
+    fn certificate(&self, arn: &CertificateArn) -> Option<Pem> {
+        let both = match arn.as_str() {
+            "one" => include_str!("one.pem"),
+            "two" => include_str!("two.pem"),
+            _ => return None,
+        };
+        Some(Pem { chain: both.to_owned(), key: both.to_owned() })
     }
 
     fn problem(&self, problem: Problem) {
@@ -364,4 +378,68 @@ pub fn read_answer(stream: &mut TcpStream) -> String {
     let mut content = vec![0; length];
     stream.read_exact(&mut content).unwrap();
     text + &String::from_utf8_lossy(&content)
+}
+
+/// A TLS connection to the balancer, and the certificate that it showed.
+pub fn secure(
+    stream: TcpStream,
+    name: &str,
+) -> (rustls::StreamOwned<rustls::ClientConnection, TcpStream>, Vec<u8>) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Any(provider)))
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+    let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut stream = rustls::StreamOwned::new(connection, stream);
+    stream.conn.complete_io(&mut stream.sock).unwrap();
+    let shown = stream.conn.peer_certificates().unwrap()[0].to_vec();
+    (stream, shown)
+}
+
+/// The certificate of a PEM file.
+pub fn certificate(pem: &str) -> Vec<u8> {
+    use rustls::pki_types::pem::PemObject;
+    rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec()
+}
+
+#[derive(Debug)]
+struct Any(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for Any {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::body::Body;
 use super::head::{self, MAX_HEAD, MAX_HEADERS};
 use super::plan::{Forwarding, Plan, plan};
-use super::relay::{Fault, Io, PIECE, Shared, relay, write_all};
+use super::relay::{Fault, Io, PIECE, Shared, relay, relay_buffered, write_all};
 use super::response::{self, translate};
 use super::upstream::{ConnectError, Connection};
 use arc_swap::ArcSwap;
@@ -40,13 +40,19 @@ const KEPT_BUFFER: usize = 16 * 1024;
 pub struct Client {
     pub peer: SocketAddr,
     pub local: SocketAddr,
-    /// By TLS.
-    pub secure: bool,
+    pub tls: Option<Tls>,
+}
+
+/// What a client's TLS handshake came to, in the words of RFCs.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub version: &'static str,
+    pub cipher: &'static str,
 }
 
 impl Client {
     pub fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
+        if self.tls.is_some() { "https" } else { "http" }
     }
 }
 
@@ -259,12 +265,14 @@ impl<S: Io> Session<'_, S> {
         to_head: bool,
     ) -> Next {
         add(&forwarding.group.counters.requests, 1);
+        let secure = forwarding.service.to_secure();
         let mut attempts = 0;
         loop {
+            let outstanding = forwarding.enter();
             let kept = self.worker.pool.take(&forwarding.target);
             let connection = match kept {
                 Some(connection) => connection,
-                None => match self.worker.pool.connect(&forwarding.target).await {
+                None => match self.worker.pool.connect(&forwarding.target, secure.as_ref()).await {
                     Ok(connection) => connection,
                     Err(error) => {
                         add(&forwarding.group.counters.connection_errors, 1);
@@ -282,11 +290,12 @@ impl<S: Io> Session<'_, S> {
                     }
                 },
             };
-            let outstanding = forwarding.enter();
             let outcome = self.exchange(connection, &forwarding, table, keep).await;
             drop(outstanding);
             match outcome {
                 Outcome::Done { keep: true } => return Next::Request,
+                // Who asked for the end sends no more; who did not may be in the middle of it.
+                Outcome::Done { keep: false } if !keep && self.input.is_empty() => return Next::End,
                 Outcome::Done { keep: false } => return self.linger().await,
                 Outcome::Dead => {}
                 Outcome::Failed(status) => return self.fail(status, table, to_head).await,
@@ -416,7 +425,10 @@ impl<S: Io> Session<'_, S> {
             Err(TimedOut) => return Outcome::Failed(if body_sent.get() { 504 } else { 408 }),
         };
         if translated.status == 101 {
-            self.tunnel(connection).await;
+            let (up, down) = (Cell::new(0), Cell::new(0));
+            let far = (&mut connection.stream, &mut connection.buffer);
+            relay_buffered((stream, input), far, watch, *limit, &up, &down).await;
+            add(&table.balanced.counters.processed_bytes, up.get() + down.get());
             return Outcome::Lost;
         }
         let done = body.is_done();
@@ -424,29 +436,6 @@ impl<S: Io> Session<'_, S> {
             self.worker.pool.put(connection);
         }
         Outcome::Done { keep: translated.keep_client }
-    }
-
-    /// Lets both sides talk as they like, until one is done or both are silent for the idle timeout.
-    async fn tunnel(&mut self, mut connection: Connection) {
-        let Session { stream, input, watch, limit, .. } = self;
-        let (near, far) = (RefCell::new(stream), RefCell::new(&mut connection.stream));
-        let (up, down) = (Cell::new(0), Cell::new(0));
-        let (mut to_far, mut to_near) = (Body::Close, Body::Close);
-        let upwards = async {
-            let done =
-                relay(&mut Shared(&near), input, &mut Shared(&far), &mut to_far, false, watch, &up).await;
-            let _ = Shared(&far).shutdown().await;
-            done
-        };
-        let downwards = async {
-            let buffer = &mut connection.buffer;
-            let done =
-                relay(&mut Shared(&far), buffer, &mut Shared(&near), &mut to_near, false, watch, &down).await;
-            let _ = Shared(&near).shutdown().await;
-            done
-        };
-        let both = async { tokio::try_join!(upwards, downwards) };
-        let _ = watch.guard(*limit, both).await;
     }
 }
 

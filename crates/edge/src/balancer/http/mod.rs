@@ -9,5 +9,6 @@ mod relay;
 mod response;
 mod upstream;
 
-pub use exchange::{Client, Entrance, serve};
-pub use upstream::Pool;
+pub use exchange::{Client, Entrance, Tls, serve};
+pub use relay::relay_both;
+pub use upstream::{Connection, Pool, Wire};

@@ -1,7 +1,7 @@
 //! What becomes of a request: an answer of ours, or the target it goes to and the head it goes with.
 
 use super::super::clock;
-use super::super::tables::{Group, Service, Table, Target};
+use super::super::tables::{Group, Outstanding, Service, Table, Target};
 use super::answer::Answer;
 use super::body::Body;
 use super::exchange::Client;
@@ -10,7 +10,6 @@ use gantry_decide::routing::config::{Action, Forward, ForwardedFor, Protocol, Pr
 use gantry_decide::routing::{Asked, Matched, Ticket, choose_group};
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Addresses that `X-Forwarded-For` may hold, as documented for status 463.
@@ -226,6 +225,10 @@ fn write_head(
     }
     let _ = write!(out, "X-Forwarded-Proto: {}\r\nX-Forwarded-Port: {}\r\n", client.scheme(), table.port);
     write_trace(out, trace, random);
+    if let (true, Some(tls)) = (attributes.tls_headers, &client.tls) {
+        let _ =
+            write!(out, "x-amzn-tls-version: {}\r\nx-amzn-tls-cipher-suite: {}\r\n", tls.version, tls.cipher);
+    }
     if head.websocket {
         out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: websocket\r\n");
     }
@@ -332,18 +335,7 @@ impl Forwarding {
 
     /// Counts the request as one that its target works on, until the guard is dropped.
     pub fn enter(&self) -> Outstanding {
-        self.target.outstanding.fetch_add(1, Relaxed);
-        Outstanding(self.target.clone())
-    }
-}
-
-/// A request that a target works on.
-#[derive(Debug)]
-pub struct Outstanding(Arc<Target>);
-
-impl Drop for Outstanding {
-    fn drop(&mut self) {
-        self.0.outstanding.fetch_sub(1, Relaxed);
+        Target::enter(&self.target)
     }
 }
 

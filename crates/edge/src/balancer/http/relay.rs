@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// Read at once of large bodies: a few of the kernel's segments, small enough for the processor's cache.
@@ -117,4 +118,44 @@ pub async fn write_all<W: AsyncWrite + Unpin>(
         }
     }
     Ok(())
+}
+
+/// Lets both sides talk as they like, until both are done, one breaks, or both are silent for the limit.
+pub async fn relay_both<A: Io, B: Io>(
+    near: &mut A,
+    far: &mut B,
+    watch: &Watch,
+    limit: Duration,
+    up: &Cell<u64>,
+    down: &Cell<u64>,
+) {
+    relay_buffered((near, &mut BytesMut::new()), (far, &mut BytesMut::new()), watch, limit, up, down).await;
+}
+
+/// As [`relay_both`], with what was already read of either side.
+pub async fn relay_buffered<A: Io, B: Io>(
+    (near, near_buffer): (&mut A, &mut BytesMut),
+    (far, far_buffer): (&mut B, &mut BytesMut),
+    watch: &Watch,
+    limit: Duration,
+    up: &Cell<u64>,
+    down: &Cell<u64>,
+) {
+    let (near, far) = (RefCell::new(near), RefCell::new(far));
+    let (mut to_far, mut to_near) = (Body::Close, Body::Close);
+    let upwards = async {
+        let (from, to) = (&mut Shared(&near), &mut Shared(&far));
+        let done = relay(from, near_buffer, to, &mut to_far, false, watch, up).await;
+        let _ = to.shutdown().await;
+        done
+    };
+    let downwards = async {
+        let (from, to) = (&mut Shared(&far), &mut Shared(&near));
+        let done = relay(from, far_buffer, to, &mut to_near, false, watch, down).await;
+        let _ = to.shutdown().await;
+        done
+    };
+    let both = async { tokio::try_join!(upwards, downwards) };
+    // However it ends, it is over.
+    let _ = watch.guard(limit, both).await;
 }

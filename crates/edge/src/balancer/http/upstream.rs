@@ -2,16 +2,23 @@
 
 use super::super::tables::Target;
 use bytes::BytesMut;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// How long a target may take to accept, as documented for status 504.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,7 +39,7 @@ pub struct Pool {
 /// A connection to a target.
 #[derive(Debug)]
 pub struct Connection {
-    pub stream: TcpStream,
+    pub stream: Wire,
     pub buffer: BytesMut,
     /// It has carried a request before.
     pub reused: bool,
@@ -42,7 +49,7 @@ pub struct Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.pool.open.borrow_mut().remove(&self.stream.as_raw_fd());
+        self.pool.open.borrow_mut().remove(&self.stream.tcp().as_raw_fd());
     }
 }
 
@@ -72,18 +79,26 @@ impl Pool {
     ///
     /// # Errors
     /// When the target does not accept it.
-    pub async fn connect(self: &Rc<Self>, target: &Arc<Target>) -> Result<Connection, ConnectError> {
+    pub async fn connect(
+        self: &Rc<Self>,
+        target: &Arc<Target>,
+        secure: Option<&Arc<ClientConfig>>,
+    ) -> Result<Connection, ConnectError> {
         let connecting = async {
             let socket = if target.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             socket.set_nodelay(true)?;
-            socket.connect(target.address).await
+            let stream = socket.connect(target.address).await?;
+            let Some(secure) = secure else { return Ok(Wire::Plain(stream)) };
+            let name = ServerName::from(target.address.ip());
+            let stream = TlsConnector::from(secure.clone()).connect(name, stream).await?;
+            Ok(Wire::Secure(Box::new(stream)))
         };
         let stream = match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(ConnectError::Refused(error)),
             Err(_) => return Err(ConnectError::TimedOut),
         };
-        self.open.borrow_mut().insert(stream.as_raw_fd(), target.clone());
+        self.open.borrow_mut().insert(stream.tcp().as_raw_fd(), target.clone());
         let (target, pool) = (target.clone(), self.clone());
         Ok(Connection { stream, buffer: BytesMut::new(), reused: false, target, pool })
     }
@@ -139,7 +154,70 @@ fn key(target: &Arc<Target>) -> usize {
 impl Connection {
     /// Neither closed by the target nor holding bytes that nobody asked for.
     fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let tcp = self.stream.tcp();
+        let mut byte = [0_u8];
+        let peek = || {
+            // SAFETY: the buffer is one byte long, and the descriptor open.
+            let count = unsafe { libc::recv(tcp.as_raw_fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_PEEK) };
+            usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        };
+        match (&self.stream, tcp.try_io(Interest::READABLE, peek)) {
+            (_, Err(error)) => error.kind() == io::ErrorKind::WouldBlock,
+            // Session tickets come when they like.
+            (Wire::Secure(_), Ok(count)) => count > 0,
+            (Wire::Plain(_), Ok(_)) => false,
+        }
+    }
+}
+
+/// A connection to a target, by TLS or not.
+#[derive(Debug)]
+pub enum Wire {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
+}
+
+impl Wire {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Wire::Plain(stream) => stream,
+            Wire::Secure(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(stream) => Pin::new(stream).poll_read(context, into),
+            Wire::Secure(stream) => Pin::new(stream).poll_read(context, into),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Wire::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Wire::Secure(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Wire::Secure(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Wire::Secure(stream) => Pin::new(stream).poll_shutdown(context),
+        }
     }
 }

@@ -1,0 +1,98 @@
+//! One direction of a TCP connection. What comes in small pieces is copied; what keeps filling the buffer goes through
+//! a pipe within the kernel, and never comes into this process.
+
+use super::super::clock::Watch;
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Copied at once. Requests and most answers fit.
+const BUFFER: usize = 16 * 1024;
+/// So many full buffers in a row are bulk, which is worth a pipe.
+const FULL_BUFFERS: u32 = 4;
+/// Asked of the kernel for a pipe; it may give less.
+const PIPE: usize = 256 * 1024;
+
+/// Moves everything from one connection to the other, until the first one ends; then ends the second one's half.
+///
+/// # Errors
+/// When either side breaks.
+pub async fn pump(from: &TcpStream, to: &TcpStream, watch: &Watch, moved: &Cell<u64>) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    let mut full = 0;
+    while full < FULL_BUFFERS {
+        from.readable().await?;
+        let count = match from.try_read(&mut buffer) {
+            Ok(0) => return end(to),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        };
+        full = if count == BUFFER { full + 1 } else { 0 };
+        let mut left = &buffer[..count];
+        while !left.is_empty() {
+            match to.try_write(left) {
+                Ok(count) => left = &left[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        watch.touch();
+        moved.set(moved.get() + count as u64);
+    }
+    drop(buffer);
+    let (out, into) = pipe()?;
+    loop {
+        from.readable().await?;
+        let count = match from.try_io(Interest::READABLE, || splice(from, &into, PIPE)) {
+            Ok(0) => return end(to),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        };
+        let mut left = count;
+        while left > 0 {
+            to.writable().await?;
+            match to.try_io(Interest::WRITABLE, || splice(&out, to, left)) {
+                Ok(count) => left -= count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        watch.touch();
+        moved.set(moved.get() + count as u64);
+    }
+}
+
+/// Tells the receiver that no more comes.
+fn end(to: &TcpStream) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as the stream is borrowed.
+    match unsafe { libc::shutdown(to.as_raw_fd(), libc::SHUT_WR) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: the array has room for the two descriptors that the call writes.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both were just made, and nobody else has them.
+    let (out, into) = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+    // A smaller pipe works as well.
+    // SAFETY: an open descriptor, and a number for an argument.
+    unsafe { libc::fcntl(into.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE) };
+    Ok((out, into))
+}
+
+fn splice(from: &impl AsRawFd, to: &impl AsRawFd, most: usize) -> io::Result<usize> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+    // SAFETY: both descriptors are open while they are borrowed; null offsets are for those that have none.
+    let count = unsafe { libc::splice(from, std::ptr::null_mut(), to, std::ptr::null_mut(), most, flags) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}

@@ -1,0 +1,225 @@
+//! TLS: certificates by the name that a client asks for, the versions of a security policy, and clients of targets.
+
+use super::Problem;
+use gantry_decide::routing::config::{AlpnPolicy, CertificateArn, ListenerTls};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+/// A certificate with its key, as PEM. Its `Debug` shows neither.
+#[derive(Clone)]
+pub struct Pem {
+    /// The certificate, then the ones above it.
+    pub chain: String,
+    pub key: String,
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pem")
+    }
+}
+
+/// A certificate that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error("it is not there")]
+    Missing,
+    #[error("its PEM cannot be read")]
+    Pem(#[source] rustls::pki_types::pem::Error),
+    #[error("it has no certificate")]
+    Empty,
+    #[error("its key is of no use")]
+    Key(#[source] rustls::Error),
+}
+
+/// What TLS connections of one listener go by; None without a certificate that can be served.
+pub fn server_config(
+    tls: &ListenerTls,
+    alpn: &[&[u8]],
+    listener: &str,
+    find: &dyn Fn(&CertificateArn) -> Option<Pem>,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<ServerConfig>> {
+    let provider = Arc::new(default_provider());
+    let mut load = |arn: &CertificateArn| match load(arn, &provider, find) {
+        Ok(key) => Some(Arc::new(key)),
+        Err(source) => {
+            let (listener, certificate) = (listener.to_owned(), arn.to_string());
+            problems.push(Problem::Certificate { listener, certificate, source });
+            None
+        }
+    };
+    let default = load(&tls.default_certificate)?;
+    let mut names: BTreeMap<String, Vec<Arc<CertifiedKey>>> = BTreeMap::new();
+    for key in std::iter::once(default.clone()).chain(tls.certificates.iter().filter_map(load)) {
+        for name in dns_names(&key) {
+            names.entry(name).or_default().push(key.clone());
+        }
+    }
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions(&tls.policy))
+        .ok()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(ByName { names, default }));
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    if let Ok(ticketer) = Ticketer::new() {
+        config.ticketer = ticketer;
+    }
+    Some(Arc::new(config))
+}
+
+/// The names that a network load balancer's TLS listener negotiates.
+pub fn alpn_names(policy: AlpnPolicy) -> &'static [&'static [u8]] {
+    match policy {
+        AlpnPolicy::None => &[],
+        AlpnPolicy::Http1Only => &[b"http/1.1"],
+        AlpnPolicy::Http2Only => &[b"h2"],
+        AlpnPolicy::Http2Optional => &[b"http/1.1", b"h2"],
+        AlpnPolicy::Http2Preferred => &[b"h2", b"http/1.1"],
+    }
+}
+
+/// What of a security policy's versions is served: policies for TLS 1.0 and 1.1 begin at 1.2.
+fn versions(policy: &str) -> &'static [&'static SupportedProtocolVersion] {
+    use rustls::version::{TLS12, TLS13};
+    static NEWEST: [&SupportedProtocolVersion; 1] = [&TLS13];
+    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    static OLDER: [&SupportedProtocolVersion; 1] = [&TLS12];
+    match policy {
+        policy if policy.contains("TLS13-1-3") => &NEWEST,
+        policy if policy.contains("TLS13") => &BOTH,
+        _ => &OLDER,
+    }
+}
+
+fn load(
+    arn: &CertificateArn,
+    provider: &CryptoProvider,
+    find: &dyn Fn(&CertificateArn) -> Option<Pem>,
+) -> Result<CertifiedKey, CertificateError> {
+    let pem = find(arn).ok_or(CertificateError::Missing)?;
+    let chain = CertificateDer::pem_slice_iter(pem.chain.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(CertificateError::Pem)?;
+    if chain.is_empty() {
+        return Err(CertificateError::Empty);
+    }
+    let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).map_err(CertificateError::Pem)?;
+    CertifiedKey::from_der(chain, key, provider).map_err(CertificateError::Key)
+}
+
+/// The names a certificate is for, in lower case.
+fn dns_names(key: &CertifiedKey) -> Vec<String> {
+    let Some(certificate) = key.cert.first() else { return Vec::new() };
+    let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
+    parsed.valid_dns_names().map(str::to_ascii_lowercase).collect()
+}
+
+/// Chooses by the name that the client asks for, then by the signatures that it knows.
+#[derive(Debug)]
+struct ByName {
+    /// With wildcards as they stand in certificates, `*.example.com`.
+    names: BTreeMap<String, Vec<Arc<CertifiedKey>>>,
+    default: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let keys = hello.server_name().and_then(|name| {
+            let name = name.to_ascii_lowercase();
+            self.names.get(&name).or_else(|| {
+                let (_, parent) = name.split_once('.')?;
+                self.names.get(&format!("*.{parent}"))
+            })
+        });
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let chosen = keys.and_then(|keys| keys.iter().find(fits).or_else(|| keys.first()));
+        Some(chosen.unwrap_or(&self.default).clone())
+    }
+}
+
+/// What clients of HTTPS and TLS targets go by. A load balancer takes any certificate of a target, as documented: the
+/// network between them is the user's own.
+pub fn client_config() -> Arc<rustls::ClientConfig> {
+    static CONFIG: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(make_client_config);
+    CONFIG.clone()
+}
+
+fn make_client_config() -> Arc<rustls::ClientConfig> {
+    let provider = Arc::new(default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the suites of its own default versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    config.enable_sni = false;
+    Arc::new(config)
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &rustls::pki_types::ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_have_the_versions_of_their_names() {
+        let count = |policy: &str| versions(policy).len();
+        assert_eq!(count("ELBSecurityPolicy-TLS13-1-2-2021-06"), 2);
+        assert_eq!(versions("ELBSecurityPolicy-TLS13-1-3-2021-06"), [&rustls::version::TLS13]);
+        assert_eq!(versions("ELBSecurityPolicy-2016-08"), [&rustls::version::TLS12]);
+    }
+
+    #[test]
+    fn keys_stay_out_of_debug_text() {
+        let pem = Pem { chain: "chain".to_owned(), key: "secret".to_owned() };
+        assert_eq!(format!("{pem:?}"), "Pem");
+    }
+}
