@@ -79,7 +79,9 @@ def test_task_definitions_are_registered_and_described(ecs):
 
 
 def test_what_is_not_served_yet_says_so(ecs):
-    refused("UnsupportedFeatureException", "DescribeTaskSets", ecs.describe_task_sets, cluster="default", service="web")
+    arn = "arn:aws:ecs:us-east-1:123456789012:service/default/web"
+    refused("UnsupportedFeatureException", "DescribeExpressGatewayService", ecs.describe_express_gateway_service,
+            serviceArn=arn)
 
 
 def test_tags_settings_and_identity(gantry, ecs):

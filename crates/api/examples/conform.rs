@@ -4,7 +4,7 @@
 //! `{"service", "operation", "response": NEUTRAL FORM}` answers the bytes that would be sent;
 //! `{"service", "operation", "error": {"code", "message", "fields": {NAME: TEXT OR [TEXT]}}}` the bytes of an error.
 
-use gantry_api::{ec2, ecs, logs, sts};
+use gantry_api::{acm, autoscaling, ec2, ecs, elbv2, logs, sts};
 use gantry_wire::{ApiError, ErrorField, ServiceModel, json};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write, stdin, stdout};
@@ -28,13 +28,15 @@ fn answer(line: &str) -> Result<Value, String> {
     let order: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let text = |name: &str| order[name].as_str().unwrap_or_default();
     let name = text("operation");
-    let (service, shapes): (&ServiceModel, _) = match text("service") {
-        "ec2" => (ec2::SERVICE, ec2::shapes(name)),
-        "ecs" => (ecs::SERVICE, ecs::shapes(name)),
-        "logs" => (logs::SERVICE, logs::shapes(name)),
-        "sts" => (sts::SERVICE, sts::shapes(name)),
-        other => return Err(format!("no service {other}")),
-    };
+    macro_rules! known {
+        ($($service:ident)*) => {
+            match text("service") {
+                $(stringify!($service) => ($service::SERVICE, $service::shapes(name)),)*
+                other => return Err(format!("no service {other}")),
+            }
+        };
+    }
+    let (service, shapes): (&ServiceModel, _) = known! { acm autoscaling ec2 ecs elbv2 logs sts };
     let (mut request, mut response) = shapes.ok_or_else(|| format!("no operation {name}"))?;
     let operation = service.operation(name).ok_or_else(|| format!("no operation {name}"))?;
     if let Some(body) = order["request"].as_str() {
