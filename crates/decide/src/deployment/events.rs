@@ -61,6 +61,46 @@ pub fn cannot_start_consistently(service: &str) -> String {
     )
 }
 
+/// `spread` as [`super::rebalance::told`] says it.
+pub fn not_balanced(service: &str, spread: &str) -> String {
+    format!("(service {service}) is not AZ balanced with {spread}. AZ Rebalancing in progress.")
+}
+
+pub fn balanced(service: &str, spread: &str) -> String {
+    format!("(service {service}) is AZ balanced with {spread}.")
+}
+
+pub fn rebalance_started(service: &str, zone: &str, task: TaskId) -> String {
+    format!("(service {service}) has started 1 tasks in {zone} to AZ Rebalance: {}.", list(&[task]))
+}
+
+pub fn rebalance_stopped_task(service: &str, zone: &str, task: TaskId) -> String {
+    format!(
+        "(service {service}) has stopped 1 running tasks in {zone} due to AZ rebalancing: {}.",
+        list(&[task])
+    )
+}
+
+pub fn rebalance_found_no_place(service: &str, zone: &str) -> String {
+    format!(
+        "(service {service}) is unable to place a task in {zone} because no container instance met all of its \
+         requirements."
+    )
+}
+
+/// Every task that could go is protected.
+pub fn rebalance_is_protected(service: &str) -> String {
+    format!(
+        "(service {service}) was unable to AZ Rebalance because the service was unable to scale in due to Reason: The \
+         number of protected tasks are more than the desired count of tasks."
+    )
+}
+
+/// Something else comes first.
+pub fn rebalance_ended(service: &str) -> String {
+    format!("(service {service}) stopped AZ Rebalancing.")
+}
+
 /// The percentages leave no room to start first nor to stop first.
 pub fn blocked(service: &str) -> String {
     format!(

@@ -5,6 +5,7 @@ pub mod breaker;
 pub mod daemon;
 pub mod events;
 pub mod hooks;
+pub mod rebalance;
 pub mod rolling;
 pub mod shift;
 pub mod stage;

@@ -1,11 +1,13 @@
 //! Services: keeps each at its desired count, replaces what fails, rolls deployments forward and back, drains what is
 //! deleted. How many tasks start and stop next is decided in `decide::deployment`; `census` says who they are, `steps`
 //! starts and stops them; `daemon` is about services that have one on each instance, `shifting` about deployments whose
-//! revisions stand side by side, `task_sets` about those that somebody else drives. `digests` sees to it that the tasks of a deployment run the same images.
+//! revisions stand side by side, `task_sets` about those that somebody else drives, `rebalance`
+//! about zones. `digests` sees to it that the tasks of a deployment run the same images.
 
 mod census;
 mod daemon;
 mod digests;
+mod rebalance;
 mod shifting;
 mod steps;
 mod task_sets;
@@ -60,6 +62,8 @@ pub struct Plan {
     replaces: u32,
     /// Tasks of other deployments to start: of the last one that arrived, of the one that traffic comes from, of task sets.
     others: Vec<(DeploymentId, u32)>,
+    /// What is done to spread tasks over zones.
+    rebalance: Option<rebalance::Step>,
     /// Task sets that are steady now, or no longer.
     steady_sets: Vec<(DeploymentId, bool)>,
     /// What comes next in a deployment that shifts traffic.
@@ -210,6 +214,9 @@ impl Controller for Services {
                 steps::start(tx, &mut service, index, count as usize, 0);
             }
         }
+        if let Some(step) = plan.rebalance {
+            rebalance::apply(tx, &mut service, step);
+        }
         task_sets::note_steady(tx, &mut service, &plan.steady_sets);
         service.deployments.retain(|deployment| !plan.finished.contains(&deployment.id));
         match plan.shift.filter(|_| same) {
@@ -297,7 +304,9 @@ fn replicas(
     random: &mut dyn Random,
 ) -> bool {
     let desired = if service.status == ServiceStatus::Draining { 0 } else { service.desired_count };
-    let situation = census.situation(service, desired);
+    // One more than desired, until the one that it is for can go.
+    let moves = rebalance::moves(service, census);
+    let situation = census.situation(service, desired.saturating_add(u32::from(moves)));
     let steps = situation.plan();
     if service.status == ServiceStatus::Active {
         let (launches, settled) = allowed(view, service, plan);
@@ -311,7 +320,8 @@ fn replicas(
         plan.blocked = situation.is_blocked();
         let succeeded = situation.has_succeeded(service.configuration.early_success);
         plan.arrived = settled && succeeded && is_in_progress(service);
-        plan.steady = situation.is_steady() && service.steady_at.is_none();
+        plan.rebalance = rebalance::plan(view, service, census, &situation, moves, random);
+        plan.steady = situation.is_steady() && service.steady_at.is_none() && !moves;
     }
     plan.stop = census.choose(view, service, steps, random);
     steps.start > 0 || steps.renew > 0
@@ -357,5 +367,6 @@ fn look_again(view: View<'_>, service: &Service, census: &Census<'_>, wants_more
     let patience =
         service.primary().and_then(|primary| primary.launch_not_before).filter(|at| *at > view.now);
     let retry = wants_more.then(|| patience.unwrap_or(view.now + PLACE_AGAIN));
-    [retry, census.next_healthy, census.next_unprotected].into_iter().flatten().min()
+    let rebalance = service.rebalancing.not_before.filter(|at| *at > view.now);
+    [retry, census.next_healthy, census.next_unprotected, rebalance].into_iter().flatten().min()
 }

@@ -118,7 +118,7 @@ pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)], fa
 }
 
 /// A launch of the deployment's tasks, or what the service tells where there is nothing to launch any more.
-fn launch_of(view: View<'_>, service: &Service, deployment: &Deployment) -> Result<Launch, String> {
+pub fn launch_of(view: View<'_>, service: &Service, deployment: &Deployment) -> Result<Launch, String> {
     let Some(record) = view.state.ecs.task_definitions.get(&deployment.task_definition).cloned() else {
         let message = format!(
             "(service {}) failed to launch a task with (error ClientException: TaskDefinition is inactive).",

@@ -2,7 +2,8 @@
 
 use super::errors::EcsError;
 use super::state::{
-    Cluster, ContainerInstanceKey, ServiceKey, TaskDefinitionRecord, TaskDefinitionStatus, TaskKey,
+    Cluster, ContainerInstanceKey, LaunchType, PlacementConstraint, PlacementStrategy, Service, ServiceKey,
+    TaskDefinitionRecord, TaskDefinitionStatus, TaskKey,
 };
 use crate::tx::View;
 use gantry_decide::arn::{EcsArn, EcsResource};
@@ -169,5 +170,41 @@ pub fn runnable_task_definition<'a>(
     match record.status {
         TaskDefinitionStatus::Active => Ok(record),
         _ => Err(EcsError::client("TaskDefinition is inactive")),
+    }
+}
+
+/// Why a service's tasks cannot be rebalanced over Availability Zones, if they cannot.
+pub fn never_rebalances(service: &Service, launch_type: LaunchType) -> Option<&'static str> {
+    const ZONE: &str = "attribute:ecs.availability-zone";
+    let by_zone = |expression: &PlacementConstraint| matches!(expression, PlacementConstraint::MemberOf(text) if text.contains(ZONE));
+    let first_spreads = match service.placement_strategy.first() {
+        None => true,
+        Some(PlacementStrategy::Spread(field)) => field == ZONE,
+        Some(_) => false,
+    };
+    if service.is_daemon() {
+        Some("with the DAEMON scheduling strategy")
+    } else if service.is_external() {
+        Some("with the EXTERNAL deployment controller")
+    } else if launch_type == LaunchType::External {
+        Some("with the EXTERNAL launch type")
+    } else if service.configuration.maximum_percent <= 100 {
+        Some("with a maximumPercent of 100")
+    } else if service.placement_constraints.iter().any(by_zone) {
+        Some("with a placement constraint on attribute:ecs.availability-zone")
+    } else if !first_spreads {
+        Some(
+            "unless the first placement strategy, if there is one, spreads by attribute:ecs.availability-zone",
+        )
+    } else {
+        None
+    }
+}
+
+/// Refuses to rebalance a service that cannot be.
+pub fn rebalancing(service: &Service, launch_type: LaunchType) -> Result<(), EcsError> {
+    match never_rebalances(service, launch_type) {
+        Some(why) => Err(EcsError::invalid(format!("Availability Zone rebalancing is not supported {why}."))),
+        None => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ mod capacity_provider;
 mod cluster;
 mod container_instance;
 mod daemon;
+mod rebalance;
 mod service;
 mod service_deployment;
 mod shifting;

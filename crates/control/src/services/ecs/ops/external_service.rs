@@ -4,7 +4,8 @@ use crate::call::Call;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::service::{desired_count, propagate};
 use crate::services::ecs::state::{
-    DeploymentConfiguration, DeploymentController, SchedulingStrategy, Service, ServiceKey, ServiceStatus,
+    DeploymentConfiguration, DeploymentController, Rebalancing, SchedulingStrategy, Service, ServiceKey,
+    ServiceStatus,
 };
 use crate::services::ecs::{convert, tags};
 use crate::tx::Tx;
@@ -67,6 +68,7 @@ pub fn create(
         client_token: None,
         inactive_since: None,
         steady_at: None,
+        rebalancing: Rebalancing::default(),
     };
     tx.state.ecs.put_service(service.clone());
     Ok(service)

@@ -9,7 +9,7 @@ use crate::services::ecs::ops::external_service;
 use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::state::{
     Cluster, Compute, DeploymentConfiguration, DeploymentController, LaunchType, NetworkConfiguration,
-    PropagateTags, SchedulingStrategy, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
+    PropagateTags, Rebalancing, SchedulingStrategy, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
 };
 use crate::services::ecs::views::service::service as show;
 use crate::services::ecs::{check, compute, deployments, tags};
@@ -143,8 +143,12 @@ pub fn create_service(
         client_token: None,
         inactive_since: None,
         steady_at: None,
+        rebalancing: Rebalancing::default(),
     };
     configure(&mut service, request.deployment_configuration.as_ref())?;
+    if rebalancing(request.availability_zone_rebalancing.as_ref()) == Some(true) {
+        check::rebalancing(&service, wanted.compute.launch_type())?;
+    }
     let volume = convert::volume(request.volume_configurations.as_deref(), &record.definition)?;
     deployments::begin(tx, &mut service, wanted.with(network, volume));
     tx.state.ecs.put_service(service.clone());
@@ -326,6 +330,10 @@ pub fn update_service(
     }
     if request.placement_constraints.is_some() {
         service.placement_constraints = convert::constraints(request.placement_constraints.as_deref(), 0)?;
+    }
+    if rebalancing(request.availability_zone_rebalancing.as_ref()) == Some(true) {
+        let launch_type = service.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type());
+        check::rebalancing(&service, launch_type)?;
     }
     if !service.is_external() {
         redeploy(tx, &cluster, &mut service, &request)?;

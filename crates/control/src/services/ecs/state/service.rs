@@ -9,7 +9,7 @@ use gantry_decide::deployment::strategy::Strategy;
 use gantry_decide::deployment::task_set::{Scale, TaskSetStatus};
 use gantry_decide::ids::{
     ClusterName, ContainerName, DeploymentId, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId,
-    TaskDefinitionId,
+    TaskDefinitionId, TaskId,
 };
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_decide::time::Timestamp;
@@ -226,6 +226,34 @@ pub struct Service {
     /// When it last told that it is steady; absent while it is not.
     #[serde(default)]
     pub steady_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Rebalancing::is_idle")]
+    pub rebalancing: Rebalancing,
+}
+
+/// How far a service is with spreading its tasks over Availability Zones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebalancing {
+    /// The task that was started for it, which one in another zone gives way to.
+    pub moving: Option<Moving>,
+    /// It told that it is not balanced, and has not told that it is.
+    pub told: bool,
+    /// When to try again, after it found no place.
+    pub not_before: Option<Timestamp>,
+}
+
+/// See [`Rebalancing`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    pub task: TaskId,
+    pub from: String,
+    /// The desired count then: another one comes first.
+    pub desired: u32,
+}
+
+impl Rebalancing {
+    fn is_idle(&self) -> bool {
+        *self == Rebalancing::default()
+    }
 }
 
 impl Service {
