@@ -2,6 +2,7 @@
 //!
 //! Constraints bind; strategies are best effort, each deciding only among the equals that the one before left.
 
+mod explain;
 mod host;
 mod placer;
 mod pool;
@@ -10,6 +11,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
+pub use explain::Shortfall;
 pub use host::{Host, Profile};
 pub use placer::Placer;
 pub use pool::Pool;
