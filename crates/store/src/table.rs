@@ -2,6 +2,7 @@
 
 use crate::batch::Write;
 use crate::record::{Record, encode};
+use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -103,6 +104,22 @@ impl<R: Record> Table<R> {
 
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// The records that differ from those of an earlier form of the table, each as it was and as it is, in key order.
+    /// What the two share is not visited: it costs what changed, not what there is.
+    pub fn changes_since<'a>(
+        &'a self,
+        before: &'a Table<R>,
+    ) -> impl Iterator<Item = (Option<&'a R>, Option<&'a R>)>
+    where
+        R: PartialEq,
+    {
+        before.rows.diff(&self.rows).map(|change| match change {
+            DiffItem::Add(_, new) => (None, Some(new.as_ref())),
+            DiffItem::Update { old: (_, old), new: (_, new) } => (Some(old.as_ref()), Some(new.as_ref())),
+            DiffItem::Remove(_, old) => (Some(old.as_ref()), None),
+        })
     }
 
     /// Whether there is anything to drain.

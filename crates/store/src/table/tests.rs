@@ -154,3 +154,30 @@ fn a_record_made_and_removed_between_drains_leaves_no_row() {
     assert_eq!(table.remove(&(1, 2)), None);
     assert!(!table.is_dirty(), "removing nothing is no write");
 }
+
+proptest! {
+    #[test]
+    fn what_changed_between_two_forms_is_what_differs(
+        before in proptest::collection::vec(step(), 0..60),
+        after in proptest::collection::vec(step(), 0..60),
+    ) {
+        let mut table = Table::new();
+        let make = |table: &mut Table<Cell>, steps: &[Step]| for step in steps {
+            match step {
+                Step::Put(cell) => drop(table.put(cell.clone())),
+                Step::Remove(key) => drop(table.remove(key)),
+                _ => {}
+            }
+        };
+        make(&mut table, &before);
+        let old = table.clone();
+        make(&mut table, &after);
+        let keys: std::collections::BTreeSet<_> = old.iter().chain(table.iter()).map(|(key, _)| *key).collect();
+        let differs = |key: &(u8, u8)| {
+            let pair = (old.get(key).map(AsRef::as_ref), table.get(key).map(AsRef::as_ref));
+            (pair.0 != pair.1).then_some(pair)
+        };
+        let expected: Vec<_> = keys.iter().filter_map(differs).collect();
+        prop_assert_eq!(table.changes_since(&old).collect::<Vec<_>>(), expected);
+    }
+}
