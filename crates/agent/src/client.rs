@@ -1,6 +1,6 @@
 //! The ECS API as a client: signed requests in awsJson, bounded in time and size.
 
-use gantry_api::{ecs, logs};
+use gantry_api::{ecs, gantry, logs};
 use gantry_wire::sigv4::{Credentials, SignedRequest, sign};
 use gantry_wire::{ApiError, EpochMillis, Operation, ServiceModel, json};
 use http::{Request, StatusCode};
@@ -112,6 +112,14 @@ impl Client {
     /// What the control plane answers, or why it does not.
     pub async fn logs<O: Operation>(&self, request: &O::Request) -> Result<O::Response, ClientError> {
         self.call::<O>(logs::SERVICE, request).await
+    }
+
+    /// Calls an operation of Gantry's own.
+    ///
+    /// # Errors
+    /// What the control plane answers, or why it does not.
+    pub async fn gantry<O: Operation>(&self, request: &O::Request) -> Result<O::Response, ClientError> {
+        self.call::<O>(gantry::SERVICE, request).await
     }
 
     /// The same client for another region of the control plane.

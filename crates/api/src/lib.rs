@@ -25,6 +25,8 @@ services! {
     ecs
     /// Elastic Load Balancing, version 2: application and network load balancers.
     elbv2
+    /// What Gantry answers beyond AWS: why something is as it is, and what happened.
+    gantry
     /// Amazon CloudWatch Logs.
     logs
     /// AWS Security Token Service.

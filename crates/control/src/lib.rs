@@ -6,6 +6,7 @@ pub mod bulk;
 pub mod call;
 pub mod controllers;
 pub mod engine;
+pub mod feed;
 pub mod load;
 pub mod page;
 pub mod roles;

@@ -4,11 +4,19 @@ pub mod autoscaling;
 pub mod ec2;
 pub mod ecs;
 pub mod elbv2;
+pub mod gantry;
 pub mod logs;
 pub mod sts;
 
 use crate::service::Service;
 
 /// Every service that the endpoint serves.
-pub static SERVICES: &[&Service] =
-    &[&autoscaling::SERVICE, &ec2::SERVICE, &ecs::SERVICE, &elbv2::SERVICE, &logs::SERVICE, &sts::SERVICE];
+pub static SERVICES: &[&Service] = &[
+    &autoscaling::SERVICE,
+    &ec2::SERVICE,
+    &ecs::SERVICE,
+    &elbv2::SERVICE,
+    &gantry::SERVICE,
+    &logs::SERVICE,
+    &sts::SERVICE,
+];

@@ -19,7 +19,7 @@ use gantry_store::Record;
 use std::time::Duration;
 
 /// A task without a health check counts as healthy once it has run so long: ECS's figure.
-const HEALTHY_AFTER: Duration = Duration::from_secs(40);
+pub const HEALTHY_AFTER: Duration = Duration::from_secs(40);
 
 /// See the module.
 pub struct Census<'a> {

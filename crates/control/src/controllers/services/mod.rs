@@ -7,6 +7,7 @@
 mod census;
 mod daemon;
 mod digests;
+mod outlook;
 mod rebalance;
 mod shifting;
 mod steps;
@@ -19,15 +20,18 @@ use crate::services::ecs::state::{
     ServiceDeploymentKey, ServiceKey, ServiceStatus, Task, TaskKey,
 };
 use crate::tx::{Tx, View};
+pub use census::placement_strategies;
 use census::{Census, Lens};
 use daemon::Daemons;
-use digests::{Digests, Establishing, establishing};
+pub use digests::Establishing;
+use digests::{Digests, establishing};
 use gantry_decide::deployment::events;
 use gantry_decide::deployment::shift::Next;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::ids::{DeploymentId, ServiceDeploymentId};
 use gantry_decide::random::Random;
 use gantry_store::Record;
+pub use outlook::{Outlook, one_more_task};
 use shifting::Shifting;
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -6,7 +6,7 @@ mod cluster;
 mod container_instance;
 mod daemon;
 mod rebalance;
-mod service;
+pub(crate) mod service;
 mod service_deployment;
 mod shifting;
 mod tag;

@@ -223,6 +223,10 @@ impl EcsState {
         self.services.remove(key);
     }
 
+    pub fn service_deployments(&self) -> &Table<ServiceDeployment> {
+        &self.service_deployments
+    }
+
     pub fn service_deployment(&self, key: &ServiceDeploymentKey) -> Option<&ServiceDeployment> {
         self.service_deployments.get(key).map(AsRef::as_ref)
     }

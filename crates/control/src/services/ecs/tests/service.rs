@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    fn define(&mut self, definition: Value) {
+    pub fn define(&mut self, definition: Value) {
         self.write(task_definition::register_task_definition, definition).unwrap();
     }
 
