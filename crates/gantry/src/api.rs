@@ -6,7 +6,7 @@ use crate::config::DATA_DIR;
 use crate::platform::credentials;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use gantry_agent::client::Client;
+use gantry_agent::client::{Client, ClientError};
 use gantry_api::ecs;
 use gantry_decide::ids::Region;
 use gantry_server::endpoint::{EngineStatus, STATUS_PATH};
@@ -103,6 +103,14 @@ impl Api {
     /// What the server answers, or why it does not.
     pub async fn call<O: Operation>(&self, request: O::Request) -> Result<O::Response> {
         Ok(self.0.ecs::<O>(&request).await?)
+    }
+
+    /// Calls an operation of Gantry's own.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn gantry<O: Operation>(&self, request: &O::Request) -> Result<O::Response, ClientError> {
+        self.0.gantry::<O>(request).await
     }
 
     /// How the control plane does.

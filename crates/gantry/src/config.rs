@@ -3,7 +3,7 @@
 //! A flag wins over its environment variable, which wins over the file, which wins over the default.
 
 pub mod images;
-mod period;
+pub mod period;
 pub mod runtime;
 pub mod stores;
 
@@ -15,7 +15,7 @@ use gantry_agent::network::Ipv4Block;
 use gantry_agent::secrets::StoreSettings;
 use gantry_agent::storage::{EfsTarget, InvalidEfsTarget};
 use gantry_decide::ids::{AccountId, Region};
-use gantry_server::server::ROLE_LIFETIME;
+use gantry_server::server::{EVENT_RETENTION, ROLE_LIFETIME};
 use images::ImageFlags;
 use period::Period;
 use runtime::RuntimeFlags;
@@ -61,6 +61,9 @@ pub struct ServerFlags {
     /// A host name, beside addresses and localhost, under which clients reach the API; may be repeated
     #[arg(long = "host-name", value_name = "NAME", env = "GANTRY_HOST_NAMES", value_delimiter = ',')]
     pub host_names: Vec<String>,
+    /// How long `gantry events` and `gantry explain` know what happened; 168h unless told otherwise
+    #[arg(long, value_name = "TIME", env = "GANTRY_EVENT_RETENTION")]
+    event_retention: Option<Period>,
     /// How long credentials of tasks' roles are good; for tests
     #[arg(long, value_name = "TIME", env = "GANTRY_ROLE_LIFETIME", hide = true)]
     role_lifetime: Option<Period>,
@@ -79,6 +82,7 @@ pub struct File {
     account: Option<AccountId>,
     #[serde(default)]
     host_names: Vec<String>,
+    event_retention: Option<Period>,
     region: Option<Region>,
     address_block: Option<Ipv4Block>,
     #[serde(default)]
@@ -203,6 +207,8 @@ pub struct ServerSettings {
     pub account: AccountId,
     /// How long credentials of tasks' roles are good for.
     pub role_lifetime: Duration,
+    /// How long the feed keeps what happened.
+    pub event_retention: Duration,
     pub host_names: Vec<String>,
 }
 
@@ -224,6 +230,10 @@ impl ServerSettings {
             auth: flags.auth.or(file.auth).unwrap_or(Auth::Strict),
             account: flags.account.or(file.account).unwrap_or(AccountId::DEFAULT),
             role_lifetime: flags.role_lifetime.map_or(ROLE_LIFETIME, |period| period.0),
+            event_retention: flags
+                .event_retention
+                .or(file.event_retention)
+                .map_or(EVENT_RETENTION, |period| period.0),
             host_names: if flags.host_names.is_empty() { file.host_names } else { flags.host_names },
         }
     }

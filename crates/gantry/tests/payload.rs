@@ -10,7 +10,7 @@ use gantry_decide::lifecycle::DesiredStatus;
 use gantry_decide::task::{ContainerCondition, NetworkMode, TransportProtocol};
 use gantry_decide::task_engine::HostPort;
 use gantry_server::keys::Auth;
-use gantry_server::server::{Config, ROLE_LIFETIME, Server};
+use gantry_server::server::{Config, EVENT_RETENTION, ROLE_LIFETIME, Server};
 use gantry_server::transport::Options;
 use gantry_wire::envelope::Frame;
 use gantry_wire::sigv4::Credentials;
@@ -40,6 +40,7 @@ impl World {
             address: "127.0.0.1:0".parse().unwrap(),
             account: AccountId::DEFAULT,
             role_lifetime: ROLE_LIFETIME,
+            event_retention: EVENT_RETENTION,
             auth: Auth::Strict,
             transport: Options::default(),
         };

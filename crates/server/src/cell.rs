@@ -13,6 +13,7 @@ use gantry_control::bulk::logs::Request as LogsRequest;
 use gantry_control::bulk::{self, Plan};
 use gantry_control::call::Call;
 use gantry_control::engine::{CallId, Effect, Engine, EngineStatus, Input, Write};
+use gantry_control::feed;
 use gantry_control::service::{Prepared, Reply};
 use gantry_control::services::{SERVICES, logs};
 use gantry_control::state::State;
@@ -29,6 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 impl Machine for Engine {
@@ -71,10 +73,21 @@ impl Shared {
         Arc::new(Shared { snapshot, waiting, inquiring, agents: Arc::default() })
     }
 
-    /// What the store of log events is to keep, by the state at the time of asking.
-    pub fn keep_log_events(self: &Arc<Self>) -> Keep {
+    /// What the store of log events is to keep, by the state at the time of asking: log groups as they say, events of
+    /// the feed for `feed_retention`.
+    pub fn keep_log_events(self: &Arc<Self>, feed_retention: Duration) -> Keep {
         let shared = Arc::clone(self);
-        Box::new(move || logs::links::kept_events(&shared.snapshot.load(), os::now()))
+        Box::new(move || {
+            let (state, now) = (shared.snapshot.load(), os::now());
+            let mut kept = logs::links::kept_events(&state, now);
+            kept.extend(feed::kept(&state, now, feed_retention));
+            kept
+        })
+    }
+
+    /// The state as published last.
+    pub fn published(&self) -> Arc<State> {
+        self.snapshot.load_full()
     }
 
     pub fn agents(&self) -> &Agents {

@@ -6,6 +6,7 @@ pub mod cell;
 pub mod committer;
 pub mod endpoint;
 pub mod exec;
+mod feed;
 pub mod keys;
 mod loading;
 pub mod logs;

@@ -3,6 +3,7 @@
 use crate::backend::sqlite::{OpenError, SqliteBackend};
 use crate::cell::{Cell, Shared};
 use crate::endpoint::Endpoint;
+use crate::feed::FeedWriter;
 use crate::keys::{self, Auth, Keys, KeysError, SigningKeys};
 use crate::loading::{self, LoadError};
 use crate::logs::{self, LogStore};
@@ -10,6 +11,7 @@ use crate::os::OsRandom;
 use crate::transport::{Options, Transport};
 use crate::writer::{Fatal, Writer};
 use gantry_control::engine::{Engine, Input};
+pub use gantry_control::feed::RETENTION as EVENT_RETENTION;
 pub use gantry_control::roles::LIFETIME as ROLE_LIFETIME;
 use gantry_control::roles::Roles;
 use gantry_decide::ids::AccountId;
@@ -32,6 +34,8 @@ pub struct Config {
     pub auth: Auth,
     /// How long credentials of tasks' roles are good for.
     pub role_lifetime: Duration,
+    /// How long the feed keeps what happened.
+    pub event_retention: Duration,
     pub transport: Options,
 }
 
@@ -46,6 +50,8 @@ pub enum StartError {
     LogEvents(#[from] logs::OpenError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error("the feed of events cannot be started")]
+    Feed(#[source] io::Error),
     #[error("the writer cannot be started")]
     Writer(#[source] io::Error),
     #[error("cannot listen on {address}")]
@@ -61,6 +67,7 @@ pub struct Server {
     transport: Transport,
     shared: Arc<Shared>,
     writer: Writer<Input>,
+    feed: FeedWriter,
     keys: Arc<Keys>,
     fatal: oneshot::Receiver<String>,
 }
@@ -91,8 +98,11 @@ impl Server {
         // One process alone: the data directory's lock is the fence.
         let writer = Writer::start(engine, Box::new(backend), Fence(0), perform, on_fatal)
             .map_err(StartError::Writer)?;
-        let log_events = LogStore::open(&log_dir, logs::Limits::default(), shared.keep_log_events())?;
-        let services = Cell::new(Arc::clone(&shared), writer.inbox(), Arc::new(log_events));
+        let keep = shared.keep_log_events(config.event_retention);
+        let log_events = Arc::new(LogStore::open(&log_dir, logs::Limits::default(), keep)?);
+        let feed =
+            FeedWriter::start(Arc::clone(&shared), Arc::clone(&log_events)).map_err(StartError::Feed)?;
+        let services = Cell::new(Arc::clone(&shared), writer.inbox(), log_events);
         let endpoint = Arc::new(Endpoint {
             services,
             keys: Arc::clone(&keys),
@@ -104,7 +114,7 @@ impl Server {
         let transport = Transport::start(address, endpoint, config.transport)
             .await
             .map_err(|source| StartError::Listen { address, source })?;
-        Ok(Server { transport, shared, writer, keys, fatal })
+        Ok(Server { transport, shared, writer, feed, keys, fatal })
     }
 
     /// The address listened on.
@@ -132,6 +142,9 @@ impl Server {
     pub async fn shutdown(self) -> Result<(), Fatal> {
         self.shared.agents().close_all();
         self.transport.shutdown().await;
-        self.writer.stop()
+        let stopped = self.writer.stop();
+        // Last, so that the feed has what the writer did last.
+        self.feed.stop();
+        stopped
     }
 }

@@ -5,7 +5,7 @@ use futures_util::{SinkExt, StreamExt};
 use gantry_decide::ids::AccountId;
 use gantry_server::keys::Auth;
 use gantry_server::os;
-use gantry_server::server::{Config, ROLE_LIFETIME, Server};
+use gantry_server::server::{Config, EVENT_RETENTION, ROLE_LIFETIME, Server};
 use gantry_server::transport::Options;
 use gantry_wire::sigv4::{Credentials, SignedRequest, sign};
 use gantry_wire::{EpochMillis, Secret};
@@ -29,6 +29,7 @@ async fn start(data_dir: &Path) -> Server {
         address: "127.0.0.1:0".parse().unwrap(),
         account: AccountId::DEFAULT,
         role_lifetime: ROLE_LIFETIME,
+        event_retention: EVENT_RETENTION,
         auth: Auth::Strict,
         transport: Options::default(),
     };

@@ -2,7 +2,9 @@
 
 pub mod agent;
 pub mod env;
+pub mod events;
 pub mod exec;
+pub mod explain;
 pub mod image;
 pub mod logs;
 pub mod manual;

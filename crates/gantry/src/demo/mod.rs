@@ -15,7 +15,7 @@ use clap::Args;
 use gantry_agent::config::AtEnd;
 use gantry_agent::images::ImageStore;
 use gantry_decide::ids::AccountId;
-use gantry_server::server::ROLE_LIFETIME;
+use gantry_server::server::{EVENT_RETENTION, ROLE_LIFETIME};
 use screen::Screen;
 use std::path::{Path, PathBuf};
 use watch::Watch;
@@ -108,6 +108,7 @@ fn config(data_dir: &Path) -> Result<PlatformConfig> {
         auth: Auth::Strict,
         account: AccountId::DEFAULT,
         role_lifetime: ROLE_LIFETIME,
+        event_retention: EVENT_RETENTION,
         host_names: Vec::new(),
     };
     let host = HostSettings::combine(HostFlags::default(), &File::default())?;
