@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::path::Path;
 
-const MODELS: &[&str] = &["acm", "acs", "autoscaling", "ec2", "ecs", "elbv2", "gantry", "logs", "sts", "tcs"];
+const MODELS: &[&str] =
+    &["acm", "acs", "autoscaling", "ec2", "ecs", "elbv2", "gantry", "logs", "ssm", "sts", "tcs"];
 
 fn main() {
     let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");

@@ -14,7 +14,7 @@ use std::process::Command;
 pub const BOTOCORE: &str = "1.44.5";
 
 /// Services by botocore's name for them.
-const SERVICES: &[&str] = &["acm", "autoscaling", "ec2", "ecs", "elbv2", "logs", "sts"];
+const SERVICES: &[&str] = &["acm", "autoscaling", "ec2", "ecs", "elbv2", "logs", "ssm", "sts"];
 
 /// Services of which only some operations, and the shapes that these need, are taken: the others have nothing to do
 /// with running containers, and every shape costs time in each build. The whole of EC2's model is larger than
@@ -174,6 +174,16 @@ const SELECTED: &[(&str, &[&str])] = &[
             "TestMetricFilter",
             "UntagLogGroup",
             "UntagResource",
+        ],
+    ),
+    (
+        "ssm",
+        &[
+            "CreateActivation",
+            "DeleteActivation",
+            "DeregisterManagedInstance",
+            "DescribeActivations",
+            "DescribeInstanceInformation",
         ],
     ),
 ];

@@ -4,7 +4,7 @@
 use crate::attributes;
 use crate::channel::{self, Target};
 use crate::client::{Client, ClientError};
-use crate::config::{AgentConfig, AtEnd, RuntimeKind};
+use crate::config::{Access, AgentConfig, AtEnd, RuntimeKind};
 use crate::docker::{DockerError, DockerRuntime, firewall};
 use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of, resolv};
 use crate::endpoints;
@@ -13,6 +13,7 @@ use crate::network::{ENDPOINT_PORT, LINKS, Network, NetworkConfig, NetworkError,
 use crate::protocol::backoff::{Backoff, Growth};
 use crate::runtime::native::NativeRuntime;
 use crate::runtime::{Runtime, RuntimeError};
+use crate::spot;
 use crate::state::{AgentState, Change, Instance, StateError};
 use crate::sweep;
 use crate::telemetry;
@@ -20,6 +21,7 @@ use gantry_api::ecs;
 use gantry_decide::ids::RequestId;
 use gantry_decide::random::Random;
 use gantry_decide::task_engine::{Capacity, EngineConfig, HostPort, TaskEngine};
+use gantry_wire::sigv4::{Credentials, machine_key};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -147,10 +149,14 @@ async fn run_on<R: Runtime>(
     if config.runtime.is_docker() {
         firewall::admit(&[&bridge_name(&config.name), LINKS, &overlay_name(&config.name)]).await;
     }
-    let client = Client::new(&config.endpoint, &config.region, config.credentials.clone())?;
+    let client = Client::new(&config.endpoint, &config.region, key(&config.access, &state)?)?;
 
     let capabilities = runtime.capabilities();
     let mut instance = register(&config, &client, &mut state, &capabilities).await?;
+    let client = match &instance.machine {
+        Some(key) => client.with_credentials(key.into()),
+        None => client,
+    };
     let host_listener = listen_on_host(&mut instance).await?;
     state.save(&[Change::Instance(instance.clone())])?;
     tracing::info!(instance = instance.container_instance_arn, cluster = config.cluster, "registered");
@@ -195,6 +201,10 @@ async fn run_on<R: Runtime>(
         acs_outgoing,
     );
     let acs = tokio::spawn(acs);
+    let leaving = config.spot_notices.clone().map(|endpoint| {
+        let instance = instance.container_instance_arn.clone();
+        tokio::spawn(spot::watch(endpoint, client, config.cluster.clone(), instance))
+    });
     let telemetry = tokio::spawn(telemetry::keep(hands, instance));
     let at_end = config.at_end;
     let mut failure = None;
@@ -219,6 +229,7 @@ async fn run_on<R: Runtime>(
     drop(driver);
     acs.abort();
     telemetry.abort();
+    leaving.inspect(|watching| watching.abort());
     on_host.abort();
     cleaning.abort();
     fetching.abort();
@@ -264,6 +275,19 @@ async fn listen_on_host(instance: &mut Instance) -> Result<TcpListener, AgentErr
         }
     }
     Err(AgentError::Listen(failure.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into())))
+}
+
+/// What the agent signs with at first: the key of the machine that it has become, or what it is to begin with.
+fn key(access: &Access, state: &AgentState) -> Result<Credentials, StateError> {
+    let (id, code) = match access {
+        Access::Key(key) => return Ok(key.clone()),
+        Access::Activation { id, code } => (id, code),
+    };
+    let known = state.instance()?.and_then(|instance| instance.machine);
+    Ok(known.map_or_else(
+        || Credentials { access_key_id: id.clone(), secret_access_key: code.clone(), session_token: None },
+        |key| Credentials::from(&key),
+    ))
 }
 
 /// Registers, anew or under the name that an earlier run was given.
@@ -319,8 +343,13 @@ async fn register(
         timeline: 0,
         availability_zone: None,
         host_port: None,
+        machine: None,
         docker: None,
     });
+    if let (Access::Activation { id, code }, None) = (&config.access, &instance.machine) {
+        let machine = registered.ec2_instance_id.unwrap_or_default();
+        instance.machine = Some(machine_key(id, code, &machine).into());
+    }
     instance.docker = docker;
     let zone = |attribute: &ecs::Attribute| attribute.name == "ecs.availability-zone";
     let zone = registered.attributes.into_iter().flatten().find(zone).and_then(|attribute| attribute.value);

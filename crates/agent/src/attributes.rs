@@ -65,6 +65,17 @@ const CAPABILITIES: &[&str] = &[
     "gantry.security-groups",
 ];
 
+/// What machines of the user's own do not announce, as the stock agent there: what needs a VPC or EBS.
+const NOT_EXTERNAL: &[&str] = &[
+    "ecs.capability.storage.ebs-task-volume-attach",
+    "ecs.capability.task-eni",
+    "gantry.inline-ebs",
+    "gantry.inline-eni",
+    "gantry.security-groups",
+];
+/// Marks such a machine.
+const EXTERNAL: &str = "ecs.capability.external";
+
 /// Ports of the host that no task gets: those that ECS reserves.
 const RESERVED_PORTS: [&str; 6] = ["22", "2375", "2376", "51678", "51679", "51680"];
 
@@ -79,7 +90,9 @@ fn attribute(name: &str, value: Option<&str>) -> ecs::Attribute {
 pub fn attributes(config: &AgentConfig, of_runtime: &[String], first: bool) -> Vec<ecs::Attribute> {
     let own = config.attributes.iter().filter(|_| first);
     let mut all: Vec<_> = own.map(|(name, value)| attribute(name, Some(value))).collect();
-    all.extend(CAPABILITIES.iter().map(|name| attribute(name, None)));
+    let announced = CAPABILITIES.iter().filter(|name| !(config.external && NOT_EXTERNAL.contains(name)));
+    all.extend(announced.map(|name| attribute(name, None)));
+    all.extend(config.external.then(|| attribute(EXTERNAL, None)));
     all.extend(of_runtime.iter().map(|name| attribute(name, None)));
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     all.extend([

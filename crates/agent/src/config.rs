@@ -4,6 +4,7 @@ use crate::images::ImageSettings;
 use crate::network::Ipv4Block;
 use crate::secrets::StoreSettings;
 use crate::storage::EfsTarget;
+use gantry_wire::Secret;
 use gantry_wire::sigv4::Credentials;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -35,13 +36,23 @@ impl RuntimeKind {
     }
 }
 
+/// How an agent shows who it is.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// With a key that the operator gave it.
+    Key(Credentials),
+    /// With an activation, to begin with: id and code. What the machine is then called is on its disk.
+    Activation { id: String, code: Secret },
+}
+
 /// The settings of one agent, complete.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
     /// Base URL of the control plane, `http://host:port`.
     pub endpoint: String,
     pub region: String,
-    pub credentials: Credentials,
+    /// The key that the operator gave it, or the activation that it joins by.
+    pub access: Access,
     /// Name of the cluster to join.
     pub cluster: String,
     /// Names what the agent makes on the host: 1 to 8 lower-case letters and digits. Agents of one host have different ones.
@@ -61,6 +72,10 @@ pub struct AgentConfig {
     pub host_address: Option<Ipv4Addr>,
     /// CPU units and MiB to offer; else all of the host.
     pub capacity: Option<(u32, u32)>,
+    /// Whether the machine is one of the user's own, in ECS's sense of launch type EXTERNAL.
+    pub external: bool,
+    /// The metadata service that tells when the machine is about to be taken away, where that is asked.
+    pub spot_notices: Option<String>,
     /// The user's own attributes.
     pub attributes: BTreeMap<String, String>,
     pub availability_zone: Option<String>,

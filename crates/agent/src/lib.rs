@@ -20,6 +20,7 @@ pub mod protocol;
 pub mod runtime;
 pub mod secrets;
 pub mod shim;
+mod spot;
 pub mod state;
 pub mod storage;
 pub mod sweep;

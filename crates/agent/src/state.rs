@@ -1,12 +1,14 @@
 //! What the agent remembers on disk: who it is and its tasks, one row of versioned JSON each, in an SQLite file.
 //!
 //! What is saved at once costs one sync of the disk, however many tasks it is about, and a crash leaves all of it or
-//! nothing. Credentials never come here. The calls block: they belong on a blocking thread.
+//! nothing. Credentials of tasks never come here. The calls block: they belong on a blocking thread.
 //! `sqlite3 agent.db 'select key, value from record'` shows everything.
 
 use crate::images::Digest;
 use crate::network::Bridged;
 use gantry_decide::task_engine::{Task, TaskArn};
+use gantry_wire::Secret;
+use gantry_wire::sigv4::Credentials;
 use rusqlite::{Connection, OptionalExtension};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -39,9 +41,42 @@ pub struct Instance {
     /// The port of the host's loopback where tasks in its namespace ask: those that run know no other.
     #[serde(default)]
     pub host_port: Option<u16>,
+    /// What the machine is called that joined by an activation, and the key that it has since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineKey>,
     /// The socket of the engine that has its containers; none: they are this program's own.
     #[serde(default)]
     pub docker: Option<PathBuf>,
+}
+
+/// The key of a machine that joined by an activation. The file that it is in is its owner's alone.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineKey {
+    pub access_key_id: String,
+    secret_access_key: String,
+}
+
+impl std::fmt::Debug for MachineKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MachineKey").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+    }
+}
+
+impl From<Credentials> for MachineKey {
+    fn from(key: Credentials) -> MachineKey {
+        let secret_access_key = key.secret_access_key.expose().to_owned();
+        MachineKey { access_key_id: key.access_key_id, secret_access_key }
+    }
+}
+
+impl From<&MachineKey> for Credentials {
+    fn from(key: &MachineKey) -> Credentials {
+        Credentials {
+            access_key_id: key.access_key_id.clone(),
+            secret_access_key: Secret::new(&key.secret_access_key),
+            session_token: None,
+        }
+    }
 }
 
 /// A task as it is saved: what the engine knows of it, and what it takes to go on with it.
@@ -280,6 +315,7 @@ mod tests {
             timeline: 7,
             availability_zone: None,
             host_port: Some(51_679),
+            machine: None,
             docker: None,
         };
         let (first, mut second) = (task("arn:zz/../../etc", 1), task("arn:aa", 2));

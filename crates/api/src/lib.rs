@@ -29,6 +29,8 @@ services! {
     gantry
     /// Amazon CloudWatch Logs.
     logs
+    /// AWS Systems Manager: machines of the user's own.
+    ssm
     /// AWS Security Token Service.
     sts
     /// Messages of the telemetry service: health and metrics of an agent's tasks, over a WebSocket.

@@ -2,7 +2,7 @@
 
 use crate::roles::RoleSession;
 use gantry_decide::arn::Arn;
-use gantry_decide::ids::{RequestId, Scope};
+use gantry_decide::ids::{ActivationId, ManagedInstanceId, RequestId, Scope};
 use gantry_wire::ApiError;
 use std::sync::Arc;
 
@@ -15,6 +15,17 @@ pub enum Principal {
     Agent,
     /// A role, taken on for a task.
     Role(Arc<RoleSession>),
+    /// An agent that is about to register its machine by an activation: may do that, nothing else.
+    Activation(ActivationId),
+    /// A machine that joined by an activation: may do what agents do.
+    Machine(Machine),
+}
+
+/// A machine of the user's own, by the key that it signs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub id: ManagedInstanceId,
+    pub activation: ActivationId,
 }
 
 /// The authenticated caller of one request.
@@ -33,6 +44,8 @@ impl Caller {
             Principal::Root => "root".to_owned(),
             Principal::Agent => "user/gantry-agent".to_owned(),
             Principal::Role(session) => return session.arn(),
+            Principal::Activation(id) => format!("activation/{id}"),
+            Principal::Machine(machine) => format!("managed-instance/{}", machine.id),
         };
         let account = self.scope.account.to_string();
         Arn { service: "iam".to_owned(), region: String::new(), account, resource }.to_string()
@@ -96,7 +109,8 @@ const AGENT_ACTIONS: &[&str] = &[
 pub fn permit(caller: &Caller, demand: &Demand) -> Result<(), ApiError> {
     let allowed = match &caller.principal {
         Principal::Root => true,
-        Principal::Agent => AGENT_ACTIONS.contains(&demand.action),
+        Principal::Agent | Principal::Machine(_) => AGENT_ACTIONS.contains(&demand.action),
+        Principal::Activation(_) => demand.action == "ecs:RegisterContainerInstance",
         Principal::Role(session) => session.allows(demand),
     };
     if allowed {

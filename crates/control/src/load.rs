@@ -7,6 +7,7 @@ use crate::services::ec2::state as ec2;
 use crate::services::ecs::state as ecs;
 use crate::services::elbv2::state as elbv2;
 use crate::services::logs::state as logs;
+use crate::services::ssm::state as ssm;
 use crate::state::{ScopeState, State};
 use gantry_decide::ids::Scope;
 use gantry_store::{LoadError, Record};
@@ -41,6 +42,7 @@ enum Service {
     Ecs(ecs::Row),
     Elbv2(elbv2::Row),
     Logs(logs::Row),
+    Ssm(ssm::Row),
 }
 
 impl Row {
@@ -63,6 +65,7 @@ impl Row {
             "ecs" => ecs::Row::read(table, value).map(|row| row.map(Service::Ecs)),
             "elbv2" => elbv2::Row::read(table, value).map(|row| row.map(Service::Elbv2)),
             "logs" => logs::Row::read(table, value).map(|row| row.map(Service::Logs)),
+            "ssm" => ssm::Row::read(table, value).map(|row| row.map(Service::Ssm)),
             _ => Ok(None),
         };
         match record {
@@ -98,6 +101,7 @@ impl Loading {
             Service::Ecs(row) => loaded.early.extend(loaded.state.ecs.adopt(row)),
             Service::Elbv2(row) => loaded.state.elbv2.adopt(row),
             Service::Logs(row) => loaded.state.logs.adopt(row),
+            Service::Ssm(row) => loaded.state.ssm.adopt(row),
         }
     }
 

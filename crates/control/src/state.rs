@@ -6,16 +6,26 @@ use crate::services::ec2::state::Ec2State;
 use crate::services::ecs::state::EcsState;
 use crate::services::elbv2::state::Elbv2State;
 use crate::services::logs::state::LogsState;
+use crate::services::ssm::state::SsmState;
 use gantry_decide::ids::Scope;
 use gantry_store::Write;
+use gantry_wire::sigv4::SessionKey;
 use imbl::OrdMap;
 use std::sync::Arc;
 
 pub use crate::services::ecs::state::Change;
 
+/// What an installation was set up with: the same for all scopes, and stored in none.
+#[derive(Clone, Debug, Default)]
+pub struct Installation {
+    /// The key behind sessions and activations; without it there are no activations.
+    pub key: Option<SessionKey>,
+}
+
 /// Every scope's state.
 #[derive(Clone, Default)]
 pub struct State {
+    installation: Arc<Installation>,
     scopes: OrdMap<Scope, Arc<ScopeState>>,
     /// Scopes changed since writes were last drained.
     touched: OrdMap<Scope, ()>,
@@ -29,6 +39,8 @@ pub struct ScopeState {
     pub ecs: EcsState,
     pub elbv2: Elbv2State,
     pub logs: LogsState,
+    pub ssm: SsmState,
+    pub installation: Arc<Installation>,
 }
 
 impl ScopeState {
@@ -39,22 +51,39 @@ impl ScopeState {
         self.ecs.check_invariants();
         self.elbv2.check_invariants();
         self.logs.check_invariants();
+        self.ssm.check_invariants();
     }
 }
 
 impl State {
+    /// Sets up all scopes, also those to come. Done once, before anybody reads.
+    pub fn install(&mut self, installation: Installation) {
+        self.installation = Arc::new(installation);
+        let scopes: Vec<Scope> = self.scopes.keys().cloned().collect();
+        for scope in &scopes {
+            if let Some(state) = self.scopes.get_mut(scope) {
+                Arc::make_mut(state).installation = Arc::clone(&self.installation);
+            }
+        }
+    }
+
+    /// What a scope is that nobody has used.
+    fn unused(&self) -> ScopeState {
+        ScopeState { installation: Arc::clone(&self.installation), ..ScopeState::default() }
+    }
+
     pub fn get(&self, scope: &Scope) -> Option<&ScopeState> {
         self.scopes.get(scope).map(Arc::as_ref)
     }
 
     /// A private copy to work on; empty for a scope that nobody has used.
     pub fn scope(&self, scope: &Scope) -> ScopeState {
-        self.get(scope).cloned().unwrap_or_default()
+        self.get(scope).cloned().unwrap_or_else(|| self.unused())
     }
 
     /// What readers of a scope see, also before anything was written there.
     pub fn snapshot(&self, scope: &Scope) -> Arc<ScopeState> {
-        self.scopes.get(scope).cloned().unwrap_or_default()
+        self.scopes.get(scope).cloned().unwrap_or_else(|| Arc::new(self.unused()))
     }
 
     pub fn replace(&mut self, scope: &Scope, state: ScopeState) {
@@ -69,6 +98,9 @@ impl State {
     /// A scope's state, to be changed in place: by what cannot fail half-way, and so needs no copy to fall back on.
     pub fn edit(&mut self, scope: &Scope) -> &mut ScopeState {
         self.touched.insert(scope.clone(), ());
+        if !self.scopes.contains_key(scope) {
+            self.scopes.insert(scope.clone(), Arc::new(self.unused()));
+        }
         Arc::make_mut(self.scopes.entry(scope.clone()).or_default())
     }
 
@@ -104,6 +136,7 @@ impl State {
                 state.ec2.drain_writes(&prefix, &mut writes);
                 state.elbv2.drain_writes(&prefix, &mut writes);
                 state.logs.drain_writes(&prefix, &mut writes);
+                state.ssm.drain_writes(&prefix, &mut writes);
             }
         }
         writes

@@ -9,7 +9,7 @@ use crate::config::images::TASK_CLEANUP_WAIT;
 use crate::config::{Auth, HostSettings, ServerSettings};
 use anyhow::{Context, Result, anyhow, bail};
 use gantry_agent::agent;
-use gantry_agent::config::{AgentConfig, AtEnd, RuntimeKind};
+use gantry_agent::config::{Access, AgentConfig, AtEnd, RuntimeKind};
 use gantry_agent::images::ImageSettings;
 use gantry_agent::network::Ipv4Block;
 use gantry_agent::secrets::StoreSettings;
@@ -117,7 +117,7 @@ pub const MTU: u32 = 1500;
 pub fn agent_config(
     endpoint: &str,
     region: &Region,
-    credentials: Credentials,
+    access: Access,
     data_dir: PathBuf,
     image_dir: PathBuf,
     address_block: Ipv4Block,
@@ -125,7 +125,7 @@ pub fn agent_config(
     Ok(AgentConfig {
         endpoint: endpoint.to_owned(),
         region: region.to_string(),
-        credentials,
+        access,
         cluster: DEFAULT_CLUSTER.to_owned(),
         name: String::new(),
         data_dir,
@@ -136,6 +136,8 @@ pub fn agent_config(
         mtu: MTU,
         host_address: None,
         capacity: None,
+        external: false,
+        spot_notices: None,
         attributes: std::collections::BTreeMap::new(),
         availability_zone: None,
         efs: std::collections::BTreeMap::new(),
@@ -177,7 +179,7 @@ impl Platform {
             let base = agent_config(
                 &platform.endpoint,
                 &host.region,
-                credentials(&platform.server.keys().agent),
+                Access::Key(credentials(&platform.server.keys().agent)),
                 local.directory(&data_dir),
                 image_directory(&data_dir),
                 block,

@@ -15,7 +15,7 @@ use gantry_control::call::Call;
 use gantry_control::engine::{CallId, Effect, Engine, EngineStatus, Input, Write};
 use gantry_control::feed;
 use gantry_control::service::{Prepared, Reply};
-use gantry_control::services::{SERVICES, logs};
+use gantry_control::services::{SERVICES, logs, ssm};
 use gantry_control::state::State;
 use gantry_control::tx::View;
 use gantry_decide::ids::Scope;
@@ -243,6 +243,7 @@ impl Services for Cell {
         })?;
         let state = self.shared.snapshot.load().snapshot(&caller.scope);
         let view = View { scope: &caller.scope, state: &state, now: os::now() };
+        ssm::links::check_caller(view, &caller)?;
         self.shared.agents.accept(view, &self.inbox, &caller, channel, parts, upgrade)
     }
 
@@ -255,6 +256,9 @@ impl Services for Cell {
     ) -> Result<Response, ApiError> {
         let state = self.shared.snapshot.load().snapshot(&asked.scope);
         let view = View { scope: &asked.scope, state: &state, now: os::now() };
+        if let Some(caller) = &caller {
+            ssm::links::check_caller(view, caller)?;
+        }
         self.data_channels.accept(view, caller.as_ref(), asked, parts, upgrade)
     }
 
@@ -270,21 +274,18 @@ impl Services for Cell {
     ) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
         let scope = call.caller.scope.clone();
         let ready = |reply| Box::pin(std::future::ready(reply));
+        let state = self.shared.snapshot.load().snapshot(&scope);
+        let view = View { scope: &scope, state: &state, now: os::now() };
+        if let Err(error) = ssm::links::check_caller(view, &call.caller) {
+            return ready(Err(error));
+        }
         match self.prepare(call, read) {
             Err(error) => ready(Err(error)),
-            Ok(Prepared::Read(handler)) => {
-                let state = self.shared.snapshot.load().snapshot(&scope);
-                ready(handler(View { scope: &scope, state: &state, now: os::now() }))
-            }
-            Ok(Prepared::Bulk(handler)) => {
-                let state = self.shared.snapshot.load().snapshot(&scope);
-                match handler(View { scope: &scope, state: &state, now: os::now() }) {
-                    Err(error) => ready(Err(error)),
-                    Ok(plan) => {
-                        Box::pin(bulk(Arc::clone(&self.log_events), Arc::clone(&self.bulk_reads), plan))
-                    }
-                }
-            }
+            Ok(Prepared::Read(handler)) => ready(handler(view)),
+            Ok(Prepared::Bulk(handler)) => match handler(view) {
+                Err(error) => ready(Err(error)),
+                Ok(plan) => Box::pin(bulk(Arc::clone(&self.log_events), Arc::clone(&self.bulk_reads), plan)),
+            },
             Ok(Prepared::Write(handler)) => match self.write(scope, handler) {
                 Err(error) => ready(Err(error)),
                 Ok(reply) => Box::pin(async { reply.await.unwrap_or_else(|_| Err(stopping())) }),

@@ -8,14 +8,17 @@ use crate::os::{self, OsRandom};
 use crate::transport::{Handler, Refusal, Request, Response};
 use gantry_api::ecs;
 pub use gantry_control::call::Caller;
-use gantry_control::call::Principal;
+use gantry_control::call::{Machine, Principal};
 pub use gantry_control::engine::EngineStatus;
 use gantry_control::roles::RoleSession;
-use gantry_decide::ids::{AccountId, RequestId, Scope};
+use gantry_decide::ids::{AccountId, ActivationId, RequestId, Scope};
 use gantry_decide::time::Timestamp;
 use gantry_wire::data_channel;
 use gantry_wire::route::{self, Target};
-use gantry_wire::sigv4::{Claim, Payload, Refusal as BadSignature, SessionKey, SignedRequest};
+use gantry_wire::sigv4::{
+    Claim, Payload, Refusal as BadSignature, SessionKey, SignedRequest, activation_code, machine_key,
+    machine_of,
+};
 use gantry_wire::{ApiError, EpochMillis, Protocol, Secret, ServiceModel, Structure, protocol};
 use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
@@ -226,6 +229,23 @@ impl<S: Services> Endpoint<S> {
         Ok(Some((session, secret)))
     }
 
+    /// Whom a key speaks for that follows from an activation: an agent that is about to join, or a machine that has. That they
+    /// are still known is checked later, against the state.
+    fn activated(&self, access_key_id: &str) -> Option<(Secret, Principal)> {
+        match machine_of(access_key_id) {
+            None => {
+                let id: ActivationId = access_key_id.parse().ok()?;
+                Some((activation_code(&self.session_key, &id.to_string()), Principal::Activation(id)))
+            }
+            Some((activation, machine)) => {
+                let (activation, id) = (activation.parse::<ActivationId>().ok()?, machine.parse().ok()?);
+                let code = activation_code(&self.session_key, &activation.to_string());
+                let key = machine_key(&activation.to_string(), &code, machine);
+                Some((key.secret_access_key, Principal::Machine(Machine { id, activation })))
+            }
+        }
+    }
+
     /// Whose key made this signature, and the account that it belongs to.
     fn verify(
         &self,
@@ -239,6 +259,9 @@ impl<S: Services> Endpoint<S> {
             Some((session, _)) if session.expires <= now => return Err(BadSignature::TokenExpired),
             Some((session, secret)) => {
                 (secret, session.task.scope.account, Principal::Role(Arc::new(session)))
+            }
+            None if let Some((secret, principal)) = self.activated(&claim.access_key_id) => {
+                (secret, self.keys.account, principal)
             }
             None => {
                 let (pair, principal) = self.keys.find(&claim.access_key_id).ok_or(BadSignature::Unknown)?;

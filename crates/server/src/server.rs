@@ -14,6 +14,7 @@ use gantry_control::engine::{Engine, Input};
 pub use gantry_control::feed::RETENTION as EVENT_RETENTION;
 pub use gantry_control::roles::LIFETIME as ROLE_LIFETIME;
 use gantry_control::roles::Roles;
+use gantry_control::state::Installation;
 use gantry_decide::ids::AccountId;
 use gantry_store::Fence;
 use std::io;
@@ -82,7 +83,8 @@ impl Server {
         let mut backend = SqliteBackend::open(&config.data_dir)?;
         let keys = Arc::new(Keys::open_or_create(&config.data_dir, config.account)?);
         let session_key = keys::open_or_create_session_key(&config.data_dir)?;
-        let (state, last_seq) = loading::load(&mut backend)?;
+        let (mut state, last_seq) = loading::load(&mut backend)?;
+        state.install(Installation { key: Some(session_key.clone()) });
         let log_dir = config.data_dir.join("log-events");
         let shared = Shared::new(state.clone());
         let roles = Roles::new(session_key.clone(), config.role_lifetime);

@@ -5,6 +5,7 @@ use crate::field::{EpochMillis, Secret};
 use std::fmt::Write as _;
 use subtle::ConstantTimeEq;
 
+mod activation;
 mod canonical;
 mod checksum;
 mod key;
@@ -13,6 +14,7 @@ mod refusal;
 mod session;
 mod stamp;
 
+pub use activation::{activation_code, machine_key, machine_of};
 pub use canonical::{UNSIGNED_PAYLOAD, sha256_hex};
 pub use key::SigningKey;
 pub use payload::{Chunked, Payload};

@@ -6,6 +6,7 @@ pub mod ecs;
 pub mod elbv2;
 pub mod gantry;
 pub mod logs;
+pub mod ssm;
 pub mod sts;
 
 use crate::service::Service;
@@ -18,5 +19,6 @@ pub static SERVICES: &[&Service] = &[
     &elbv2::SERVICE,
     &gantry::SERVICE,
     &logs::SERVICE,
+    &ssm::SERVICE,
     &sts::SERVICE,
 ];

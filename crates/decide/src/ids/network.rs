@@ -80,6 +80,8 @@ macro_rules! network_ids {
 }
 
 network_ids! {
+    /// A machine of the user's own that joined by an activation.
+    ManagedInstanceId: "mi-";
     /// A volume.
     VolumeId: "vol-";
     /// A network interface.

@@ -9,7 +9,7 @@ use crate::platform::{FARGATE_POOL, MTU, agent_config};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use gantry_agent::agent;
-use gantry_agent::config::AgentConfig;
+use gantry_agent::config::{Access, AgentConfig};
 use gantry_agent::network::Ipv4Block;
 use gantry_agent::storage::EfsTarget;
 use gantry_decide::ids::Region;
@@ -19,6 +19,8 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 
 /// Join this machine to a control plane as a container instance or as Fargate capacity
+///
+/// A machine that has no such key joins by an activation of Systems Manager, and takes tasks of the launch type EXTERNAL.
 ///
 /// The key comes from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: `gantry env --agent` on the server's machine prints
 /// one that may do nothing but what agents do.
@@ -33,6 +35,33 @@ pub struct AgentArgs {
     /// Offer the machine as Fargate capacity instead
     #[arg(long)]
     fargate: bool,
+    /// Join by the activation of this id, as a machine for tasks of the launch type EXTERNAL
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "GANTRY_ACTIVATION_ID",
+        requires = "activation_code",
+        conflicts_with = "fargate"
+    )]
+    activation_id: Option<String>,
+    /// The activation's code
+    #[arg(
+        long,
+        value_name = "CODE",
+        env = "GANTRY_ACTIVATION_CODE",
+        hide_env_values = true,
+        requires = "activation_id"
+    )]
+    activation_code: Option<String>,
+    /// The Auto Scaling group that the machine belongs to: tasks of its capacity provider come here
+    #[arg(long, value_name = "NAME", conflicts_with = "fargate")]
+    auto_scaling_group: Option<String>,
+    /// Drain when the machine's metadata service tells that the machine is about to be taken away
+    #[arg(long, env = "ECS_ENABLE_SPOT_INSTANCE_DRAINING", value_parser = clap::builder::BoolishValueParser::new())]
+    spot_draining: bool,
+    /// Where that service is
+    #[arg(long, value_name = "URL", env = "AWS_EC2_METADATA_SERVICE_ENDPOINT", default_value = METADATA, hide = true)]
+    metadata_endpoint: String,
     #[arg(long, value_name = "REGION", env = "AWS_DEFAULT_REGION", default_value = "us-east-1")]
     region: Region,
     /// Directory of the agent's state, containers, logs and images
@@ -77,6 +106,11 @@ pub struct AgentArgs {
     stores: StoreFlags,
 }
 
+/// Where EC2 has its metadata service.
+const METADATA: &str = "http://169.254.169.254";
+/// Says to the control plane which Auto Scaling group a machine belongs to.
+const GROUP_ATTRIBUTE: &str = "gantry.auto-scaling-group";
+
 fn attribute(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("an attribute is NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
@@ -119,18 +153,23 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
             format!("{name} is not set: `gantry env --agent` on the server's machine prints it")
         })
     };
-    let credentials = Credentials {
-        access_key_id: variable("AWS_ACCESS_KEY_ID")?,
-        secret_access_key: Secret::new(&variable("AWS_SECRET_ACCESS_KEY")?),
-        session_token: None,
+    let external = arguments.activation_id.is_some();
+    let access = match arguments.activation_id.zip(arguments.activation_code) {
+        Some((id, code)) => Access::Activation { id, code: Secret::new(code) },
+        None => Access::Key(Credentials {
+            access_key_id: variable("AWS_ACCESS_KEY_ID")?,
+            secret_access_key: Secret::new(&variable("AWS_SECRET_ACCESS_KEY")?),
+            session_token: None,
+        }),
     };
+    let group = arguments.auto_scaling_group.map(|name| (GROUP_ATTRIBUTE.to_owned(), name));
     let images = arguments.images.over_file(arguments.config.as_deref())?;
     let cleanup_wait = images.task_cleanup_wait()?;
     let image_dir = super::image::image_directory(&arguments.data_dir);
     let base = agent_config(
         &arguments.endpoint,
         &arguments.region,
-        credentials,
+        access,
         arguments.data_dir,
         image_dir,
         arguments.address_block,
@@ -141,7 +180,9 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
         mtu: arguments.mtu,
         host_address: arguments.host_address.or_else(|| own_address(&arguments.endpoint)),
         capacity: arguments.cpu.zip(arguments.memory),
-        attributes: arguments.attributes.into_iter().collect(),
+        external,
+        spot_notices: arguments.spot_draining.then_some(arguments.metadata_endpoint),
+        attributes: arguments.attributes.into_iter().chain(group).collect(),
         availability_zone: arguments.availability_zone,
         efs: arguments.efs.into_iter().collect(),
         runtime: arguments.runtime.kind()?,

@@ -1,6 +1,6 @@
 //! Container instances: registration by their agents, and what users do with them.
 
-use crate::call::Call;
+use crate::call::{Call, Principal};
 use crate::page::{LIST_MAX, Page};
 use crate::services::ecs::capacity::GROUP_ATTRIBUTE;
 use crate::services::ecs::errors::EcsError;
@@ -15,9 +15,10 @@ use crate::services::ecs::views::container_instance::{
     Include, asked_arn, container_instance as show, status,
 };
 use crate::services::ecs::{check, tags};
+use crate::services::ssm;
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
-use gantry_decide::ids::{ClusterName, ContainerInstanceId};
+use gantry_decide::ids::{ActivationId, ClusterName, ContainerInstanceId, ManagedInstanceId};
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, LastStatus, StopCode};
 use gantry_decide::query::Query;
 use serde::Deserialize;
@@ -54,12 +55,16 @@ struct IdentityDocument {
 
 pub fn register_container_instance(
     tx: &mut Tx<'_>,
-    _call: &Call,
+    call: &Call,
     mut request: ecs::RegisterContainerInstanceRequest,
 ) -> Result<ecs::RegisterContainerInstanceResponse, EcsError> {
     let token = request.client_token.take();
     let cluster = joinable_cluster(tx, request.cluster.as_deref())?;
-    let attributes = read_attributes(request.attributes.as_deref().unwrap_or_default())?;
+    let mut attributes = read_attributes(request.attributes.as_deref().unwrap_or_default())?;
+    let joins = Joins::read(&call.caller.principal);
+    if joins != Joins::ByKey {
+        check_external(cluster.as_str(), &mut attributes)?;
+    }
     let mut registered = read_resources(request.total_resources.as_deref().unwrap_or_default())?;
     registered.gpus = read_gpus(request.platform_devices.as_deref().unwrap_or_default())?;
     let tags = tags::read(request.tags.as_deref())?;
@@ -68,7 +73,11 @@ pub fn register_container_instance(
     let document: IdentityDocument = serde_json::from_str(document).unwrap_or_default();
 
     let instance = match request.container_instance_arn.as_deref().filter(|arn| !arn.is_empty()) {
-        Some(arn) => registered_again(tx.view(), &cluster, arn, attributes, registered)?,
+        Some(arn) => {
+            let instance = registered_again(tx.view(), &cluster, arn, attributes, registered)?;
+            joins.check_own(&instance)?;
+            instance
+        }
         None => {
             // An agent that got no answer asks again, and must not become two instances.
             let token = Token::read("RegisterContainerInstance", &cluster, token.as_deref(), &request)?;
@@ -96,6 +105,7 @@ pub fn register_container_instance(
                 sessions: 0,
                 deregistered_at: None,
             };
+            instance.ec2_instance_id = joins.machine(tx)?;
             describe_host(tx, &mut instance, document);
             if let Some(token) = token {
                 token.remember(tx, vec![instance.arn(tx.scope).to_string()]);
@@ -106,6 +116,62 @@ pub fn register_container_instance(
     let shown = show(tx.view(), &instance, Include { tags: true, health: false });
     tx.state.ecs.put_container_instance(instance);
     Ok(ecs::RegisterContainerInstanceResponse { container_instance: Some(shown) })
+}
+
+/// How a machine shows that it may join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joins {
+    /// With a key that the operator gave it.
+    ByKey,
+    /// With an activation: it becomes a managed instance.
+    By(ActivationId),
+    /// As the managed instance that it has become.
+    As(ManagedInstanceId),
+}
+
+impl Joins {
+    fn read(principal: &Principal) -> Joins {
+        match principal {
+            Principal::Activation(id) => Joins::By(*id),
+            Principal::Machine(machine) => Joins::As(machine.id),
+            Principal::Root | Principal::Agent | Principal::Role(_) => Joins::ByKey,
+        }
+    }
+
+    /// The machine's id as a managed instance.
+    fn machine(self, tx: &mut Tx<'_>) -> Result<Option<String>, EcsError> {
+        match self {
+            Joins::ByKey => Ok(None),
+            Joins::As(id) => Ok(Some(id.to_string())),
+            Joins::By(activation) => match ssm::links::register(tx, activation) {
+                Ok(id) => Ok(Some(id.to_string())),
+                Err(error) => Err(EcsError::client(error.to_string())),
+            },
+        }
+    }
+
+    /// Nobody takes over what another machine registered.
+    fn check_own(self, instance: &ContainerInstance) -> Result<(), EcsError> {
+        let own = match self {
+            Joins::ByKey => true,
+            Joins::By(_) => false,
+            Joins::As(id) => instance.ec2_instance_id == Some(id.to_string()),
+        };
+        own.then_some(()).ok_or_else(|| {
+            EcsError::AccessDenied("The container instance was registered by another machine.".to_owned())
+        })
+    }
+}
+
+/// Machines of the user's own are for tasks of the launch type EXTERNAL, whatever else they announce.
+fn check_external(cluster: &str, attributes: &mut BTreeMap<String, Option<String>>) -> Result<(), EcsError> {
+    if cluster == FARGATE_POOL {
+        return Err(EcsError::AccessDenied(
+            "A machine that joins by an activation cannot be Fargate capacity.".to_owned(),
+        ));
+    }
+    attributes.insert(EXTERNAL.to_owned(), None);
+    Ok(())
 }
 
 /// The cluster that an agent may join. `default` and the Fargate pool come into being with their first instance.
@@ -223,7 +289,9 @@ fn describe_host(tx: &mut Tx<'_>, instance: &mut ContainerInstance, document: Id
         // As long as EC2's ids: 17 digits.
         format!("{prefix}-0{digits}")
     };
-    instance.ec2_instance_id = Some(document.instance_id.unwrap_or_else(made_up));
+    if instance.ec2_instance_id.is_none() {
+        instance.ec2_instance_id = Some(document.instance_id.unwrap_or_else(made_up));
+    }
     // A machine of the user's own is in the region's first zone unless it says otherwise.
     let zone = document.availability_zone.unwrap_or_else(|| format!("{}a", tx.scope.region));
     let told = [

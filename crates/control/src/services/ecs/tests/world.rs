@@ -28,6 +28,8 @@ pub struct World {
     pub now: Timestamp,
     pub random: Seeded,
     pub placers: Placers,
+    /// Who asks.
+    pub principal: Principal,
     rows: BTreeMap<String, Box<[u8]>>,
 }
 
@@ -43,6 +45,7 @@ impl World {
             now: Timestamp::from_millis(1_000_000),
             random: Seeded::new(7),
             placers: Placers::default(),
+            principal: Principal::Root,
             rows: BTreeMap::new(),
         }
     }
@@ -50,7 +53,7 @@ impl World {
     fn call(&mut self) -> Call {
         let caller = Caller {
             scope: self.scope.clone(),
-            principal: Principal::Root,
+            principal: self.principal.clone(),
             access_key_id: "AKIAEXAMPLE".to_owned(),
         };
         self.now = self.now + Duration::from_secs(1);
@@ -116,6 +119,13 @@ impl World {
         self.state.check_invariants();
     }
 
+    /// The same, on a server that is set up as this one.
+    pub fn restart_with_installation(&mut self) {
+        let installation = self.state.installation.clone();
+        self.restart();
+        self.state.installation = installation;
+    }
+
     pub fn register(&mut self, family: &str) -> Value {
         let request = json!({
             "family": family,
@@ -176,10 +186,13 @@ impl World {
         key
     }
 
+    pub fn register_instance(&mut self, request: Value) -> Result<Value, ApiError> {
+        self.write(container_instance::register_container_instance, request)
+    }
+
     /// Registers an instance and returns its ARN.
     pub fn join(&mut self, cluster: &str) -> String {
-        let reply =
-            self.write(container_instance::register_container_instance, registration(cluster)).unwrap();
+        let reply = self.register_instance(registration(cluster)).unwrap();
         reply["containerInstance"]["containerInstanceArn"].as_str().unwrap().to_owned()
     }
 }

@@ -1,0 +1,32 @@
+//! What Systems Manager's operations ask of IAM.
+
+use crate::call::Demand;
+use gantry_api::ssm;
+use gantry_decide::arn::Arn;
+use gantry_decide::ids::Scope;
+
+/// An authoriser for an operation whose action knows no resource.
+macro_rules! on_all {
+    ($($function:ident: $operation:ident;)*) => {$(
+        pub fn $function(_: &<ssm::$operation as gantry_wire::Operation>::Request, _: &Scope) -> Demand {
+            Demand::on_all(concat!("ssm:", stringify!($operation)))
+        }
+    )*};
+}
+
+on_all! {
+    create_activation: CreateActivation;
+    delete_activation: DeleteActivation;
+    describe_activations: DescribeActivations;
+    describe_instance_information: DescribeInstanceInformation;
+}
+
+pub fn deregister_managed_instance(request: &ssm::DeregisterManagedInstanceRequest, scope: &Scope) -> Demand {
+    let arn = Arn {
+        service: "ssm".to_owned(),
+        region: scope.region.to_string(),
+        account: scope.account.to_string(),
+        resource: format!("managed-instance/{}", request.instance_id),
+    };
+    Demand::on("ssm:DeregisterManagedInstance", arn)
+}

@@ -1,0 +1,4 @@
+//! Handlers by resource.
+
+pub mod activation;
+pub mod instance;
