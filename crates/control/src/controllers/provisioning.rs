@@ -48,6 +48,7 @@ impl Controller for Provisioning {
             Change::ContainerInstance(key) => Some(key.cluster.clone()),
             Change::Cluster(_)
             | Change::CapacityProvider(_)
+            | Change::AutoScalingGroup(_)
             | Change::TaskDefinition(_)
             | Change::Service(_)
             | Change::SecurityGroup(_)
