@@ -3,6 +3,7 @@
 
 use crate::services::autoscaling::state::AutoScalingState;
 use crate::services::ec2::state::Ec2State;
+use crate::services::ecs::quotas::Quotas;
 use crate::services::ecs::state::EcsState;
 use crate::services::elbv2::state::Elbv2State;
 use crate::services::logs::state::LogsState;
@@ -20,6 +21,7 @@ pub use crate::services::ecs::state::Change;
 pub struct Installation {
     /// The key behind sessions and activations; without it there are no activations.
     pub key: Option<SessionKey>,
+    pub quotas: Quotas,
 }
 
 /// Every scope's state.

@@ -16,6 +16,8 @@ use gantry_agent::secrets::StoreSettings;
 use gantry_agent::storage::{EfsTarget, InvalidEfsTarget};
 use gantry_decide::ids::{AccountId, Region};
 use gantry_server::server::{EVENT_RETENTION, ROLE_LIFETIME};
+use gantry_server::Quotas;
+use gantry_server::server::ROLE_LIFETIME;
 use images::ImageFlags;
 use period::Period;
 use runtime::RuntimeFlags;
@@ -64,6 +66,9 @@ pub struct ServerFlags {
     /// How long `gantry events` and `gantry explain` know what happened; 168h unless told otherwise
     #[arg(long, value_name = "TIME", env = "GANTRY_EVENT_RETENTION")]
     event_retention: Option<Period>,
+    /// A quota of ECS's other than its default; may be repeated
+    #[arg(long = "quota", value_name = "NAME=NUMBER", env = "GANTRY_QUOTAS", value_delimiter = ',', value_parser = quota)]
+    quotas: Vec<(String, String)>,
     /// How long credentials of tasks' roles are good; for tests
     #[arg(long, value_name = "TIME", env = "GANTRY_ROLE_LIFETIME", hide = true)]
     role_lifetime: Option<Period>,
@@ -83,6 +88,8 @@ pub struct File {
     #[serde(default)]
     host_names: Vec<String>,
     event_retention: Option<Period>,
+    #[serde(default)]
+    quotas: BTreeMap<String, u32>,
     region: Option<Region>,
     address_block: Option<Ipv4Block>,
     #[serde(default)]
@@ -122,6 +129,16 @@ pub struct HostFlags {
     pub images: ImageFlags,
     #[command(flatten)]
     pub stores: StoreFlags,
+}
+
+/// Reads a quota's name and value.
+///
+/// # Errors
+/// For other text, with what there is.
+fn quota(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it is NAME=NUMBER")?;
+    Quotas::default().set(name, value).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Reads an id and where its files are.
@@ -210,6 +227,7 @@ pub struct ServerSettings {
     /// How long the feed keeps what happened.
     pub event_retention: Duration,
     pub host_names: Vec<String>,
+    pub quotas: Quotas,
 }
 
 impl ServerSettings {
@@ -219,12 +237,18 @@ impl ServerSettings {
     /// When the file cannot be read or says something unknown.
     pub fn read(flags: ServerFlags) -> Result<(ServerSettings, File)> {
         let file = flags.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        Ok((ServerSettings::combine(flags, file.clone()), file))
+        Ok((ServerSettings::combine(flags, file.clone())?, file))
     }
 
-    fn combine(flags: ServerFlags, file: File) -> ServerSettings {
+    fn combine(flags: ServerFlags, file: File) -> Result<ServerSettings> {
         let listen = LISTEN.parse().expect("the default address is one");
-        ServerSettings {
+        let mut quotas = Quotas::default();
+        let of_file = file.quotas.into_iter().map(|(name, value)| (name, value.to_string()));
+        for (name, value) in of_file.chain(flags.quotas) {
+            quotas.set(&name, &value)?;
+        }
+        Ok(ServerSettings {
+            quotas,
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from(DATA_DIR)),
             listen: flags.listen.or(file.listen).unwrap_or(listen),
             auth: flags.auth.or(file.auth).unwrap_or(Auth::Strict),
@@ -235,7 +259,7 @@ impl ServerSettings {
                 .or(file.event_retention)
                 .map_or(EVENT_RETENTION, |period| period.0),
             host_names: if flags.host_names.is_empty() { file.host_names } else { flags.host_names },
-        }
+        })
     }
 }
 
@@ -246,10 +270,16 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let file: File =
-            toml::from_str("data-dir = '/srv/g'\nauth = 'open'\nlisten = '127.0.0.1:1'").unwrap();
-        let flags = ServerFlags { listen: Some("127.0.0.1:2".parse().unwrap()), ..ServerFlags::default() };
-        let settings = ServerSettings::combine(flags, file);
+        let text = "data-dir = '/srv/g'\nauth = 'open'\nlisten = '127.0.0.1:1'\n\
+                    [quotas]\nclusters = 3\ntasks-per-service = 9";
+        let file: File = toml::from_str(text).unwrap();
+        let flags = ServerFlags {
+            listen: Some("127.0.0.1:2".parse().unwrap()),
+            quotas: vec![quota("clusters=4").unwrap()],
+            ..ServerFlags::default()
+        };
+        let settings = ServerSettings::combine(flags, file).unwrap();
+        assert_eq!((settings.quotas.clusters, settings.quotas.tasks), (4, 9));
         assert_eq!(settings.data_dir, Path::new("/srv/g"));
         assert_eq!(settings.listen, "127.0.0.1:2".parse().unwrap());
         assert_eq!((settings.auth, settings.account), (Auth::Open, AccountId::DEFAULT));
@@ -259,5 +289,8 @@ mod tests {
     fn an_unknown_setting_is_refused() {
         assert!(toml::from_str::<File>("lissen = '127.0.0.1:1'").is_err());
         assert!(toml::from_str::<File>("account = '12'").is_err());
+        let file: File = toml::from_str("[quotas]\ncolours = 7").unwrap();
+        assert!(ServerSettings::combine(ServerFlags::default(), file).is_err());
+        assert!(quota("clusters").is_err() && quota("clusters=0").is_err());
     }
 }

@@ -62,6 +62,7 @@ pub fn server_config(settings: ServerSettings) -> Config {
         account: settings.account,
         role_lifetime: settings.role_lifetime,
         event_retention: settings.event_retention,
+        quotas: settings.quotas,
         transport: Options { host_names: settings.host_names, ..Options::default() },
     }
 }

@@ -42,6 +42,7 @@ impl World {
             role_lifetime: ROLE_LIFETIME,
             event_retention: EVENT_RETENTION,
             auth: Auth::Strict,
+            quotas: Default::default(),
             transport: Options::default(),
         };
         let server = Server::start(config).await.unwrap();

@@ -15,3 +15,5 @@ pub mod server;
 pub mod sockets;
 pub mod transport;
 pub mod writer;
+
+pub use gantry_control::services::ecs::quotas::{InvalidQuota, Quotas};

@@ -37,6 +37,8 @@ pub struct Config {
     pub role_lifetime: Duration,
     /// How long the feed keeps what happened.
     pub event_retention: Duration,
+    /// How much of each thing an account may have.
+    pub quotas: crate::Quotas,
     pub transport: Options,
 }
 
@@ -84,7 +86,7 @@ impl Server {
         let keys = Arc::new(Keys::open_or_create(&config.data_dir, config.account)?);
         let session_key = keys::open_or_create_session_key(&config.data_dir)?;
         let (mut state, last_seq) = loading::load(&mut backend)?;
-        state.install(Installation { key: Some(session_key.clone()) });
+        state.install(Installation { key: Some(session_key.clone()), quotas: config.quotas });
         let log_dir = config.data_dir.join("log-events");
         let shared = Shared::new(state.clone());
         let roles = Roles::new(session_key.clone(), config.role_lifetime);

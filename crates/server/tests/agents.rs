@@ -31,6 +31,7 @@ async fn start(data_dir: &Path) -> Server {
         role_lifetime: ROLE_LIFETIME,
         event_retention: EVENT_RETENTION,
         auth: Auth::Strict,
+        quotas: Default::default(),
         transport: Options::default(),
     };
     Server::start(config).await.unwrap()

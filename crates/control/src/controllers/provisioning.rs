@@ -15,8 +15,6 @@ use gantry_decide::random::Random;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How long tasks wait for instances: ECS's longest.
-pub const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// When to try again what an address or a network was missing for: nobody tells of those.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -46,16 +44,7 @@ impl Controller for Provisioning {
                 None => placement::pool_name(&task.cluster, task.launch_type),
             }),
             Change::ContainerInstance(key) => Some(key.cluster.clone()),
-            Change::Cluster(_)
-            | Change::CapacityProvider(_)
-            | Change::AutoScalingGroup(_)
-            | Change::TaskDefinition(_)
-            | Change::Service(_)
-            | Change::SecurityGroup(_)
-            | Change::ExecSession(_)
-            | Change::AutoScalingGroup(_)
-            | Change::Targets(_)
-            | Change::Routing => None,
+            _ => None,
         };
         keys.extend(pool.filter(|pool| view.state.ecs.waiting_count(pool) > 0));
     }
@@ -67,14 +56,16 @@ impl Controller for Provisioning {
     fn plan(view: View<'_>, key: &ClusterName, _random: &mut dyn Random) -> (Option<Plan>, LookAgain) {
         let waiting = view.state.ecs.waiting_in(key);
         let Some(oldest) = waiting.first() else { return (None, None) };
-        let look_again = (oldest.created_at + PATIENCE).min(view.now + AGAIN);
+        let minutes = view.state.installation.quotas.provisioning_minutes;
+        let patience = Duration::from_secs(60 * u64::from(minutes));
+        let look_again = (oldest.created_at + patience).min(view.now + AGAIN);
         let mut plan = Plan::default();
         let given_up = |plan: &Plan, key: &TaskKey| plan.give_up.iter().any(|(known, _)| known == key);
         let pool = view.state.ecs.pool(key);
         // Most tasks that wait ask the same.
         let mut known: Vec<(Request, bool)> = Vec::new();
         for task in &waiting {
-            if task.created_at + PATIENCE <= view.now {
+            if task.created_at + patience <= view.now {
                 plan.give_up.push((TaskKey::from(*task), why(view, task)));
                 continue;
             }

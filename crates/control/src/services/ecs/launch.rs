@@ -24,9 +24,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-/// Tasks of a cluster that wait for instances at most: ECS's quota.
-const WAITING_MAX: usize = 500;
-
 /// What shall start, and how.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -119,8 +116,9 @@ fn wait(tx: &mut Tx<'_>, launch: &Launch, request: &Request, count: usize, launc
         None => return,
         Some(Waits::ForInstances) => {
             let name = placement::pool_name(&launch.cluster, launch.launch_type);
+            let most = tx.state.installation.quotas.provisioning_tasks as usize;
             while launched.tasks.len() < count {
-                launched.too_many_wait = tx.state.ecs.waiting_count(&name) >= WAITING_MAX;
+                launched.too_many_wait = tx.state.ecs.waiting_count(&name) >= most;
                 if launched.too_many_wait {
                     return;
                 }

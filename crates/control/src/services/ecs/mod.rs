@@ -15,6 +15,7 @@ pub mod launch;
 pub mod links;
 pub(super) mod ops;
 pub mod placement;
+pub mod quotas;
 pub mod state;
 pub mod stop;
 pub mod tags;

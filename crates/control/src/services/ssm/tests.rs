@@ -17,7 +17,7 @@ fn world() -> World {
     let mut world = World::new();
     world.create("default");
     let key = Some(SessionKey::new(&[7; SessionKey::LENGTH]));
-    world.state.installation = Arc::new(Installation { key });
+    world.state.installation = Arc::new(Installation { key, ..Installation::default() });
     world
 }
 

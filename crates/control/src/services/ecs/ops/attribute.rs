@@ -12,8 +12,6 @@ use gantry_decide::ids::ClusterName;
 
 /// Attributes in one call: ECS's limit.
 const CALL_MAX: usize = 10;
-/// Custom attributes of one instance: ECS's limit.
-const CUSTOM_MAX: usize = 10;
 /// Characters of a name and of a value: ECS's limit.
 const LENGTH_MAX: usize = 128;
 
@@ -91,8 +89,9 @@ pub fn put_attributes(
         let mut instance = target(tx.view(), &cluster, attribute)?;
         instance.attributes.insert(name.clone(), value.map(str::to_owned));
         instance.custom_attributes.insert(name.clone());
-        if instance.custom_attributes.len() > CUSTOM_MAX {
-            let message = format!("A container instance can have at most {CUSTOM_MAX} custom attributes.");
+        let most = tx.state.installation.quotas.custom_attributes;
+        if instance.custom_attributes.len() > most as usize {
+            let message = format!("A container instance can have at most {most} custom attributes.");
             return Err(EcsError::AttributeLimitExceeded(message));
         }
         instance.version += 1;

@@ -322,9 +322,10 @@ pub fn providers(
             read.push(name);
         }
     }
-    if read.len() > STRATEGY_MAX {
+    let most = view.state.installation.quotas.capacity_providers;
+    if read.len() > most as usize {
         return Err(EcsError::invalid(format!(
-            "At most {STRATEGY_MAX} capacity providers can be associated with a cluster."
+            "At most {most} capacity providers can be associated with a cluster."
         )));
     }
     Ok(read)

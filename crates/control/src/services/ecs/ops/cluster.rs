@@ -9,7 +9,7 @@ use crate::services::ecs::state::{
     Cluster, ClusterStatus, Compute, ContainerInstanceStatus, Deployment, ServiceStatus,
 };
 use crate::services::ecs::views::cluster::{Include, cluster as show};
-use crate::services::ecs::{bridge, check, tags};
+use crate::services::ecs::{bridge, check, quotas, tags};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
@@ -49,6 +49,9 @@ pub fn create_cluster(
     let cluster = match existing {
         Some(existing) => existing.as_ref().clone(),
         None => {
+            let clusters = &tx.state.ecs.clusters;
+            let active = || clusters.values().filter(|c| c.is_active() && !c.is_fargate_pool()).count();
+            quotas::check("clusters", tx.state.installation.quotas.clusters, clusters.len(), active)?;
             tx.state.ecs.clusters.put(cluster.clone());
             cluster
         }

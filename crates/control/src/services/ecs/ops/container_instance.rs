@@ -14,7 +14,7 @@ use crate::services::ecs::state::{
 use crate::services::ecs::views::container_instance::{
     Include, asked_arn, container_instance as show, status,
 };
-use crate::services::ecs::{check, tags};
+use crate::services::ecs::{check, quotas, tags};
 use crate::services::ssm;
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
@@ -87,6 +87,7 @@ pub fn register_container_instance(
                 let shown = show(tx.view(), &instance, Include { tags: true, health: false });
                 return Ok(ecs::RegisterContainerInstanceResponse { container_instance: Some(shown) });
             }
+            check_quota(tx.view(), &cluster)?;
             let custom_attributes = attributes.keys().filter(|name| !is_reserved(name)).cloned().collect();
             let mut instance = ContainerInstance {
                 cluster,
@@ -116,6 +117,19 @@ pub fn register_container_instance(
     let shown = show(tx.view(), &instance, Include { tags: true, health: false });
     tx.state.ecs.put_container_instance(instance);
     Ok(ecs::RegisterContainerInstanceResponse { container_instance: Some(shown) })
+}
+
+/// Refuses one more instance where the cluster has as many as it may.
+fn check_quota(view: View<'_>, cluster: &ClusterName) -> Result<(), EcsError> {
+    let pool = view.state.ecs.pool(cluster);
+    let instances = view.state.ecs.container_instances();
+    let registered = || {
+        let registered =
+            |key| instances.get(key).map(|i| i.status) != Some(ContainerInstanceStatus::Inactive);
+        pool.hosts().filter(|(key, _)| registered(key)).count()
+    };
+    let quota = view.state.installation.quotas.container_instances;
+    quotas::check("container instances of a cluster", quota, pool.len(), registered)
 }
 
 /// How a machine shows that it may join.

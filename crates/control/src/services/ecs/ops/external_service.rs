@@ -49,7 +49,7 @@ pub fn create(
         status: ServiceStatus::Active,
         scheduling_strategy: SchedulingStrategy::Replica,
         controller: DeploymentController::External,
-        desired_count: desired_count(request.desired_count.unwrap_or_default())?,
+        desired_count: desired_count(tx.view(), request.desired_count.unwrap_or_default())?,
         deployments: Vec::new(),
         // Nobody attempts to deploy it but the maker of its task sets: there is no record of that id.
         attempt: ServiceDeploymentId::random(tx.random),

@@ -12,7 +12,7 @@ use crate::services::ecs::state::{
     PropagateTags, Rebalancing, SchedulingStrategy, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
 };
 use crate::services::ecs::views::service::service as show;
-use crate::services::ecs::{check, compute, deployments, tags};
+use crate::services::ecs::{check, compute, deployments, quotas, tags};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
@@ -25,8 +25,6 @@ use gantry_store::Record;
 const DESCRIBE_MAX: usize = 10;
 /// ListServices shows this many at most.
 const LIST_MAX: i32 = 100;
-/// Tasks of one service: ECS's quota.
-const DESIRED_MAX: i32 = 5000;
 
 pub fn create_service(
     tx: &mut Tx<'_>,
@@ -57,6 +55,7 @@ pub fn create_service(
         }
         _ => {}
     }
+    check_quota(tx.view(), &cluster.name)?;
     refuse_what_comes_later(&request)?;
     if request
         .deployment_controller
@@ -75,7 +74,7 @@ pub fn create_service(
         _ => SchedulingStrategy::Replica,
     };
     let desired_count = match (scheduling_strategy, request.desired_count) {
-        (SchedulingStrategy::Replica, Some(count)) => desired_count(count)?,
+        (SchedulingStrategy::Replica, Some(count)) => desired_count(tx.view(), count)?,
         (SchedulingStrategy::Replica, None) => {
             return Err(EcsError::invalid(
                 "The desired count must be specified for services of the REPLICA scheduling strategy.",
@@ -221,9 +220,20 @@ impl Wanted<'_> {
     }
 }
 
-pub fn desired_count(count: i32) -> Result<u32, EcsError> {
-    let fits = u32::try_from(count).ok().filter(|_| count <= DESIRED_MAX);
-    fits.ok_or_else(|| EcsError::invalid(format!("The desired count must be between 0 and {DESIRED_MAX}.")))
+/// Refuses one more service where the cluster has as many as it may.
+fn check_quota(view: View<'_>, cluster: &ClusterName) -> Result<(), EcsError> {
+    let ecs = &view.state.ecs;
+    let kept =
+        || ecs.services_of(cluster).filter(|service| service.status != ServiceStatus::Inactive).count();
+    let quota = view.state.installation.quotas.services;
+    quotas::check("services of a cluster", quota, ecs.services().len(), kept)
+}
+
+/// A desired count within its quota.
+pub fn desired_count(view: View<'_>, count: i32) -> Result<u32, EcsError> {
+    let most = view.state.installation.quotas.tasks;
+    let fits = u32::try_from(count).ok().filter(|count| *count <= most);
+    fits.ok_or_else(|| EcsError::invalid(format!("The desired count must be between 0 and {most}.")))
 }
 
 pub fn propagate(given: Option<&ecs::PropagateTags>) -> PropagateTags {
@@ -307,7 +317,7 @@ pub fn update_service(
         if service.is_daemon() {
             return Err(EcsError::invalid(NO_DESIRED_COUNT));
         }
-        service.desired_count = desired_count(count)?;
+        service.desired_count = desired_count(tx.view(), count)?;
     }
     if service.is_daemon() && given(request.placement_strategy.as_ref()) {
         return Err(EcsError::invalid(NO_STRATEGY));

@@ -12,8 +12,6 @@ use gantry_decide::ids::{Family, TaskDefinitionId};
 use gantry_decide::task::{DefinitionError, validate};
 use std::sync::Arc;
 
-/// Revisions of a family: ECS's quota.
-const REVISIONS_MAX: u32 = 1_000_000;
 /// Revisions that one DeleteTaskDefinitions takes: ECS's limit.
 const DELETE_MAX: usize = 10;
 
@@ -51,10 +49,9 @@ pub fn register_task_definition(
     let definition = validate(bridge::value_of(&request)?, tx.scope.account)?;
     let family = definition.family.clone();
     let last_revision = tx.state.ecs.families.get(&family).map_or(0, |record| record.last_revision);
-    if last_revision >= REVISIONS_MAX {
-        return Err(EcsError::LimitExceeded(format!(
-            "The family {family} has {REVISIONS_MAX} revisions already."
-        )));
+    let most = tx.state.installation.quotas.revisions;
+    if last_revision >= most {
+        return Err(EcsError::LimitExceeded(format!("The family {family} has {most} revisions already.")));
     }
     let revision = last_revision + 1;
     tx.state.ecs.families.put(FamilyRecord { family: family.clone(), last_revision: revision });

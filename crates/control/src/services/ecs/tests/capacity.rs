@@ -1,7 +1,7 @@
 //! Scripts on capacity: tasks that wait for instances, spot tasks that make room, services on strategies.
 
 use super::world::{CLIENT, INVALID, World, fails, registration};
-use crate::controllers::provisioning::{PATIENCE, Provisioning};
+use crate::controllers::provisioning::Provisioning;
 use crate::controllers::services::Services;
 use crate::controllers::tasks::Tasks;
 use crate::controllers::testing::round;
@@ -14,6 +14,9 @@ use gantry_decide::lifecycle::{DesiredStatus, LastStatus, StopCode};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// How long tasks wait for instances unless the operator says otherwise: ECS's longest.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// A world with the cluster `default`, whose default strategy is the provider `metal` of the group of that name, and the
 /// definition `app` of 1024 CPU units: four to an instance.
@@ -384,4 +387,38 @@ fn a_provider_without_room_keeps_nobody_from_another() {
     let shown = world.read(service::describe_services, json!({"services": ["web"]})).unwrap();
     let told = shown["services"][0]["events"].to_string();
     assert!(told.contains("Capacity is unavailable at this time."), "{told}");
+}
+
+#[test]
+fn quotas_of_the_operator_hold() {
+    let world = &mut with_provider(true);
+    let mut installation = crate::state::Installation::default();
+    let quotas = &mut installation.quotas;
+    (quotas.clusters, quotas.services, quotas.tasks) = (2, 1, 3);
+    (quotas.container_instances, quotas.capacity_providers, quotas.provisioning_tasks) = (1, 1, 4);
+    world.state.installation = std::sync::Arc::new(installation);
+    world.create("second");
+    let third = world.write(cluster::create_cluster, json!({"clusterName": "third"}));
+    fails(third, CLIENT, "The quota of 2 clusters is exceeded.");
+    // One that is there is given as before.
+    world.create("second");
+    let create =
+        |name: &str, count: i32| json!({"serviceName": name, "taskDefinition": "app", "desiredCount": count});
+    let many = world.write(service::create_service, create("web", 4));
+    fails(many, INVALID, "The desired count must be between 0 and 3.");
+    world.write(service::create_service, create("web", 3)).unwrap();
+    let other = world.write(service::create_service, create("other", 1));
+    fails(other, CLIENT, "The quota of 1 services of a cluster is exceeded.");
+    settle(world);
+    let five = world.write(task::run_task, json!({"taskDefinition": "app", "count": 2})).unwrap_err();
+    assert!(five.message.contains("provisioning capacity limit"), "{five}");
+    let instance = join(world, "default", None);
+    let again = world.register_instance(registration("default"));
+    fails(again, CLIENT, "The quota of 1 container instances of a cluster is exceeded.");
+    let leave = json!({"containerInstance": instance, "force": true});
+    world.write(container_instance::deregister_container_instance, leave).unwrap();
+    join(world, "default", None);
+    let two = json!({"cluster": "default", "capacityProviders": ["metal", "FARGATE"],
+        "defaultCapacityProviderStrategy": []});
+    assert_eq!(world.write(cluster::put_cluster_capacity_providers, two).unwrap_err().code, INVALID);
 }
