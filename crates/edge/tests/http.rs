@@ -382,3 +382,63 @@ fn what_cannot_be_served_is_told() {
     drop(taken);
     world.until("the second listener is there", || std::net::TcpStream::connect(second).is_ok());
 }
+
+#[test]
+fn requests_are_logged_as_application_load_balancers_do() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let redirect = Redirect { path: "/new".to_owned(), ..Redirect::default() };
+    let rules = vec![rule(7, "/old", Action::Redirect(redirect))];
+    let world = World::with(vec![group("web", &[server.address])], rules, |balancer| {
+        let prefix = folder.path().to_str().unwrap().to_owned();
+        balancer.attributes.access_logs = Some(LogDestination { bucket: "logs".to_owned(), prefix });
+    });
+    world.await_health(server.address, HealthState::Healthy);
+    world.get_with("/a?b=c", "User-Agent: \"x\"\r\n");
+    world.get("/old");
+    world.get("/close");
+    let mut lines = Vec::new();
+    world.until("three lines are written", || {
+        lines = log_lines(folder.path());
+        lines.len() == 3
+    });
+    let first = &lines[0];
+    let target = server.address.to_string();
+    assert!(first.starts_with("http 20") && first.contains(" app/web/1 127.0.0.1:"), "{first}");
+    assert!(!first.contains(" -1 ") && first.contains(" 200 200 "), "{first}");
+    assert!(
+        first.contains("\"GET http://shop.example:8080/a?b=c HTTP/1.1\" \"\\x22x\\x22\" - - web \"Root=1-"),
+        "{first}"
+    );
+    assert!(
+        first.contains(" 0 20")
+            && first.contains(&format!("\"forward\" \"-\" \"-\" \"{target}\" \"200\" \"-\" \"-\"")),
+        "{first}"
+    );
+    assert!(lines[1].contains(" - -1 -1 -1 302 - ") && lines[1].contains(" 7 20"), "{}", lines[1]);
+    assert!(lines[1].contains("\"redirect\" \"http://shop.example:8080/new\""), "{}", lines[1]);
+    assert!(lines[2].contains(&format!(" {target} -1 -1 -1 502 - ")), "{}", lines[2]);
+}
+
+/// All lines of all complete files below a folder, by time.
+fn log_lines(folder: &std::path::Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            lines.extend(log_lines(&path));
+        } else if path.extension().is_some_and(|extension| extension == "gz") {
+            assert!(
+                path.to_string_lossy()
+                    .contains("logs/p/AWSLogs/111122223333/elasticloadbalancing/eu-north-1/20")
+            );
+            let mut text = String::new();
+            flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap())
+                .read_to_string(&mut text)
+                .unwrap();
+            lines.extend(text.lines().map(str::to_owned));
+        }
+    }
+    lines.sort_by_key(|line| line.split(' ').nth(1).map(str::to_owned));
+    lines
+}

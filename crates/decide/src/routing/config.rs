@@ -171,7 +171,7 @@ pub enum ForwardedFor {
 }
 
 /// Where logs go: a bucket (on one machine, a directory of that name) and a prefix within.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogDestination {
     pub bucket: String,

@@ -1,6 +1,7 @@
 //! Takes configurations: compiles them into what workers look up, opens and closes listeners, and keeps each target's
 //! health. Everything here is beside the requests' way; one lock guards it.
 
+use super::access_log;
 use super::clock::now;
 use super::counters::{GroupSample, ListenerSample};
 use super::http::Entrance;
@@ -115,12 +116,21 @@ impl Balancer {
             .enable_all()
             .build()
             .map_err(StartError::Thread)?;
-        let (mut workers, mut threads) = (Vec::new(), Vec::new());
+        let (mut workers, mut threads, mut sink) = (Vec::new(), Vec::new(), None);
+        let mut logs = None;
+        if let Some(folder) = &settings.logs {
+            let (to, thread) =
+                access_log::start(folder.clone(), settings.log_interval).map_err(StartError::Thread)?;
+            (sink, logs) = (Some(to), Some(thread));
+        }
         for number in 0..settings.workers.max(1) {
-            let (commands, thread) = worker::start(number).map_err(StartError::Thread)?;
+            let (commands, thread) = worker::start(number, sink.clone()).map_err(StartError::Thread)?;
             workers.push(commands);
             threads.push(thread);
         }
+        // Workers have the only sinks: the last one to end ends the logs' thread.
+        drop(sink);
+        threads.extend(logs);
         let hosts = Arc::<ArcSwap<_>>::default();
         let inner = Arc::new_cyclic(|this: &Weak<Mutex<Inner>>| {
             Mutex::new(Inner {

@@ -3,6 +3,7 @@
 //! Worker threads, one runtime each, share nothing on a request's way but immutable tables behind an `Arc` and
 //! counters; a new configuration is compiled beside them and swapped in. Health checks have a thread of their own.
 
+mod access_log;
 mod clock;
 mod counters;
 mod http;
@@ -21,6 +22,7 @@ use gantry_decide::routing::HealthReport;
 use gantry_decide::routing::config::{CertificateArn, TargetGroupArn, TargetKey};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How a balancer runs on its host.
 #[derive(Clone, Debug)]
@@ -31,12 +33,14 @@ pub struct Settings {
     pub shared: Option<SocketAddr>,
     /// Where access logs go, below a directory named as their bucket. None keeps none.
     pub logs: Option<PathBuf>,
+    /// How long one file of access logs is written to; five minutes, as documented.
+    pub log_interval: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        Settings { workers, shared: None, logs: None }
+        Settings { workers, shared: None, logs: None, log_interval: Duration::from_secs(300) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Threads that carry traffic: each accepts from every listener, and keeps a connection to its end.
 
+use super::access_log::Sink;
 use super::counters::add;
 use super::http::{self, Client, Entrance, Pool, Tls};
 use super::l4::{self, Front};
@@ -53,6 +54,7 @@ pub type Bound = (SocketAddr, bool);
 #[derive(Debug)]
 pub struct Worker {
     pub pool: Rc<Pool>,
+    pub logs: Option<Sink>,
     random: Cell<u64>,
     connections: Cell<u64>,
 }
@@ -73,20 +75,24 @@ impl Worker {
 ///
 /// # Errors
 /// When the thread or its runtime cannot be made.
-pub fn start(number: usize) -> io::Result<(mpsc::UnboundedSender<Command>, JoinHandle<()>)> {
+pub fn start(
+    number: usize,
+    logs: Option<Sink>,
+) -> io::Result<(mpsc::UnboundedSender<Command>, JoinHandle<()>)> {
     // As many as there are listeners in a configuration, twice.
     let (sender, commands) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name(format!("edge-{number}")).spawn(move || {
         let local = LocalSet::new();
-        local.block_on(&runtime, run(commands));
+        local.block_on(&runtime, run(commands, logs));
     })?;
     Ok((sender, thread))
 }
 
-async fn run(mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn run(mut commands: mpsc::UnboundedReceiver<Command>, logs: Option<Sink>) {
     let worker = Rc::new(Worker {
         pool: Rc::new(Pool::default()),
+        logs,
         random: Cell::new(rand::rng().next_u64()),
         connections: Cell::new(0),
     });
@@ -199,5 +205,6 @@ async fn handshake(stream: TcpStream, table: &Table) -> Option<(TlsStream<TcpStr
         _ => "TLSv1.2",
     };
     let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("-");
-    Some((stream, Tls { version, cipher }))
+    let name = session.server_name().map(str::to_owned);
+    Some((stream, Tls { version, cipher, name }))
 }

@@ -280,10 +280,20 @@ impl World {
             }],
         };
         change(&mut load_balancer);
+        let mut folder = None;
+        if let Some(logs) = &mut load_balancer.attributes.access_logs {
+            // A test names its folder as the prefix, and the prefix is then `p`.
+            folder = Some(std::mem::replace(&mut logs.prefix, "p".to_owned()).into());
+        }
         let config =
             RoutingConfig { generation: 1, load_balancers: vec![load_balancer], target_groups: groups };
         let told = Arc::new(Told::default());
-        let settings = Settings { workers: 2, shared: Some(SocketAddr::new(ip, 0)), logs: None };
+        let settings = Settings {
+            workers: 2,
+            shared: Some(SocketAddr::new(ip, 0)),
+            logs: folder,
+            log_interval: Duration::from_millis(200),
+        };
         let balancer = Balancer::start(&settings, told.clone()).unwrap();
         assert!(balancer.apply(&config));
         let world = World { balancer, told, config, address: SocketAddr::new(ip, port) };

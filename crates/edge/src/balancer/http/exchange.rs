@@ -1,6 +1,7 @@
 //! A client's HTTP/1.1 connection: requests one after the other, each with its exchange with a target. One task does
 //! all of it; the connection to the target is read and written by the same task, so that nothing is handed over.
 
+use super::super::access_log::{Entry, Line, Report};
 use super::super::clock::{TimedOut, Watch};
 use super::super::counters::add;
 use super::super::tables::{Door, Table};
@@ -8,7 +9,7 @@ use super::super::worker::Worker;
 use super::answer::Answer;
 use super::body::Body;
 use super::head::{self, MAX_HEAD, MAX_HEADERS};
-use super::plan::{Forwarding, Plan, plan};
+use super::plan::{Forwarding, Plan, entry, plan, trace_of};
 use super::relay::{Fault, Io, PIECE, Shared, relay, relay_buffered, write_all};
 use super::response::{self, translate};
 use super::upstream::{ConnectError, Connection};
@@ -48,6 +49,8 @@ pub struct Client {
 pub struct Tls {
     pub version: &'static str,
     pub cipher: &'static str,
+    /// The name that the client asked for.
+    pub name: Option<String>,
 }
 
 impl Client {
@@ -82,6 +85,7 @@ pub async fn serve<S: Io>(stream: S, client: Client, entrance: Entrance, worker:
         watch: Watch::new(limit),
         limit,
         begun: Instant::now(),
+        report: Report::default(),
     };
     // Failures end a connection; what there is to say about them was said to the client, and counted.
     while session.request().await == Next::Request {}
@@ -101,6 +105,8 @@ struct Session<'w, S> {
     watch: Watch,
     limit: Duration,
     begun: Instant,
+    /// How the request went, for access logs.
+    report: Report,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +144,8 @@ impl<S: Io> Session<'_, S> {
             Err(Some(status)) => return self.refuse(status).await,
             Err(None) => return Next::End,
         }
+        self.report = Report::default();
+        let read = Instant::now();
         let mut input = std::mem::take(&mut self.input);
         let mut space = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let head = match head::read(&input, &mut space, self.client.peer.ip()) {
@@ -159,17 +167,42 @@ impl<S: Io> Session<'_, S> {
         let to_head = head.method == "HEAD";
         let body = head.body.clone();
         let planned = plan(&head, &table, &self.client, self.worker.random(), &mut self.request);
+        let logs = table.attributes.access_logs.as_ref().zip(self.worker.logs.as_ref());
+        let entry = logs.map(|_| Entry {
+            priority: planned.priority,
+            action: planned.action,
+            ..entry(&head, &self.client, table.port, read)
+        });
         let length = head.length;
+        self.report.received_bytes = length as u64;
         input.advance(length);
         self.input = input;
-        match planned {
+        let entry = entry.map(|entry| self.complete(entry, &planned.plan));
+        let next = match planned.plan {
             Plan::Answer(answer) => {
                 table.balanced.counters.answered(answer.status);
                 // A body that nobody reads would be taken for the next request.
                 self.answer(&answer, keep && body == Body::None, !to_head, table.listener.server_header).await
             }
             Plan::Forward(forwarding) => self.forward(forwarding, &table, keep, to_head).await,
+        };
+        if let (Some(entry), Some((destination, logs))) = (entry, logs) {
+            let balancer = table.balanced.arn.clone();
+            let text = entry.line(&balancer, &self.client, &self.report);
+            logs.send(Line { balancer, destination: destination.clone(), text });
         }
+        next
+    }
+
+    /// Adds what the plan says to an access log's entry.
+    fn complete(&self, mut entry: Entry, plan: &Plan) -> Entry {
+        if let Some(trace) = trace_of(&self.request) {
+            entry.trace = trace.to_owned();
+        }
+        if let Plan::Answer(Answer { location: Some(location), .. }) = plan {
+            entry.redirect = location.clone();
+        }
+        entry
     }
 
     /// Reads until a whole head is there.
@@ -225,7 +258,9 @@ impl<S: Io> Session<'_, S> {
 
     async fn answer(&mut self, answer: &Answer, keep: bool, body: bool, server: bool) -> Next {
         self.output.clear();
+        self.report.status = answer.status;
         answer.write(&mut self.output, keep, body, server);
+        self.report.sent_bytes = self.output.len() as u64;
         let Session { stream, output, watch, limit, .. } = self;
         let written = watch.guard(*limit, async {
             write_all(stream, output, watch).await?;
@@ -265,6 +300,7 @@ impl<S: Io> Session<'_, S> {
         to_head: bool,
     ) -> Next {
         add(&forwarding.group.counters.requests, 1);
+        self.report.group = Some(forwarding.group.arn.clone());
         let secure = forwarding.service.to_secure();
         let mut attempts = 0;
         loop {
@@ -290,6 +326,7 @@ impl<S: Io> Session<'_, S> {
                     }
                 },
             };
+            self.report.target = Some(forwarding.target.address);
             let outcome = self.exchange(connection, &forwarding, table, keep).await;
             drop(outstanding);
             match outcome {
@@ -318,13 +355,13 @@ impl<S: Io> Session<'_, S> {
         table: &Table,
         keep: bool,
     ) -> Outcome {
-        let Session { stream, client, input, output, request, watch, limit, .. } = self;
+        let Session { stream, client, input, output, request, watch, limit, report, .. } = self;
         let sent = Instant::now();
         let reused = connection.reused;
         let mut body = forwarding.body.clone();
         let (moved, received) = (Cell::new(0), Cell::new(0));
         // What the client has been told: nothing yet, or an answer's head.
-        let committed = Cell::new(false);
+        let committed: Cell<Option<(Instant, u16)>> = Cell::new(None);
         let body_sent = Cell::new(false);
         let result = {
             let near = RefCell::new(&mut *stream);
@@ -373,9 +410,9 @@ impl<S: Io> Session<'_, S> {
                         Ok(_) => watch.touch(),
                     }
                 };
-                let took = sent.elapsed();
-                forwarding.group.counters.answered(translated.status, took);
-                committed.set(true);
+                let answered = Instant::now();
+                forwarding.group.counters.answered(translated.status, answered - sent);
+                committed.set(Some((answered, translated.status)));
                 let mut body = translated.body.clone();
                 // The head, and what is there of the body, go in one packet.
                 if !translated.decode && !buffer.is_empty() {
@@ -403,7 +440,7 @@ impl<S: Io> Session<'_, S> {
                         // The target may have answered before it closed.
                         Err(Fault::Sink) | Ok(()) => {}
                         Err(Fault::Malformed(_)) => return Poll::Ready(Err(Received::BadBody)),
-                        Err(Fault::Source) if committed.get() && body_sent.get() => {}
+                        Err(Fault::Source) if committed.get().is_some() && body_sent.get() => {}
                         Err(Fault::Source) => return Poll::Ready(Err(Received::ClientGone)),
                     }
                 }
@@ -412,10 +449,17 @@ impl<S: Io> Session<'_, S> {
             watch.guard(*limit, both).await
         };
         add(&table.balanced.counters.processed_bytes, moved.get() + received.get());
+        report.sent = Some(sent);
+        report.received_bytes += moved.get();
+        report.sent_bytes = received.get();
+        report.status = 460;
+        if let Some((answered, status)) = committed.get() {
+            (report.answered, report.status, report.target_status) = (Some(answered), status, Some(status));
+        }
         let translated = match result {
             Ok(Ok(translated)) => translated,
             Ok(Err(Received::Nothing)) if reused && forwarding.replayable => return Outcome::Dead,
-            _ if committed.get() => return Outcome::Lost,
+            _ if committed.get().is_some() => return Outcome::Lost,
             Ok(Err(Received::Nothing | Received::Bad | Received::Cut)) => return Outcome::Failed(502),
             Ok(Err(Received::BadBody)) => return Outcome::Failed(400),
             Ok(Err(Received::ClientGone)) => {

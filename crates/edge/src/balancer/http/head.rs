@@ -42,7 +42,7 @@ impl Refusal {
     }
 }
 
-/// How far a request keeps to RFC 9112.
+/// How far a request keeps to RFC 9112, as access logs name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     Compliant,
@@ -52,6 +52,15 @@ pub enum Class {
 }
 
 impl Class {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Class::Compliant => "-",
+            Class::Acceptable => "Acceptable",
+            Class::Ambiguous => "Ambiguous",
+            Class::Severe => "Severe",
+        }
+    }
+
     /// Whether the mode refuses such a request. Severe ones are refused in all modes: they have no one meaning that
     /// could be written anew.
     pub const fn refused(self, mode: DesyncMode) -> bool {

@@ -9,6 +9,7 @@ mod relay;
 mod response;
 mod upstream;
 
+pub use answer::civil;
 pub use exchange::{Client, Entrance, Tls, serve};
 pub use relay::relay_both;
 pub use upstream::{Connection, Pool, Wire};

@@ -1,5 +1,6 @@
 //! What becomes of a request: an answer of ours, or the target it goes to and the head it goes with.
 
+use super::super::access_log::Entry;
 use super::super::clock;
 use super::super::tables::{Group, Outstanding, Service, Table, Target};
 use super::answer::Answer;
@@ -10,12 +11,22 @@ use gantry_decide::routing::config::{Action, Forward, ForwardedFor, Protocol, Pr
 use gantry_decide::routing::{Asked, Matched, Ticket, choose_group};
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
 /// Addresses that `X-Forwarded-For` may hold, as documented for status 463.
 const MAX_FORWARDERS: usize = 30;
 
-/// What is done with a request.
+/// What is done with a request, and by which rule.
+#[derive(Debug)]
+pub struct Planned {
+    pub plan: Plan,
+    /// As access logs have it: 0 for the default rule, -1 when the request came to none.
+    pub priority: i64,
+    /// The action's type; empty for none.
+    pub action: &'static str,
+}
+
 #[derive(Debug)]
 pub enum Plan {
     Answer(Answer),
@@ -44,22 +55,26 @@ pub struct Forwarding {
 }
 
 /// Decides on a request, and writes the head that its target gets into `out`.
-pub fn plan(head: &Head<'_, '_>, table: &Table, client: &Client, random: u64, out: &mut Vec<u8>) -> Plan {
+pub fn plan(head: &Head<'_, '_>, table: &Table, client: &Client, random: u64, out: &mut Vec<u8>) -> Planned {
     let attributes = &table.attributes;
+    let refused = |status| Planned { plan: Plan::Answer(Answer::error(status)), priority: -1, action: "" };
     if head.class.refused(attributes.desync) {
-        return Plan::Answer(Answer::error(400));
+        return refused(400);
     }
     if forwarders(head) > MAX_FORWARDERS {
-        return Plan::Answer(Answer::error(Refusal::TooManyForwarders.status()));
+        return refused(Refusal::TooManyForwarders.status());
     }
     let matched = table.rules.find(head);
-    match matched.action {
-        Action::FixedResponse(fixed) => Plan::Answer(Answer {
-            status: fixed.status,
-            content_type: fixed.content_type.clone().unwrap_or_else(|| "text/plain".to_owned()),
-            location: None,
-            body: fixed.body.clone(),
-        }),
+    let (plan, action) = match matched.action {
+        Action::FixedResponse(fixed) => (
+            Plan::Answer(Answer {
+                status: fixed.status,
+                content_type: fixed.content_type.clone().unwrap_or_else(|| "text/plain".to_owned()),
+                location: None,
+                body: fixed.body.clone(),
+            }),
+            "fixed-response",
+        ),
         Action::Redirect(redirect) => {
             let asked = Asked {
                 protocol: client.scheme(),
@@ -68,29 +83,63 @@ pub fn plan(head: &Head<'_, '_>, table: &Table, client: &Client, random: u64, ou
                 path: head.path,
                 query: head.query.unwrap_or_default(),
             };
-            Plan::Answer(Answer::redirect(redirect.permanent, redirect.location(asked)))
+            (Plan::Answer(Answer::redirect(redirect.permanent, redirect.location(asked))), "redirect")
         }
-        Action::Forward(forward) => match route(head, table, &matched, forward, random) {
-            Ok((group, service, target, app_cookie, group_cookie)) => {
-                write_head(head, table, &matched, client, random, out);
-                Plan::Forward(Forwarding {
-                    group,
-                    service,
-                    target,
-                    body: head.body.clone(),
-                    close: head.class.closes(attributes.desync),
-                    to_head: head.method == "HEAD",
-                    modern: head.modern,
-                    websocket: head.websocket,
-                    replayable: head.body == Body::None
-                        && matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"),
-                    app_cookie,
-                    group_cookie,
-                })
-            }
-            Err(status) => Plan::Answer(Answer::error(status)),
-        },
+        Action::Forward(forward) => (
+            match route(head, table, &matched, forward, random) {
+                Ok((group, service, target, app_cookie, group_cookie)) => {
+                    write_head(head, table, &matched, client, random, out);
+                    Plan::Forward(Forwarding {
+                        group,
+                        service,
+                        target,
+                        body: head.body.clone(),
+                        close: head.class.closes(attributes.desync),
+                        to_head: head.method == "HEAD",
+                        modern: head.modern,
+                        websocket: head.websocket,
+                        replayable: head.body == Body::None
+                            && matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"),
+                        app_cookie,
+                        group_cookie,
+                    })
+                }
+                Err(status) => Plan::Answer(Answer::error(status)),
+            },
+            "forward",
+        ),
+    };
+    Planned { plan, priority: i64::from(matched.priority), action }
+}
+
+/// What an access log says of a request that was understood.
+pub fn entry(head: &Head<'_, '_>, client: &Client, port: u16, begun: Instant) -> Entry {
+    let first = |name: &str| {
+        head.values(name).next().map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    };
+    let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
+    let version = if head.modern { "HTTP/1.1" } else { "HTTP/1.0" };
+    let host =
+        if head.host_name().is_empty() { client.local.ip().to_string() } else { head.host_name().to_owned() };
+    Entry {
+        begun,
+        created: SystemTime::now(),
+        request: format!("{} {}://{host}:{port}{}{query} {version}", head.method, client.scheme(), head.path),
+        user_agent: first("user-agent"),
+        websocket: head.websocket,
+        trace: first("x-amzn-trace-id"),
+        priority: -1,
+        action: "",
+        redirect: String::new(),
+        class: head.class.as_str(),
+        reason: head.reason,
     }
+}
+
+/// The trace id in a head that was written for a target.
+pub fn trace_of(head: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(head).ok()?;
+    text.split_once("\r\nX-Amzn-Trace-Id: ")?.1.split("\r\n").next()
 }
 
 type Route = (Arc<Group>, Arc<Service>, Arc<Target>, bool, Option<Duration>);
