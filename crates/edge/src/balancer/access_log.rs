@@ -32,6 +32,7 @@ pub struct Entry {
     pub request: String,
     pub user_agent: String,
     pub websocket: bool,
+    pub http2: bool,
     pub trace: String,
     /// 0 for the default rule, -1 when the request came to none.
     pub priority: i64,
@@ -81,6 +82,7 @@ impl Entry {
     pub fn line(&self, balancer: &LoadBalancerArn, client: &Client, report: &Report) -> String {
         let now = Instant::now();
         let kind = match (self.websocket && report.status == 101, client.tls.is_some()) {
+            _ if self.http2 => "h2",
             (false, false) => "http",
             (false, true) => "https",
             (true, false) => "ws",

@@ -13,7 +13,7 @@ use super::{Observer, Problem, Settings};
 use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
     AlpnPolicy, CertificateArn, HealthCheck, ListenerArn, LoadBalancer, LoadBalancerArn, LoadBalancerKind,
-    Protocol, RoutingConfig, Target as Registered, TargetGroup, TargetGroupArn, TargetKey,
+    Protocol, ProtocolVersion, RoutingConfig, Target as Registered, TargetGroup, TargetGroupArn, TargetKey,
 };
 use gantry_decide::routing::{
     Checked, HealthReport, HealthState, Probe, Reason, Standing, TargetHealth, Ticket,
@@ -274,6 +274,9 @@ impl Inner {
                 let observer = &self.observer;
                 let tls = listener.tls.as_ref().and_then(|tls| {
                     let alpn = match balancer.kind {
+                        LoadBalancerKind::Application if balancer.attributes.http2 => {
+                            alpn_names(AlpnPolicy::Http2Preferred)
+                        }
                         LoadBalancerKind::Application => alpn_names(AlpnPolicy::Http1Only),
                         LoadBalancerKind::Network => alpn_names(tls.alpn),
                     };
@@ -453,6 +456,7 @@ impl Held {
     /// Takes over attributes and targets. A target that moved to another address is a new one.
     fn take(&mut self, config: &TargetGroup, used: bool) {
         let recheck = self.config.health_check != config.health_check
+            || self.config.protocol_version != config.protocol_version
             || self.config.attributes.proxy_protocol != config.attributes.proxy_protocol
             || self.used != used;
         let cut = self.cuts();
@@ -552,6 +556,7 @@ impl Held {
                         inner: inner.clone(),
                         group: self.config.arn.clone(),
                         check: self.config.health_check.clone(),
+                        version: self.config.protocol_version,
                         proxy_protocol: self.config.attributes.proxy_protocol,
                         key: key.clone(),
                         address: watched.target.address,
@@ -621,6 +626,7 @@ struct Job {
     inner: Weak<Mutex<Inner>>,
     group: TargetGroupArn,
     check: HealthCheck,
+    version: ProtocolVersion,
     proxy_protocol: bool,
     key: TargetKey,
     address: SocketAddr,
@@ -635,7 +641,7 @@ impl Job {
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
-            let found = probe(self.address, check, self.proxy_protocol).await;
+            let found = probe(self.address, check, self.version, self.proxy_protocol).await;
             let Some(inner) = self.inner.upgrade() else { return };
             let mut news = News::default();
             let observer = {

@@ -7,6 +7,7 @@ mod access_log;
 mod clock;
 mod counters;
 mod http;
+mod http2;
 mod l4;
 mod manager;
 mod probe;

@@ -127,7 +127,7 @@ impl Service {
 
     /// What connections to HTTPS and TLS targets go by; None for the others.
     pub fn to_secure(&self) -> Option<Arc<rustls::ClientConfig>> {
-        self.secure.then(tls::client_config)
+        self.secure.then(|| tls::client_config(self.version != ProtocolVersion::Http1))
     }
 
     /// Whether, and by which cookies, a client sticks to its target.

@@ -148,12 +148,15 @@ impl ResolvesServerCert for ByName {
 
 /// What clients of HTTPS and TLS targets go by. A load balancer takes any certificate of a target, as documented: the
 /// network between them is the user's own.
-pub fn client_config() -> Arc<rustls::ClientConfig> {
-    static CONFIG: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(make_client_config);
-    CONFIG.clone()
+/// `http2`: they speak HTTP/2.
+pub fn client_config(http2: bool) -> Arc<rustls::ClientConfig> {
+    type Config = LazyLock<Arc<rustls::ClientConfig>>;
+    static FIRST: Config = LazyLock::new(|| make_client_config(&[]));
+    static SECOND: Config = LazyLock::new(|| make_client_config(&[b"h2"]));
+    if http2 { SECOND.clone() } else { FIRST.clone() }
 }
 
-fn make_client_config() -> Arc<rustls::ClientConfig> {
+fn make_client_config(alpn: &[&[u8]]) -> Arc<rustls::ClientConfig> {
     let provider = Arc::new(default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -161,6 +164,7 @@ fn make_client_config() -> Arc<rustls::ClientConfig> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.enable_sni = false;
     Arc::new(config)
 }

@@ -3,6 +3,7 @@
 use super::access_log::Sink;
 use super::counters::add;
 use super::http::{self, Client, Entrance, Pool, Tls};
+use super::http2::{self, Sessions};
 use super::l4::{self, Front};
 use super::tables::{Door, Table};
 use gantry_decide::routing::config::Protocol;
@@ -54,6 +55,7 @@ pub type Bound = (SocketAddr, bool);
 #[derive(Debug)]
 pub struct Worker {
     pub pool: Rc<Pool>,
+    pub sessions: Sessions,
     pub logs: Option<Sink>,
     random: Cell<u64>,
     connections: Cell<u64>,
@@ -92,6 +94,7 @@ pub fn start(
 async fn run(mut commands: mpsc::UnboundedReceiver<Command>, logs: Option<Sink>) {
     let worker = Rc::new(Worker {
         pool: Rc::new(Pool::default()),
+        sessions: Sessions::default(),
         logs,
         random: Cell::new(rand::rng().next_u64()),
         connections: Cell::new(0),
@@ -120,7 +123,10 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, logs: Option<Sink>)
                 }
                 None => break,
             },
-            _ = tidy.tick() => worker.pool.tidy(),
+            _ = tidy.tick() => {
+                worker.pool.tidy();
+                worker.sessions.tidy();
+            }
         }
     }
     worker.pool.clear();
@@ -169,7 +175,7 @@ async fn welcome(
     peer: SocketAddr,
     local: SocketAddr,
     entrance: Entrance,
-    worker: &Worker,
+    worker: &Rc<Worker>,
 ) {
     let table = match &entrance {
         Entrance::Own(door) => Some(door.table.load_full()),
@@ -178,8 +184,12 @@ async fn welcome(
     let client = |tls| Client { peer, local, tls };
     match table {
         Some(table) if table.protocol == Protocol::Https => {
-            if let Some((stream, tls)) = handshake(stream, &table).await {
-                http::serve(stream, client(Some(tls)), entrance, worker).await;
+            let Some((stream, tls)) = handshake(stream, &table).await else { return };
+            match &entrance {
+                Entrance::Own(door) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                    http2::serve(stream, client(Some(tls)), door.clone(), worker.clone()).await;
+                }
+                _ => http::serve(stream, client(Some(tls)), entrance, worker).await,
             }
         }
         Some(table) if table.protocol == Protocol::Tls => {

@@ -395,19 +395,26 @@ pub fn secure(
     stream: TcpStream,
     name: &str,
 ) -> (rustls::StreamOwned<rustls::ClientConnection, TcpStream>, Vec<u8>) {
+    let config = client_config(&[]);
+    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+    let connection = rustls::ClientConnection::new(config, name).unwrap();
+    let mut stream = rustls::StreamOwned::new(connection, stream);
+    stream.conn.complete_io(&mut stream.sock).unwrap();
+    let shown = stream.conn.peer_certificates().unwrap()[0].to_vec();
+    (stream, shown)
+}
+
+/// A client that takes any certificate.
+pub fn client_config(alpn: &[&[u8]]) -> Arc<rustls::ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+    let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Any(provider)))
         .with_no_client_auth();
-    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
-    let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = rustls::StreamOwned::new(connection, stream);
-    stream.conn.complete_io(&mut stream.sock).unwrap();
-    let shown = stream.conn.peer_certificates().unwrap()[0].to_vec();
-    (stream, shown)
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
 }
 
 /// The certificate of a PEM file.

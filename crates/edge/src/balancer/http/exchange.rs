@@ -301,31 +301,12 @@ impl<S: Io> Session<'_, S> {
     ) -> Next {
         add(&forwarding.group.counters.requests, 1);
         self.report.group = Some(forwarding.group.arn.clone());
-        let secure = forwarding.service.to_secure();
-        let mut attempts = 0;
         loop {
-            let outstanding = forwarding.enter();
-            let kept = self.worker.pool.take(&forwarding.target);
-            let connection = match kept {
-                Some(connection) => connection,
-                None => match self.worker.pool.connect(&forwarding.target, secure.as_ref()).await {
-                    Ok(connection) => connection,
-                    Err(error) => {
-                        add(&forwarding.group.counters.connection_errors, 1);
-                        tracing::debug!(target = %forwarding.target, %error, "no connection");
-                        attempts += 1;
-                        if attempts < CONNECT_ATTEMPTS && matches!(error, ConnectError::Refused(_)) {
-                            forwarding.reroute(self.worker.random());
-                            continue;
-                        }
-                        let status = match error {
-                            ConnectError::Refused(_) => 502,
-                            ConnectError::TimedOut => 504,
-                        };
-                        return self.fail(status, table, to_head).await;
-                    }
-                },
+            let connection = match obtain(&mut forwarding, self.worker).await {
+                Ok(connection) => connection,
+                Err(status) => return self.fail(status, table, to_head).await,
             };
+            let outstanding = forwarding.enter();
             self.report.target = Some(forwarding.target.address);
             let outcome = self.exchange(connection, &forwarding, table, keep).await;
             drop(outstanding);
@@ -477,9 +458,35 @@ impl<S: Io> Session<'_, S> {
         }
         let done = body.is_done();
         if translated.keep_target && done && !forwarding.close {
-            self.worker.pool.put(connection);
+            connection.put();
         }
         Outcome::Done { keep: translated.keep_client }
+    }
+}
+
+/// A connection to the request's target; to another one when that does not accept.
+///
+/// # Errors
+/// With the status to answer.
+pub async fn obtain(forwarding: &mut Forwarding, worker: &Worker) -> Result<Connection, u16> {
+    let secure = forwarding.service.to_secure();
+    let mut attempts = 0;
+    loop {
+        let _under_way = forwarding.enter();
+        if let Some(connection) = worker.pool.take(&forwarding.target) {
+            return Ok(connection);
+        }
+        let error = match worker.pool.connect(&forwarding.target, secure.as_ref()).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        add(&forwarding.group.counters.connection_errors, 1);
+        tracing::debug!(target = %forwarding.target, %error, "no connection");
+        attempts += 1;
+        if attempts == CONNECT_ATTEMPTS || matches!(error, ConnectError::TimedOut) {
+            return Err(error.status());
+        }
+        forwarding.reroute(worker.random());
     }
 }
 

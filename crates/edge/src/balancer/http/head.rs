@@ -88,6 +88,8 @@ pub struct Head<'h, 'b> {
     pub method: &'b str,
     /// HTTP/1.1 rather than 1.0.
     pub modern: bool,
+    /// HTTP/2: the connection carries other requests as well.
+    pub http2: bool,
     pub path: &'b str,
     /// None without a `?`.
     pub query: Option<&'b str>,
@@ -159,6 +161,7 @@ pub fn read<'h, 'b>(
         length,
         method,
         modern: version == 1,
+        http2: false,
         path,
         query,
         host: None,

@@ -9,7 +9,11 @@ mod relay;
 mod response;
 mod upstream;
 
-pub use answer::civil;
-pub use exchange::{Client, Entrance, Tls, serve};
-pub use relay::relay_both;
-pub use upstream::{Connection, Pool, Wire};
+pub use answer::{Answer, civil};
+pub use body::{Body, Chunks};
+pub use exchange::{Client, Entrance, Tls, obtain, serve};
+pub use head::{Class, Head, MAX_HEADERS, Refusal};
+pub use plan::{Forwarding, Plan, entry, plan, trace_of};
+pub use relay::{Fault, Io, relay_both, write_all};
+pub use response::{MAX_HEAD as MAX_RESPONSE_HEAD, translate};
+pub use upstream::{ConnectError, Connection, Pool, Wire};

@@ -118,7 +118,11 @@ pub fn entry(head: &Head<'_, '_>, client: &Client, port: u16, begun: Instant) ->
         head.values(name).next().map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
     };
     let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
-    let version = if head.modern { "HTTP/1.1" } else { "HTTP/1.0" };
+    let version = match (head.http2, head.modern) {
+        (true, _) => "HTTP/2.0",
+        (false, true) => "HTTP/1.1",
+        (false, false) => "HTTP/1.0",
+    };
     let host =
         if head.host_name().is_empty() { client.local.ip().to_string() } else { head.host_name().to_owned() };
     Entry {
@@ -127,6 +131,7 @@ pub fn entry(head: &Head<'_, '_>, client: &Client, port: u16, begun: Instant) ->
         request: format!("{} {}://{host}:{port}{}{query} {version}", head.method, client.scheme(), head.path),
         user_agent: first("user-agent"),
         websocket: head.websocket,
+        http2: head.http2,
         trace: first("x-amzn-trace-id"),
         priority: -1,
         action: "",
@@ -168,8 +173,13 @@ fn route(
     if service.is_empty() {
         return Err(503);
     }
-    // The front of this connection is HTTP/1: groups that want more of it get nothing.
-    if service.version != ProtocolVersion::Http1 {
+    let is_grpc = || head.values("content-type").any(|value| value.starts_with(b"application/grpc"));
+    let fits = match service.version {
+        ProtocolVersion::Http1 => !head.http2 || !is_grpc(),
+        ProtocolVersion::Http2 => head.http2,
+        ProtocolVersion::Grpc => head.http2 && head.method == "POST",
+    };
+    if !fits {
         return Err(464);
     }
     let app_cookie = match service.stickiness() {

@@ -62,6 +62,16 @@ pub enum ConnectError {
     TimedOut,
 }
 
+impl ConnectError {
+    /// The status that a client is answered with.
+    pub fn status(&self) -> u16 {
+        match self {
+            ConnectError::Refused(_) => 502,
+            ConnectError::TimedOut => 504,
+        }
+    }
+}
+
 impl Pool {
     /// A kept connection that is still good, as far as one can see.
     pub fn take(&self, target: &Arc<Target>) -> Option<Connection> {
@@ -104,7 +114,7 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request.
-    pub fn put(&self, mut connection: Connection) {
+    fn put(&self, mut connection: Connection) {
         if connection.target.retired.load(Relaxed) || !connection.buffer.is_empty() {
             return;
         }
@@ -152,6 +162,12 @@ fn key(target: &Arc<Target>) -> usize {
 }
 
 impl Connection {
+    /// Keeps a connection for the next request.
+    pub fn put(self) {
+        let pool = self.pool.clone();
+        pool.put(self);
+    }
+
     /// Neither closed by the target nor holding bytes that nobody asked for.
     fn is_quiet(&self) -> bool {
         let tcp = self.stream.tcp();
@@ -183,6 +199,30 @@ impl Wire {
             Wire::Plain(stream) => stream,
             Wire::Secure(stream) => stream.get_ref().0,
         }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
     }
 }
 

@@ -1,0 +1,178 @@
+//! What is sent to an HTTP/2 client: an answer of ours, or a target's body as it comes.
+
+use super::super::http::{Body, Connection};
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::Frame;
+use hyper::body::Incoming;
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Read at once from a target.
+const PIECE: usize = 16 * 1024;
+
+/// A body for a client.
+#[derive(Default)]
+pub enum Out {
+    #[default]
+    Empty,
+    Full(Bytes),
+    /// From an HTTP/1.1 target.
+    First(Box<FromFirst>),
+    /// From an HTTP/2 target.
+    Second(Incoming, Box<dyn Ended>),
+}
+
+/// Told when a body is over, or given up.
+pub trait Ended {
+    fn moved(&self, bytes: u64);
+}
+
+/// The rest of an exchange with an HTTP/1.1 target.
+pub struct FromFirst {
+    connection: Option<Rc<RefCell<Connection>>>,
+    /// The connection can be used again once both bodies are through.
+    pub keep: bool,
+    pub body: Body,
+    /// The request's body, still on its way.
+    pub send: Option<Pin<Box<dyn Future<Output = bool>>>>,
+    idle: Pin<Box<Sleep>>,
+    limit: Duration,
+    last: Instant,
+    ended: Box<dyn Ended>,
+}
+
+impl Drop for FromFirst {
+    fn drop(&mut self) {
+        let through = self.body.is_done() && self.send.is_none() && self.keep;
+        let connection = self.connection.take().filter(|_| through).and_then(Rc::into_inner);
+        if let Some(connection) = connection.map(RefCell::into_inner) {
+            Connection::put(connection);
+        }
+    }
+}
+
+impl FromFirst {
+    pub fn new(
+        connection: Rc<RefCell<Connection>>,
+        body: Body,
+        limit: Duration,
+        ended: Box<dyn Ended>,
+    ) -> FromFirst {
+        let last = Instant::now();
+        FromFirst {
+            connection: Some(connection),
+            keep: false,
+            body,
+            send: None,
+            idle: Box::pin(sleep_until(last + limit)),
+            limit,
+            last,
+            ended,
+        }
+    }
+
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if let Some(send) = &mut self.send
+            && let Poll::Ready(_) = send.as_mut().poll(context)
+        {
+            self.send = None;
+        }
+        let Some(connection) = self.connection.clone() else { return Poll::Ready(None) };
+        loop {
+            let mut connection = connection.borrow_mut();
+            if !connection.buffer.is_empty() && !self.body.is_done() {
+                let mut data = BytesMut::new();
+                let taken = self.body.take(&connection.buffer, |bytes| data.extend_from_slice(bytes));
+                let Ok(count) = taken else {
+                    return Poll::Ready(Some(Err(io::ErrorKind::InvalidData.into())));
+                };
+                connection.buffer.advance(count);
+                if !data.is_empty() {
+                    return Poll::Ready(Some(Ok(data.freeze())));
+                }
+            }
+            if self.body.is_done() {
+                return Poll::Ready(None);
+            }
+            let count = match ready_or_idle(&mut connection, context) {
+                Poll::Ready(count) => count,
+                Poll::Pending => {
+                    while self.idle.as_mut().poll(context).is_ready() {
+                        let deadline = self.last + self.limit;
+                        if deadline <= Instant::now() {
+                            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+                        }
+                        self.idle.as_mut().reset(deadline);
+                    }
+                    return Poll::Pending;
+                }
+            };
+            match count {
+                Ok(0) if self.body == Body::Close => return Poll::Ready(None),
+                Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                Ok(_) => self.last = Instant::now(),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+}
+
+/// Reads what there is into the connection's buffer.
+fn ready_or_idle(connection: &mut Connection, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let Connection { stream, buffer, .. } = connection;
+    let mut space = [0; PIECE];
+    let mut into = ReadBuf::new(&mut space);
+    ready!(Pin::new(stream).poll_read(context, &mut into))?;
+    buffer.extend_from_slice(into.filled());
+    Poll::Ready(Ok(into.filled().len()))
+}
+
+impl http_body::Body for Out {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = self.get_mut();
+        match this {
+            Out::Empty => Poll::Ready(None),
+            Out::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Out::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Out::First(first) => {
+                let data = ready!(first.poll_data(context));
+                if let Some(Ok(bytes)) = &data {
+                    first.ended.moved(bytes.len() as u64);
+                }
+                Poll::Ready(data.map(|data| data.map(Frame::data)))
+            }
+            Out::Second(incoming, ended) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(context));
+                if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                    ended.moved(data.len() as u64);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Out::Empty => true,
+            Out::Full(bytes) => bytes.is_empty(),
+            Out::First(first) => first.body.is_done() && first.send.is_none(),
+            Out::Second(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+}

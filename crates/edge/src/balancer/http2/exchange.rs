@@ -1,0 +1,415 @@
+//! One request of an HTTP/2 client: to an HTTP/1.1 target over a connection of its own, or to an HTTP/2 target over the
+//! one that all requests share.
+
+use super::super::access_log::{Entry, Line, Report};
+use super::super::clock::{TimedOut, Watch};
+use super::super::counters::add;
+use super::super::http::{
+    Answer, Body, Chunks, Class, Connection, Fault, Forwarding, Head, MAX_HEADERS, MAX_RESPONSE_HEAD, Plan,
+    Refusal, entry, obtain, plan, trace_of, translate, write_all,
+};
+use super::super::tables::{Outstanding, Table};
+use super::body::{Ended, FromFirst, Out};
+use super::convert::{headers_of, request_of, response_of, text_of};
+use super::front::Connected;
+use bytes::{Buf, Bytes};
+use gantry_decide::routing::config::ProtocolVersion;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use httparse::Header;
+use hyper::body::Incoming;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+/// Counts and logs a request when its answer is through, or given up.
+struct Ending {
+    shared: Rc<Connected>,
+    table: Arc<Table>,
+    entry: RefCell<Option<Entry>>,
+    report: RefCell<Report>,
+    under_way: RefCell<Option<Outstanding>>,
+}
+
+impl Ended for Rc<Ending> {
+    fn moved(&self, bytes: u64) {
+        self.report.borrow_mut().sent_bytes += bytes;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Connected { client, worker, active, last, .. } = &*self.shared;
+        active.set(active.get().saturating_sub(1));
+        last.set(Instant::now());
+        let report = self.report.borrow();
+        add(&self.table.balanced.counters.processed_bytes, report.received_bytes + report.sent_bytes);
+        let logs = self.table.attributes.access_logs.as_ref().zip(worker.logs.as_ref());
+        if let (Some(entry), Some((destination, logs))) = (self.entry.take(), logs) {
+            let balancer = self.table.balanced.arn.clone();
+            let text = entry.line(&balancer, client, &report);
+            logs.send(Line { balancer, destination: destination.clone(), text });
+        }
+    }
+}
+
+/// Answers a request.
+pub async fn answer(request: Request<Incoming>, table: Arc<Table>, shared: Rc<Connected>) -> Response<Out> {
+    let begun = Instant::now();
+    shared.active.set(shared.active.get() + 1);
+    let ending = Rc::new(Ending {
+        shared: shared.clone(),
+        table: table.clone(),
+        entry: RefCell::default(),
+        report: RefCell::default(),
+        under_way: RefCell::default(),
+    });
+    let (parts, incoming) = request.into_parts();
+    let mut cookie = Vec::new();
+    let headers = headers_of(&parts.headers, &mut cookie);
+    let client = &shared.client;
+    let head = match head_of(&parts, &headers, &incoming, client.peer.ip()) {
+        Ok(head) => head,
+        Err(refusal) => return own(&Answer::error(refusal.status()), &ending, true),
+    };
+    let mut text = Vec::with_capacity(1024);
+    let planned = plan(&head, &table, client, shared.worker.random(), &mut text);
+    if table.attributes.access_logs.is_some() && shared.worker.logs.is_some() {
+        let mut entry = Entry {
+            priority: planned.priority,
+            action: planned.action,
+            ..entry(&head, client, table.port, begun)
+        };
+        if let Some(trace) = trace_of(&text) {
+            entry.trace = trace.to_owned();
+        }
+        *ending.entry.borrow_mut() = Some(entry);
+    }
+    let to_head = head.method == "HEAD";
+    match planned.plan {
+        Plan::Answer(answer) => own(&answer, &ending, !to_head),
+        Plan::Forward(forwarding) => {
+            add(&forwarding.group.counters.requests, 1);
+            ending.report.borrow_mut().group = Some(forwarding.group.arn.clone());
+            let forwarded = match forwarding.service.version {
+                ProtocolVersion::Http1 => to_first(forwarding, text, incoming, &ending).await,
+                ProtocolVersion::Http2 | ProtocolVersion::Grpc => {
+                    to_second(forwarding, text, incoming, &ending).await
+                }
+            };
+            forwarded.unwrap_or_else(|status| own(&Answer::error(status), &ending, !to_head))
+        }
+    }
+}
+
+/// An answer of ours.
+fn own(answer: &Answer, ending: &Ending, body: bool) -> Response<Out> {
+    ending.table.balanced.counters.answered(answer.status);
+    let mut text = Vec::new();
+    answer.write(&mut text, true, false, ending.table.listener.server_header);
+    let mut response: Response<Out> = response_of(&text).unwrap_or_default();
+    if body {
+        *response.body_mut() = Out::Full(Bytes::from(answer.body.clone()));
+    }
+    let mut report = ending.report.borrow_mut();
+    (report.status, report.sent_bytes) = (answer.status, answer.body.len() as u64);
+    response
+}
+
+/// The request's head as rules and targets of HTTP/1.1 see it. Ambiguity is not possible here: lengths are counted,
+/// and characters were checked when the frames were read.
+fn head_of<'h, 'b>(
+    parts: &'b Parts,
+    headers: &'h [Header<'b>],
+    body: &Incoming,
+    source: std::net::IpAddr,
+) -> Result<Head<'h, 'b>, Refusal> {
+    if headers.len() > MAX_HEADERS {
+        return Err(Refusal::BadRequest);
+    }
+    let method = parts.method.as_str();
+    if matches!(method, "TRACE" | "CONNECT") {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let host = parts.uri.authority().map(|authority| authority.as_str());
+    let host =
+        host.or_else(|| parts.headers.get(http::header::HOST)?.to_str().ok()).ok_or(Refusal::BadRequest)?;
+    let length = parts.headers.get(http::header::CONTENT_LENGTH).map(|value| {
+        value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).ok_or(Refusal::BadRequest)
+    });
+    let body = match length.transpose()? {
+        Some(0) => Body::None,
+        Some(length) => Body::Length(length),
+        None if body.is_end_stream() => Body::None,
+        None => Body::Chunked(Chunks::default()),
+    };
+    Ok(Head {
+        length: 0,
+        method,
+        modern: true,
+        http2: true,
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        host: Some(host),
+        headers,
+        body,
+        class: Class::Compliant,
+        reason: "-",
+        keep: true,
+        websocket: false,
+        source,
+    })
+}
+
+/// Sends a request to an HTTP/1.1 target and gives its answer, the body of which is still to come.
+///
+/// # Errors
+/// With the status to answer.
+async fn to_first(
+    mut forwarding: Forwarding,
+    text: Vec<u8>,
+    incoming: Incoming,
+    ending: &Rc<Ending>,
+) -> Result<Response<Out>, u16> {
+    let (worker, limit) = (&ending.shared.worker, ending.table.attributes.idle_timeout);
+    let mut incoming = Some(incoming);
+    loop {
+        let connection = obtain(&mut forwarding, worker).await?;
+        *ending.under_way.borrow_mut() = Some(forwarding.enter());
+        ending.report.borrow_mut().target = Some(forwarding.target.address);
+        let reused = connection.reused;
+        let connection = Rc::new(RefCell::new(connection));
+        let watch = Rc::new(Watch::new(limit));
+        let body = match forwarding.body {
+            Body::None => None,
+            _ => incoming.take(),
+        };
+        let chunked = matches!(forwarding.body, Body::Chunked(_));
+        let sent = Instant::now();
+        let mut send: Option<Pin<Box<dyn Future<Output = bool>>>> = Some(Box::pin(send(
+            connection.clone(),
+            text.clone(),
+            body,
+            chunked,
+            watch.clone(),
+            ending.clone(),
+        )));
+        let result = {
+            let receive = receive(&connection, &forwarding, ending, &watch);
+            let mut receive = pin!(receive);
+            let both = poll_fn(|context| {
+                if let Some(sending) = &mut send
+                    && let Poll::Ready(fine) = sending.as_mut().poll(context)
+                {
+                    send = None;
+                    // A target that takes no more may have answered; a client that breaks off has not asked.
+                    if !fine {
+                        return Poll::Ready(Err(Failure::Client));
+                    }
+                }
+                receive.as_mut().poll(context)
+            });
+            watch.guard(limit, both).await
+        };
+        let (status, keep, out) = match result {
+            Ok(Ok(received)) => received,
+            Ok(Err(Failure::Nothing)) if reused && forwarding.replayable => continue,
+            Ok(Err(Failure::Nothing | Failure::Bad)) => return Err(502),
+            Ok(Err(Failure::Client)) => return Err(400),
+            Err(TimedOut) => return Err(if send.is_none() { 504 } else { 408 }),
+        };
+        let mut response: Response<Out> = response_of(&out.0).ok_or(502_u16)?;
+        answered(ending, &forwarding, status, sent);
+        let mut rest = FromFirst::new(connection, out.1, limit, Box::new(ending.clone()));
+        (rest.send, rest.keep) = (send, keep);
+        *response.body_mut() = Out::First(Box::new(rest));
+        return Ok(response);
+    }
+}
+
+enum Failure {
+    /// The target closed without a word.
+    Nothing,
+    Bad,
+    /// The client broke off its request.
+    Client,
+}
+
+/// Counts a target's answer.
+fn answered(ending: &Ending, forwarding: &Forwarding, status: u16, sent: Instant) {
+    let now = Instant::now();
+    forwarding.group.counters.answered(status, now - sent);
+    let mut report = ending.report.borrow_mut();
+    (report.status, report.target_status) = (status, Some(status));
+    (report.sent, report.answered) = (Some(sent), Some(now));
+}
+
+/// Sends head and body; false when the client breaks off.
+async fn send(
+    connection: Rc<RefCell<Connection>>,
+    head: Vec<u8>,
+    body: Option<Incoming>,
+    chunked: bool,
+    watch: Rc<Watch>,
+    ending: Rc<Ending>,
+) -> bool {
+    let mut to = Half(connection);
+    if write_all(&mut to, &head, &watch).await.is_err() {
+        return true;
+    }
+    let Some(mut body) = body else { return true };
+    let mut piece = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        let Ok(data) = frame.into_data() else { continue };
+        if data.is_empty() {
+            continue;
+        }
+        watch.touch();
+        ending.report.borrow_mut().received_bytes += data.len() as u64;
+        piece.clear();
+        if chunked {
+            piece.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+        }
+        piece.extend_from_slice(&data);
+        if chunked {
+            piece.extend_from_slice(b"\r\n");
+        }
+        if let Err(Fault::Sink | Fault::Source | Fault::Malformed(_)) =
+            write_all(&mut to, &piece, &watch).await
+        {
+            return true;
+        }
+    }
+    if chunked {
+        // Whether the target takes the end is told by its answer.
+        let _ = write_all(&mut to, b"0\r\n\r\n", &watch).await;
+    }
+    let _ = to.flush().await;
+    true
+}
+
+/// Reads the answer's head: the status, whether the connection can be kept, the head for the client, the body.
+async fn receive(
+    connection: &Rc<RefCell<Connection>>,
+    forwarding: &Forwarding,
+    ending: &Ending,
+    watch: &Watch,
+) -> Result<(u16, bool, (Vec<u8>, Body)), Failure> {
+    let mut from = Half(connection.clone());
+    let mut piece = Vec::with_capacity(4096);
+    loop {
+        let mut out = Vec::with_capacity(1024);
+        let translated = {
+            let buffer = &connection.borrow().buffer;
+            match buffer.is_empty() {
+                true => None,
+                false => {
+                    let (table, client) = (&ending.table, &ending.shared.client);
+                    translate(buffer, forwarding, table, client, true, &mut out).map_err(|_| Failure::Bad)?
+                }
+            }
+        };
+        if let Some(translated) = translated {
+            connection.borrow_mut().buffer.advance(translated.length);
+            if translated.status < 200 {
+                continue;
+            }
+            return Ok((translated.status, translated.keep_target, (out, translated.body)));
+        }
+        if connection.borrow().buffer.len() > MAX_RESPONSE_HEAD {
+            return Err(Failure::Bad);
+        }
+        piece.clear();
+        match from.read_buf(&mut piece).await {
+            Ok(0) | Err(_) if connection.borrow().buffer.is_empty() => return Err(Failure::Nothing),
+            Ok(0) | Err(_) => return Err(Failure::Bad),
+            Ok(_) => connection.borrow_mut().buffer.extend_from_slice(&piece),
+        }
+        watch.touch();
+    }
+}
+
+/// Sends a request to an HTTP/2 target and gives its answer, the body of which is still to come.
+///
+/// # Errors
+/// With the status to answer.
+async fn to_second(
+    forwarding: Forwarding,
+    text: Vec<u8>,
+    incoming: Incoming,
+    ending: &Rc<Ending>,
+) -> Result<Response<Out>, u16> {
+    let (worker, limit) = (&ending.shared.worker, ending.table.attributes.idle_timeout);
+    let secure = forwarding.service.to_secure();
+    let grpc = forwarding.service.version == ProtocolVersion::Grpc;
+    *ending.under_way.borrow_mut() = Some(forwarding.enter());
+    ending.report.borrow_mut().target = Some(forwarding.target.address);
+    let sender = worker.sessions.get(&forwarding.target, secure.as_ref(), &worker.pool).await;
+    let mut sender = sender.map_err(|error| {
+        add(&forwarding.group.counters.connection_errors, 1);
+        tracing::debug!(target = %forwarding.target, %error, "no connection");
+        error.status()
+    })?;
+    let request = request_of(&text, secure.is_some(), grpc).ok_or(502_u16)?.map(|()| incoming.boxed_unsync());
+    let sent = Instant::now();
+    let asked = async {
+        sender.ready().await?;
+        sender.send_request(request).await
+    };
+    let response = match tokio::time::timeout(limit, asked).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            tracing::debug!(target = %forwarding.target, %error, "no answer");
+            return Err(502);
+        }
+        Err(_) => return Err(504),
+    };
+    let mut head = Vec::with_capacity(1024);
+    let (table, client) = (&ending.table, &ending.shared.client);
+    let translated = translate(&text_of(&response), &forwarding, table, client, true, &mut head);
+    let translated = translated.ok().flatten().ok_or(502_u16)?;
+    let mut out: Response<Out> = response_of(&head).ok_or(502_u16)?;
+    answered(ending, &forwarding, translated.status, sent);
+    *out.body_mut() = Out::Second(response.into_body(), Box::new(ending.clone()));
+    Ok(out)
+}
+
+/// One of the users of a target's connection, all within one task.
+struct Half(Rc<RefCell<Connection>>);
+
+impl tokio::io::AsyncRead for Half {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        into: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_read(context, into)
+    }
+}
+
+impl tokio::io::AsyncWrite for Half {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_shutdown(context)
+    }
+}
