@@ -1,10 +1,13 @@
-"""Elastic Load Balancing: its API by boto3, the AWS CLI and Terraform."""
+"""Elastic Load Balancing: its API by boto3, the AWS CLI and Terraform; traffic to real containers."""
 
 import json
 import shutil
 
 import botocore.exceptions
 import pytest
+from conftest import NETWORK, needs_root, page, until, wait
+from test_ecs import WEB
+from test_tasks import address
 from test_terraform import PROVIDER, Terraform
 
 
@@ -242,3 +245,58 @@ def test_terraform_makes_load_balancers(gantry, tmp_path):
         assert [b["LoadBalancerName"] for b in elb.describe_load_balancers()["LoadBalancers"]] == ["web", "net"]
         assert len(elb.describe_target_groups()["TargetGroups"]) == 3
     assert gantry.client("elbv2").describe_load_balancers()["LoadBalancers"] == []
+
+
+# With containers behind.
+
+WEB_GROUP = {"HealthCheckIntervalSeconds": 5, "HealthCheckTimeoutSeconds": 2, "HealthyThresholdCount": 2}
+
+
+def address_of(balancer):
+    """Where a load balancer is on this machine."""
+    return balancer["AvailabilityZones"][0]["LoadBalancerAddresses"][0]["IpAddress"]
+
+
+def states(elb, arn):
+    health = elb.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
+    return {entry["Target"]["Id"]: entry["TargetHealth"]["State"] for entry in health}
+
+
+@needs_root
+def test_traffic_reaches_containers_by_rules(platform):
+    ecs, elb = platform.client("ecs"), platform.client("elbv2")
+    ecs.register_task_definition(**WEB)
+    started = ecs.run_task(taskDefinition="web-app", launchType="FARGATE", count=2,
+                           networkConfiguration=NETWORK)["tasks"]
+    arns = [task["taskArn"] for task in started]
+    wait(ecs, "tasks_running", tasks=arns)
+    ips = [address(ecs.describe_tasks(tasks=[arn])["tasks"][0]) for arn in arns]
+    web, targets = balancer(elb), group(platform, elb, **WEB_GROUP)
+    listener = elb.create_listener(LoadBalancerArn=web["LoadBalancerArn"], Protocol="HTTP", Port=80,
+                                   DefaultActions=forward(targets))["Listeners"][0]["ListenerArn"]
+    elb.register_targets(TargetGroupArn=targets, Targets=[{"Id": ip} for ip in ips])
+    until(lambda: states(elb, targets) == dict.fromkeys(ips, "healthy"))
+    url = f"http://{address_of(web)}"
+    assert "Hello from Gantry" in page(f"{url}/")
+
+    elb.create_rule(ListenerArn=listener, Priority=1, Actions=[{
+        "Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "200", "MessageBody": "a rule speaks"},
+    }], Conditions=[{"Field": "path-pattern", "Values": ["/fixed/*"]}])
+    until(lambda: page(f"{url}/fixed/1") == "a rule speaks")
+    assert "Hello from Gantry" in page(f"{url}/")
+
+    # What the balancer finds is what is told: a target that is gone becomes unhealthy.
+    ecs.stop_task(task=arns[0])
+    gone = ips[0]
+    until(lambda: states(elb, targets)[gone] == "unhealthy")
+    assert "Hello from Gantry" in page(f"{url}/")
+    # Nothing of it is under way: it need not drain for five minutes.
+    elb.deregister_targets(TargetGroupArn=targets, Targets=[{"Id": gone}])
+    until(lambda: gone not in states(elb, targets))
+
+    # The same after a restart of everything but the containers.
+    platform.end()
+    platform.start()
+    elb = platform.client("elbv2")
+    assert "Hello from Gantry" in page(f"{url}/")
+    elb.delete_load_balancer(LoadBalancerArn=web["LoadBalancerArn"])

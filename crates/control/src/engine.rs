@@ -7,17 +7,21 @@
 
 use crate::controllers::{self, Changes, Controllers};
 use crate::roles::Roles;
+use crate::routing::{self, TargetNews};
 use crate::service::Reply;
 use crate::services::ecs::placement::Placers;
+use crate::services::elbv2;
 use crate::sessions::{SessionId, SessionInput, SessionOutput, Sessions};
 use crate::state::{Change, State};
 use crate::tx::Tx;
 use gantry_decide::ids::Scope;
 use gantry_decide::random::Random;
+use gantry_decide::routing::config::RoutingConfig;
 use gantry_decide::time::Timestamp;
 use gantry_store::Batch;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Names a call whose answer somebody waits for; chosen by the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +36,8 @@ pub enum Input {
     Call { id: CallId, scope: Scope, write: Write },
     /// Something happened on an agent's connection.
     Session { id: SessionId, input: SessionInput },
+    /// A balancer tells of a target.
+    Target(TargetNews),
     /// The batch of this number, and all before it, are on disk.
     Durable(u64),
     /// Time has passed; see [`Effect::WakeAt`].
@@ -55,6 +61,8 @@ pub enum Effect {
         id: SessionId,
         output: SessionOutput,
     },
+    /// Tell balancers; replaces what they were told before.
+    Route(Arc<RoutingConfig>),
     /// Answers [`Input::Status`]. Rests on nothing, so it never waits for the disk.
     Status {
         id: CallId,
@@ -94,6 +102,9 @@ pub struct Engine {
     late: Changes,
     random: Box<dyn Random + Send>,
     placers: Placers,
+    /// What balancers were told last, and whether that may be out of date.
+    routing: Arc<RoutingConfig>,
+    routing_due: bool,
 }
 
 impl Engine {
@@ -110,6 +121,8 @@ impl Engine {
             late: Changes::new(),
             random,
             placers: Placers::default(),
+            routing: Arc::default(),
+            routing_due: true,
         }
     }
 
@@ -131,6 +144,7 @@ impl Engine {
                     visible.push(Effect::Reply { id, reply });
                 }
                 Input::Session { id, input } => self.sessions.handle(now, id, input, &mut self.head),
+                Input::Target(news) => self.note_target(now, &news),
                 Input::Durable(seq) => self.durable(seq, &mut released),
                 Input::Tick => {}
                 Input::Status(id) => inquiries.push(id),
@@ -171,6 +185,10 @@ impl Engine {
             effects.push(Effect::Persist(Batch::ordered(self.last_seq, writes)));
             visible.insert(0, Effect::Publish(self.head.clone()));
         }
+        self.routing_due |= changes.iter().any(|(_, change)| {
+            matches!(change, Change::Routing | Change::Targets(_) | Change::ContainerInstance(_))
+        });
+        visible.extend(self.route());
         // An answer that changed nothing may still rest on what others changed a moment ago, so it waits for that too.
         if self.durable_seq == self.last_seq {
             effects.append(&mut visible);
@@ -206,6 +224,32 @@ impl Engine {
         let reply = write(&mut tx)?;
         self.head.replace(scope, state);
         Ok(reply)
+    }
+
+    fn note_target(&mut self, now: Timestamp, news: &TargetNews) {
+        // What a balancer tells of nobody's target must not make a scope.
+        let Some(scope) = news.scope().filter(|scope| self.head.get(scope).is_some()) else { return };
+        let (random, placers) = (self.random.as_mut(), &mut self.placers);
+        let mut tx = Tx { scope: &scope, state: self.head.edit(&scope), now, random, placers };
+        match news {
+            TargetNews::Health(report) => elbv2::links::report(&mut tx, report),
+            TargetNews::Drained { group, target } => elbv2::links::drained(&mut tx, group, target),
+        }
+    }
+
+    /// What balancers have to be told, if it is another than they were told last. Its generation is the number of the
+    /// batch that it rests on, so that it goes on rising after a restart.
+    fn route(&mut self) -> Option<Effect> {
+        if !std::mem::take(&mut self.routing_due) {
+            return None;
+        }
+        let told = self.routing.generation;
+        let config = routing::compile(&self.head, told);
+        if config == *self.routing {
+            return None;
+        }
+        self.routing = Arc::new(RoutingConfig { generation: self.last_seq.max(told + 1), ..config });
+        Some(Effect::Route(Arc::clone(&self.routing)))
     }
 
     fn durable(&mut self, seq: u64, released: &mut Vec<Effect>) {

@@ -10,6 +10,7 @@ pub mod feed;
 pub mod load;
 pub mod page;
 pub mod roles;
+pub mod routing;
 pub mod service;
 pub mod services;
 pub mod sessions;

@@ -1,6 +1,7 @@
 //! The `gantry` binary: command line and composition.
 
 mod api;
+mod balancer;
 mod cli;
 mod config;
 mod demo;

@@ -4,6 +4,7 @@
 //! to the server as agents elsewhere do, through its endpoint. Each offers the whole machine: who uses both kinds of
 //! capacity at once shares it, as the machine's other programs do.
 
+use crate::balancer::LocalBalancer;
 use crate::cli::image::image_directory;
 use crate::config::images::TASK_CLEANUP_WAIT;
 use crate::config::{Auth, HostSettings, ServerSettings};
@@ -14,6 +15,7 @@ use gantry_agent::images::ImageSettings;
 use gantry_agent::network::Ipv4Block;
 use gantry_agent::secrets::StoreSettings;
 use gantry_decide::ids::Region;
+use gantry_edge::balancer::Settings;
 use gantry_server::keys;
 use gantry_server::server::{Config, Server};
 use gantry_server::transport::Options;
@@ -44,6 +46,7 @@ pub struct PlatformConfig {
 /// A running platform.
 pub struct Platform {
     server: Server,
+    balancer: LocalBalancer,
     endpoint: String,
     region: Region,
     agents: JoinSet<Result<()>>,
@@ -170,9 +173,19 @@ impl Platform {
         let data_dir = settings.data_dir.clone();
         let server = Server::start(server_config(settings)).await?;
         let endpoint = format!("http://{}", server.address());
+        let balancer = LocalBalancer::start(
+            &server,
+            &Settings { logs: Some(data_dir.join("access-logs")), ..Settings::default() },
+        )?;
         let (stop, _) = watch::channel(false);
-        let mut platform =
-            Platform { server, endpoint, region: host.region.clone(), agents: JoinSet::new(), stop };
+        let mut platform = Platform {
+            server,
+            balancer,
+            endpoint,
+            region: host.region.clone(),
+            agents: JoinSet::new(),
+            stop,
+        };
         let block = address_block(&data_dir, host.address_block)?;
         let (low, high) = block.halves().context("the block of addresses is too small")?;
         let (joined, mut joins) = mpsc::channel(LocalAgent::ALL.len());
@@ -276,6 +289,7 @@ impl Platform {
                 first.get_or_insert(error);
             }
         }
+        self.balancer.shutdown().await;
         self.server.shutdown().await?;
         first.map_or(Ok(()), Err)
     }

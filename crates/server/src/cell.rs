@@ -19,6 +19,7 @@ use gantry_control::services::{SERVICES, logs, ssm};
 use gantry_control::state::State;
 use gantry_control::tx::View;
 use gantry_decide::ids::Scope;
+use gantry_decide::routing::config::RoutingConfig;
 use gantry_decide::time::Timestamp;
 use gantry_wire::{ApiError, ServiceModel};
 use http::request::Parts;
@@ -31,7 +32,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 impl Machine for Engine {
     type Input = Input;
@@ -64,13 +65,16 @@ pub struct Shared {
     waiting: Mutex<HashMap<CallId, oneshot::Sender<Reply>>>,
     inquiring: Mutex<HashMap<CallId, oneshot::Sender<EngineStatus>>>,
     agents: Arc<Agents>,
+    /// What balancers are told.
+    routing: watch::Sender<Arc<RoutingConfig>>,
 }
 
 impl Shared {
     pub fn new(state: State) -> Arc<Shared> {
         let snapshot = ArcSwap::from_pointee(state);
         let (waiting, inquiring) = Default::default();
-        Arc::new(Shared { snapshot, waiting, inquiring, agents: Arc::default() })
+        let (routing, _) = watch::channel(Arc::default());
+        Arc::new(Shared { snapshot, waiting, inquiring, agents: Arc::default(), routing })
     }
 
     /// What the store of log events is to keep, by the state at the time of asking: log groups as they say, events of
@@ -88,6 +92,11 @@ impl Shared {
     /// The state as published last.
     pub fn published(&self) -> Arc<State> {
         self.snapshot.load_full()
+    }
+
+    /// What balancers are told, as it changes.
+    pub fn routing(&self) -> watch::Receiver<Arc<RoutingConfig>> {
+        self.routing.subscribe()
     }
 
     pub fn agents(&self) -> &Agents {
@@ -111,6 +120,7 @@ impl Shared {
                 }
             }
             Effect::Session { id, output } => self.agents.perform(id, output),
+            Effect::Route(config) => drop(self.routing.send_replace(config)),
             Effect::Persist(_) | Effect::WakeAt(_) => unreachable!("the writer loop keeps these"),
         }
     }

@@ -13,6 +13,7 @@ pub mod logs;
 pub mod os;
 pub mod server;
 pub mod sockets;
+pub mod target_news;
 pub mod transport;
 pub mod writer;
 

@@ -8,6 +8,7 @@ use crate::keys::{self, Auth, Keys, KeysError, SigningKeys};
 use crate::loading::{self, LoadError};
 use crate::logs::{self, LogStore};
 use crate::os::OsRandom;
+use crate::target_news::{self, Mailbox};
 use crate::transport::{Options, Transport};
 use crate::writer::{Fatal, Writer};
 use gantry_control::engine::{Engine, Input};
@@ -16,13 +17,15 @@ pub use gantry_control::roles::LIFETIME as ROLE_LIFETIME;
 use gantry_control::roles::Roles;
 use gantry_control::state::Installation;
 use gantry_decide::ids::AccountId;
+use gantry_decide::routing::config::RoutingConfig;
 use gantry_store::Fence;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 /// How to run a server.
 #[derive(Clone, Debug)]
@@ -72,6 +75,9 @@ pub struct Server {
     writer: Writer<Input>,
     feed: FeedWriter,
     keys: Arc<Keys>,
+    target_news: Arc<Mailbox>,
+    /// Ends with the server.
+    _carrying: JoinSet<()>,
     fatal: oneshot::Receiver<String>,
 }
 
@@ -118,12 +124,25 @@ impl Server {
         let transport = Transport::start(address, endpoint, config.transport)
             .await
             .map_err(|source| StartError::Listen { address, source })?;
-        Ok(Server { transport, shared, writer, feed, keys, fatal })
+        let target_news = Arc::<Mailbox>::default();
+        let mut carrying = JoinSet::new();
+        carrying.spawn(target_news::carry(Arc::clone(&target_news), writer.inbox()));
+        Ok(Server { transport, shared, writer, feed, keys, target_news, _carrying: carrying, fatal })
     }
 
     /// The address listened on.
     pub fn address(&self) -> SocketAddr {
         self.transport.address()
+    }
+
+    /// What balancers are told, as it changes.
+    pub fn routing(&self) -> watch::Receiver<Arc<RoutingConfig>> {
+        self.shared.routing()
+    }
+
+    /// Where balancers tell of their targets.
+    pub fn target_news(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.target_news)
     }
 
     pub fn keys(&self) -> &Keys {

@@ -133,7 +133,7 @@ impl World {
                 Effect::Publish(state) => self.published = state,
                 Effect::Reply { id, reply } => self.answer(id, reply),
                 // No agents live in this world, and nobody asks how it does.
-                Effect::Session { .. } | Effect::Status { .. } | Effect::WakeAt(_) => {}
+                Effect::Session { .. } | Effect::Route(_) | Effect::Status { .. } | Effect::WakeAt(_) => {}
             }
         }
     }

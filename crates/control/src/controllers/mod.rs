@@ -20,6 +20,7 @@ mod client_tokens;
 mod exec_sessions;
 pub(crate) mod provisioning;
 pub(crate) mod services;
+mod targets;
 pub(crate) mod task_definitions;
 pub(crate) mod tasks;
 #[cfg(test)]
@@ -210,6 +211,7 @@ pub struct Controllers {
     provisioning: Driver<provisioning::Provisioning>,
     services: Driver<services::Services>,
     task_definitions: Driver<task_definitions::TaskDefinitions>,
+    targets: Driver<targets::Targets>,
     tasks: Driver<tasks::Tasks>,
 }
 
@@ -227,6 +229,8 @@ macro_rules! each {
         let $driver = &mut $self.services;
         $body;
         let $driver = &mut $self.task_definitions;
+        $body;
+        let $driver = &mut $self.targets;
         $body;
         let $driver = &mut $self.tasks;
         $body;
@@ -267,6 +271,7 @@ impl Controllers {
             self.provisioning.wake_at(),
             self.services.wake_at(),
             self.task_definitions.wake_at(),
+            self.targets.wake_at(),
             self.tasks.wake_at(),
         ];
         wishes.into_iter().fold(self.next_resync, Timestamp::min)
@@ -280,6 +285,7 @@ impl Controllers {
             self.provisioning.status(),
             self.services.status(),
             self.task_definitions.status(),
+            self.targets.status(),
             self.tasks.status(),
         ]
     }

@@ -4,7 +4,7 @@
 
 mod acs;
 mod credentials;
-mod neighbours;
+pub(crate) mod neighbours;
 pub(crate) mod payload;
 mod prefetch;
 mod security;

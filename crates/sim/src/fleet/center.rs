@@ -36,6 +36,8 @@ impl Fleet {
                 Effect::Publish(state) => self.published = state,
                 Effect::Reply { id, reply } => self.answer(id, reply),
                 Effect::Session { id, output } => self.tell(id.0, output),
+                // No balancer runs here.
+                Effect::Route(_) => {}
                 Effect::Status { .. } => unreachable!("nobody asked"),
                 Effect::WakeAt(at) => {
                     assert!(at > now, "a wake in the past would spin the writer");

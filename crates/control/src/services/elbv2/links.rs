@@ -5,7 +5,8 @@ use super::errors::{Elbv2Error, Limit};
 use super::state::{Read, Target, TargetGroup, TargetId, TargetKey, of_target_group};
 use crate::tx::{Tx, View};
 use gantry_decide::ids::{SecurityGroupId, SubnetId, TargetGroupId};
-use gantry_decide::routing::{HealthReport, HealthState};
+use gantry_decide::routing::HealthReport;
+use gantry_decide::routing::config::{self as routing, TargetGroupArn};
 use gantry_decide::time::Timestamp;
 use std::time::Duration;
 
@@ -104,26 +105,33 @@ pub fn drains_until(view: View<'_>, target: &Target) -> Option<Timestamp> {
     Some(since + Duration::from_secs(delay.unwrap_or_default().into()))
 }
 
-/// A balancer tells how a target is now. What it says of one that came anew since, or of none, is of no interest.
-pub fn report(tx: &mut Tx<'_>, report: &HealthReport) {
-    let Ok(group) = check::target_group_id(tx.scope, report.group.as_str()) else { return };
-    let named = |target: &&Target| {
-        target.key.port == report.target.port && target.key.id.to_string() == report.target.id.as_str()
+/// The target that a balancer means.
+fn told_of(view: View<'_>, group: &TargetGroupArn, target: &routing::TargetKey) -> Option<TargetKey> {
+    let group = check::target_group_id(view.scope, group.as_str()).ok()?;
+    let named = |registered: &&Target| {
+        registered.key.port == target.port && registered.key.id.to_string() == target.id.as_str()
     };
-    let Some(target) = tx.state.elbv2.targets_of(&group).find(named) else { return };
-    let (key, draining) = (target.key.clone(), target.deregistered_at.is_some());
-    if report.at < target.registered_at {
-        return;
+    view.state.elbv2.targets_of(&group).find(named).map(|target| target.key.clone())
+}
+
+/// A balancer tells how a target is now. What it says of one that came anew since, of one that drains, or of none, is of
+/// no interest.
+pub fn report(tx: &mut Tx<'_>, report: &HealthReport) {
+    let Some(key) = told_of(tx.view(), &report.group, &report.target) else { return };
+    let news = tx.state.elbv2.targets.get(&key).is_some_and(|target| {
+        report.at >= target.registered_at
+            && target.deregistered_at.is_none()
+            && target.health.is_none_or(|(health, _)| health != report.health)
+    });
+    if news {
+        tx.state.elbv2.targets.edit(&key, |target| target.health = Some((report.health, report.at)));
     }
-    if draining {
-        // Nothing of it is left at the balancer: it need not wait for the rest of the delay.
-        if report.health.state == HealthState::Unused {
-            tx.state.elbv2.targets.remove(&key);
-        }
-        return;
+}
+
+/// A balancer tells that nothing of a deregistered target is under way: it need not wait for the rest of its delay.
+pub fn drained(tx: &mut Tx<'_>, group: &TargetGroupArn, target: &routing::TargetKey) {
+    let Some(key) = told_of(tx.view(), group, target) else { return };
+    if tx.state.elbv2.targets.get(&key).is_some_and(|target| target.deregistered_at.is_some()) {
+        tx.state.elbv2.targets.remove(&key);
     }
-    if target.health.is_some_and(|(health, _)| health == report.health) {
-        return;
-    }
-    tx.state.elbv2.targets.edit(&key, |target| target.health = Some((report.health, report.at)));
 }

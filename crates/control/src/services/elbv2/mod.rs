@@ -10,11 +10,11 @@ mod check;
 mod conditions;
 mod errors;
 pub mod links;
-mod ops;
+pub(crate) mod ops;
 mod policies;
 pub mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod views;
 
 use crate::service::Service;

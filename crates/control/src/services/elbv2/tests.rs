@@ -65,7 +65,7 @@ fn listener(world: &mut World, balancer: &Value, port: u16, group: &str) -> Stri
 }
 
 /// A load balancer's ARN, its listener's and its group's.
-fn website(world: &mut World) -> (String, String, String) {
+pub(crate) fn website(world: &mut World) -> (String, String, String) {
     let balancer = balancer(world, "web");
     let group = group(world, "web", json!({}));
     let listener = listener(world, &balancer, 80, &group);

@@ -91,7 +91,7 @@ impl Script {
             for effect in self.engine.step(self.now, std::mem::take(&mut inputs)) {
                 match effect {
                     Effect::Persist(batch) => self.unconfirmed.push(batch.seq),
-                    Effect::Publish(_) | Effect::Status { .. } => {}
+                    Effect::Publish(_) | Effect::Route(_) | Effect::Status { .. } => {}
                     Effect::Reply { id, reply } => {
                         let reply = reply.map(|reply| value(reply.as_ref()));
                         self.replies.insert(id, reply);

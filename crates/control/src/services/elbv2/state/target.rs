@@ -52,6 +52,12 @@ pub struct Target {
     pub health: Option<(TargetHealth, Timestamp)>,
 }
 
+impl fmt::Display for TargetKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}:{}", self.group, self.id, self.port)
+    }
+}
+
 impl Record for Target {
     const KIND: &'static str = "elbv2/target";
     const VERSION: u32 = 1;
@@ -62,6 +68,6 @@ impl Record for Target {
     }
 
     fn path(key: &TargetKey) -> String {
-        format!("{}/{}:{}", key.group, key.id, key.port)
+        key.to_string()
     }
 }

@@ -155,7 +155,10 @@ fn targets_are_as_the_balancer_finds_them() {
     world.write(target::register_targets, own.clone()).unwrap();
     assert_eq!(seen(&health(&mut world, &group)), pair("initial", "Elb.RegistrationInProgress"));
     world.write(target::deregister_targets, own.clone()).unwrap();
-    report(&mut world, &group, HealthState::Unused, Some(Reason::NotRegistered));
+    let key = TargetKey { id: TargetId::new("10.0.0.7"), port: 80 };
+    let (random, placers) = (&mut world.random, &mut world.placers);
+    let mut tx = Tx { scope: &world.scope, state: &mut world.state, now: world.now, random, placers };
+    links::drained(&mut tx, &TargetGroupArn::new(&group), &key);
     assert_eq!(health(&mut world, &group), json!([]), "it has drained");
 
     world.write(target::register_targets, own.clone()).unwrap();
