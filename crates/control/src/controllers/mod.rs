@@ -18,6 +18,7 @@ use std::time::Duration;
 pub(crate) mod autoscaling;
 mod client_tokens;
 mod exec_sessions;
+mod managed_scaling;
 pub(crate) mod provisioning;
 pub(crate) mod services;
 mod targets;
@@ -208,6 +209,7 @@ pub struct Controllers {
     autoscaling: Driver<autoscaling::AutoScaling>,
     client_tokens: Driver<client_tokens::ClientTokens>,
     exec_sessions: Driver<exec_sessions::ExecSessions>,
+    managed_scaling: Driver<managed_scaling::ManagedScaling>,
     provisioning: Driver<provisioning::Provisioning>,
     services: Driver<services::Services>,
     task_definitions: Driver<task_definitions::TaskDefinitions>,
@@ -223,6 +225,8 @@ macro_rules! each {
         let $driver = &mut $self.client_tokens;
         $body;
         let $driver = &mut $self.exec_sessions;
+        $body;
+        let $driver = &mut $self.managed_scaling;
         $body;
         let $driver = &mut $self.provisioning;
         $body;
@@ -268,6 +272,7 @@ impl Controllers {
             self.autoscaling.wake_at(),
             self.client_tokens.wake_at(),
             self.exec_sessions.wake_at(),
+            self.managed_scaling.wake_at(),
             self.provisioning.wake_at(),
             self.services.wake_at(),
             self.task_definitions.wake_at(),
@@ -282,6 +287,7 @@ impl Controllers {
             self.autoscaling.status(),
             self.client_tokens.status(),
             self.exec_sessions.status(),
+            self.managed_scaling.status(),
             self.provisioning.status(),
             self.services.status(),
             self.task_definitions.status(),

@@ -10,7 +10,7 @@ mod check;
 pub mod errors;
 mod hooks;
 pub mod links;
-mod ops;
+pub(crate) mod ops;
 pub mod state;
 pub mod steps;
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod facts;
 mod filter;
 mod interface;
 pub mod links;
-pub(super) mod ops;
+pub(crate) mod ops;
 pub mod state;
 #[cfg(test)]
 mod tests;

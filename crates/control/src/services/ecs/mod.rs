@@ -13,7 +13,7 @@ pub mod deployments;
 pub mod errors;
 pub mod launch;
 pub mod links;
-pub(super) mod ops;
+pub(crate) mod ops;
 pub mod placement;
 pub mod quotas;
 pub mod state;

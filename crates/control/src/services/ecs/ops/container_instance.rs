@@ -2,6 +2,7 @@
 
 use crate::call::{Call, Principal};
 use crate::page::{LIST_MAX, Page};
+use crate::services::autoscaling::links as autoscaling;
 use crate::services::ecs::capacity::GROUP_ATTRIBUTE;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::attribute::{check_attribute, is_reserved};
@@ -297,6 +298,12 @@ fn is_of_host(name: &str) -> bool {
 
 /// Adds what ECS itself tells about a host: its instance id, zone, type and image.
 fn describe_host(tx: &mut Tx<'_>, instance: &mut ContainerInstance, document: IdentityDocument) {
+    // What EC2 knows of the machine counts, and no word of the agent's own.
+    let machine = document.instance_id.as_deref();
+    let group = machine.and_then(|machine| autoscaling::group_of(&tx.state.autoscaling, machine));
+    if let Some(group) = group {
+        instance.attributes.insert(GROUP_ATTRIBUTE.to_owned(), Some(group.to_string()));
+    }
     let prefix = if instance.attributes.contains_key(EXTERNAL) { "mi" } else { "i" };
     let made_up = || {
         let digits = format!("{:016x}", tx.random.next_u64());

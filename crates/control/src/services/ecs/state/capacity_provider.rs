@@ -133,6 +133,21 @@ impl ProviderKind {
     }
 }
 
+/// What managed scaling remembers from one look to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScalingProgress {
+    /// Since when fewer instances are needed than there are.
+    pub low_since: Option<Timestamp>,
+    /// When the group was made smaller last.
+    pub stepped_at: Option<Timestamp>,
+}
+
+impl ScalingProgress {
+    fn is_none(&self) -> bool {
+        *self == ScalingProgress::default()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CapacityProvider {
     pub name: CapacityProviderName,
@@ -141,6 +156,9 @@ pub struct CapacityProvider {
     pub update_status: Option<UpdateStatus>,
     pub tags: Tags,
     pub deleted_at: Option<Timestamp>,
+    /// How far managed scaling is.
+    #[serde(default, skip_serializing_if = "ScalingProgress::is_none")]
+    pub scaling: ScalingProgress,
 }
 
 /// The providers that every account has. They are in no table.
@@ -157,6 +175,7 @@ impl CapacityProvider {
             update_status: None,
             tags: Tags::new(),
             deleted_at: None,
+            scaling: ScalingProgress::default(),
         }
     }
 
