@@ -318,7 +318,7 @@ async fn register(
         attributes: Some(attributes::attributes(config, capabilities, known.is_none())),
         total_resources: Some(attributes::resources(attributes::capacity(config))),
         platform_devices: attributes::gpus(config),
-        instance_identity_document: Some(String::new()),
+        instance_identity_document: Some(attributes::identity_document(config)),
         instance_identity_document_signature: Some(String::new()),
         // The same for all attempts: one whose answer was lost must not make a second instance.
         client_token: Some(RequestId::random(&mut OsRandom).to_string()),

@@ -110,6 +110,18 @@ pub fn attributes(config: &AgentConfig, of_runtime: &[String], first: bool) -> V
     all
 }
 
+/// The document by which EC2 tells machines who they are; empty where none is known.
+pub fn identity_document(config: &AgentConfig) -> String {
+    let Some(machine) = &config.machine else { return String::new() };
+    let document = serde_json::json!({
+        "instanceId": machine.instance_id,
+        "instanceType": machine.instance_type,
+        "availabilityZone": config.availability_zone,
+        "region": config.region,
+    });
+    document.to_string()
+}
+
 /// The host's GPUs as registration tells them.
 pub fn gpus(config: &AgentConfig) -> Option<Vec<ecs::PlatformDevice>> {
     let device = |id| ecs::PlatformDevice { id, type_: ecs::PlatformDeviceType::Gpu };

@@ -45,6 +45,15 @@ pub enum Access {
     Activation { id: String, code: Secret },
 }
 
+/// What an agent tells of the machine that it runs on, as EC2's identity documents do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineIdentity {
+    /// `i-…`.
+    pub instance_id: String,
+    /// Such as `t3.micro`.
+    pub instance_type: Option<String>,
+}
+
 /// The settings of one agent, complete.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -79,6 +88,8 @@ pub struct AgentConfig {
     /// The user's own attributes.
     pub attributes: BTreeMap<String, String>,
     pub availability_zone: Option<String>,
+    /// Which of EC2's machines this is, where it is one.
+    pub machine: Option<MachineIdentity>,
     /// Where the host's GPUs have their devices: `/dev`.
     pub gpu_devices: PathBuf,
     /// Where the files of EFS file systems and access points are, by their ids.

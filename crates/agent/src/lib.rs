@@ -15,6 +15,7 @@ mod gpus;
 pub mod health;
 pub mod images;
 pub mod logs;
+pub mod machine;
 pub mod network;
 pub mod protocol;
 pub mod runtime;

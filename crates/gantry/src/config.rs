@@ -7,6 +7,7 @@ pub mod period;
 pub mod runtime;
 pub mod stores;
 
+use crate::instances::ProviderChoice;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use gantry_agent::config::RuntimeKind;
@@ -71,6 +72,9 @@ pub struct ServerFlags {
     /// How long credentials of tasks' roles are good; for tests
     #[arg(long, value_name = "TIME", env = "GANTRY_ROLE_LIFETIME", hide = true)]
     role_lifetime: Option<Period>,
+    /// Who makes the instances of Auto Scaling groups: `local` makes machines of this one, `exec:` and a path calls a program
+    #[arg(long, value_name = "local|exec:PATH", env = "GANTRY_INSTANCE_PROVIDER")]
+    pub instance_provider: Option<ProviderChoice>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE", env = "GANTRY_CONFIG")]
     pub config: Option<PathBuf>,
@@ -89,6 +93,7 @@ pub struct File {
     event_retention: Option<Period>,
     #[serde(default)]
     quotas: BTreeMap<String, u32>,
+    instance_provider: Option<ProviderChoice>,
     region: Option<Region>,
     address_block: Option<Ipv4Block>,
     #[serde(default)]
@@ -227,6 +232,8 @@ pub struct ServerSettings {
     pub event_retention: Duration,
     pub host_names: Vec<String>,
     pub quotas: Quotas,
+    /// Who makes Auto Scaling groups' instances, where anybody does.
+    pub instance_provider: Option<ProviderChoice>,
 }
 
 impl ServerSettings {
@@ -257,6 +264,7 @@ impl ServerSettings {
                 .event_retention
                 .or(file.event_retention)
                 .map_or(EVENT_RETENTION, |period| period.0),
+            instance_provider: flags.instance_provider.or(file.instance_provider),
             host_names: if flags.host_names.is_empty() { file.host_names } else { flags.host_names },
         })
     }

@@ -5,6 +5,7 @@ mod balancer;
 mod cli;
 mod config;
 mod demo;
+mod instances;
 mod platform;
 mod sample;
 

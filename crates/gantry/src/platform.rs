@@ -8,6 +8,7 @@ use crate::balancer::LocalBalancer;
 use crate::cli::image::image_directory;
 use crate::config::images::TASK_CLEANUP_WAIT;
 use crate::config::{Auth, HostSettings, ServerSettings};
+use crate::instances::{Installation, Provider};
 use anyhow::{Context, Result, anyhow, bail};
 use gantry_agent::agent;
 use gantry_agent::config::{Access, AgentConfig, AtEnd, RuntimeKind};
@@ -51,6 +52,7 @@ pub struct Platform {
     region: Region,
     agents: JoinSet<Result<()>>,
     stop: watch::Sender<bool>,
+    instances: Provider,
 }
 
 /// The server's part of the settings, as the server takes them.
@@ -144,6 +146,7 @@ pub fn agent_config(
         spot_notices: None,
         attributes: std::collections::BTreeMap::new(),
         availability_zone: None,
+        machine: None,
         efs: std::collections::BTreeMap::new(),
         gpu_devices: PathBuf::from("/dev"),
         images: ImageSettings::default(),
@@ -171,6 +174,7 @@ impl Platform {
     pub async fn start(config: PlatformConfig) -> Result<Platform> {
         let PlatformConfig { server: settings, host, at_end } = config;
         let data_dir = settings.data_dir.clone();
+        let provider = settings.instance_provider.clone();
         let server = Server::start(server_config(settings)).await?;
         let endpoint = format!("http://{}", server.address());
         let balancer = LocalBalancer::start(
@@ -178,15 +182,10 @@ impl Platform {
             &Settings { logs: Some(data_dir.join("access-logs")), ..Settings::default() },
         )?;
         let (stop, _) = watch::channel(false);
-        let mut platform = Platform {
-            server,
-            balancer,
-            endpoint,
-            region: host.region.clone(),
-            agents: JoinSet::new(),
-            stop,
-        };
-        let block = address_block(&data_dir, host.address_block)?;
+        let region = host.region.clone();
+        let (agents, instances) = (JoinSet::new(), Provider::default());
+        let mut platform = Platform { server, balancer, endpoint, region, agents, stop, instances };
+        let block = choose_block(&data_dir, host.address_block, &[])?;
         let (low, high) = block.halves().context("the block of addresses is too small")?;
         let (joined, mut joins) = mpsc::channel(LocalAgent::ALL.len());
         for (local, block) in LocalAgent::ALL.into_iter().zip([low, high]) {
@@ -223,6 +222,19 @@ impl Platform {
             if !matches!(come, Ok(Some(()))) {
                 let reason = platform.agent_failure().await;
                 // The first failure is the one to tell.
+                let _ = platform.shutdown().await;
+                return Err(reason);
+            }
+        }
+        let installation = Installation {
+            data_dir: &data_dir,
+            tasks: Some(block),
+            task_cleanup_wait: host.task_cleanup_wait,
+        };
+        match Provider::start(&mut platform.server, provider.as_ref(), installation).await {
+            Ok(instances) => platform.instances = instances,
+            Err(reason) => {
+                // As above.
                 let _ = platform.shutdown().await;
                 return Err(reason);
             }
@@ -280,6 +292,7 @@ impl Platform {
     /// # Errors
     /// When a part had failed before, or could not end in order.
     pub async fn shutdown(mut self) -> Result<()> {
+        self.instances.shutdown().await;
         // Agents that have ended do not hear it.
         let _ = self.stop.send(true);
         let mut first = None;
@@ -295,18 +308,18 @@ impl Platform {
     }
 }
 
-/// In the data directory: the block of addresses that its tasks have, chosen once.
+/// In a directory: the block of addresses of what runs from there, chosen once.
 const BLOCK_FILE: &str = "address-block";
 
-/// The block to use: as asked for, as before, or one that nothing on this machine leads to.
-fn address_block(data_dir: &Path, asked: Option<Ipv4Block>) -> Result<Ipv4Block> {
-    let file = data_dir.join(BLOCK_FILE);
+/// The block to use: as asked for, as before, or one that nothing on this machine leads to and none of `others` meets.
+pub fn choose_block(directory: &Path, asked: Option<Ipv4Block>, others: &[Ipv4Block]) -> Result<Ipv4Block> {
+    let file = directory.join(BLOCK_FILE);
     let block = match (asked, std::fs::read_to_string(&file)) {
         (Some(block), _) => block,
         (None, Ok(text)) => text.trim().parse().with_context(|| format!("{} is damaged", file.display()))?,
         (None, Err(_)) => {
             let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-            free_block(&routes)?
+            free_block(&routes, others)?
         }
     };
     std::fs::write(&file, format!("{block}\n"))
@@ -314,9 +327,10 @@ fn address_block(data_dir: &Path, asked: Option<Ipv4Block>) -> Result<Ipv4Block>
     Ok(block)
 }
 
-/// A /18 of 10.192.0.0/10 that no route of this machine overlaps.
-fn free_block(routes: &str) -> Result<Ipv4Block> {
-    let taken: Vec<Ipv4Block> = routes.lines().skip(1).filter_map(route).collect();
+/// A /18 of 10.192.0.0/10 that no route of this machine overlaps, nor any of `others`.
+fn free_block(routes: &str, others: &[Ipv4Block]) -> Result<Ipv4Block> {
+    let routed = routes.lines().skip(1).filter_map(route);
+    let taken: Vec<Ipv4Block> = routed.chain(others.iter().copied()).collect();
     for second in 192..=255_u8 {
         for third in [0, 64, 128, 192] {
             let block = Ipv4Block::new(std::net::Ipv4Addr::new(10, second, third, 0), 18);
@@ -350,8 +364,9 @@ mod tests {
         let header = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\n";
         let default = "eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\n";
         let lan = "eth0\t0000C00A\t00000000\t0001\t0\t0\t0\t0000FFFF\n";
-        assert_eq!(free_block(&format!("{header}{default}")).unwrap().to_string(), "10.192.0.0/18");
-        assert_eq!(free_block(&format!("{header}{default}{lan}")).unwrap().to_string(), "10.193.0.0/18");
+        let free = |routes: &str| free_block(routes, &[]);
+        assert_eq!(free(&format!("{header}{default}")).unwrap().to_string(), "10.192.0.0/18");
+        assert_eq!(free(&format!("{header}{default}{lan}")).unwrap().to_string(), "10.193.0.0/18");
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct Shared {
     agents: Arc<Agents>,
     /// What balancers are told.
     routing: watch::Sender<Arc<RoutingConfig>>,
+    /// Tells that another snapshot was published.
+    publications: watch::Sender<()>,
 }
 
 impl Shared {
@@ -74,7 +76,9 @@ impl Shared {
         let snapshot = ArcSwap::from_pointee(state);
         let (waiting, inquiring) = Default::default();
         let (routing, _) = watch::channel(Arc::default());
-        Arc::new(Shared { snapshot, waiting, inquiring, agents: Arc::default(), routing })
+        let (publications, _) = watch::channel(());
+        let agents = Arc::default();
+        Arc::new(Shared { snapshot, waiting, inquiring, agents, routing, publications })
     }
 
     /// What the store of log events is to keep, by the state at the time of asking: log groups as they say, events of
@@ -103,10 +107,25 @@ impl Shared {
         &self.agents
     }
 
+    /// Tells of every snapshot that is published from now on.
+    pub(crate) fn publications(&self) -> watch::Receiver<()> {
+        self.publications.subscribe()
+    }
+
+    /// The answer to a call that is about to be handed over.
+    pub(crate) fn expect(&self, id: CallId) -> oneshot::Receiver<Reply> {
+        let (caller, reply) = oneshot::channel();
+        self.waiting.lock().insert(id, caller);
+        reply
+    }
+
     /// Performs the engine's effects, on the writer's thread.
     pub fn perform(&self, effect: Effect) {
         match effect {
-            Effect::Publish(state) => self.snapshot.store(Arc::new(state)),
+            Effect::Publish(state) => {
+                self.snapshot.store(Arc::new(state));
+                self.publications.send_replace(());
+            }
             Effect::Reply { id, reply } => {
                 if let Some(caller) = self.waiting.lock().remove(&id) {
                     // The caller may have hung up.

@@ -7,6 +7,7 @@ pub mod committer;
 pub mod endpoint;
 pub mod exec;
 mod feed;
+pub mod instances;
 pub mod keys;
 mod loading;
 pub mod logs;

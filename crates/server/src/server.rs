@@ -4,6 +4,7 @@ use crate::backend::sqlite::{OpenError, SqliteBackend};
 use crate::cell::{Cell, Shared};
 use crate::endpoint::Endpoint;
 use crate::feed::FeedWriter;
+use crate::instances::{InstanceProvider, Instances};
 use crate::keys::{self, Auth, Keys, KeysError, SigningKeys};
 use crate::loading::{self, LoadError};
 use crate::logs::{self, LogStore};
@@ -25,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// How to run a server.
 #[derive(Clone, Debug)]
@@ -79,6 +80,7 @@ pub struct Server {
     /// Ends with the server.
     _carrying: JoinSet<()>,
     fatal: oneshot::Receiver<String>,
+    instances: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -127,7 +129,26 @@ impl Server {
         let target_news = Arc::<Mailbox>::default();
         let mut carrying = JoinSet::new();
         carrying.spawn(target_news::carry(Arc::clone(&target_news), writer.inbox()));
-        Ok(Server { transport, shared, writer, feed, keys, target_news, _carrying: carrying, fatal })
+        Ok(Server {
+            transport,
+            shared,
+            writer,
+            feed,
+            keys,
+            target_news,
+            _carrying: carrying,
+            fatal,
+            instances: None,
+        })
+    }
+
+    /// Has Auto Scaling groups' machines made by a provider from now on.
+    pub fn provide_instances(&mut self, provider: Arc<dyn InstanceProvider>) {
+        let instances = Instances::new(Arc::clone(&self.shared), self.writer.inbox(), provider);
+        let running = tokio::spawn(instances.run(self.shared.publications()));
+        if let Some(before) = self.instances.replace(running) {
+            before.abort();
+        }
     }
 
     /// The address listened on.
@@ -163,6 +184,9 @@ impl Server {
     /// # Errors
     /// When the server had failed before.
     pub async fn shutdown(self) -> Result<(), Fatal> {
+        if let Some(instances) = &self.instances {
+            instances.abort();
+        }
         self.shared.agents().close_all();
         self.transport.shutdown().await;
         let stopped = self.writer.stop();

@@ -11,6 +11,7 @@
 mod block;
 mod filter;
 mod guard;
+mod machine;
 mod namespace;
 mod nat;
 mod netlink;
@@ -20,6 +21,7 @@ mod ports;
 mod route;
 
 pub use block::{InvalidBlock, Ipv4Block};
+pub use machine::MachineNetwork;
 pub use namespace::DIRECTORY as NAMESPACES;
 pub use nat::Published;
 pub use ports::PortRequest;

@@ -41,6 +41,8 @@ pub struct Published {
 }
 
 const MAP: &str = "ports";
+/// Where a packet says whose it is, in its header.
+const SOURCE_ADDRESS: u32 = 12;
 
 /// The table of one agent.
 #[derive(Clone, Debug)]
@@ -49,6 +51,21 @@ pub struct Table {
 }
 
 impl Table {
+    /// Makes the table anew such that what a machine of this host sends elsewhere leaves with the host's address; what it
+    /// sends to others of them, whose links begin with `links`, keeps its own.
+    pub fn install_for_machine(&self, links: &str, machine: Ipv4Addr) -> io::Result<()> {
+        let mut batch = Batch::anew(TableFamily::Ipv4, &self.name)?;
+        batch.base_chain("postrouting", "nat", POSTROUTING, PRIORITY_SOURCE);
+        batch.rule("postrouting", |rule| {
+            nft::payload(rule, Header::Network, SOURCE_ADDRESS, 4, REGISTER_A);
+            compare(rule, REGISTER_A, Is::Equal, &machine.octets());
+            nft::meta(rule, Meta::OutputName, REGISTER_A);
+            compare(rule, REGISTER_A, Is::Other, links.as_bytes());
+            nft::masquerade(rule);
+        });
+        batch.commit()
+    }
+
     /// Makes the table anew with these ports, in one step: what was published stays so.
     pub fn install(&self, bridge: &str, block: Ipv4Block, ports: &[Published]) -> io::Result<()> {
         let mut batch = Batch::anew(TableFamily::Ipv4, &self.name)?;
@@ -171,7 +188,6 @@ fn lead(rule: &mut Message, address: Ipv4Addr, port: u16) {
 }
 
 fn from(rule: &mut Message, block: Ipv4Block) {
-    const SOURCE_ADDRESS: u32 = 12;
     nft::payload(rule, Header::Network, SOURCE_ADDRESS, 4, REGISTER_A);
     let mask = u32::MAX << (32 - u32::from(block.prefix_length()));
     nft::mask(rule, REGISTER_A, &mask.to_be_bytes());

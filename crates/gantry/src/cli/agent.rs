@@ -9,10 +9,10 @@ use crate::platform::{FARGATE_POOL, MTU, agent_config};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use gantry_agent::agent;
-use gantry_agent::config::{Access, AgentConfig};
+use gantry_agent::config::{Access, AgentConfig, MachineIdentity};
 use gantry_agent::network::Ipv4Block;
 use gantry_agent::storage::EfsTarget;
-use gantry_decide::ids::Region;
+use gantry_decide::ids::{Ec2InstanceId, Region};
 use gantry_wire::Secret;
 use gantry_wire::sigv4::Credentials;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
@@ -67,6 +67,18 @@ pub struct AgentArgs {
     /// Directory of the agent's state, containers, logs and images
     #[arg(long, value_name = "DIR", env = "GANTRY_AGENT_DATA_DIR", default_value = "/var/lib/gantry-agent")]
     data_dir: PathBuf,
+    /// Directory of the images, where several agents of a machine share one
+    #[arg(long, value_name = "DIR")]
+    image_dir: Option<PathBuf>,
+    /// The id of this machine, i-…, as its Auto Scaling group knows it
+    #[arg(long, value_name = "ID")]
+    instance_id: Option<Ec2InstanceId>,
+    /// The instance type to tell of this machine
+    #[arg(long, value_name = "TYPE", requires = "instance_id")]
+    instance_type: Option<String>,
+    /// End when the standard input does: for agents that are looked after
+    #[arg(long, hide = true)]
+    end_with_input: bool,
     /// Names what the agent makes on this machine: 1 to 8 lower-case letters and digits
     #[arg(long, value_name = "NAME", default_value = "agent")]
     name: String,
@@ -120,16 +132,37 @@ pub fn run(arguments: AgentArgs) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("running containers needs root: try `sudo -E gantry agent`");
     }
+    let looked_after = arguments.end_with_input;
     let config = config(arguments)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
     runtime.block_on(async {
         let mut stop = StopSignal::listen()?;
         let (cluster, endpoint) = (config.cluster.clone(), config.endpoint.clone());
         let joined = move || eprintln!("Joined the cluster {cluster} at {endpoint}.");
-        agent::run(config, joined, async move { stop.received().await }).await?;
+        let told = async move {
+            tokio::select! {
+                () = stop.received() => {}
+                () = input_ended(), if looked_after => {}
+            }
+        };
+        agent::run(config, joined, told).await?;
         eprintln!("The agent stopped. Containers run on; its next start finds them.");
         Ok(())
     })
+}
+
+/// Waits for the end of the standard input; what comes before is dropped.
+async fn input_ended() {
+    let (ended, told) = tokio::sync::oneshot::channel();
+    // A thread of its own, for which nobody waits when the agent ends otherwise.
+    std::thread::spawn(move || {
+        // One that cannot be read has nobody at its other end either.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        // Nobody listens any more when the agent has ended.
+        let _ = ended.send(());
+    });
+    // The thread ends only so.
+    let _ = told.await;
 }
 
 /// The address by which this machine speaks to the server, if that is on another.
@@ -165,7 +198,8 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
     let group = arguments.auto_scaling_group.map(|name| (GROUP_ATTRIBUTE.to_owned(), name));
     let images = arguments.images.over_file(arguments.config.as_deref())?;
     let cleanup_wait = images.task_cleanup_wait()?;
-    let image_dir = super::image::image_directory(&arguments.data_dir);
+    let own = || super::image::image_directory(&arguments.data_dir);
+    let image_dir = arguments.image_dir.clone().unwrap_or_else(own);
     let base = agent_config(
         &arguments.endpoint,
         &arguments.region,
@@ -184,6 +218,10 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
         spot_notices: arguments.spot_draining.then_some(arguments.metadata_endpoint),
         attributes: arguments.attributes.into_iter().chain(group).collect(),
         availability_zone: arguments.availability_zone,
+        machine: arguments.instance_id.map(|id| MachineIdentity {
+            instance_id: id.to_string(),
+            instance_type: arguments.instance_type,
+        }),
         efs: arguments.efs.into_iter().collect(),
         runtime: arguments.runtime.kind()?,
         images: images.settings()?,

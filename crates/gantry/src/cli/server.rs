@@ -1,6 +1,8 @@
 //! `gantry server`: the control plane on one machine, until SIGINT or SIGTERM.
 
+use crate::config::images::TASK_CLEANUP_WAIT;
 use crate::config::{ServerFlags, ServerSettings};
+use crate::instances::{Installation, Provider};
 use crate::platform::server_config;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -51,7 +53,11 @@ async fn serve(settings: ServerSettings) -> Result<()> {
     let mut stop = StopSignal::listen()?;
     let endpoint_file = settings.data_dir.join(ENDPOINT_FILE);
     let data_dir = settings.data_dir.display().to_string();
+    let (directory, provider) = (settings.data_dir.clone(), settings.instance_provider.clone());
     let mut server = Server::start(server_config(settings)).await?;
+    let installation =
+        Installation { data_dir: &directory, tasks: None, task_cleanup_wait: TASK_CLEANUP_WAIT };
+    let instances = Provider::start(&mut server, provider.as_ref(), installation).await?;
     let endpoint = format!("http://{}", server.address());
     write_endpoint(&endpoint_file, &endpoint)?;
     eprintln!("Gantry serves the AWS APIs on {endpoint}, state in {data_dir}.");
@@ -62,6 +68,7 @@ async fn serve(settings: ServerSettings) -> Result<()> {
     };
     // A file that is gone already is what is wanted.
     let _ = std::fs::remove_file(&endpoint_file);
+    instances.shutdown().await;
     match failed {
         Some(reason) => anyhow::bail!("the server had to stop: {reason}"),
         None => {

@@ -2,6 +2,7 @@
 
 use super::image::image_directory;
 use crate::config::DATA_DIR;
+use crate::instances;
 use crate::platform::LocalAgent;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -80,7 +81,7 @@ fn is_served(data_dir: &Path) -> bool {
 /// # Errors
 /// When a directory cannot be read.
 pub async fn leftovers(data_dir: &Path) -> Result<Vec<String>> {
-    let mut found = Vec::new();
+    let mut found = instances::leftovers(data_dir).await?;
     for local in LocalAgent::ALL {
         found.extend(sweep::leftovers(&local.directory(data_dir), &local.name(data_dir)?).await?);
     }
@@ -93,6 +94,7 @@ pub async fn leftovers(data_dir: &Path) -> Result<Vec<String>> {
 /// When something cannot be removed.
 pub async fn remove(data_dir: &Path) -> Result<()> {
     let program = program()?;
+    instances::sweep(data_dir, &image_directory(data_dir), &program).await?;
     for local in LocalAgent::ALL {
         let directory = local.directory(data_dir);
         if directory.exists() {
