@@ -9,6 +9,7 @@ mod foot;
 mod host;
 mod load;
 mod place;
+mod proxy;
 mod start;
 mod storm;
 mod table;
@@ -20,7 +21,8 @@ const USAGE: &str = "usage: cargo xtask bench NAME
   start   from RunTask to the container's program, beside docker, runc and the bare unshare; then 500 at once
   api     signed reads and durable writes per second, beside etcd
   foot    time to the first answer, memory
-  place   placements per second at 5,000 instances: in process, then durable with 5,000 agents on sockets";
+  place   placements per second at 5,000 instances: in process, then durable with 5,000 agents on sockets
+  proxy   the load balancer beside nginx and HAProxy, layers 7 and 4; needs them and wrk (Debian packages)";
 
 fn main() -> Result<()> {
     let name = std::env::args().nth(1).unwrap_or_default();
@@ -34,6 +36,8 @@ fn main() -> Result<()> {
             place::run()?;
             runtime.block_on(durable::run())
         }
+        "proxy" => proxy::run(),
+        proxy::SERVE => proxy::serve(&std::env::args().skip(2).collect::<Vec<_>>()),
         _ => bail!("{USAGE}"),
     }
 }

@@ -6,6 +6,7 @@
 mod access_log;
 mod clock;
 mod counters;
+mod groups;
 mod http;
 mod http2;
 mod l4;

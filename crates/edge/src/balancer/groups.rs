@@ -1,0 +1,270 @@
+//! Target groups and what is known of their targets' health; the checks that find it out.
+
+use super::clock::now;
+use super::manager::{Inner, News};
+use super::probe::probe;
+use super::tables::{Group, Service, Target};
+use arc_swap::ArcSwap;
+use gantry_decide::routing::config::{
+    HealthCheck, Protocol, ProtocolVersion, Target as Registered, TargetGroup, TargetGroupArn, TargetKey,
+};
+use gantry_decide::routing::{Checked, HealthReport, HealthState, Reason, Standing, TargetHealth, Ticket};
+use gantry_decide::time::Timestamp;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+/// Checks of many targets that begin at once are spread over so much of the interval.
+const SPREAD: u32 = 10;
+
+/// A target group with all its targets.
+pub struct Held {
+    pub config: TargetGroup,
+    pub group: Arc<Group>,
+    pub used: bool,
+    pub targets: BTreeMap<TargetKey, Watched>,
+}
+
+/// A registered target.
+pub struct Watched {
+    pub config: Registered,
+    pub target: Arc<Target>,
+    pub checked: Checked,
+    /// As it was told last.
+    pub health: TargetHealth,
+    healthy_since: Option<Timestamp>,
+    checks: Option<AbortHandle>,
+    /// Looks at a draining target that found nothing under way.
+    pub quiet: u32,
+}
+
+impl Held {
+    pub fn new(config: &TargetGroup) -> Held {
+        Held {
+            config: config.clone(),
+            group: Arc::new(Group {
+                arn: config.arn.clone(),
+                ticket: Ticket::of_group(&config.arn),
+                service: ArcSwap::from_pointee(Service::new(config, &[])),
+                turn: AtomicU64::new(0),
+                counters: Default::default(),
+            }),
+            used: false,
+            targets: BTreeMap::new(),
+        }
+    }
+
+    /// Whether connections are cut at the end of a target's delay: always those of requests, others if told so.
+    pub fn cuts(&self) -> bool {
+        self.is_http() || self.config.attributes.terminate_deregistered
+    }
+
+    fn is_http(&self) -> bool {
+        matches!(self.config.protocol, Protocol::Http | Protocol::Https)
+    }
+
+    /// Takes over attributes and targets. A target that moved to another address is a new one.
+    pub fn take(&mut self, config: &TargetGroup, used: bool) {
+        let recheck = self.config.health_check != config.health_check
+            || self.config.protocol_version != config.protocol_version
+            || self.config.attributes.proxy_protocol != config.attributes.proxy_protocol
+            || self.used != used;
+        let cut = self.cuts();
+        let was_used = std::mem::replace(&mut self.used, used);
+        self.config = config.clone();
+        let mut before = std::mem::take(&mut self.targets);
+        for registered in &config.targets {
+            let kept = before.remove(&registered.key);
+            let same = |watched: &Watched| {
+                (watched.config.ip, watched.config.registered) == (registered.ip, registered.registered)
+            };
+            let watched = match kept {
+                Some(mut watched) if same(&watched) => {
+                    if recheck {
+                        watched.stop_checks();
+                    }
+                    // What was found long ago says nothing; until the first check all targets serve.
+                    if used && !was_used {
+                        watched.checked = Checked::default();
+                    }
+                    watched.config = registered.clone();
+                    watched
+                }
+                other => {
+                    if let Some(mut gone) = other {
+                        gone.end(cut);
+                    }
+                    Watched::new(&config.arn, registered)
+                }
+            };
+            watched.target.retired.store(registered.deregistered.is_some(), Relaxed);
+            self.targets.insert(registered.key.clone(), watched);
+        }
+        before.values_mut().for_each(|watched| watched.end(cut));
+    }
+
+    /// Brings each target's health up to date, tells what changed, and puts the right ones in service.
+    pub fn refresh(&mut self, news: &mut News) {
+        let at = now();
+        for (key, watched) in &mut self.targets {
+            let health = watched.judge(self.used, self.config.health_check.enabled);
+            let fresh = watched.health.reason == Some(Reason::RegistrationInProgress);
+            if health.state == HealthState::Healthy && watched.health.state != HealthState::Healthy {
+                watched.healthy_since = Some(at);
+            }
+            if health != watched.health || fresh {
+                watched.health = health;
+                news.reports.push(HealthReport {
+                    group: self.group.arn.clone(),
+                    target: key.clone(),
+                    health,
+                    at,
+                });
+            }
+        }
+        let checked = self.config.health_check.enabled;
+        let standings: Vec<_> = self
+            .targets
+            .values()
+            .filter(|watched| watched.config.ip.is_some())
+            .map(|watched| {
+                // A group that is used no more still serves those who came by a rule that was there a moment ago.
+                let standing = Standing {
+                    health: watched.judge(true, checked).state,
+                    healthy_since: watched.healthy_since,
+                    anomalous: false,
+                };
+                (watched.target.clone(), standing)
+            })
+            .collect();
+        let service = Service::new(&self.config, &standings);
+        if !self.is_http() && self.config.attributes.terminate_unhealthy {
+            // Connections to targets that turned unhealthy end, unless all targets are in use regardless.
+            for (target, standing) in &standings {
+                let out = standing.health == HealthState::Unhealthy && !service.has(target);
+                target.gone.store(out, Relaxed);
+            }
+        }
+        self.group.service.store(Arc::new(service));
+    }
+
+    /// Starts checks where there are none and should be, and ends the others.
+    pub fn run_checks(&mut self, inner: &Weak<Mutex<Inner>>, runtime: &Handle) {
+        let count = u32::try_from(self.targets.len()).unwrap_or(u32::MAX).max(1);
+        for (place, (key, watched)) in (0_u32..).zip(&mut self.targets) {
+            let wanted = matches!(
+                watched.health.state,
+                HealthState::Initial
+                    | HealthState::Healthy
+                    | HealthState::Unhealthy
+                    | HealthState::UnhealthyDraining
+            );
+            match (&watched.checks, wanted) {
+                (None, true) => {
+                    let spread = self.config.health_check.interval / SPREAD * place / count;
+                    let job = Job {
+                        inner: inner.clone(),
+                        group: self.config.arn.clone(),
+                        check: self.config.health_check.clone(),
+                        version: self.config.protocol_version,
+                        proxy_protocol: self.config.attributes.proxy_protocol,
+                        key: key.clone(),
+                        address: watched.target.address,
+                    };
+                    watched.checks = Some(runtime.spawn(job.run(spread)).abort_handle());
+                }
+                (Some(_), false) => watched.stop_checks(),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Watched {
+    fn new(group: &TargetGroupArn, config: &Registered) -> Watched {
+        let ip = config.ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
+        Watched {
+            config: config.clone(),
+            target: Arc::new(Target {
+                key: config.key.clone(),
+                address: SocketAddr::new(ip, config.key.port),
+                ticket: Ticket::of_target(group, &config.key),
+                outstanding: AtomicU32::new(0),
+                retired: AtomicBool::new(false),
+                gone: AtomicBool::new(false),
+            }),
+            checked: Checked::default(),
+            health: TargetHealth {
+                state: HealthState::Initial,
+                reason: Some(Reason::RegistrationInProgress),
+            },
+            healthy_since: None,
+            checks: None,
+            quiet: 0,
+        }
+    }
+
+    fn judge(&self, used: bool, checked: bool) -> TargetHealth {
+        let (state, reason) = match () {
+            () if self.config.deregistered.is_some() => {
+                (HealthState::Draining, Reason::DeregistrationInProgress)
+            }
+            () if !used => (HealthState::Unused, Reason::NotInUse),
+            () if self.config.ip.is_none() => (HealthState::Unused, Reason::InvalidState),
+            () if !checked => (HealthState::Unavailable, Reason::HealthCheckDisabled),
+            () => return self.checked.health(),
+        };
+        TargetHealth { state, reason: Some(reason) }
+    }
+
+    fn stop_checks(&mut self) {
+        if let Some(checks) = self.checks.take() {
+            checks.abort();
+        }
+    }
+
+    /// The target is registered no more, and its delay is over; what is under way is cut or not.
+    pub fn end(&mut self, cut: bool) {
+        self.stop_checks();
+        self.target.retired.store(true, Relaxed);
+        self.target.gone.store(cut, Relaxed);
+    }
+}
+
+/// The checks of one target.
+struct Job {
+    inner: Weak<Mutex<Inner>>,
+    group: TargetGroupArn,
+    check: HealthCheck,
+    version: ProtocolVersion,
+    proxy_protocol: bool,
+    key: TargetKey,
+    address: SocketAddr,
+}
+
+impl Job {
+    async fn run(self, spread: Duration) {
+        let check = &self.check;
+        // Zero would be a busy loop; nothing is checked more often than a target could notice.
+        let every = check.interval.max(Duration::from_millis(10));
+        let mut turns = tokio::time::interval_at(tokio::time::Instant::now() + spread, every);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            let found = probe(self.address, check, self.version, self.proxy_protocol).await;
+            let Some(inner) = self.inner.upgrade() else { return };
+            let mut news = News::default();
+            let observer = {
+                let mut inner = inner.lock();
+                inner.found(&self.group, &self.key, found, &mut news);
+                inner.observer.clone()
+            };
+            news.tell(&*observer);
+        }
+    }
+}
