@@ -442,3 +442,24 @@ fn log_lines(folder: &std::path::Path) -> Vec<String> {
     lines.sort_by_key(|line| line.split(' ').nth(1).map(str::to_owned));
     lines
 }
+
+#[test]
+fn a_target_that_fails_more_than_others_gets_less() {
+    let servers = [Server::failing(), Server::start(), Server::start()];
+    let mut world = World::of(&servers.iter().collect::<Vec<_>>());
+    world.change(|config| {
+        config.target_groups[0].attributes.algorithm = Algorithm::WeightedRandom { anomaly_mitigation: true };
+    });
+    let mut client = world.connect();
+    let mut batch = || {
+        (0..100)
+            .filter(|_| {
+                write!(client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                status(&read_answer(&mut client)) == 503
+            })
+            .count()
+    };
+    assert!(batch() > 15, "it has a third of all requests at first");
+    // Its share is then a seventeenth.
+    world.until("it gets less", || batch() <= 15);
+}

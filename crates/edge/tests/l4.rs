@@ -218,3 +218,27 @@ fn an_unhealthy_targets_connections_end() {
     world.change(|config| config.target_groups[0].attributes.fail_open_below = MinimumHealthy::default());
     assert_eq!(talk(world.connect(), b"open").1, b"open");
 }
+
+#[test]
+fn an_unhealthy_target_drains_for_a_while() {
+    let health = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = health.local_addr().unwrap().port();
+    let target = echo();
+    let world = network(&[target], |_, group| {
+        group.health_check.port = HealthCheckPort::Port(port);
+        group.attributes.terminate_unhealthy = false;
+        group.attributes.unhealthy_draining = Duration::from_secs(1);
+    });
+    let mut stream = world.connect();
+    let mut got = [0; 2];
+    stream.read_exact(&mut got).unwrap();
+    drop(health);
+    world.await_health(target, HealthState::Unhealthy);
+    let states: Vec<_> =
+        world.told.reports.lock().unwrap().iter().map(|report| report.health.state).collect();
+    assert!(states.ends_with(&[HealthState::UnhealthyDraining, HealthState::Unhealthy]), "{states:?}");
+    // Its connections go on.
+    stream.write_all(b"hi").unwrap();
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"hi");
+}

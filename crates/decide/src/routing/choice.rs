@@ -32,6 +32,37 @@ const ANOMALOUS_SHARE: u64 = 8;
 /// Anomaly mitigation works from so many healthy targets on.
 const ANOMALY_TARGETS: usize = 3;
 
+/// What came of a target's requests in a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub requests: u32,
+    /// Answers of 5xx, and connections that failed.
+    pub errors: u32,
+}
+
+/// Requests in a window below which a target's errors say nothing, unless it is known as anomalous already: then its
+/// share is small.
+const TELLING_REQUESTS: u32 = 20;
+
+/// Which targets of a group fail markedly more often than the others: more than one request of ten, and more than
+/// three times as often as the others together. The documentation gives no numbers.
+pub fn anomalies(tallies: &[Tally], before: &[bool]) -> Vec<bool> {
+    let (mut requests, mut errors) = (0_u64, 0_u64);
+    for tally in tallies {
+        requests += u64::from(tally.requests);
+        errors += u64::from(tally.errors);
+    }
+    let judge = |(tally, before): (&Tally, &bool)| {
+        let (own, failed) = (u64::from(tally.requests), u64::from(tally.errors));
+        if own == 0 || (!before && tally.requests < TELLING_REQUESTS) {
+            return *before;
+        }
+        let (others, others_failed) = ((requests - own).max(1), errors - failed);
+        failed * 10 > own && failed * others > 3 * others_failed * own
+    };
+    tallies.iter().zip(before).map(judge).collect()
+}
+
 /// The targets of a group that get new requests: the healthy ones, or, when there are fewer of them than the group's
 /// threshold, all that are registered. Draining targets and those that cannot be reached get none.
 pub fn in_service(
@@ -241,6 +272,21 @@ mod tests {
         assert!((1_700..2_300).contains(&share), "{share}");
         // Of two targets none is left aside.
         assert!(in_service(&standings[..2], &attributes, NOW).iter().all(|candidate| !candidate.anomalous));
+    }
+
+    #[test]
+    fn a_target_that_fails_more_than_its_neighbours_is_anomalous() {
+        let tally = |requests, errors| Tally { requests, errors };
+        let none = [false; 3];
+        assert_eq!(anomalies(&[tally(100, 40), tally(100, 2), tally(100, 0)], &none), [true, false, false]);
+        // All fail alike, or seldom, or hardly anything was asked.
+        assert_eq!(anomalies(&[tally(100, 40), tally(100, 30), tally(100, 35)], &none), none);
+        assert_eq!(anomalies(&[tally(100, 9), tally(100, 0), tally(100, 0)], &none), none);
+        assert_eq!(anomalies(&[tally(10, 10), tally(100, 0), tally(100, 0)], &none), none);
+        // It recovers by few requests, but not by none.
+        let first = [true, false, false];
+        assert_eq!(anomalies(&[tally(3, 0), tally(100, 0), tally(100, 0)], &first), none);
+        assert_eq!(anomalies(&[tally(0, 0), tally(100, 0), tally(100, 0)], &first), first);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod rules;
 mod sticky;
 mod transform;
 
-pub use choice::{Candidate, Standing, choose, choose_group, in_service};
+pub use choice::{Candidate, Standing, Tally, anomalies, choose, choose_group, in_service};
 pub use health::{Checked, HealthReport, HealthState, Probe, Reason, TargetHealth};
 pub use pattern::InvalidPattern;
 pub use rules::{BrokenRule, Matched, Request, Rules};

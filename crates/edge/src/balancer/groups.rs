@@ -6,9 +6,12 @@ use super::probe::probe;
 use super::tables::{Group, Service, Target};
 use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
-    HealthCheck, Protocol, ProtocolVersion, Target as Registered, TargetGroup, TargetGroupArn, TargetKey,
+    Algorithm, HealthCheck, Protocol, ProtocolVersion, Target as Registered, TargetGroup, TargetGroupArn,
+    TargetKey,
 };
-use gantry_decide::routing::{Checked, HealthReport, HealthState, Reason, Standing, TargetHealth, Ticket};
+use gantry_decide::routing::{
+    Checked, HealthReport, HealthState, Reason, Standing, Tally, TargetHealth, Ticket, anomalies,
+};
 use gantry_decide::time::Timestamp;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -21,6 +24,8 @@ use tokio::task::AbortHandle;
 
 /// Checks of many targets that begin at once are spread over so much of the interval.
 const SPREAD: u32 = 10;
+/// Requests of a target after which its errors are counted anew.
+const WINDOW_REQUESTS: u32 = 100;
 
 /// A target group with all its targets.
 pub struct Held {
@@ -39,6 +44,9 @@ pub struct Watched {
     pub health: TargetHealth,
     healthy_since: Option<Timestamp>,
     checks: Option<AbortHandle>,
+    /// Fails markedly more often than the others.
+    anomalous: bool,
+    unhealthy_since: Option<Timestamp>,
     /// Looks at a draining target that found nothing under way.
     pub quiet: u32,
 }
@@ -111,8 +119,21 @@ impl Held {
     /// Brings each target's health up to date, tells what changed, and puts the right ones in service.
     pub fn refresh(&mut self, news: &mut News) {
         let at = now();
+        // Only where connections to unhealthy targets go on, as documented.
+        let unhealthy_draining = match self.config.attributes.terminate_unhealthy || self.is_http() {
+            true => Duration::ZERO,
+            false => self.config.attributes.unhealthy_draining,
+        };
         for (key, watched) in &mut self.targets {
-            let health = watched.judge(self.used, self.config.health_check.enabled);
+            let mut health = watched.judge(self.used, self.config.health_check.enabled);
+            if health.state == HealthState::Unhealthy {
+                let since = *watched.unhealthy_since.get_or_insert(at);
+                if at.since(since) < unhealthy_draining {
+                    health.state = HealthState::UnhealthyDraining;
+                }
+            } else {
+                watched.unhealthy_since = None;
+            }
             let fresh = watched.health.reason == Some(Reason::RegistrationInProgress);
             if health.state == HealthState::Healthy && watched.health.state != HealthState::Healthy {
                 watched.healthy_since = Some(at);
@@ -137,7 +158,7 @@ impl Held {
                 let standing = Standing {
                     health: watched.judge(true, checked).state,
                     healthy_since: watched.healthy_since,
-                    anomalous: false,
+                    anomalous: watched.anomalous,
                 };
                 (watched.target.clone(), standing)
             })
@@ -151,6 +172,30 @@ impl Held {
             }
         }
         self.group.service.store(Arc::new(service));
+    }
+
+    /// Looks which targets fail more than others, and which are unhealthy for long enough; to be called about every
+    /// second.
+    pub fn look(&mut self, news: &mut News) {
+        let mut changed = false;
+        if matches!(self.config.attributes.algorithm, Algorithm::WeightedRandom { anomaly_mitigation: true })
+        {
+            let before: Vec<bool> = self.targets.values().map(|watched| watched.anomalous).collect();
+            let tallies: Vec<Tally> = self.targets.values().map(|watched| watched.tally()).collect();
+            let now = anomalies(&tallies, &before);
+            changed = now != before;
+            for ((watched, anomalous), tally) in self.targets.values_mut().zip(now).zip(&tallies) {
+                watched.anomalous = anomalous;
+                // A window lasts until it is telling, at most as long as its requests are few.
+                if tally.requests >= WINDOW_REQUESTS {
+                    watched.forget();
+                }
+            }
+        }
+        let draining = |watched: &Watched| watched.health.state == HealthState::UnhealthyDraining;
+        if changed || self.targets.values().any(draining) {
+            self.refresh(news);
+        }
     }
 
     /// Starts checks where there are none and should be, and ends the others.
@@ -186,6 +231,15 @@ impl Held {
 }
 
 impl Watched {
+    fn tally(&self) -> Tally {
+        Tally { requests: self.target.asked.load(Relaxed), errors: self.target.failed.load(Relaxed) }
+    }
+
+    fn forget(&self) {
+        self.target.asked.store(0, Relaxed);
+        self.target.failed.store(0, Relaxed);
+    }
+
     fn new(group: &TargetGroupArn, config: &Registered) -> Watched {
         let ip = config.ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
         Watched {
@@ -195,6 +249,8 @@ impl Watched {
                 address: SocketAddr::new(ip, config.key.port),
                 ticket: Ticket::of_target(group, &config.key),
                 outstanding: AtomicU32::new(0),
+                asked: AtomicU32::new(0),
+                failed: AtomicU32::new(0),
                 retired: AtomicBool::new(false),
                 gone: AtomicBool::new(false),
             }),
@@ -205,6 +261,8 @@ impl Watched {
             },
             healthy_since: None,
             checks: None,
+            anomalous: false,
+            unhealthy_since: None,
             quiet: 0,
         }
     }

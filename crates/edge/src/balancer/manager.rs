@@ -359,10 +359,11 @@ impl Inner {
         }
     }
 
-    /// Finds draining targets with nothing under way. Twice in a row: a request that chose its target just before it
+    /// Looks at every group, and finds draining targets with nothing under way. Twice in a row: a request that chose its target just before it
     /// left counts from a moment later.
-    fn look_at_draining(&mut self, news: &mut News) {
+    fn look(&mut self, news: &mut News) {
         for (arn, held) in &mut self.groups {
+            held.look(news);
             for (key, watched) in &mut held.targets {
                 let idle = watched.target.outstanding.load(Relaxed) == 0;
                 match watched.config.deregistered {
@@ -413,7 +414,7 @@ async fn retry(inner: Weak<Mutex<Inner>>) {
             if !inner.wanted.is_empty() {
                 inner.bind(None);
             }
-            inner.look_at_draining(&mut news);
+            inner.look(&mut news);
             inner.observer.clone()
         };
         news.tell(&*observer);

@@ -26,6 +26,9 @@ pub struct Target {
     pub ticket: u64,
     /// Requests under way.
     pub outstanding: AtomicU32,
+    /// Requests, and those that failed, since it was last looked whether it fails more than others.
+    pub asked: AtomicU32,
+    pub failed: AtomicU32,
     /// Gets no new requests any more: its connections are not kept.
     pub retired: AtomicBool,
     /// Its time is over: what is still under way is cut.
@@ -41,6 +44,16 @@ impl Target {
     pub fn enter(target: &Arc<Target>) -> Outstanding {
         target.outstanding.fetch_add(1, Relaxed);
         Outstanding(target.clone())
+    }
+}
+
+impl Outstanding {
+    /// Counts how it went, for anomaly mitigation.
+    pub fn count(&self, failed: bool) {
+        self.0.asked.fetch_add(1, Relaxed);
+        if failed {
+            self.0.failed.fetch_add(1, Relaxed);
+        }
     }
 }
 

@@ -24,10 +24,15 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Server {
-        Server::on(TcpListener::bind("127.0.0.1:0").unwrap())
+        Server::serve(TcpListener::bind("127.0.0.1:0").unwrap(), false)
     }
 
-    pub fn on(listener: TcpListener) -> Server {
+    /// Healthy, and answers everything else with 503.
+    pub fn failing() -> Server {
+        Server::serve(TcpListener::bind("127.0.0.1:0").unwrap(), true)
+    }
+
+    fn serve(listener: TcpListener, failing: bool) -> Server {
         let address = listener.local_addr().unwrap();
         let (accepted, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let counts = (accepted.clone(), requests.clone());
@@ -36,7 +41,7 @@ impl Server {
                 let (accepted, requests) = counts.clone();
                 std::thread::spawn(move || {
                     accepted.fetch_add(1, SeqCst);
-                    let _ = talk(&stream, address, &requests);
+                    let _ = talk(&stream, address, failing, &requests);
                 });
             }
         });
@@ -44,7 +49,12 @@ impl Server {
     }
 }
 
-fn talk(stream: &TcpStream, address: SocketAddr, requests: &AtomicUsize) -> std::io::Result<()> {
+fn talk(
+    stream: &TcpStream,
+    address: SocketAddr,
+    failing: bool,
+    requests: &AtomicUsize,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -71,6 +81,9 @@ fn talk(stream: &TcpStream, address: SocketAddr, requests: &AtomicUsize) -> std:
         }
         let mut out = stream;
         match what {
+            what if failing && what != "health" => {
+                write!(out, "HTTP/1.1 503 Failing\r\nContent-Length: 0\r\n\r\n")?;
+            }
             "status" => write!(out, "HTTP/1.1 {number} Text\r\nContent-Length: 0\r\n\r\n")?,
             "sleep" => {
                 std::thread::sleep(Duration::from_millis(number as u64));

@@ -309,6 +309,12 @@ impl<S: Io> Session<'_, S> {
             let outstanding = forwarding.enter();
             self.report.target = Some(forwarding.target.address);
             let outcome = self.exchange(connection, &forwarding, table, keep).await;
+            // What the client broke off says nothing of the target.
+            match (&outcome, self.report.target_status) {
+                (Outcome::Failed(500..), _) | (_, Some(500..)) => outstanding.count(true),
+                (_, Some(_)) => outstanding.count(false),
+                _ => {}
+            }
             drop(outstanding);
             match outcome {
                 Outcome::Done { keep: true } => return Next::Request,

@@ -51,6 +51,9 @@ impl Drop for Ending {
         active.set(active.get().saturating_sub(1));
         last.set(Instant::now());
         let report = self.report.borrow();
+        if let (Some(target), Some(status)) = (&*self.under_way.borrow(), report.target_status) {
+            target.count(status >= 500);
+        }
         add(&self.table.balanced.counters.processed_bytes, report.received_bytes + report.sent_bytes);
         let logs = self.table.attributes.access_logs.as_ref().zip(worker.logs.as_ref());
         if let (Some(entry), Some((destination, logs))) = (self.entry.take(), logs) {
