@@ -47,13 +47,14 @@ pub fn kept(state: &State, now: Timestamp, retention: Duration) -> BTreeMap<LogG
 
 /// What to append of events that became known at `now`.
 pub fn appends(events: Vec<(Scope, FeedEvent)>, now: Timestamp) -> Vec<Append> {
-    let mut streams: BTreeMap<(LogGroupId, LogStreamId), Vec<Event>> = BTreeMap::new();
+    let mut streams: BTreeMap<(Scope, ClusterName), Vec<Event>> = BTreeMap::new();
     for (scope, event) in events {
-        let key = (group(&scope), stream(event.cluster()));
+        let key = (scope, event.cluster().clone());
         streams.entry(key).or_default().push(Event { at: event.at, message: event.line() });
     }
     let mut appends = Vec::new();
-    for ((group, stream), mut events) in streams {
+    for ((scope, cluster), mut events) in streams {
+        let (group, stream) = (group(&scope), stream(&cluster));
         // Of one time, they stay in the order in which they were found.
         events.sort_by_key(|event| event.at);
         while !events.is_empty() {
@@ -63,4 +64,47 @@ pub fn appends(events: Vec<(Scope, FeedEvent)>, now: Timestamp) -> Vec<Append> {
         }
     }
     appends
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::state::ScopeState;
+    use gantry_decide::ids::AccountId;
+
+    const APPENDED: usize = 2 * APPEND_EVENTS_MAX;
+
+    fn scope(region: &str) -> Scope {
+        Scope { account: AccountId::DEFAULT, region: region.parse().unwrap() }
+    }
+
+    #[test]
+    fn each_scope_has_a_group_that_is_kept_for_the_retention() {
+        let mut state = State::default();
+        for region in ["eu-north-1", "us-east-1"] {
+            state.replace(&scope(region), ScopeState::default());
+        }
+        let now = Timestamp::from_millis(10_000);
+        let kept = kept(&state, now, Duration::from_secs(4));
+        assert_eq!(kept.len(), 2);
+        assert_eq!(kept[&group(&scope("eu-north-1"))], Timestamp::from_millis(6_000));
+    }
+
+    #[test]
+    fn appends_are_bounded_and_in_the_order_of_times() {
+        let cluster = |name: &str| gantry_decide::arn::EcsResource::Cluster(name.parse().unwrap());
+        let event = |at: usize| {
+            let (name, at) =
+                (if at.is_multiple_of(3) { "a" } else { "b" }, Timestamp::from_millis(at as i64));
+            (scope("eu-north-1"), FeedEvent::new(at, FeedKind::ClusterCreated, cluster(name), [], "made"))
+        };
+        let now = Timestamp::from_millis(1);
+        let appends = appends((0..APPENDED).rev().map(event).collect(), now);
+        assert_eq!(appends.iter().map(|append| append.events.len()).sum::<usize>(), APPENDED);
+        assert_eq!(appends.len(), 3, "a third of them fits in one append, the rest in two");
+        for append in &appends {
+            assert!(append.events.len() <= APPEND_EVENTS_MAX && append.events.is_sorted_by_key(|e| e.at));
+        }
+    }
 }

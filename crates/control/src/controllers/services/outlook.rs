@@ -9,7 +9,7 @@ use crate::services::ecs::state::{SchedulingStrategy, Service, ServiceStatus, Ta
 use crate::services::ecs::{capacity, deployments, placement};
 use crate::tx::View;
 use gantry_decide::deployment::rolling::{Situation, Tasks};
-use gantry_decide::ids::ClusterName;
+use gantry_decide::ids::{ClusterName, DeploymentId};
 use gantry_decide::placement::Request;
 use gantry_decide::time::Timestamp;
 use std::time::Duration;
@@ -18,8 +18,10 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Outlook {
     pub situation: Situation,
-    /// Tasks of the primary deployment that have yet to be launched.
+    /// Tasks that have yet to be launched: of the primary deployment, or of all task sets.
     pub missing: u32,
+    /// The deployment that the next task belongs to: the primary one, or the first task set that lacks tasks.
+    pub next: Option<DeploymentId>,
     /// The percentages allow no step.
     pub blocked: bool,
     /// When the next task that has no health check will have run long enough to count as healthy.
@@ -63,24 +65,59 @@ impl Outlook {
             }
             None => situation.desired.saturating_sub(starting.saturating_add(healthy)),
         };
-        Outlook {
+        let unhealthy = census.running.iter().filter_map(ill).collect();
+        let mut outlook = Outlook {
             situation,
             missing,
+            next: service.primary().map(|primary| primary.id),
             blocked,
             next_healthy: census.next_healthy,
             next_unprotected: census.next_unprotected,
-            unhealthy: census.running.iter().filter_map(ill).collect(),
+            unhealthy,
             digests: service.primary().map_or(Establishing::Done, |p| establishing(view, service, p)),
+        };
+        if service.is_external() {
+            outlook.add_up_task_sets(view, service);
         }
+        outlook
+    }
+
+    /// Each task set is a matter of its own: what is told of the service is their sum.
+    fn add_up_task_sets(&mut self, view: View<'_>, service: &Service) {
+        let mut lacking = None;
+        let mut sum = Situation { desired: 0, target: Tasks::default(), stopping: 0, ..self.situation };
+        (sum.old, sum.renewed, self.missing, self.blocked) = (Tasks::default(), 0, 0, false);
+        for deployment in &service.deployments {
+            let Some(set) = &deployment.task_set else { continue };
+            let census = Census::take(view, service, Lens::Only(deployment.id));
+            let own = census.situation(service, service.computed(set));
+            sum.desired += own.desired;
+            sum.target.starting += own.target.starting;
+            sum.target.healthy += own.target.healthy;
+            sum.target.unhealthy += own.target.unhealthy;
+            sum.stopping += own.stopping;
+            let missing = own.desired.saturating_sub(own.target.starting.saturating_add(own.target.healthy));
+            if missing > 0 {
+                self.missing += missing;
+                lacking.get_or_insert(deployment.id);
+            }
+            self.blocked |= own.is_blocked();
+        }
+        self.situation = sum;
+        self.next = lacking.or(self.next);
     }
 }
 
-/// What one more task of a service's primary deployment asks, and of the instances of which pool. `None` when there is
-/// nothing that it could run.
-pub fn one_more_task(view: View<'_>, service: &Service) -> Option<(ClusterName, Request)> {
-    let primary = service.primary()?;
-    let record = view.state.ecs.task_definitions.get(&primary.task_definition)?;
-    let launch_type = primary.compute.launch_type();
+/// What one more task of a service's deployment asks, and of the instances of which pool. `None` when there is nothing that
+/// it could run.
+pub fn one_more_task(
+    view: View<'_>,
+    service: &Service,
+    deployment: DeploymentId,
+) -> Option<(ClusterName, Request)> {
+    let deployment = service.deployments.iter().find(|known| known.id == deployment)?;
+    let record = view.state.ecs.task_definitions.get(&deployment.task_definition)?;
+    let launch_type = deployment.compute.launch_type();
     let mut request = placement::request(
         &record.definition,
         launch_type,
@@ -88,7 +125,7 @@ pub fn one_more_task(view: View<'_>, service: &Service) -> Option<(ClusterName, 
         &service.placement_constraints,
         &[],
     );
-    let turns = primary.compute.distribute(1, &providers_of(view, service, primary));
+    let turns = deployment.compute.distribute(1, &providers_of(view, service, deployment));
     let provider = turns.into_iter().next().and_then(|(provider, _)| provider);
     capacity::narrow(view, provider.as_ref(), &mut request);
     Some((placement::pool_name(&service.cluster, launch_type), request))

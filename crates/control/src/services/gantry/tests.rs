@@ -10,7 +10,9 @@ use crate::call::{Call, Caller, Principal};
 use crate::feed;
 use crate::roles::{RoleSession, RoleType};
 use crate::service::Prepared;
-use crate::services::ecs::state::{ContainerInstance, ContainerInstanceStatus, RolloutState, Task};
+use crate::services::ecs::state::{
+    ContainerInstance, ContainerInstanceStatus, DeploymentController, RolloutState, Task,
+};
 use crate::services::ecs::tests::service::{Fate, LONG, runs};
 use crate::services::ecs::tests::world::World;
 use crate::state::State;
@@ -206,6 +208,20 @@ fn a_deployment_within_tight_percentages_is_told_to_be_stuck() {
     let tasks = &finding(&why, "tasks").message;
     assert!(tasks.contains("at least 3 stay healthy; maximumPercent 100: at most 3 exist"), "{tasks}");
     assert!(advice(&why).contains("Raise maximumPercent"));
+}
+
+#[test]
+fn a_service_without_task_sets_says_whose_turn_it_is() {
+    let mut told = Told::with_capacity(7800);
+    told.world.create_service(json!({}));
+    let mut service = told.view().state.ecs.services().values().next().unwrap().as_ref().clone();
+    service.controller = DeploymentController::External;
+    service.deployments.clear();
+    let why = service::explain(told.view(), &service);
+    assert!(
+        why.verdict.ends_with("its controller is EXTERNAL, and nobody has made a task set of it."),
+        "{why:?}"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::controllers::services::one_more_task;
 use crate::services::ecs::placement;
 use crate::services::ecs::state::{ContainerInstance, ContainerInstanceStatus, ServiceStatus, Task};
 use crate::tx::View;
-use gantry_decide::placement::Host;
+use gantry_decide::placement::{Host, Shortfall};
 use gantry_store::Record;
 use std::collections::BTreeMap;
 
@@ -167,16 +167,13 @@ fn unfit(view: View<'_>, instance: &ContainerInstance, host: &Host, told: &mut E
     let services =
         view.state.ecs.services().values().filter(|service| service.status == ServiceStatus::Active);
     for service in services {
-        let Some((pool, request)) = one_more_task(view, service).filter(|(pool, _)| *pool == key.cluster)
-        else {
-            continue;
-        };
-        debug_assert_eq!(pool, key.cluster);
+        let next = service.primary().and_then(|primary| one_more_task(view, service, primary.id));
+        let Some((_, request)) = next.filter(|(pool, _)| *pool == key.cluster) else { continue };
         // That the agent is away is told already.
         let lacks = host
             .shortfalls(&request)
             .into_iter()
-            .filter(|lack| instance.agent_connected || *lack != gantry_decide::placement::Shortfall::Agent);
+            .filter(|lack| instance.agent_connected || *lack != Shortfall::Agent);
         let lacks: Vec<String> = lacks.map(|lack| lack.to_string()).collect();
         if !lacks.is_empty() {
             lines.push(format!("{}: it {}", service.name, lacks.join("; it ")));

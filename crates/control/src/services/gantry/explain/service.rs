@@ -67,7 +67,8 @@ pub fn explain(view: View<'_>, service: &Service) -> Explanation {
     }
     failures(view, service, &mut told);
     stopping(view, service, &mut told);
-    if missing > 0 || outlook.blocked || !service.deployments.iter().all(arrived) {
+    let goes_on = !service.is_external() && !service.deployments.iter().all(arrived);
+    if missing > 0 || outlook.blocked || goes_on {
         told.suggest("See the service's own events and deployments.", show);
     }
     told
@@ -92,7 +93,8 @@ fn survey(view: View<'_>, service: &Service, outlook: &Outlook) -> Option<Room> 
             let pool = placement::pool_name(&task.cluster, task.launch_type);
             Some((pool, capacity::request_of(view, task)))
         }
-        None => one_more_task(view, service).filter(|_| outlook.missing > 0),
+        None if outlook.missing == 0 => None,
+        None => outlook.next.and_then(|next| one_more_task(view, service, next)),
     };
     asked.map(|(pool, request)| room::survey(view, pool, request))
 }
@@ -107,8 +109,12 @@ fn verdict(
 ) -> String {
     let head =
         format!("{running} of {} of the service {} run", count(service.desired_count, "task"), service.name);
-    let Some(primary) = service.primary() else {
-        return format!("{head}: it has no deployment that new tasks could belong to.");
+    let next = service.deployments.iter().find(|deployment| Some(deployment.id) == outlook.next);
+    let Some(primary) = next else {
+        return match service.is_external() {
+            true => format!("{head}: its controller is EXTERNAL, and nobody has made a task set of it."),
+            false => format!("{head}: it has no deployment that new tasks could belong to."),
+        };
     };
     let situation = &outlook.situation;
     if primary.rollout_state == RolloutState::Failed {
@@ -180,7 +186,7 @@ fn verdict(
             has(old)
         );
     }
-    if primary.rollout_state == RolloutState::InProgress {
+    if primary.rollout_state == RolloutState::InProgress && !service.is_external() {
         return format!("{head}, but the deployment has not arrived yet.");
     }
     format!("{head}: the service is as it should be.")
@@ -264,9 +270,15 @@ fn deployment_finding(view: View<'_>, service: &Service, deployment: &Deployment
         RolloutState::Failed => "failed",
     };
     let is_primary = service.primary().is_some_and(|primary| primary.id == deployment.id);
+    let (which, state) = match &deployment.task_set {
+        Some(set) => {
+            (format!("The {} task set", set.status.as_str()), format!("to have {}", tasks.requested))
+        }
+        None if is_primary => ("The primary deployment".to_owned(), state.to_owned()),
+        None => ("The older deployment".to_owned(), state.to_owned()),
+    };
     let message = format!(
-        "{} deployment {} of {} is {state}: {} running, {} pending; begun {}.",
-        if is_primary { "The primary" } else { "The older" },
+        "{which} {} of {} is {state}: {} running, {} pending; begun {}.",
         deployment.id,
         deployment.task_definition,
         tasks.running,
