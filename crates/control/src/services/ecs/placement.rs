@@ -73,7 +73,7 @@ const INLINE_VOLUMES_ATTRIBUTE: &str = "gantry.inline-ebs";
 /// Asked of an instance for those; no agent has it.
 const NOBODY_ATTRIBUTE: &str = "gantry.not-carried";
 /// Machines of the user's own, in ECS's sense of launch type EXTERNAL.
-const EXTERNAL_ATTRIBUTE: &str = "ecs.capability.external";
+pub const EXTERNAL_ATTRIBUTE: &str = "ecs.capability.external";
 
 /// The cluster whose instances tasks of a launch type are placed on.
 pub fn pool_name(cluster: &ClusterName, launch_type: LaunchType) -> ClusterName {

@@ -8,6 +8,7 @@ use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::attribute::{check_attribute, is_reserved};
 use crate::services::ecs::ops::candidate::InstanceCandidate;
 use crate::services::ecs::ops::idempotency::Token;
+use crate::services::ecs::placement::EXTERNAL_ATTRIBUTE;
 use crate::services::ecs::state::{
     AgentVersion, Cluster, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, FARGATE_POOL,
     InstanceResources, Task,
@@ -42,7 +43,6 @@ pub const ACS_PATH: &str = "/acs";
 pub const TCS_PATH: &str = "/tcs";
 
 const ZONE: &str = "ecs.availability-zone";
-const EXTERNAL: &str = "ecs.capability.external";
 
 /// The members of an EC2 identity document that matter here.
 #[derive(Debug, Default, Deserialize)]
@@ -185,7 +185,7 @@ fn check_external(cluster: &str, attributes: &mut BTreeMap<String, Option<String
             "A machine that joins by an activation cannot be Fargate capacity.".to_owned(),
         ));
     }
-    attributes.insert(EXTERNAL.to_owned(), None);
+    attributes.insert(EXTERNAL_ATTRIBUTE.to_owned(), None);
     Ok(())
 }
 
@@ -304,7 +304,7 @@ fn describe_host(tx: &mut Tx<'_>, instance: &mut ContainerInstance, document: Id
     if let Some(group) = group {
         instance.attributes.insert(GROUP_ATTRIBUTE.to_owned(), Some(group.to_string()));
     }
-    let prefix = if instance.attributes.contains_key(EXTERNAL) { "mi" } else { "i" };
+    let prefix = if instance.attributes.contains_key(EXTERNAL_ATTRIBUTE) { "mi" } else { "i" };
     let made_up = || {
         let digits = format!("{:016x}", tx.random.next_u64());
         // As long as EC2's ids: 17 digits.

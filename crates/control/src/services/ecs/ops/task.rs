@@ -7,9 +7,10 @@ use crate::services::ecs::compute;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::launch::{self, Launch, Launched};
 use crate::services::ecs::ops::idempotency::Token;
+use crate::services::ecs::placement::EXTERNAL_ATTRIBUTE;
 use crate::services::ecs::state::{
-    Compute, ContainerInstanceKey, ContainerInstanceStatus, EffectiveDefinition, LaunchType, Tags, Task,
-    TaskKey,
+    Compute, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, EffectiveDefinition,
+    LaunchType, Tags, Task, TaskKey,
 };
 use crate::services::ecs::stop::REASON_LENGTH_MAX;
 use crate::services::ecs::views::container_instance::asked_arn;
@@ -22,6 +23,7 @@ use gantry_decide::ids::{ClusterName, ContainerInstanceId, TaskId};
 use gantry_decide::lifecycle::{DesiredStatus, StopCode};
 use gantry_decide::placement::{Refusal, Refusals};
 use gantry_decide::task::{Compatibility, TaskOverride};
+use gantry_store::Record;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -185,21 +187,40 @@ pub fn start_task(
         managed_tags: request.enable_ecs_managed_tags.unwrap_or(false),
         execute_command: request.enable_execute_command.unwrap_or(false),
     };
-    let launch = launch_of(tx.view(), &asked, LaunchType::Ec2)?;
+    // What is wrong with the request is told whatever the instances are; on most calls they are of one kind.
+    let mut kind = LaunchType::Ec2;
+    let mut launch = None;
     let (mut tasks, mut failures) = (Vec::new(), Vec::new());
     for text in &request.container_instances {
         let arn = asked_arn(tx.view(), &cluster, text);
         let key = check::container_instance(tx.view(), &cluster, text)?;
-        let Some(key) = key.filter(|key| tx.state.ecs.container_instance(key).is_some()) else {
+        let known = key.and_then(|key| tx.state.ecs.container_instance(&key));
+        let Some((key, its_kind)) = known.map(|instance| (instance.key(), kind_of(instance))) else {
             failures.push(ecs::Failure { arn: Some(arn), reason: Some("MISSING".to_owned()), detail: None });
             continue;
         };
-        match launch::start_if_it_fits(tx, &launch, key) {
+        let launch = match launch.take().filter(|_| kind == its_kind) {
+            Some(same) => launch.insert(same),
+            None => launch.insert(launch_of(tx.view(), &asked, its_kind)?),
+        };
+        kind = its_kind;
+        match launch::start_if_it_fits(tx, launch, key) {
             Ok(task) => tasks.push(show(tx.view(), &task, true)?),
             Err(refusal) => failures.push(failure(arn, refusal)),
         }
     }
+    if launch.is_none() {
+        launch_of(tx.view(), &asked, kind)?;
+    }
     Ok(ecs::StartTaskResponse { tasks: Some(tasks), failures: Some(failures) })
+}
+
+/// The launch type of tasks that are started on an instance by its name.
+fn kind_of(instance: &ContainerInstance) -> LaunchType {
+    match instance.attributes.contains_key(EXTERNAL_ATTRIBUTE) {
+        true => LaunchType::External,
+        false => LaunchType::Ec2,
+    }
 }
 
 /// What RunTask and StartTask have in common.

@@ -422,3 +422,23 @@ fn quotas_of_the_operator_hold() {
         "defaultCapacityProviderStrategy": []});
     assert_eq!(world.write(cluster::put_cluster_capacity_providers, two).unwrap_err().code, INVALID);
 }
+
+#[test]
+fn tasks_started_on_a_machine_of_ones_own_are_external() {
+    let world = &mut with_provider(true);
+    let instance = join(world, "default", None);
+    let mut request = registration("default");
+    let external = json!([{"name": "ecs.capability.external"},
+        {"name": "com.amazonaws.ecs.capability.docker-remote-api.1.18"}]);
+    request["attributes"].as_array_mut().unwrap().extend(external.as_array().unwrap().clone());
+    let own = world.register_instance(request).unwrap();
+    let own = own["containerInstance"]["containerInstanceArn"].as_str().unwrap().to_owned();
+    connect(world, &own);
+    let start = json!({"taskDefinition": "app", "containerInstances": [instance, own, "nobody"]});
+    let reply = world.write(task::start_task, start).unwrap();
+    let kinds: Vec<_> = reply["tasks"].as_array().unwrap().iter().map(|task| &task["launchType"]).collect();
+    assert_eq!(kinds, ["EC2", "EXTERNAL"]);
+    assert_eq!(reply["failures"][0]["reason"], "MISSING");
+    let wrong = json!({"taskDefinition": "nothing", "containerInstances": ["nobody"]});
+    fails(world.write(task::start_task, wrong), CLIENT, "TaskDefinition not found.");
+}
