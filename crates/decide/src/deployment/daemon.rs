@@ -2,6 +2,7 @@
 //! two tasks of a daemon never share an instance.
 
 use super::rolling::Tasks;
+use crate::mutant;
 
 /// A container instance with the tasks that the service has there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,16 +52,22 @@ pub fn plan(places: &[Place], minimum_healthy_percent: u32) -> Vec<Step> {
     let serving = places.iter().filter(|place| place.eligible && place.serves()).count() as u64;
     let lower = (u64::from(desired(places)) * u64::from(minimum_healthy_percent)).div_ceil(100);
     let mut spare = serving.saturating_sub(lower);
+    if mutant::is("daemon ignores the minimum") {
+        spare = u64::MAX;
+    }
     places.iter().map(|place| step(place, &mut spare)).collect()
 }
 
 fn step(place: &Place, spare: &mut u64) -> Step {
     let Place { target, old, .. } = *place;
-    if !place.eligible {
+    if !place.eligible && !mutant::is("daemon stays where it may not be") {
         return Step { start: false, stop_target: target, stop_old: old };
     }
     if place.total() == 0 {
-        return Step { start: place.stopping == 0, ..Step::default() };
+        return Step {
+            start: place.stopping == 0 || mutant::is("daemon starts beside one that stops"),
+            ..Step::default()
+        };
     }
     // Of several of the target, one that is well stays, else one that may become so.
     let keeps_healthy = target.healthy.min(1);

@@ -1,6 +1,7 @@
 //! Rolling deployments: how many tasks to start and to stop next, within the service's two percentages. A service
 //! without old tasks is the same case: it grows, shrinks and heals by these rules.
 
+use crate::mutant;
 use serde::{Deserialize, Serialize};
 
 /// The tasks of one side, by how far they are. Those already asked to stop are not among them.
@@ -75,16 +76,23 @@ impl Plan {
 impl Situation {
     /// Healthy tasks that must remain when we stop some: rounded up.
     pub fn lower(&self) -> u32 {
-        percent(self.desired, self.minimum_healthy_percent, 99)
+        percent(
+            self.desired,
+            self.minimum_healthy_percent,
+            if mutant::is("minimum rounded down") { 0 } else { 99 },
+        )
     }
 
     /// Tasks that may exist at once, those that are stopping included: rounded down.
     pub fn upper(&self) -> u32 {
-        percent(self.desired, self.maximum_percent, 0)
+        percent(self.desired, self.maximum_percent, if mutant::is("maximum rounded up") { 99 } else { 0 })
     }
 
     fn total(&self) -> u32 {
         let running = self.target.total().saturating_add(self.old.total()).saturating_add(self.renewed);
+        if mutant::is("stopping tasks not counted") {
+            return running;
+        }
         running.saturating_add(self.stopping)
     }
 
@@ -94,7 +102,10 @@ impl Situation {
         let room = self.upper().saturating_sub(self.total());
         let start = missing.min(room);
         // Tasks that are starting may never serve: they do not count.
-        let serving = target.healthy.saturating_add(old.healthy);
+        let mut serving = target.healthy.saturating_add(old.healthy);
+        if mutant::is("starting tasks count as healthy") {
+            serving += target.starting;
+        }
         let lacking = if self.renewable { self.lower().saturating_sub(serving) } else { 0 };
         let renew = lacking.saturating_sub(self.renewed).min(room - start);
         let stop_renewed = self.renewed.saturating_sub(lacking);
@@ -105,6 +116,11 @@ impl Situation {
         surplus -= stop_target.starting;
         // What serves nobody goes first; healthy ones only as long as enough remain.
         let mut spare = serving.saturating_sub(self.lower());
+        if mutant::is("one task too many stopped") {
+            spare += 1;
+        } else if mutant::is("old tasks stopped at once") {
+            spare = u32::MAX;
+        }
         stop_target.healthy = surplus.min(target.healthy).min(spare);
         spare -= stop_target.healthy;
         let stop_old =
@@ -137,7 +153,8 @@ impl Situation {
             let wanted = percent(self.desired, early.healthy_percent, 99).max(1).min(self.desired);
             self.target.healthy >= wanted && (!early.blocking || self.is_alone())
         };
-        self.is_steady() || early.is_some_and(enough)
+        let hasty = mutant::is("success before all are healthy") && self.target.healthy > 0;
+        self.is_steady() || early.is_some_and(enough) || hasty
     }
 
     /// Tasks remain to be replaced, nothing is under way, and the percentages allow no step.

@@ -1,6 +1,7 @@
 //! A container instance as placement sees it, and whether it can take a task.
 
 use super::{Constraint, HostPort, Refusal, Request};
+use crate::mutant;
 use crate::query::Candidate;
 use crate::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,10 +52,10 @@ impl Host {
     /// Checks whose outcome no placement can change: they look at the profile alone.
     pub(super) fn refuses_for_good(&self, request: &Request) -> Option<Refusal> {
         let profile = &self.profile;
-        if !profile.active {
+        if !profile.active && !mutant::is("tasks placed on draining instances") {
             return Some(Refusal::Inactive);
         }
-        if !profile.connected {
+        if !profile.connected && !mutant::is("tasks placed on silent agents") {
             return Some(Refusal::Agent);
         }
         let has = |(name, value): (&String, &Option<String>)| {
@@ -65,7 +66,9 @@ impl Host {
         }
         let now = self.with(request, 0);
         let fails = |constraint: &Constraint| match constraint {
-            Constraint::MemberOf(query) => !query.depends_on_tasks() && !query.matches(&now),
+            Constraint::MemberOf(query) => {
+                !query.depends_on_tasks() && !query.matches(&now) && !mutant::is("memberOf ignored")
+            }
             Constraint::DistinctInstance => false,
         };
         request.constraints.iter().any(fails).then_some(Refusal::MemberOf)
@@ -101,7 +104,7 @@ impl Host {
         self.free_cpu += i64::from(request.cpu);
         self.free_memory += i64::from(request.memory);
         self.free_gpus += i64::from(request.gpus);
-        if !request.ports.is_empty() {
+        if !request.ports.is_empty() && !mutant::is("ports never given back") {
             let used = Arc::make_mut(&mut self.used_ports);
             for port in &request.ports {
                 used.remove(port);
@@ -149,18 +152,21 @@ impl Burdened<'_> {
                 Constraint::MemberOf(query) if query.depends_on_tasks() && !query.matches(self) => {
                     return Some(Refusal::MemberOf);
                 }
-                Constraint::DistinctInstance if self.tasks_of_group() > 0 => {
+                Constraint::DistinctInstance
+                    if self.tasks_of_group() > 0 && !mutant::is("distinctInstance ignored") =>
+                {
                     return Some(Refusal::DistinctInstance);
                 }
                 _ => {}
             }
         }
         let ports = &self.request.ports;
-        if self.free_cpu() < i64::from(self.request.cpu) {
+        if self.free_cpu() < i64::from(self.request.cpu) && !mutant::is("cpu not counted") {
             Some(Refusal::Cpu)
-        } else if self.free_memory() < i64::from(self.request.memory) {
+        } else if self.free_memory() < i64::from(self.request.memory) && !mutant::is("memory not counted") {
             Some(Refusal::Memory)
         } else if !ports.is_empty()
+            && !mutant::is("ports not counted")
             && (self.more > 0 || ports.iter().any(|port| self.host.used_ports.contains(port)))
         {
             Some(Refusal::Ports)

@@ -5,6 +5,7 @@ use super::message::{Action, ContainerChange, Submission, SubmitFailure};
 use super::spec::Failure;
 use super::task::{Phase, Task, TaskPhase};
 use crate::lifecycle::{ContainerStatus, DesiredStatus};
+use crate::mutant;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -35,6 +36,9 @@ pub(super) struct Reports {
 impl Reports {
     /// After a restart nothing is under way, and what was refused for now may be taken at once.
     pub(super) fn recover(&mut self) {
+        if mutant::is("reports forgotten in a restart") {
+            self.outbox.clear();
+        }
         self.under_way = false;
         self.retry_at = None;
         self.pause = None;
@@ -57,6 +61,7 @@ impl Reports {
     pub(super) fn failed(&mut self, id: u64, failure: SubmitFailure, now: Timestamp) -> bool {
         match failure {
             SubmitFailure::Refused => self.taken(id),
+            SubmitFailure::Later if mutant::is("failed reports dropped") => self.taken(id),
             SubmitFailure::Later => {
                 let awaited = self.under_way && self.outbox.front().is_some_and(|first| first.id == id);
                 if awaited {

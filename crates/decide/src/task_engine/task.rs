@@ -6,6 +6,7 @@ use super::message::{Exit, Found, PullTimes};
 use super::report::Reports;
 use super::spec::{ContainerSpec, Failure, FailureKind, NetworkBinding, TaskArn, TaskSpec};
 use crate::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus};
+use crate::mutant;
 use crate::task::NetworkMode;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -344,6 +345,10 @@ impl Task {
             let container = &mut self.containers[index];
             // A signal may have been lost: it is sent anew, with all its time.
             container.stopping = None;
+            if mutant::is("running containers started again") && container.phase == Phase::Running {
+                container.phase = Phase::Waiting;
+                continue;
+            }
             match (container.phase, found.remove(&container.spec.name)) {
                 (Phase::Stopped, _) => {}
                 (Phase::Running, Some(Found::Running { .. })) => {}
@@ -372,6 +377,9 @@ impl Task {
                 // Nothing of it is there: from the beginning. The image may have gone meanwhile.
                 (_, None) => container.phase = Phase::Waiting,
             }
+        }
+        if mutant::is("stop forgotten in a restart") && self.stopped_at.is_none() {
+            self.desired = DesiredStatus::Running;
         }
         self.settle_desired();
         let unlaunched = self.containers.iter().any(|container| container.phase < Phase::Launching);

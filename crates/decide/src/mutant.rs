@@ -1,0 +1,82 @@
+//! Planted bugs, of the kinds that are told of after real failures: they show what the simulator would notice.
+//!
+//! A build without the feature `mutants` knows none: [`is`] is then a constant, and nothing is left of its branches.
+
+/// Every bug that can be planted.
+pub const ALL: &[&str] = &[
+    "minimum rounded down",
+    "maximum rounded up",
+    "stopping tasks not counted",
+    "starting tasks count as healthy",
+    "old tasks stopped at once",
+    "one task too many stopped",
+    "success before all are healthy",
+    "daemon ignores the minimum",
+    "daemon starts beside one that stops",
+    "daemon stays where it may not be",
+    "breaker never trips",
+    "no end of a failed rollback",
+    "superseded attempt goes on",
+    "old deployments kept",
+    "old tasks count as new",
+    "one more chosen to stop",
+    "ends of tasks not noted",
+    "draining ignored",
+    "memory not counted",
+    "cpu not counted",
+    "ports not counted",
+    "ports never given back",
+    "distinctInstance ignored",
+    "memberOf ignored",
+    "tasks placed on silent agents",
+    "tasks placed on draining instances",
+    "stale free capacity",
+    "one address given twice",
+    "answers before they are durable",
+    "released one batch too early",
+    "stops of strays not confirmed",
+    "hand-over not remembered",
+    "stop not told",
+    "changes of tasks not told",
+    "no news after a reconnect",
+    "an old connection's end counts",
+    "leaps of the clock counted",
+    "lease shorter for the server",
+    "lease counted from its answer",
+    "lease never ends for the agent",
+    "lost agents waited for for ever",
+    "lost agents keep their tasks",
+    "stopped without the agent's word",
+    "stopped tasks forgotten at once",
+    "late reports believed",
+    "ends of tasks not believed",
+    "failed reports dropped",
+    "reports forgotten in a restart",
+    "running containers started again",
+    "stop forgotten in a restart",
+];
+
+#[cfg(feature = "mutants")]
+thread_local! {
+    static PLANTED: std::cell::Cell<&'static str> = const { std::cell::Cell::new("") };
+}
+
+/// Plants a bug in all that this thread runs; the empty name removes it.
+#[cfg(feature = "mutants")]
+pub fn plant(name: &'static str) {
+    PLANTED.set(name);
+}
+
+/// Whether this bug is planted.
+#[cfg(feature = "mutants")]
+pub fn is(name: &str) -> bool {
+    debug_assert!(ALL.contains(&name), "{name} is on no list");
+    PLANTED.get() == name
+}
+
+/// Whether this bug is planted: never.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn is(_name: &str) -> bool {
+    false
+}
