@@ -70,7 +70,8 @@ def test_agents_on_other_hosts_join_and_run_tasks(tmp_path):
     with Hosts(["server", "one", "two"]) as hosts:
         data = tmp_path / "server"
         address = f"{hosts.address['server']}:4580"
-        hosts.start("server", binary(), "server", "--data-dir", data, "--listen", address, log=log)
+        # An agent that is started again finds its tasks, as long as it takes.
+        hosts.start("server", binary(), "server", "--data-dir", data, "--listen", address, "--agent-lease", "60s", log=log)
         until((data / "endpoint").exists)
         lines = run(binary(), "env", "--agent", "--data-dir", str(data)).stdout
         exported = dict(re.findall(r"^export (\w+)=(\S+)$", lines, re.M))

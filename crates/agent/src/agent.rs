@@ -9,6 +9,7 @@ use crate::docker::{DockerError, DockerRuntime, firewall};
 use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of, resolv};
 use crate::endpoints;
 use crate::images::{ImageStore, Images, StoreError};
+use crate::lease::Lease;
 use crate::network::{ENDPOINT_PORT, LINKS, Network, NetworkConfig, NetworkError, bridge_name, overlay_name};
 use crate::protocol::backoff::{Backoff, Growth};
 use crate::runtime::native::NativeRuntime;
@@ -67,6 +68,8 @@ pub enum AgentError {
     Thread(#[source] std::io::Error),
     #[error("tasks in the host's namespace have nowhere to ask")]
     Listen(#[source] std::io::Error),
+    #[error("the lease of tasks")]
+    Lease(#[source] std::io::Error),
     #[error("the working directory")]
     Directory(#[source] std::io::Error),
     #[error("mounts cannot be shown to containers")]
@@ -180,6 +183,8 @@ async fn run_on<R: Runtime>(
     let logs = hands.logs.clone();
     let mut driver = Driver::new(engine, (Arc::clone(&hands), inbox), saver, instance.clone(), acs_out);
     driver.recover(saved).await?;
+    let lease = config.has_lease().then(|| Lease::open(&config.name, &config.program)).transpose();
+    let lease = lease.map_err(AgentError::Lease)?;
     let images = hands.images.clone();
     let cleaning = tokio::spawn(images.clone().keep_clean());
     let fetching = tokio::spawn(images.clone().keep_fetching());
@@ -187,6 +192,7 @@ async fn run_on<R: Runtime>(
     let acs = channel::keep(
         "acs",
         client.clone(),
+        lease.clone(),
         Box::new(OsRandom),
         {
             let (client, config, instance) = (client.clone(), config.clone(), instance.clone());
@@ -220,12 +226,15 @@ async fn run_on<R: Runtime>(
     };
     let mut joined = Some(joined);
     driver
-        .run(messages, ending, || {
+        .run(messages, lease.as_ref(), ending, || {
             if let Some(joined) = joined.take() {
                 joined();
             }
         })
         .await;
+    if let Some(lease) = lease.as_ref().filter(|_| at_end == AtEnd::LeaveRunning) {
+        lease.leave(|request| driver.say(request)).await;
+    }
     drop(driver);
     acs.abort();
     telemetry.abort();
@@ -389,7 +398,11 @@ async fn acs_target(
         .append_pair("seqNum", "1")
         .append_pair("sendCredentials", if first { "true" } else { "false" })
         .finish();
-    Ok(Target { base: found.endpoint.unwrap_or_default(), query: plain(&query), growth: Growth::ACS })
+    Ok(Target {
+        base: found.endpoint.unwrap_or_default(),
+        query: plain(&query),
+        growth: Growth::of_acs(config.has_lease()),
+    })
 }
 
 /// A form's plus signs as what signatures are made over.

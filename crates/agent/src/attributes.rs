@@ -101,6 +101,9 @@ pub fn attributes(config: &AgentConfig, of_runtime: &[String], first: bool) -> V
         attribute("ecs.cpu-architecture", Some(architecture)),
         attribute("gantry.runtime", Some(if config.runtime.is_docker() { "docker" } else { "native" })),
     ]);
+    if config.has_lease() {
+        all.push(attribute("gantry.lease", None));
+    }
     if let Some(address) = config.host_address {
         all.push(attribute("gantry.host-address", Some(&address.to_string())));
     }

@@ -1,7 +1,8 @@
 //! A WebSocket to the control plane, kept open: connected, signed, read with a limit on silence, connected again with
 //! growing pauses.
 
-use crate::client::Client;
+use crate::client::{Client, ClientError};
+use crate::lease::Lease;
 use crate::protocol::backoff::{Backoff, Growth};
 use futures_util::{SinkExt, StreamExt};
 use gantry_decide::random::Random;
@@ -63,23 +64,32 @@ enum End {
 pub async fn keep<F, T>(
     name: &'static str,
     client: Client,
+    lease: Option<Lease>,
     mut random: Box<dyn Random + Send>,
     mut target: T,
     incoming: mpsc::Sender<Incoming>,
     mut outgoing: mpsc::Receiver<String>,
 ) where
     T: FnMut(bool) -> F,
-    F: Future<Output = Result<Target, crate::client::ClientError>>,
+    F: Future<Output = Result<Target, ClientError>>,
 {
     let mut first = true;
     let mut backoff: Option<Backoff> = None;
     loop {
+        if let Some(lease) = &lease {
+            lease.dial().await;
+        }
         let start = Instant::now();
         let (end, growth) = match target(first).await {
-            Err(error) => (End::Broken(error.to_string()), Growth::ACS),
+            Err(error) => {
+                if let (Some(lease), true) = (&lease, error.is_refused()) {
+                    lease.refused();
+                }
+                (End::Broken(error.to_string()), Growth::of_acs(lease.is_some()))
+            }
             Ok(target) => {
-                let end =
-                    connection(&client, &target, random.as_mut(), &incoming, &mut outgoing, &mut first).await;
+                let parts = (&incoming, &mut outgoing, lease.as_ref());
+                let end = connection(&client, &target, random.as_mut(), parts, &mut first).await;
                 (end, target.growth)
             }
         };
@@ -114,8 +124,7 @@ async fn connection(
     client: &Client,
     target: &Target,
     random: &mut (dyn Random + Send),
-    incoming: &mpsc::Sender<Incoming>,
-    outgoing: &mut mpsc::Receiver<String>,
+    (incoming, outgoing, lease): (&mpsc::Sender<Incoming>, &mut mpsc::Receiver<String>, Option<&Lease>),
     first: &mut bool,
 ) -> End {
     let mut socket = match timeout(CONNECT_MAX, connect(client, target)).await {
@@ -132,6 +141,7 @@ async fn connection(
     };
     let expires = Instant::now() + AGE_MAX + spread(random, AGE_SPREAD);
     let mut silent_until = Instant::now() + SILENCE_MAX + spread(random, SILENCE_MAX);
+    let mut renew_at = Instant::now() + lease.map_or(AGE_MAX, Lease::renew_every);
     loop {
         tokio::select! {
             message = timeout_at(silent_until, socket.next()) => {
@@ -141,6 +151,9 @@ async fn connection(
                     Ok(None) => return End::Orderly,
                     Ok(Some(Err(error))) => return lost(&error),
                     Ok(Some(Ok(Message::Text(text)))) => {
+                        if lease.is_some_and(|lease| lease.hears(text.as_str())) {
+                            continue;
+                        }
                         if incoming.send(Incoming::Text(text.as_str().to_owned())).await.is_err() {
                             return End::Abandoned;
                         }
@@ -165,6 +178,18 @@ async fn connection(
                     Err(_) => return End::Broken("the control plane does not read".to_owned()),
                 }
             }
+            () = tokio::time::sleep_until(renew_at), if lease.is_some() => {
+                let Some(lease) = lease else { continue };
+                // After a pause of the process one request says as much as those that were left out.
+                renew_at = Instant::now() + lease.renew_every();
+                let text = lease.ask(false);
+                match timeout(SEND_MAX, socket.send(Message::text(text))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return lost(&error),
+                    Err(_) => return End::Broken("the control plane does not read".to_owned()),
+                }
+            }
+            () = over(lease) => return End::Broken("the lease is over".to_owned()),
             () = tokio::time::sleep_until(expires) => {
                 // A peer that does not hear it finds out by itself.
                 let _ = timeout(SEND_MAX, socket.close(None)).await;
@@ -175,6 +200,14 @@ async fn connection(
                 return End::Abandoned;
             }
         }
+    }
+}
+
+/// Resolves when a lease is over.
+async fn over(lease: Option<&Lease>) {
+    match lease {
+        Some(lease) => lease.over().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -29,7 +29,13 @@ pub enum ClientError {
         source: ApiError,
     },
     #[error("{operation}: no answer from {endpoint}: {reason}")]
-    Connection { operation: &'static str, endpoint: String, reason: String },
+    Connection {
+        operation: &'static str,
+        endpoint: String,
+        reason: String,
+        /// Nothing listens there.
+        refused: bool,
+    },
     #[error("{operation}: no answer from {endpoint} within {} s", CALL_MAX.as_secs())]
     Timeout { operation: &'static str, endpoint: String },
     #[error("'{0}' is no address of a control plane, like http://127.0.0.1:4580")]
@@ -43,6 +49,11 @@ impl ClientError {
             ClientError::Api { source, .. } => Some(source.code.as_ref()),
             _ => None,
         }
+    }
+
+    /// Whether nothing listened there: no control plane runs.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, ClientError::Connection { refused: true, .. })
     }
 
     /// Whether the same call may succeed later.
@@ -190,7 +201,12 @@ impl Client {
         let unreachable = |reason: String| self.unreachable(operation, reason);
         let request = request.body(Full::new(body.into())).map_err(|error| unreachable(error.to_string()))?;
         let exchange = async {
-            let response = self.http.request(request).await.map_err(|error| unreachable(explain(&error)))?;
+            let response = self.http.request(request).await.map_err(|error| ClientError::Connection {
+                operation,
+                endpoint: shared.endpoint.clone(),
+                reason: explain(&error),
+                refused: is_refusal(&error),
+            })?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
             Ok((status, body.map_err(|error| unreachable(error.to_string()))?.to_bytes()))
@@ -206,7 +222,7 @@ impl Client {
     }
 
     fn unreachable(&self, operation: &'static str, reason: String) -> ClientError {
-        ClientError::Connection { operation, endpoint: self.shared.endpoint.clone(), reason }
+        ClientError::Connection { operation, endpoint: self.shared.endpoint.clone(), reason, refused: false }
     }
 
     /// The headers that sign the upgrade of a WebSocket at a path and query of `endpoint`.
@@ -237,6 +253,13 @@ impl Client {
         let request = SignedRequest { method, path, query, headers: &headers, body };
         sign(&request, &self.shared.credentials, &self.shared.region, ecs::SERVICE.signing_name, now())
     }
+}
+
+/// Whether the host is there and nothing listens.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut causes = causes.filter_map(|error| error.downcast_ref::<std::io::Error>());
+    causes.any(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// An error with its causes: the outermost alone says only that it failed.

@@ -102,4 +102,13 @@ pub struct AgentConfig {
     /// How long a stopped task's remains are kept.
     pub cleanup_wait: Duration,
     pub at_end: AtEnd,
+    /// Tasks end when the control plane gives the agent no lease. Only the native runtime's can.
+    pub holds_leases: bool,
+}
+
+impl AgentConfig {
+    /// Whether the agent asks for leases, and has what ends tasks without one.
+    pub fn has_lease(&self) -> bool {
+        self.holds_leases && !self.runtime.is_docker()
+    }
 }

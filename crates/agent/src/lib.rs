@@ -14,6 +14,7 @@ pub mod firelens;
 mod gpus;
 pub mod health;
 pub mod images;
+pub mod lease;
 pub mod logs;
 pub mod machine;
 pub mod network;

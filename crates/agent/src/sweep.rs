@@ -27,6 +27,7 @@ pub(crate) async fn clear<R: Runtime>(name: &str, data_dir: &Path, runtime: &R) 
         let _ = std::fs::remove_dir_all(data_dir.join(kind));
     }
     crate::storage::release_others(name, |_| false);
+    crate::lease::guard::remove(name);
     remove_groups_below(name);
     runtime.close().await;
     let name = name.to_owned();

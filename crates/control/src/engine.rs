@@ -15,6 +15,8 @@ use crate::sessions::{SessionId, SessionInput, SessionOutput, Sessions};
 use crate::state::{Change, State};
 use crate::tx::Tx;
 use gantry_decide::ids::Scope;
+use gantry_decide::lease::Terms;
+use gantry_decide::mutant;
 use gantry_decide::random::Random;
 use gantry_decide::routing::config::RoutingConfig;
 use gantry_decide::time::Timestamp;
@@ -109,15 +111,21 @@ pub struct Engine {
 
 impl Engine {
     /// An engine on loaded state. `last_seq` is the number of the last batch in the store, 0 for an empty one. `roles`
-    /// issues the credentials that agents are sent.
-    pub fn new(state: State, last_seq: u64, random: Box<dyn Random + Send>, roles: Roles) -> Engine {
+    /// issues the credentials that agents are sent; `terms` says how long silent ones are waited for.
+    pub fn new(
+        state: State,
+        last_seq: u64,
+        random: Box<dyn Random + Send>,
+        roles: Roles,
+        terms: Terms,
+    ) -> Engine {
         Engine {
             head: state,
             last_seq,
             durable_seq: last_seq,
             held: VecDeque::new(),
             controllers: Controllers::default(),
-            sessions: Sessions::new(roles),
+            sessions: Sessions::new(roles, terms),
             late: Changes::new(),
             random,
             placers: Placers::default(),
@@ -136,7 +144,7 @@ impl Engine {
         let mut visible = Vec::new();
         let mut released = Vec::new();
         let mut inquiries = Vec::new();
-        self.sessions.count_the_missing(now, &mut self.head);
+        self.sessions.look(now, &mut self.head);
         for input in inputs {
             match input {
                 Input::Call { id, scope, write } => {
@@ -190,7 +198,7 @@ impl Engine {
         });
         visible.extend(self.route());
         // An answer that changed nothing may still rest on what others changed a moment ago, so it waits for that too.
-        if self.durable_seq == self.last_seq {
+        if self.durable_seq == self.last_seq || mutant::is("answers before they are durable") {
             effects.append(&mut visible);
         } else if !visible.is_empty() {
             match self.held.back_mut() {
@@ -198,8 +206,10 @@ impl Engine {
                 _ => self.held.push_back(Held { seq: self.last_seq, effects: visible }),
             }
         }
+        let urgent = self.sessions.take_urgent().into_iter();
+        effects.extend(urgent.map(|(id, output)| Effect::Session { id, output }));
         effects.extend(inquiries.into_iter().map(|id| Effect::Status { id, status: self.status() }));
-        let due = self.controllers.wake_at().min(self.sessions.wake_at());
+        let due = self.controllers.wake_at().min(self.sessions.wake_at(now));
         let wake = if unfinished { now + controllers::SOONEST } else { due };
         if wake < Timestamp::NEVER {
             effects.push(Effect::WakeAt(wake));
@@ -259,7 +269,8 @@ impl Engine {
             self.last_seq
         );
         self.durable_seq = self.durable_seq.max(seq);
-        while self.held.front().is_some_and(|held| held.seq <= self.durable_seq) {
+        let early = u64::from(mutant::is("released one batch too early"));
+        while self.held.front().is_some_and(|held| held.seq <= self.durable_seq + early) {
             if let Some(held) = self.held.pop_front() {
                 released.extend(held.effects);
             }

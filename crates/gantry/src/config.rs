@@ -16,6 +16,7 @@ use gantry_agent::network::Ipv4Block;
 use gantry_agent::secrets::StoreSettings;
 use gantry_agent::storage::{EfsTarget, InvalidEfsTarget};
 use gantry_decide::ids::{AccountId, Region};
+use gantry_decide::lease::Terms;
 use gantry_server::Quotas;
 use gantry_server::server::{EVENT_RETENTION, ROLE_LIFETIME};
 use images::ImageFlags;
@@ -75,6 +76,13 @@ pub struct ServerFlags {
     /// Who makes the instances of Auto Scaling groups: `local` makes machines of this one, `exec:` and a path calls a program
     #[arg(long, value_name = "local|exec:PATH", env = "GANTRY_INSTANCE_PROVIDER")]
     pub instance_provider: Option<ProviderChoice>,
+    /// How long an agent of ours lets its tasks run without hearing of the server; a third of a second later they are
+    /// given to others [default: 2250ms]
+    #[arg(long, value_name = "TIME", env = "GANTRY_AGENT_LEASE")]
+    agent_lease: Option<Period>,
+    /// After which silence the tasks of other agents are given away [default: 5m]
+    #[arg(long, value_name = "TIME", env = "GANTRY_AGENT_TIMEOUT")]
+    agent_timeout: Option<Period>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE", env = "GANTRY_CONFIG")]
     pub config: Option<PathBuf>,
@@ -88,6 +96,8 @@ pub struct File {
     listen: Option<SocketAddr>,
     auth: Option<Auth>,
     account: Option<AccountId>,
+    agent_lease: Option<Period>,
+    agent_timeout: Option<Period>,
     #[serde(default)]
     host_names: Vec<String>,
     event_retention: Option<Period>,
@@ -230,6 +240,8 @@ pub struct ServerSettings {
     pub role_lifetime: Duration,
     /// How long the feed keeps what happened.
     pub event_retention: Duration,
+    /// How long agents of which nothing is heard are waited for.
+    pub leases: Terms,
     pub host_names: Vec<String>,
     pub quotas: Quotas,
     /// Who makes Auto Scaling groups' instances, where anybody does.
@@ -265,6 +277,10 @@ impl ServerSettings {
                 .or(file.event_retention)
                 .map_or(EVENT_RETENTION, |period| period.0),
             instance_provider: flags.instance_provider.or(file.instance_provider),
+            leases: Terms::of(
+                flags.agent_lease.or(file.agent_lease).map_or(Terms::USUAL.length, |period| period.0),
+                flags.agent_timeout.or(file.agent_timeout).map_or(Terms::USUAL.without, |period| period.0),
+            ),
             host_names: if flags.host_names.is_empty() { file.host_names } else { flags.host_names },
         })
     }

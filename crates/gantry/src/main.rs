@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Some("sample") => return sample::main(&arguments[2..]),
         // The agent's own, one for each container: before any thread exists.
         Some("shim") => return gantry_agent::shim::main(&arguments[2..]),
+        Some("guard") => return gantry_agent::lease::guard::main(&arguments[2..]),
         _ => {}
     }
     let command = Cli::parse().command;

@@ -68,6 +68,7 @@ pub fn server_config(settings: ServerSettings) -> Config {
         role_lifetime: settings.role_lifetime,
         event_retention: settings.event_retention,
         quotas: settings.quotas,
+        leases: settings.leases,
         transport: Options { host_names: settings.host_names, ..Options::default() },
     }
 }
@@ -154,6 +155,8 @@ pub fn agent_config(
         stop_timeout: STOP_TIMEOUT,
         cleanup_wait: TASK_CLEANUP_WAIT,
         at_end: AtEnd::LeaveRunning,
+        // In the server's own process it could not be away from it.
+        holds_leases: false,
     })
 }
 

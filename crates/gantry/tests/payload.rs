@@ -41,6 +41,7 @@ impl World {
             account: AccountId::DEFAULT,
             role_lifetime: ROLE_LIFETIME,
             event_retention: EVENT_RETENTION,
+            leases: gantry_decide::lease::Terms::USUAL,
             auth: Auth::Strict,
             quotas: Default::default(),
             transport: Options::default(),

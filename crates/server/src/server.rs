@@ -18,6 +18,7 @@ pub use gantry_control::roles::LIFETIME as ROLE_LIFETIME;
 use gantry_control::roles::Roles;
 use gantry_control::state::Installation;
 use gantry_decide::ids::AccountId;
+use gantry_decide::lease::Terms;
 use gantry_decide::routing::config::RoutingConfig;
 use gantry_store::Fence;
 use std::io;
@@ -43,6 +44,8 @@ pub struct Config {
     pub event_retention: Duration,
     /// How much of each thing an account may have.
     pub quotas: crate::Quotas,
+    /// How long agents of which nothing is heard are waited for.
+    pub leases: Terms,
     pub transport: Options,
 }
 
@@ -98,7 +101,7 @@ impl Server {
         let log_dir = config.data_dir.join("log-events");
         let shared = Shared::new(state.clone());
         let roles = Roles::new(session_key.clone(), config.role_lifetime);
-        let engine = Engine::new(state, last_seq, Box::new(OsRandom), roles);
+        let engine = Engine::new(state, last_seq, Box::new(OsRandom), roles, config.leases);
         let (report, fatal) = oneshot::channel();
         let (performing, failing) = (Arc::clone(&shared), Arc::clone(&shared));
         let perform = move |effect| performing.perform(effect);

@@ -30,6 +30,7 @@ async fn start(data_dir: &Path) -> Server {
         account: AccountId::DEFAULT,
         role_lifetime: ROLE_LIFETIME,
         event_retention: EVENT_RETENTION,
+        leases: gantry_decide::lease::Terms::USUAL,
         auth: Auth::Strict,
         quotas: Default::default(),
         transport: Options::default(),

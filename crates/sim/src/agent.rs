@@ -2,6 +2,7 @@
 //! is an event of the fleet's here.
 
 use gantry_api::acs;
+use gantry_decide::lease::Holder;
 use gantry_decide::lifecycle::DesiredStatus;
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task_engine::{
@@ -36,10 +37,14 @@ pub struct Agent {
     pub stalls: Timestamp,
     /// Until then nothing of the network reaches it.
     pub cut_off: Timestamp,
+    /// Kept by the host's guard, which outlives the agent; none for an agent that holds no leases.
+    pub lease: Option<Holder>,
+    /// The lease was over: containers were ended, and what the process knows of them is not true any more.
+    pub fenced: bool,
 }
 
 impl Agent {
-    pub fn new(instance_arn: String) -> Agent {
+    pub fn new(instance_arn: String, lease: Option<Holder>) -> Agent {
         Agent {
             instance_arn,
             life: 0,
@@ -49,6 +54,8 @@ impl Agent {
             session: None,
             stalls: Timestamp::EPOCH,
             cut_off: Timestamp::EPOCH,
+            lease,
+            fenced: false,
         }
     }
 

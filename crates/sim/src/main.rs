@@ -11,7 +11,12 @@ use std::time::{Duration, Instant};
 const USAGE: &str = "usage: gantry-sim COMMAND
 
   run [SEEDS] [MINUTES] [FIRST]   runs seeds until so many, or so much time, have passed: 2000, 5, 0
-  shrink SEED                     leaves out the steps that a failure does not need";
+  shrink SEED                     leaves out the steps that a failure does not need
+  mutants [SEEDS]                 shows which planted bugs so many seeds find: 300; needs the feature `mutants`";
+
+/// Of the planted bugs, in percent.
+#[cfg(feature = "mutants")]
+const FOUND_MIN: usize = 95;
 
 /// What all runs did together.
 #[derive(Default)]
@@ -75,6 +80,41 @@ fn run(seeds: u64, minutes: u64, first: u64) -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Plants each bug and looks which seed finds it.
+#[cfg(feature = "mutants")]
+fn mutants(seeds: u64) -> ExitCode {
+    use gantry_decide::mutant;
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let found = std::sync::atomic::AtomicUsize::new(0);
+    let work = || {
+        while let Some(name) = mutant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+            mutant::plant(name);
+            let failure =
+                (0..seeds).find_map(|seed| Some((seed, attempt(&Case::of(seed), Plan::SMALL).err()?)));
+            mutant::plant("");
+            match failure {
+                Some((seed, failure)) => {
+                    found.fetch_add(1, Ordering::Relaxed);
+                    let failure: String = failure.chars().take(120).collect();
+                    println!("found   {name}: seed {seed}: {failure}");
+                }
+                None => println!("MISSED  {name}"),
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let (found, all) = (found.into_inner(), mutant::ALL.len());
+    println!("{found} of {all} planted bugs are found: {} %", found * 100 / all);
+    if found * 100 >= all * FOUND_MIN { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(feature = "mutants"))]
+fn mutants(_seeds: u64) -> ExitCode {
+    eprintln!("built without the feature `mutants`");
+    ExitCode::FAILURE
+}
+
 fn main() -> ExitCode {
     keep_panics();
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -90,6 +130,10 @@ fn main() -> ExitCode {
                 println!("seed {seed} holds");
                 ExitCode::SUCCESS
             }
+        },
+        (Some("mutants"), ..) => match number(1, 300) {
+            Ok(seeds) => mutants(seeds),
+            Err(_) => ExitCode::FAILURE,
         },
         _ => {
             eprintln!("{USAGE}");

@@ -9,6 +9,7 @@ use gantry_control::service::{Prepared, Reply};
 use gantry_control::services::ecs;
 use gantry_control::state::State;
 use gantry_decide::ids::{AccountId, RequestId, Scope};
+use gantry_decide::lease::Terms;
 use gantry_decide::random::{Random, Seeded};
 use gantry_decide::time::Timestamp;
 use gantry_store::memory::MemoryBackend;
@@ -43,6 +44,7 @@ impl World {
                 0,
                 Box::new(Seeded::new(random.next_u64())),
                 crate::roles(),
+                Terms::USUAL,
             ),
             random,
             backend: MemoryBackend::new(),
@@ -100,8 +102,13 @@ impl World {
         let last_seq = self.backend.load(&mut { load }).expect("memory can be read");
         let state = loading.finish().expect("definitions are stored with their tasks");
         self.published = state.clone();
-        self.engine =
-            Engine::new(state, last_seq, Box::new(Seeded::new(self.random.next_u64())), crate::roles());
+        self.engine = Engine::new(
+            state,
+            last_seq,
+            Box::new(Seeded::new(self.random.next_u64())),
+            crate::roles(),
+            Terms::USUAL,
+        );
     }
 
     /// No more faults: everything open is answered.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Of a usual run.
 const SEEDS: u64 = 2000;
-const SECONDS: u64 = 90;
+const SECONDS: u64 = 60;
 /// So many are run however long it takes: fewer prove little.
 const SEEDS_MIN: u64 = 20;
 

@@ -24,6 +24,7 @@ use crate::endpoints::Owner;
 use crate::firelens;
 use crate::health;
 use crate::images::{Digest, LocalImage, Source};
+use crate::lease::Lease;
 use crate::network::{Bridged, TaskInterface};
 use crate::protocol::manifest::Manifests;
 use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
@@ -268,13 +269,30 @@ impl<R: Runtime> Driver<R> {
     pub async fn run(
         &mut self,
         mut messages: mpsc::Receiver<crate::channel::Incoming>,
+        lease: Option<&Lease>,
         ending: impl Future<Output = Ending>,
         mut told: impl FnMut(),
     ) {
         let mut ending = std::pin::pin!(ending);
+        // Until when the end of tasks whose lease is over is waited for.
+        let mut settles_by: Option<Instant> = None;
         loop {
+            // Before anything else is begun: what was heard on a lease that is over counts no more.
+            if settles_by.is_none() && lease.is_some_and(Lease::has_run_out) {
+                tracing::error!("nothing is heard of the control plane: the tasks of this host end");
+                settles_by = Some(Instant::now() + crate::lease::SETTLE_MAX);
+                self.request_all_stops();
+            }
+            if let (Some(lease), Some(by)) = (lease, settles_by)
+                && (Instant::now() >= by || self.engine.tasks().all(|task| task.phase == TaskPhase::Stopped))
+            {
+                lease.settled();
+                settles_by = None;
+            }
             let wake = self.wake.unwrap_or_else(|| Instant::now() + IDLE);
             tokio::select! {
+                () = run_out(lease), if settles_by.is_none() => {}
+                () = tokio::time::sleep_until(settles_by.unwrap_or(wake)), if settles_by.is_some() => {}
                 input = self.inbox.recv() => if let Some(input) = input { self.take(input) },
                 message = messages.recv() => match message {
                     Some(crate::channel::Incoming::Connected) => tracing::info!("connected to the control plane"),
@@ -297,13 +315,22 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Stops every task, waits until the control plane knows, and removes all containers. Bounded in time.
-    async fn stop_all(&mut self) {
+    fn request_all_stops(&mut self) {
         let arns: Vec<TaskArn> = self.engine.tasks().map(|task| task.spec.arn.clone()).collect();
-        let deadline = Instant::now() + self.hands.config.stop_timeout + STOP_SLACK;
         for task in arns {
             self.step(Event::StopRequested { task });
         }
+    }
+
+    /// Says something on the connection to the control plane, if there is one.
+    pub fn say(&self, text: String) {
+        let _ = self.acs.try_send(text);
+    }
+
+    /// Stops every task, waits until the control plane knows, and removes all containers. Bounded in time.
+    async fn stop_all(&mut self) {
+        let deadline = Instant::now() + self.hands.config.stop_timeout + STOP_SLACK;
+        self.request_all_stops();
         while self.engine.tasks().any(|task| task.phase != TaskPhase::Stopped || !task.is_told()) {
             let wake = self.wake.unwrap_or(deadline).min(deadline);
             tokio::select! {
@@ -518,6 +545,14 @@ impl<R: Runtime> Driver<R> {
             images: entry.map(Entry::image_digests).unwrap_or_default(),
             stop_signals: entry.map(|entry| entry.stop_signals.clone()).unwrap_or_default(),
         })
+    }
+}
+
+/// Resolves when a lease is over.
+async fn run_out(lease: Option<&Lease>) {
+    match lease {
+        Some(lease) => lease.run_out().await,
+        None => std::future::pending().await,
     }
 }
 

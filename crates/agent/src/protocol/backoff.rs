@@ -20,12 +20,22 @@ impl Growth {
     /// Connecting to the agent communication service.
     pub const ACS: Growth =
         Growth { first: Duration::from_millis(250), longest: Duration::from_secs(120), tenths: 15 };
+    /// The same for an agent whose tasks end soon without it.
+    pub const LEASED: Growth =
+        Growth { first: Duration::from_millis(100), longest: Duration::from_secs(10), tenths: 13 };
     /// Connecting to the telemetry service.
     pub const TCS: Growth =
         Growth { first: Duration::from_secs(1), longest: Duration::from_secs(60), tenths: 20 };
     /// Registering the container instance.
     pub const REGISTER: Growth =
         Growth { first: Duration::from_secs(3), longest: Duration::from_secs(192), tenths: 20 };
+}
+
+impl Growth {
+    /// Connecting to the agent communication service, with a lease or without.
+    pub const fn of_acs(leased: bool) -> Growth {
+        if leased { Growth::LEASED } else { Growth::ACS }
+    }
 }
 
 /// The state of one series of attempts.
@@ -65,7 +75,7 @@ mod tests {
     #[test]
     fn pauses_grow_to_the_longest_and_start_over() {
         let mut random = Seeded::new(1);
-        for growth in [Growth::ACS, Growth::TCS, Growth::REGISTER] {
+        for growth in [Growth::ACS, Growth::LEASED, Growth::TCS, Growth::REGISTER] {
             let mut backoff = Backoff::new(growth);
             let mut bare = growth.first;
             for _ in 0..40 {

@@ -57,7 +57,7 @@ pub async fn keep<R: Runtime>(hands: Arc<Hands<R>>, instance: Instance) {
         }
     };
     let client = hands.client.clone();
-    let connection = channel::keep("tcs", client, Box::new(OsRandom), target, incoming, to_send);
+    let connection = channel::keep("tcs", client, None, Box::new(OsRandom), target, incoming, to_send);
     let mut reporter =
         Reporter { hands: Arc::clone(&hands), instance, outgoing, reported: Reported::default() };
     let mut look = interval(LOOK_EVERY);

@@ -7,6 +7,7 @@ use crate::services::ecs::state::{ContainerInstanceStatus, Task, TaskKey};
 use crate::state::Change;
 use crate::tx::{Tx, View};
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, LastStatus, StopCode};
+use gantry_decide::mutant;
 use gantry_decide::random::Random;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub enum Step {
     End,
     /// Its instance is gone, and nobody will hear of it again.
     Abandon,
+    /// Its instance's agent was silent for too long.
+    Lose,
     Forget,
 }
 
@@ -45,7 +48,7 @@ impl Controller for Tasks {
                     .state
                     .ecs
                     .container_instance(key)
-                    .is_none_or(|instance| instance.status == ContainerInstanceStatus::Inactive);
+                    .is_none_or(|i| i.status == ContainerInstanceStatus::Inactive || i.lost_at.is_some());
                 if gone {
                     keys.extend(view.state.ecs.tasks_on(key).map(TaskKey::from));
                 }
@@ -94,6 +97,13 @@ impl Controller for Tasks {
                 );
                 end(&mut task, tx);
             }
+            Step::Lose => {
+                let host = task.instance.as_ref().and_then(|key| tx.state.ecs.container_instance(key));
+                let host = host.and_then(|host| host.ec2_instance_id.clone()).unwrap_or_default();
+                let reason = format!("Host EC2 (instance {host}) is unreachable.");
+                task.request_stop(StopCode::TerminationNotice, &reason, tx.now);
+                end(&mut task, tx);
+            }
             Step::Forget => return tx.state.ecs.remove_task(key),
         }
         tx.state.ecs.put_task(task);
@@ -102,7 +112,8 @@ impl Controller for Tasks {
 
 fn next(view: View<'_>, task: &Task) -> Option<Step> {
     if task.last_status == LastStatus::Stopped {
-        let forgotten = task.stopped_at.is_some_and(|at| at + RETENTION <= view.now);
+        let hasty = mutant::is("stopped tasks forgotten at once");
+        let forgotten = task.stopped_at.is_some_and(|at| at + RETENTION <= view.now) || hasty;
         return forgotten.then_some(Step::Forget);
     }
     if task.waiting.is_some() {
@@ -112,9 +123,16 @@ fn next(view: View<'_>, task: &Task) -> Option<Step> {
     if instance.is_none_or(|instance| instance.status == ContainerInstanceStatus::Inactive) {
         return Some(Step::Abandon);
     }
+    if instance.is_some_and(|instance| instance.lost_at.is_some())
+        && !mutant::is("lost agents keep their tasks")
+    {
+        return Some(Step::Lose);
+    }
     match (task.desired_status, task.last_status) {
         (_, LastStatus::Deprovisioning) => Some(Step::End),
-        (DesiredStatus::Stopped, _) if !task.sent => Some(Step::End),
+        (DesiredStatus::Stopped, _) if !task.sent || mutant::is("stopped without the agent's word") => {
+            Some(Step::End)
+        }
         (DesiredStatus::Running, LastStatus::Provisioning) => Some(Step::HandOver),
         (DesiredStatus::Stopped, LastStatus::Deactivating) => Some(Step::Signal),
         _ => None,

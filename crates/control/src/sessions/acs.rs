@@ -18,6 +18,7 @@ use gantry_api::acs;
 use gantry_decide::arn::EcsResource;
 use gantry_decide::ids::{ClusterName, RequestId, Scope};
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_decide::mutant;
 use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
@@ -74,6 +75,8 @@ pub struct AcsSession {
     next_heartbeat: Timestamp,
     heartbeat_unanswered_since: Option<Timestamp>,
     expires: Timestamp,
+    /// A lease that the agent has just asked for.
+    lease_asked: Option<acs::LeaseRequest>,
 }
 
 impl AcsSession {
@@ -95,11 +98,16 @@ impl AcsSession {
             next_heartbeat: now + HEARTBEAT_EVERY,
             heartbeat_unanswered_since: None,
             expires: now + AGE_MAX,
+            lease_asked: None,
         }
     }
 
     pub fn owner(&self) -> Owner {
         (self.scope.clone(), self.instance.clone())
+    }
+
+    pub fn lease_asked(&mut self) -> Option<acs::LeaseRequest> {
+        self.lease_asked.take()
     }
 
     /// A task of this instance changed.
@@ -142,6 +150,7 @@ impl AcsSession {
                     self.unacknowledged.remove(ack.message_id.as_deref().unwrap_or_default());
                 }
             }
+            "LeaseRequest" => self.lease_asked = frame.message().ok(),
             "IAMRoleCredentialsAckRequest" => {
                 if let Ok(ack) = frame.message() {
                     self.credentials.acknowledged(&ack);
@@ -171,6 +180,9 @@ impl AcsSession {
             Some(here && task.is_live() && task.desired_status == DesiredStatus::Running)
         };
         let mut stop = message.stop_candidates.unwrap_or_default();
+        if mutant::is("stops of strays not confirmed") {
+            return;
+        }
         stop.retain(|candidate| should_run(candidate) != Some(true));
         let ack = acs::TaskStopVerificationAck {
             message_id: self.manifest_id.take(),
@@ -267,7 +279,9 @@ impl AcsSession {
             generated_at: Some(now.as_millis()),
             tasks: Some(state.ecs.tasks_on(&self.instance).map(identify).collect()),
         };
-        self.dirty.extend(state.ecs.tasks_on(&self.instance).map(TaskKey::from));
+        if !mutant::is("no news after a reconnect") {
+            self.dirty.extend(state.ecs.tasks_on(&self.instance).map(TaskKey::from));
+        }
         out(SessionOutput::Send(seal("TaskManifestMessage", &manifest)));
         self.manifest_id = Some(message_id);
     }
@@ -303,6 +317,8 @@ impl AcsSession {
         let mut due = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
             match self.with_agent(state, &key).map(|task| task.desired_status) {
+                Some(DesiredStatus::Stopped)
+                    if mutant::is("stop not told") && self.told.contains_key(&key) => {}
                 Some(desired) if self.told.get(&key) != Some(&desired) => due.push((desired, key)),
                 Some(_) => {}
                 None => {
@@ -336,7 +352,7 @@ impl AcsSession {
                 let Some(task) = known else { continue };
                 tasks.push(self.compile(now, roles, task));
                 self.told.insert(key.clone(), *desired);
-                if !task.sent {
+                if !task.sent && !mutant::is("hand-over not remembered") {
                     state.edit(&self.scope).ecs.note_sent(key);
                 }
             }

@@ -4,6 +4,7 @@
 
 mod acs;
 mod credentials;
+mod lease;
 pub(crate) mod neighbours;
 pub(crate) mod payload;
 mod prefetch;
@@ -22,6 +23,8 @@ use crate::tx::View;
 use acs::AcsSession;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{Scope, SecurityGroupId};
+use gantry_decide::lease::{Leases, Terms};
+use gantry_decide::mutant;
 use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 use gantry_wire::ApiError;
@@ -29,12 +32,7 @@ use neighbours::Directory;
 use prefetch::Hinted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::time::Duration;
 use tcs::TcsSession;
-
-/// How long agents have after a start of the server to come back before they count as disconnected. They try at once,
-/// and on after pauses of up to two minutes when the server was away for long.
-const RETURN_MAX: Duration = Duration::from_secs(130);
 
 /// Names an agent's connection; chosen by the driver, never twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,15 +132,21 @@ pub struct Sessions {
     hinted: BTreeMap<(Scope, ServiceKey), Hinted>,
     /// Connections that are to hear of all services.
     unhinted: BTreeSet<SessionId>,
-    /// Set on the first step: then instances that have not come back count as disconnected.
-    all_back_by: Option<Timestamp>,
+    leases: Leases<Owner>,
+    /// Whether the first step was taken.
+    begun: bool,
     outputs: Vec<(SessionId, SessionOutput)>,
+    /// What rests on nothing that is stored, and must not wait for the disk.
+    urgent: Vec<(SessionId, SessionOutput)>,
 }
 
 impl Sessions {
-    pub fn new(roles: Roles) -> Sessions {
+    pub fn new(roles: Roles, terms: Terms) -> Sessions {
         Sessions {
             roles,
+            leases: Leases::new(terms),
+            begun: false,
+            urgent: Vec::new(),
             acs: BTreeMap::new(),
             tcs: BTreeMap::new(),
             by_instance: BTreeMap::new(),
@@ -154,7 +158,6 @@ impl Sessions {
             touched: BTreeSet::new(),
             hinted: BTreeMap::new(),
             unhinted: BTreeSet::new(),
-            all_back_by: None,
             outputs: Vec::new(),
         }
     }
@@ -172,6 +175,10 @@ impl Sessions {
                     // Most frames acknowledge, after which nothing is due that was not before.
                     if session.receive(&text, state, &mut out) {
                         self.touched.insert(id);
+                    }
+                    if let Some(request) = session.lease_asked() {
+                        let answer = lease::grant(&mut self.leases, session.owner(), &request);
+                        self.urgent.push((id, answer));
                     }
                 } else if let Some(session) = self.tcs.get_mut(&id) {
                     self.touched.insert(id);
@@ -203,8 +210,17 @@ impl Sessions {
         instance.version += 1;
         instance.agent_connected = true;
         instance.disconnected_at = None;
+        instance.lost_at = None;
         instance.agent = agent;
         let session = AcsSession::open(now, scope.clone(), endpoint, &instance);
+        let owner = (scope.clone(), key.clone());
+        if lease::is_held(&instance) {
+            let terms = self.leases.terms();
+            self.leases.extend(owner, terms.length + terms.margin);
+            self.urgent.push((id, lease::message(terms, 0, terms.length)));
+        } else {
+            self.leases.forget(&owner);
+        }
         let of_overlay = instance.attribute(neighbours::ATTRIBUTE).map(|_| scope.clone());
         state.edit(&scope).ecs.put_container_instance(instance);
         if let Some(older) = self.by_instance.insert((scope, key), id) {
@@ -230,9 +246,16 @@ impl Sessions {
         }
         let owner = self.acs.get(&id).map(AcsSession::owner);
         self.forget(id);
-        let Some(owner) = owner.filter(|owner| self.by_instance.get(owner) == Some(&id)) else { return };
+        let counts = |owner: &Owner| {
+            self.by_instance.get(owner) == Some(&id) || mutant::is("an old connection's end counts")
+        };
+        let Some(owner) = owner.filter(counts) else { return };
         self.by_instance.remove(&owner);
-        disconnected(now, &owner, state);
+        let known = state.get(&owner.0).and_then(|state| state.ecs.container_instance(&owner.1));
+        if known.is_some_and(|instance| !lease::is_held(instance)) {
+            self.leases.extend(owner.clone(), self.leases.terms().without);
+        }
+        lease::disconnected(now, &owner, state);
     }
 
     fn forget(&mut self, id: SessionId) {
@@ -280,7 +303,9 @@ impl Sessions {
                     }
                     let Some(instance) = task.instance.clone() else { continue };
                     let Some(id) = self.by_instance.get(&(scope.clone(), instance)) else { continue };
-                    if let Some(session) = self.acs.get_mut(id) {
+                    if let Some(session) = self.acs.get_mut(id)
+                        && !mutant::is("changes of tasks not told")
+                    {
                         session.note(key.clone());
                     }
                     self.touched.insert(*id);
@@ -387,25 +412,35 @@ impl Sessions {
         }
     }
 
-    /// Marks instances as disconnected whose agents did not come back after the server's start. Until then they count
-    /// as what they were: agents outlive a restart of the server, and a restart must not rewrite every instance.
-    pub fn count_the_missing(&mut self, now: Timestamp, state: &mut State) {
-        let by = *self.all_back_by.get_or_insert(now + RETURN_MAX);
-        if by > now {
-            return;
+    /// Lets time pass: agents of which nothing was heard for too long are given up, with their tasks. After a start all
+    /// count as what they were until they had time to come back: agents outlive a restart of the server.
+    pub fn look(&mut self, now: Timestamp, state: &mut State) {
+        self.leases.look(now);
+        if !std::mem::replace(&mut self.begun, true) {
+            lease::begin(&mut self.leases, state);
         }
-        self.all_back_by = Some(Timestamp::NEVER);
-        let mut missing = Vec::new();
-        for (scope, scope_state) in state.scopes() {
-            for (key, instance) in scope_state.ecs.container_instances().iter() {
-                let owner = (scope.clone(), key.clone());
-                if instance.agent_connected && !self.by_instance.contains_key(&owner) {
-                    missing.push(owner);
+        while let Some(owner) = self.leases.run_out() {
+            let known = state.get(&owner.0).and_then(|state| state.ecs.container_instance(&owner.1));
+            let Some((held, connected)) =
+                known.map(|instance| (lease::is_held(instance), instance.agent_connected))
+            else {
+                continue;
+            };
+            match self.by_instance.remove(&owner) {
+                // Without a lease its heartbeats tell whether it is there.
+                Some(id) if !held => _ = self.by_instance.insert(owner, id),
+                None if !held && connected => {
+                    self.leases.extend(owner.clone(), self.leases.terms().without);
+                    lease::disconnected(now, &owner, state);
+                }
+                session => {
+                    if let Some(id) = session {
+                        self.forget(id);
+                        self.outputs.push((id, SessionOutput::Close(1001, "nothing was heard for too long")));
+                    }
+                    lease::lost(now, &owner, state);
                 }
             }
-        }
-        for owner in missing {
-            disconnected(now, &owner, state);
         }
     }
 
@@ -418,19 +453,13 @@ impl Sessions {
         std::mem::take(&mut self.outputs)
     }
 
-    pub fn wake_at(&self) -> Timestamp {
-        let next = self.timers.first().map_or(Timestamp::NEVER, |(at, _)| *at);
-        self.all_back_by.map_or(next, |by| by.min(next))
+    /// What may be said before anything is durable.
+    pub fn take_urgent(&mut self) -> Vec<(SessionId, SessionOutput)> {
+        std::mem::take(&mut self.urgent)
     }
-}
 
-/// The tasks of an instance without its agent run on.
-fn disconnected(now: Timestamp, (scope, key): &Owner, state: &mut State) {
-    let known = state.get(scope).and_then(|state| state.ecs.container_instance(key));
-    if let Some(mut instance) = known.filter(|instance| instance.agent_connected).cloned() {
-        instance.agent_connected = false;
-        instance.disconnected_at = Some(now);
-        instance.version += 1;
-        state.edit(scope).ecs.put_container_instance(instance);
+    pub fn wake_at(&self, now: Timestamp) -> Timestamp {
+        let next = self.timers.first().map_or(Timestamp::NEVER, |(at, _)| *at);
+        next.min(self.leases.wake_at(now))
     }
 }

@@ -3,6 +3,7 @@
 
 mod credentials;
 mod exec;
+mod lease;
 mod neighbours;
 mod payload;
 mod prefetch;

@@ -227,6 +227,7 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
         images: images.settings()?,
         stores: arguments.stores.settings()?,
         cleanup_wait,
+        holds_leases: true,
         ..base
     })
 }

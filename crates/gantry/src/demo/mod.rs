@@ -15,6 +15,7 @@ use clap::Args;
 use gantry_agent::config::AtEnd;
 use gantry_agent::images::ImageStore;
 use gantry_decide::ids::AccountId;
+use gantry_decide::lease::Terms;
 use gantry_server::server::{EVENT_RETENTION, ROLE_LIFETIME};
 use screen::Screen;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,7 @@ fn config(data_dir: &Path) -> Result<PlatformConfig> {
         account: AccountId::DEFAULT,
         role_lifetime: ROLE_LIFETIME,
         event_retention: EVENT_RETENTION,
+        leases: Terms::USUAL,
         host_names: Vec::new(),
     };
     let host = HostSettings::combine(HostFlags::default(), &File::default())?;

@@ -2,12 +2,12 @@
 
 use super::{Fleet, Waiting, What};
 use gantry_control::call::{Call, Caller, Principal};
-use gantry_control::engine::{CallId, Effect, Engine, Input};
+use gantry_control::engine::{CallId, Effect, Input};
 use gantry_control::load::{Loading, Row};
 use gantry_control::service::{Prepared, Reply};
 use gantry_control::services::ecs;
 use gantry_decide::ids::RequestId;
-use gantry_decide::random::{Random, Seeded};
+use gantry_decide::random::Random;
 use gantry_decide::task_engine::{Event, SubmitFailure};
 use gantry_decide::time::Timestamp;
 use gantry_store::{Backend, Batch, Fence};
@@ -153,8 +153,7 @@ impl Fleet {
         let last_seq = self.backend.load(&mut { load }).expect("memory can be read");
         let state = loading.finish().expect("definitions are stored with their tasks");
         self.published = state.clone();
-        self.engine =
-            Engine::new(state, last_seq, Box::new(Seeded::new(self.random.next_u64())), crate::roles());
+        self.engine = super::engine(state, last_seq, self.random.next_u64());
         let state = self.published.snapshot(&self.scope);
         state.check_invariants();
         self.judge.begin_anew(&state);

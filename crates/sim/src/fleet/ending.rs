@@ -2,9 +2,10 @@
 //! user can mend is mended then, and at last everything must be exactly as asked.
 
 use super::Fleet;
-use super::plan::Wish;
+use super::plan::{Host, Wish, Without};
 use crate::agent::Agent;
-use gantry_control::services::ecs::state::{RolloutState, Service, ServiceDeploymentKey, TaskKey};
+use gantry_control::services::ecs::state::{RolloutState, Service, ServiceDeploymentKey, Task, TaskKey};
+use gantry_control::state::ScopeState;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
 use gantry_decide::random::Random;
 use gantry_decide::task_engine::TaskArn;
@@ -28,37 +29,46 @@ fn events(service: &Service) -> Vec<&str> {
 }
 
 impl Fleet {
-    /// How many tasks of a service fit for certain, twice: a deployment may run old and new ones.
+    /// How many tasks of a service fit for certain, twice, because a deployment may run old and new ones; and where
+    /// there are daemons even if all tasks come to the same host.
     fn fits(&self, wish: &Wish) -> usize {
-        let eligible = |host: &&super::plan::Host| {
+        let eligible = |host: &&Host| {
             host.is_fargate == wish.is_fargate && wish.rack.is_none_or(|rack| rack == host.rack)
         };
         let hosts = i64::try_from(self.script.hosts.iter().filter(eligible).count()).unwrap_or(0);
-        if wish.port.is_some() || wish.distinct {
-            return usize::try_from(hosts / 2).unwrap_or(0).max(1);
+        let missing = i64::from(self.script.without != Without::Nothing && !wish.is_fargate);
+        let hosts = hosts - missing;
+        let (mut memory, mut cpu) = (HOST_MEMORY, HOST_CPU);
+        if wish.is_fargate {
+            memory = POOL_HOST_MEMORY;
         }
-        let (mut memory, mut cpu, mut sharers) = (HOST_MEMORY, HOST_CPU, 0);
+        let (mut sharers, mut by_host) = (0, hosts);
         for other in self.script.wishes.iter().filter(|other| other.is_fargate == wish.is_fargate) {
             if other.is_daemon {
                 memory -= other.memory;
                 cpu -= other.cpu;
+                by_host = 1;
             } else {
                 sharers += 1;
             }
         }
-        if wish.is_fargate {
-            memory = POOL_HOST_MEMORY;
+        let share = |of_host: i64, each: i64| by_host * of_host / (2 * each.max(1) * sharers);
+        let mut most = share(memory, wish.memory).min(share(cpu, wish.cpu));
+        if wish.port.is_some() || wish.distinct {
+            most = most.min(hosts / 2);
         }
-        let by_memory = hosts * memory / (2 * wish.memory * sharers);
-        let by_cpu = if wish.cpu > 0 { hosts * cpu / (2 * wish.cpu * sharers) } else { by_memory };
-        usize::try_from(by_memory.min(by_cpu)).unwrap_or(0).clamp(1, self.plan.tasks)
+        usize::try_from(most).unwrap_or(0).clamp(1, self.plan.tasks)
     }
 
     pub(super) fn make_peace(&mut self) {
         let state = self.snapshot();
         self.judge_what_was_told(&state);
         for agent in 0..self.agents.len() {
-            self.ask(self.set_status(agent, "ACTIVE"));
+            let drained = self.script.without == Without::Drained(agent);
+            self.ask(self.set_status(agent, if drained { "DRAINING" } else { "ACTIVE" }));
+        }
+        if let Without::Host(agent) = self.script.without {
+            self.kill_host(agent);
         }
         let loose =
             state.ecs.tasks().iter().filter(|(_, task)| task.is_live() && task.service_key().is_none());
@@ -78,8 +88,13 @@ impl Fleet {
     /// Deployments have ended by themselves, well or not; what did not go well is replaced.
     pub(super) fn mend(&mut self) {
         let state = self.snapshot();
+        self.judge_what_is_missing(&state);
         for wish in self.script.wishes.clone() {
             let service = Self::service_of(&state, wish.name);
+            for older in state.ecs.deployments_of(&service.key()).filter(|older| older.id != service.attempt)
+            {
+                assert!(older.status.is_over(), "{}: an older attempt goes on: {older:?}", wish.name);
+            }
             let primary = service.primary().expect("a service has a deployment");
             let [good, _, missing] = wish.families();
             let hopeless = primary.task_definition.family.as_str() == missing.0;
@@ -101,6 +116,28 @@ impl Fleet {
         }
     }
 
+    /// Nothing is left where nothing can be, and what is missing comes back.
+    fn judge_what_is_missing(&mut self, state: &ScopeState) {
+        let (Without::Host(agent) | Without::Drained(agent)) = self.script.without else { return };
+        let arn = &self.agents[agent].instance_arn;
+        // Where the newest deployment has failed nothing is started, and what serves stays.
+        let replaceable = |task: &Task| {
+            let service = task.service_key().and_then(|key| state.ecs.service(&key));
+            let primary = service.and_then(Service::primary);
+            primary.is_some_and(|primary| primary.rollout_state == RolloutState::Completed)
+        };
+        let here = state.ecs.tasks().iter().filter(|(_, task)| {
+            let instance = task.instance.as_ref().map(|key| key.arn(&self.scope).to_string());
+            task.is_live() && instance.as_ref() == Some(arn) && replaceable(task)
+        });
+        let here: Vec<_> = here.map(|(key, task)| (key, task.desired_status, task.last_status)).collect();
+        assert!(here.is_empty(), "{here:?} are left by {:?}", self.script.without);
+        match self.script.without {
+            Without::Host(_) => self.after(1..2, super::What::Restart { agent }),
+            _ => self.ask(self.set_status(agent, "ACTIVE")),
+        }
+    }
+
     /// Everything must be as users asked, on the hosts too.
     pub(super) fn judge_the_end(&self) {
         let state = self.snapshot();
@@ -113,6 +150,9 @@ impl Fleet {
             assert_eq!(statuses, (LastStatus::Running, DesiredStatus::Running), "{key:?}");
             live.insert(TaskArn(task.arn(&self.scope).to_string()));
         }
+        for (key, instance) in state.ecs.container_instances().iter() {
+            assert!(instance.agent_connected && instance.lost_at.is_none(), "{key:?} counts as away");
+        }
         let on_hosts: BTreeSet<TaskArn> = self.agents.iter().flat_map(Agent::running).cloned().collect();
         let lost: Vec<_> = live.difference(&on_hosts).collect();
         let stray: Vec<_> = on_hosts.difference(&live).collect();
@@ -120,9 +160,7 @@ impl Fleet {
         for wish in &self.script.wishes {
             let service = Self::service_of(&state, wish.name);
             let running = state.ecs.tasks_of(&service.key()).count();
-            let eligible = |host: &&super::plan::Host| {
-                !host.is_fargate && wish.rack.is_none_or(|rack| rack == host.rack)
-            };
+            let eligible = |host: &&Host| !host.is_fargate && wish.rack.is_none_or(|rack| rack == host.rack);
             let wanted = match wish.is_daemon {
                 true => self.script.hosts.iter().filter(eligible).count(),
                 false => usize::try_from(self.desired[wish.name]).unwrap_or(0),
@@ -131,18 +169,22 @@ impl Fleet {
             let primary = service.primary().expect("a service has a deployment");
             assert_eq!(primary.rollout_state, RolloutState::Completed, "{}", wish.name);
             assert_eq!(service.deployments.len(), 1, "{} keeps old deployments", wish.name);
-            let newest = |task: &gantry_control::services::ecs::state::Task| {
-                task.definition_id == primary.task_definition
-            };
+            let newest = |task: &Task| task.definition_id == primary.task_definition;
             assert!(state.ecs.tasks_of(&service.key()).all(newest), "{} runs an older revision", wish.name);
         }
     }
 
     /// What is STOPPED runs nowhere.
     pub(super) fn judge_ends(&self, ended: &[TaskKey]) {
+        let head = self.engine.head().snapshot(&self.scope);
         for key in ended {
+            let instance = head.ecs.task(key).and_then(|task| task.instance.as_ref());
+            let instance = instance.and_then(|key| head.ecs.container_instance(key));
+            let lost = instance.is_some_and(|instance| instance.lost_at.is_some());
             let arn = TaskArn(key.arn(&self.scope).to_string());
-            let runs = |agent: &Agent| agent.running().any(|task| *task == arn);
+            // Who holds no lease may run on what is given up.
+            let excused = |agent: &Agent| lost && agent.lease.is_none();
+            let runs = |agent: &Agent| agent.running().any(|task| *task == arn) && !excused(agent);
             assert!(!self.agents.iter().any(runs), "{key} is STOPPED and runs");
         }
     }

@@ -51,26 +51,34 @@ impl Fleet {
             }
             10 => {
                 self.count("host restarts");
-                self.kill_agent(agent);
-                self.agents[agent].runtime.clear();
+                self.kill_host(agent);
                 let at = self.now + seconds(random, 60);
                 self.at(at, What::Restart { agent });
             }
             11 => {
                 self.count("agent pauses");
-                self.agents[agent].stalls = self.now + seconds(random, 20);
+                self.agents[agent].stalls = self.now + seconds(random, 60);
             }
             12 | 13 => {
                 self.count("partitions");
-                self.agents[agent].cut_off = self.now + seconds(random, 20);
+                self.agents[agent].cut_off = self.now + seconds(random, 60);
                 // A long one ends the connection.
                 if random.below(2) == 0 {
                     self.cut(agent);
                 }
             }
-            14..=16 => {
+            14 | 15 => {
                 self.count("connections lost");
                 self.cut(agent);
+            }
+            16 => {
+                self.count("connections half open");
+                self.leave_half_open(agent, random);
+            }
+            17 => {
+                self.count("server outages");
+                self.crash_server(1);
+                self.server_down = self.now + seconds(random, 60);
             }
             _ => {
                 if let Some((task, container)) = self.any_container(agent, random) {
@@ -78,6 +86,26 @@ impl Fleet {
                     self.after(1..2, What::Exit { agent, task, container, code: 1 });
                 }
             }
+        }
+    }
+
+    /// The agent goes to a new connection before the server knows of the old one's end.
+    fn leave_half_open(&mut self, agent: usize, random: &mut Seeded) {
+        let Some(session) = self.agents[agent].session.take() else { return };
+        let life = self.agents[agent].life;
+        self.after(1..3000, What::Connect { agent, life });
+        let at = self.now + seconds(random, 20);
+        self.at(at, What::Closed { session });
+    }
+
+    /// With all that runs on it. What it comes back with is on its disk.
+    pub(super) fn kill_host(&mut self, agent: usize) {
+        self.kill_agent(agent);
+        let host = &mut self.agents[agent];
+        host.runtime.clear();
+        host.fenced = false;
+        if let Some(lease) = &mut host.lease {
+            lease.fenced();
         }
     }
 

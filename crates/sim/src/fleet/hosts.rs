@@ -19,6 +19,7 @@ impl Fleet {
             let actions = self.agents[agent].start(self.now);
             self.perform(agent, actions);
             let life = self.agents[agent].life;
+            self.hear_of_fence(agent, life);
             self.after(1..200, What::Connect { agent, life });
         }
     }
@@ -93,8 +94,15 @@ impl Fleet {
         let key = gantry_control::services::ecs::state::TaskKey { cluster, id };
         let state = self.published.snapshot(&self.scope);
         assert!(state.ecs.task(&key).is_some(), "{task} is started, and nobody knows it");
-        self.report.launched += 1;
         let life = self.agents[agent].life;
+        if self.agents[agent].fenced {
+            let failure = Failure::new(FailureKind::TaskStateError, "the lease is over");
+            let event = Event::ContainerFailed { task, container, failure };
+            return self.after(1..2, What::Happened { agent, life, event });
+        }
+        let here = self.agents[agent].runtime.get(&(task.clone(), container.clone()));
+        assert!(here != Some(&Container::Running), "{task} is started twice");
+        self.report.launched += 1;
         self.agents[agent].runtime.insert((task.clone(), container.clone()), Container::Running);
         let event =
             Event::ContainerStarted { task, container, runtime_id: "r".to_owned(), bindings: Vec::new() };
@@ -116,7 +124,7 @@ impl Fleet {
 
     pub(super) fn submit(&mut self, agent: usize, life: u64, submission: &Submission) {
         let (task, id) = (submission.task.clone(), submission.id);
-        let no_way = self.agents[agent].cut_off > self.now;
+        let no_way = self.agents[agent].cut_off.max(self.server_down) > self.now;
         if no_way || self.mishap(10) {
             self.count("reports lost");
             let event = Event::SubmitFailed { task, id, failure: SubmitFailure::Later };

@@ -180,7 +180,7 @@ impl Judge {
         }
         for (key, seen) in came.iter().chain(&settled) {
             if let Some(host) = &seen.instance {
-                self.check_host(key, host, seen);
+                self.check_host(state, key, host, seen);
             }
         }
         let grown: BTreeSet<&String> = came.iter().filter_map(|(_, seen)| seen.service.as_ref()).collect();
@@ -201,8 +201,11 @@ impl Judge {
     }
 
     /// Capacity, ports and constraints of a host that has just been given a task.
-    fn check_host(&self, key: &TaskKey, host: &ContainerInstanceKey, seen: &Seen) {
+    fn check_host(&self, state: &ScopeState, key: &TaskKey, host: &ContainerInstanceKey, seen: &Seen) {
         let has = &self.hosts[host];
+        let instance = state.ecs.container_instance(host).expect("a task is on an instance that is there");
+        assert!(instance.status == Active, "{key} is placed on an instance that is {:?}", instance.status);
+        assert!(instance.agent_connected, "{key} is placed where no agent listens");
         let here: Vec<&Seen> =
             self.on_host.get(host).into_iter().flatten().map(|key| &self.tasks[key]).collect();
         let cpu: i64 = here.iter().map(|task| task.cpu).sum();

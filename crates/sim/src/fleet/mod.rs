@@ -7,6 +7,7 @@ mod ending;
 mod faults;
 mod hosts;
 mod judge;
+mod leases;
 pub mod plan;
 mod trace;
 mod users;
@@ -46,6 +47,24 @@ enum What {
         text: String,
     },
     Connect {
+        agent: usize,
+        life: u64,
+    },
+    /// The server learns that a connection is gone.
+    Closed {
+        session: u64,
+    },
+    /// An agent asks for a new lease.
+    Renew {
+        agent: usize,
+        session: u64,
+    },
+    /// A host's guard looks at the lease.
+    Guard {
+        agent: usize,
+    },
+    /// An agent hears what its guard did.
+    Fenced {
         agent: usize,
         life: u64,
     },
@@ -103,6 +122,11 @@ pub struct Report {
     pub hash: u64,
 }
 
+/// A control plane's process on what the store holds.
+fn engine(state: State, last_seq: u64, seed: u64) -> Engine {
+    Engine::new(state, last_seq, Box::new(Seeded::new(seed)), crate::roles(), leases::TERMS)
+}
+
 /// The run. See the module.
 pub struct Fleet {
     plan: Plan,
@@ -122,6 +146,8 @@ pub struct Fleet {
     disk_stalls: Timestamp,
     /// Until then the server's process does nothing.
     server_stalls: Timestamp,
+    /// Until then there is no server, and who asks is told so.
+    server_down: Timestamp,
     published: State,
     agents: Vec<Agent>,
     sessions: BTreeMap<u64, usize>,
@@ -172,8 +198,7 @@ impl Fleet {
         let script = Script::of(case.seed, plan);
         let scope = Scope { account: AccountId::DEFAULT, region: "eu-north-1".parse().expect("a region") };
         let vpc = VpcId::derived(&format!("{scope} default VPC"));
-        let engine =
-            Engine::new(State::default(), 0, Box::new(Seeded::new(random.next_u64())), crate::roles());
+        let engine = engine(State::default(), 0, random.next_u64());
         Fleet {
             plan,
             now,
@@ -188,6 +213,7 @@ impl Fleet {
             sync_due: false,
             disk_stalls: Timestamp::EPOCH,
             server_stalls: Timestamp::EPOCH,
+            server_down: Timestamp::EPOCH,
             published: State::default(),
             agents: Vec::new(),
             sessions: BTreeMap::new(),
@@ -244,14 +270,17 @@ impl Fleet {
     /// Whether whoever is to handle it does nothing at this time; then it is handled later, in the same order.
     fn stalled_until(&self, what: &What) -> Option<Timestamp> {
         let until = match what {
-            What::Write | What::Sync => self.disk_stalls.max(self.server_stalls),
-            What::Wake | What::Said { .. } | What::Submit { .. } | What::Connect { .. } => self.server_stalls,
+            What::Write | What::Sync => self.disk_stalls.max(self.server_stalls).max(self.server_down),
+            What::Wake | What::Closed { .. } | What::Peace => self.server_stalls.max(self.server_down),
+            What::Said { .. } | What::Submit { .. } | What::Connect { .. } => self.server_stalls,
             _ => Timestamp::EPOCH,
         };
         let agent = match what {
             What::Frame { agent, .. }
             | What::Connect { agent, .. }
             | What::Happened { agent, .. }
+            | What::Renew { agent, .. }
+            | What::Fenced { agent, .. }
             | What::Submit { agent, .. }
             | What::AgentWake { agent, .. } => self.agents[*agent].stalls,
             _ => Timestamp::EPOCH,
@@ -273,6 +302,10 @@ impl Fleet {
             What::Frame { agent, session, text } => self.frame(agent, session, &text),
             What::Said { session, text } => self.said(session, text),
             What::Connect { agent, life } => self.connect(agent, life),
+            What::Closed { session } => self.closed(session),
+            What::Renew { agent, session } => self.renew(agent, session),
+            What::Guard { agent } => self.guard(agent),
+            What::Fenced { agent, life } => self.hear_of_fence(agent, life),
             What::Restart { agent } => self.restart(agent),
             What::Happened { agent, life, event } => self.happened(agent, life, event),
             What::Submit { agent, life, submission } => self.submit(agent, life, &submission),
@@ -281,7 +314,11 @@ impl Fleet {
             What::Step(index) => {
                 let step = self.script.steps[index];
                 let mut random = Seeded::new(step.seed);
-                if step.is_fault { self.fault(&mut random) } else { self.user(&mut random) }
+                if step.is_fault {
+                    self.fault(&mut random);
+                } else if self.server_down <= self.now {
+                    self.user(&mut random);
+                }
             }
             What::Peace => self.make_peace(),
             What::Mend => self.mend(),

@@ -54,6 +54,8 @@ pub struct Host {
     pub memory: i64,
     pub zone: &'static str,
     pub rack: &'static str,
+    /// Its agent ends its tasks when it gets no lease.
+    pub holds_leases: bool,
 }
 
 /// A container program, by what it does on a host. Simulated agents know them by their container's name.
@@ -103,8 +105,19 @@ const PERCENTAGES: [(u32, u32); 7] =
 /// Those of daemons: they start no more than one on each host.
 const DAEMON_PERCENTAGES: [(u32, u32); 3] = [(0, 100), (50, 100), (25, 100)];
 
+/// What is missing from the beginning of peace until users mend what only they can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Without {
+    Nothing,
+    /// This host is dead.
+    Host(usize),
+    /// This instance is being drained.
+    Drained(usize),
+}
+
 /// All that a seed says.
 pub struct Script {
+    pub without: Without,
     pub hosts: Vec<Host>,
     pub wishes: Vec<Wish>,
     pub steps: Vec<Step>,
@@ -126,24 +139,45 @@ impl Script {
             // Interfaces come from a subnet of the first zone.
             zone: if index < pool { ZONES[0] } else { pick(random, &ZONES) },
             rack: RACKS[index % 2],
+            holds_leases: random.below(4) > 0,
         });
         let hosts = hosts.collect();
         let count = 2 + random.below(NAMES.len() - 1);
-        let wishes =
-            NAMES[..count].iter().enumerate().map(|(index, name)| wish(random, index, name, pool > 0));
-        let wishes = wishes.collect();
+        let wishes = NAMES[..count].iter().enumerate();
+        let wishes = wishes.map(|(index, name)| wish(random, index, name, pool > 0));
+        let mut wishes: Vec<Wish> = wishes.collect();
+        let host = pool + random.below(plan.agents - pool);
+        let without = match random.below(6) {
+            0 => Without::Host(host),
+            1 => Without::Drained(host),
+            _ => Without::Nothing,
+        };
+        if without != Without::Nothing {
+            // Only what can be anywhere else fits for certain.
+            for wish in &mut wishes {
+                (wish.rack, wish.port, wish.distinct) = (None, None, false);
+                if std::mem::take(&mut wish.is_daemon) {
+                    (wish.minimum, wish.maximum) = (100, 200);
+                }
+            }
+        }
+        if wishes.iter().any(|wish| wish.is_daemon) {
+            // Nothing keeps room for daemons: what is asked for has to leave it on every host.
+            let others = wishes.iter_mut().filter(|wish| !wish.is_fargate);
+            others.for_each(|wish| wish.memory = wish.memory.min(100));
+        }
         let mut steps = Vec::new();
         for (every, is_fault) in [(plan.calls_every, false), (plan.faults_every, true)] {
             let mut at = random.below(2000) as u64;
             // What goes wrong has passed when peace comes.
-            let end = if is_fault { plan.turmoil.saturating_sub(60) } else { plan.turmoil };
+            let end = if is_fault { plan.turmoil.saturating_sub(120) } else { plan.turmoil };
             while every > 0 && at < end * 1000 {
                 steps.push(Step { at, seed: random.next_u64(), is_fault });
                 at += random.below(usize::try_from(every * 2000).unwrap_or(1)) as u64;
             }
         }
         steps.sort_by_key(|step| step.at);
-        Script { hosts, wishes, steps }
+        Script { without, hosts, wishes, steps }
     }
 }
 

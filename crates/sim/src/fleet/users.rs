@@ -10,6 +10,7 @@ use gantry_control::services::ecs::state::{
 };
 use gantry_control::state::ScopeState;
 use gantry_decide::arn::{EcsArn, EcsResource};
+use gantry_decide::lease::Holder;
 use gantry_decide::random::{Random, Seeded};
 use gantry_store::Record;
 use serde_json::{Value, json};
@@ -57,6 +58,9 @@ impl Fleet {
             ]);
         }
         let mut attributes: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+        if host.holds_leases {
+            attributes.push(json!({"name": "gantry.lease"}));
+        }
         attributes.push(json!({"name": "rack", "value": host.rack}));
         let document = json!({"availabilityZone": host.zone}).to_string();
         let cluster = if host.is_fargate { FARGATE_POOL } else { "default" };
@@ -70,7 +74,8 @@ impl Fleet {
             panic!("{arn} is no instance");
         };
         self.judge.add_host(ContainerInstanceKey { cluster, id }, host.clone());
-        self.agents.push(Agent::new(arn.to_owned()));
+        let lease = host.holds_leases.then(Holder::default);
+        self.agents.push(Agent::new(arn.to_owned(), lease));
     }
 
     pub(super) fn snapshot(&self) -> Arc<ScopeState> {

@@ -26,9 +26,15 @@ impl Fleet {
             let at = host.cut_off;
             return self.at(at, What::Connect { agent, life });
         }
+        self.dial(agent);
+        if self.server_down > self.now {
+            self.refuse(agent);
+            return self.after(500..2000, What::Connect { agent, life });
+        }
         let state = self.published.snapshot(&self.scope);
         let view = View { scope: &self.scope, state: &state, now: self.server_now() };
-        let instance = sessions::admit(view, &host.instance_arn).expect("instances stay registered");
+        let instance =
+            sessions::admit(view, &self.agents[agent].instance_arn).expect("instances stay registered");
         self.counter += 1;
         let session = self.counter;
         self.agents[agent].session = Some(session);
@@ -41,6 +47,15 @@ impl Fleet {
             endpoint: String::new(),
         };
         self.step(Input::Session { id: SessionId(session), input: SessionInput::Opened(opening) });
+        if self.agents[agent].lease.is_some() {
+            self.at(self.now + super::leases::TERMS.renew_every, What::Renew { agent, session });
+        }
+    }
+
+    pub(super) fn closed(&mut self, session: u64) {
+        if self.sessions.remove(&session).is_some() {
+            self.step(Input::Session { id: SessionId(session), input: SessionInput::Closed });
+        }
     }
 
     /// Both sides learn of it, the agent comes back by itself.
@@ -64,11 +79,12 @@ impl Fleet {
                 self.trace.note(self.now.as_millis(), text.as_bytes());
                 self.at(self.arrival(agent), What::Frame { agent, session, text });
             }
-            SessionOutput::Close(..) => self.cut(agent),
+            SessionOutput::Close(..) if self.agents[agent].session == Some(session) => self.cut(agent),
+            SessionOutput::Close(..) => _ = self.sessions.remove(&session),
         }
     }
 
-    fn say(&mut self, agent: usize, text: String) {
+    pub(super) fn say(&mut self, agent: usize, text: String) {
         if let Some(session) = self.agents[agent].session {
             self.trace.note(self.now.as_millis(), text.as_bytes());
             self.at(self.arrival(agent), What::Said { session, text });
@@ -105,6 +121,7 @@ impl Fleet {
                 let ack = acs::AckRequest { message_id: Some(message.message_id), ..Default::default() };
                 self.say(agent, seal("AckRequest", &ack));
             }
+            "LeaseMessage" => self.leased(agent, frame.message().expect("a lease")),
             "TaskManifestMessage" => self.manifest(agent, frame.message().expect("a manifest")),
             "TaskStopVerificationAck" => {
                 let message: acs::TaskStopVerificationAck = frame.message().expect("a confirmation");

@@ -12,6 +12,7 @@ use crate::tx::View;
 use gantry_decide::deployment::rolling;
 use gantry_decide::ids::{CapacityProviderName, DeploymentId};
 use gantry_decide::lifecycle::{DesiredStatus, HealthStatus, LastStatus};
+use gantry_decide::mutant;
 use gantry_decide::placement::{ServiceTask, Strategy, scale_in};
 use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
@@ -116,7 +117,8 @@ impl<'a> Census<'a> {
                 let next = &mut census.next_unprotected;
                 *next = Some(next.map_or(until, |known: Timestamp| known.min(until)));
             }
-            let is_target = target.is_some() && task.started_by == target;
+            let is_target =
+                target.is_some() && (task.started_by == target || mutant::is("old tasks count as new"));
             // On an instance that is being emptied it does not count for the target: another one takes its place.
             let stays = is_target && !on_draining_instance(view, task);
             let condition = match census.condition(view.now, task) {
@@ -201,6 +203,7 @@ impl<'a> Census<'a> {
                 if count == 0 {
                     continue;
                 }
+                let count = count + u32::from(mutant::is("one more chosen to stop"));
                 // The unhealthy are replaced whatever they say, and who deletes a service means all of it.
                 let spares = why == Why::Scaling && service.status == ServiceStatus::Active;
                 let candidates: Vec<(&Task, Candidate)> = self
@@ -263,6 +266,7 @@ impl<'a> Census<'a> {
             self.running.iter().any(|(task, _, _)| task.started_by.as_deref() == Some(id.as_str()))
         };
         let older = service.deployments.iter().skip(1).filter(|_| service.primary().is_some());
+        let older = older.filter(|_| !mutant::is("old deployments kept"));
         let finished = older.filter(|deployment| !needed(deployment.id) && !has_tasks(deployment));
         finished.map(|deployment| deployment.id).collect()
     }
@@ -295,6 +299,7 @@ fn is_checked(task: &Task) -> bool {
 fn on_draining_instance(view: View<'_>, task: &Task) -> bool {
     let instance = task.instance.as_ref().and_then(|key| view.state.ecs.container_instance(key));
     instance.is_some_and(|instance| instance.status == ContainerInstanceStatus::Draining)
+        && !mutant::is("draining ignored")
 }
 
 fn candidate(task: &Task, protected: bool) -> Candidate {

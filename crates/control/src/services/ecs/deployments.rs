@@ -15,6 +15,7 @@ use gantry_decide::ids::{
     ContainerName, DeploymentId, RequestId, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId,
 };
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_decide::mutant;
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_store::Record;
 use std::collections::BTreeMap;
@@ -229,7 +230,12 @@ pub fn trip(tx: &mut Tx<'_>, service: &mut Service) {
     }
     let reason = events::CIRCUIT_BREAKER_REASON.to_owned();
     let attempt = service.attempt;
-    if !service.configuration.circuit_breaker.rollback {
+    let goes_back = current(tx.view(), service)
+        .is_some_and(|record| record.status == ServiceDeploymentStatus::RollbackInProgress);
+    if goes_back && !mutant::is("no end of a failed rollback") {
+        // There is no second way back: a rollback that fails is over.
+        advance(tx, service, attempt, ServiceDeploymentStatus::RollbackFailed, Some(reason));
+    } else if !service.configuration.circuit_breaker.rollback {
         advance(tx, service, attempt, ServiceDeploymentStatus::StopRequested, Some(reason));
         advance(tx, service, attempt, ServiceDeploymentStatus::Stopped, None);
     } else {

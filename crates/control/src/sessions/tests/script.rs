@@ -13,6 +13,7 @@ use crate::sessions::{self, Channel, Opening, SessionId, SessionInput, SessionOu
 use crate::tx::View;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{AccountId, RequestId, Scope};
+use gantry_decide::lease::Terms;
 use gantry_decide::random::Seeded;
 use gantry_decide::time::Timestamp;
 use gantry_wire::{ApiError, Structure, json};
@@ -59,6 +60,7 @@ impl Script {
                 0,
                 Box::new(Seeded::new(11)),
                 roles::for_tests(lifetime),
+                Terms::USUAL,
             ),
             scope: Scope { account: AccountId::DEFAULT, region: "eu-north-1".parse().unwrap() },
             now: Timestamp::from_millis(1_000_000),
@@ -135,7 +137,8 @@ impl Script {
     /// A new process on the same state. Connections are gone without a word.
     pub fn restart(&mut self) {
         let state = self.engine.head().clone();
-        self.engine = Engine::new(state, 1_000, Box::new(Seeded::new(12)), roles::for_tests(LIFETIME));
+        self.engine =
+            Engine::new(state, 1_000, Box::new(Seeded::new(12)), roles::for_tests(LIFETIME), Terms::USUAL);
         self.heard.clear();
         self.wake = Timestamp::EPOCH;
         self.step(Vec::new());

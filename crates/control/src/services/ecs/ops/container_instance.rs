@@ -102,6 +102,7 @@ pub fn register_container_instance(
                 tags,
                 agent_connected: false,
                 disconnected_at: None,
+                lost_at: None,
                 agent: AgentVersion::default(),
                 ec2_instance_id: None,
                 sessions: 0,

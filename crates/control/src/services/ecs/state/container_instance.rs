@@ -72,6 +72,9 @@ pub struct ContainerInstance {
     pub tags: Tags,
     pub agent_connected: bool,
     pub disconnected_at: Option<Timestamp>,
+    /// When its agent was waited for in vain, and its tasks were given up; none once it is back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<Timestamp>,
     pub agent: AgentVersion,
     /// `i-…` of the identity document, or a made-up one of the same form for machines that have none.
     pub ec2_instance_id: Option<String>,

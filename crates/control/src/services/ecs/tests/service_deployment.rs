@@ -109,6 +109,24 @@ fn an_attempt_is_remembered_from_its_beginning_to_its_end() {
 }
 
 #[test]
+fn a_rollback_whose_tasks_fail_is_over() {
+    for rollback in [false, true] {
+        // It arrived without a task: nobody knows that none would start.
+        let breaker = json!({"deploymentCircuitBreaker": {"enable": true, "rollback": rollback}});
+        let mut world = World::with_service(json!({"desiredCount": 0, "deploymentConfiguration": breaker}));
+        world.register("app");
+        world.update_service(json!({"taskDefinition": "app", "desiredCount": 2}));
+        world.stop_deployment("ROLLBACK");
+        assert_eq!(world.statuses(), ["ROLLBACK_IN_PROGRESS", "SUCCESSFUL"]);
+        for _ in 0..8 {
+            world.agent_acts(|_| Fate::FailsToStart);
+            world.pass(LONG);
+        }
+        assert_eq!(world.statuses(), ["ROLLBACK_FAILED", "SUCCESSFUL"]);
+    }
+}
+
+#[test]
 fn a_newer_attempt_stops_the_one_that_goes_on() {
     let mut world = World::with_service(json!({"desiredCount": 2}));
     for _ in 0..2 {
