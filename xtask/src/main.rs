@@ -17,6 +17,8 @@ const USAGE: &str = "usage: cargo xtask CHORE
   models   make models/*.json from the pinned botocore package
   arrows   check which crate depends on which
   deny     check licences and origins of all dependencies by deny.toml
+  sim      simulate fleets for as long as one likes: cargo xtask sim run [SEEDS] [MINUTES] [FIRST], or shrink SEED
+  mutants  plant bugs and see which of them the simulator finds: cargo xtask mutants [SEEDS]
   fuzz     feed damaged input to everything that reads: cargo xtask fuzz [TARGET] [SECONDS] [SEED]
   bench    measure Gantry beside its peers: cargo xtask bench NAME
   tidy     check the house rules that no compiler knows";
@@ -26,6 +28,13 @@ fn fuzz(root: &Path, arguments: &[String]) -> Result<()> {
     let mut run = Command::new(env!("CARGO"));
     run.args(["run", "--locked", "-q", "-p", "gantry-fuzz", "--"]).args(arguments).current_dir(root);
     venv::run(&mut run)
+}
+
+/// Builds the simulator optimised, as hours of it are worth, and runs it.
+fn sim(root: &Path, features: &[&str], arguments: &[String]) -> Result<()> {
+    let mut run = Command::new(env!("CARGO"));
+    run.args(["run", "--release", "--locked", "-q", "-p", "gantry-sim"]).args(features).arg("--");
+    venv::run(run.args(arguments).current_dir(root))
 }
 
 /// Builds Gantry and the benchmarks as they are shipped, and runs one.
@@ -45,6 +54,8 @@ fn main() -> Result<()> {
         "test" => test::run(&root),
         "deny" => deny::run(&root),
         "fuzz" => fuzz(&root, &std::env::args().skip(2).collect::<Vec<_>>()),
+        "sim" => sim(&root, &[], &std::env::args().skip(2).collect::<Vec<_>>()),
+        "mutants" => sim(&root, &["--features", "mutants"], &std::env::args().skip(1).collect::<Vec<_>>()),
         "bench" => bench(&root),
         "models" => models::run(&root),
         "arrows" => arrows::run(&root),
