@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import urllib.request
 
 import botocore.exceptions
 import pytest
@@ -300,3 +302,49 @@ def test_traffic_reaches_containers_by_rules(platform):
     elb = platform.client("elbv2")
     assert "Hello from Gantry" in page(f"{url}/")
     elb.delete_load_balancer(LoadBalancerArn=web["LoadBalancerArn"])
+
+
+@needs_root
+def test_a_service_is_registered_drained_and_rolled_without_a_failed_request(platform):
+    ecs, elb = platform.client("ecs"), platform.client("elbv2")
+    web, targets = balancer(elb), group(platform, elb, **WEB_GROUP)
+    elb.create_listener(LoadBalancerArn=web["LoadBalancerArn"], Protocol="HTTP", Port=80,
+                        DefaultActions=forward(targets))
+    ecs.register_task_definition(**WEB)
+    ecs.create_service(serviceName="web", taskDefinition="web-app", desiredCount=2, launchType="FARGATE",
+                       networkConfiguration=NETWORK, loadBalancers=[
+                           {"targetGroupArn": targets, "containerName": "web-server", "containerPort": 80}])
+    deployment = lambda: ecs.describe_services(services=["web"])["services"][0]["deployments"][0]
+    until(lambda: deployment()["rolloutState"] == "COMPLETED")
+    first = states(elb, targets)
+    assert list(first.values()) == ["healthy"] * 2
+    url = f"http://{address_of(web)}/"
+
+    answers, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            try:
+                with urllib.request.urlopen(url, timeout=10) as answer:
+                    answers.append((answer.status, b"Hello from Gantry" in answer.read()))
+            except OSError as error:
+                answers.append(error)
+
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    try:
+        ecs.update_service(service="web", forceNewDeployment=True)
+        until(lambda: deployment()["rolloutState"] == "COMPLETED" and len(states(elb, targets)) == 2)
+        ecs.update_service(service="web", desiredCount=1)
+        until(lambda: len(states(elb, targets)) == 1)
+    finally:
+        stop.set()
+        for thread in asking:
+            thread.join()
+    assert set(first) & set(states(elb, targets)) == set()
+    assert set(answers) == {(200, True)}, [answer for answer in answers if answer != (200, True)]
+    assert len(answers) > 100
+    messages = [event["message"] for event in ecs.describe_services(services=["web"])["services"][0]["events"]]
+    assert f"(service web) registered 1 targets in (target-group {targets})" in messages
+    assert f"(service web) deregistered 1 targets in (target-group {targets})" in messages

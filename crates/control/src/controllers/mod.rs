@@ -20,8 +20,9 @@ mod client_tokens;
 mod exec_sessions;
 mod managed_scaling;
 pub(crate) mod provisioning;
+pub(crate) mod service_targets;
 pub(crate) mod services;
-mod targets;
+pub(crate) mod targets;
 pub(crate) mod task_definitions;
 pub(crate) mod tasks;
 #[cfg(test)]
@@ -213,6 +214,7 @@ pub struct Controllers {
     provisioning: Driver<provisioning::Provisioning>,
     services: Driver<services::Services>,
     task_definitions: Driver<task_definitions::TaskDefinitions>,
+    service_targets: Driver<service_targets::ServiceTargets>,
     targets: Driver<targets::Targets>,
     tasks: Driver<tasks::Tasks>,
 }
@@ -233,6 +235,8 @@ macro_rules! each {
         let $driver = &mut $self.services;
         $body;
         let $driver = &mut $self.task_definitions;
+        $body;
+        let $driver = &mut $self.service_targets;
         $body;
         let $driver = &mut $self.targets;
         $body;
@@ -276,6 +280,7 @@ impl Controllers {
             self.provisioning.wake_at(),
             self.services.wake_at(),
             self.task_definitions.wake_at(),
+            self.service_targets.wake_at(),
             self.targets.wake_at(),
             self.tasks.wake_at(),
         ];
@@ -291,6 +296,7 @@ impl Controllers {
             self.provisioning.status(),
             self.services.status(),
             self.task_definitions.status(),
+            self.service_targets.status(),
             self.targets.status(),
             self.tasks.status(),
         ]

@@ -2,13 +2,15 @@
 //! ended is forgotten after an hour.
 
 use super::{Controller, LookAgain};
-use crate::services::ecs::capacity;
 use crate::services::ecs::state::{ContainerInstanceStatus, Task, TaskKey};
+use crate::services::ecs::{balanced, capacity};
 use crate::state::Change;
 use crate::tx::{Tx, View};
+use gantry_decide::ids::TargetGroupId;
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, LastStatus, StopCode};
 use gantry_decide::mutant;
 use gantry_decide::random::Random;
+use gantry_store::Record;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ impl Controller for Tasks {
             Change::Task(key) => {
                 keys.insert(key.clone());
             }
+            // What has drained may be signalled.
+            Change::Targets(group) => keys.extend(draining(view, group)),
             Change::ContainerInstance(key) => {
                 let gone = view
                     .state
@@ -59,7 +63,6 @@ impl Controller for Tasks {
             | Change::Service(_)
             | Change::AutoScalingGroup(_)
             | Change::SecurityGroup(_)
-            | Change::Targets(_)
             | Change::Routing
             | Change::ExecSession(_) => {}
         }
@@ -110,6 +113,19 @@ impl Controller for Tasks {
     }
 }
 
+/// Tasks that wait for their targets in a group.
+fn draining(view: View<'_>, group: &TargetGroupId) -> Vec<TaskKey> {
+    let services = view.state.ecs.services().values();
+    let of_group =
+        services.filter(|service| service.load_balancers.iter().any(|lb| lb.target_group == *group));
+    let waiting = |task: &&Task| task.last_status == LastStatus::Deactivating;
+    let mut tasks = Vec::new();
+    for service in of_group {
+        tasks.extend(view.state.ecs.tasks_of(&service.key()).filter(waiting).map(TaskKey::from));
+    }
+    tasks
+}
+
 fn next(view: View<'_>, task: &Task) -> Option<Step> {
     if task.last_status == LastStatus::Stopped {
         let hasty = mutant::is("stopped tasks forgotten at once");
@@ -134,7 +150,9 @@ fn next(view: View<'_>, task: &Task) -> Option<Step> {
             Some(Step::End)
         }
         (DesiredStatus::Running, LastStatus::Provisioning) => Some(Step::HandOver),
-        (DesiredStatus::Stopped, LastStatus::Deactivating) => Some(Step::Signal),
+        (DesiredStatus::Stopped, LastStatus::Deactivating) => {
+            (!balanced::is_known(view, task)).then_some(Step::Signal)
+        }
         _ => None,
     }
 }

@@ -177,7 +177,7 @@ impl AcsSession {
             let key = task_key(&self.scope, candidate.task_arn.as_deref()?)?;
             let task = scope_state.ecs.task(&key)?;
             let here = task.instance.as_ref() == Some(&self.instance);
-            Some(here && task.is_live() && task.desired_status == DesiredStatus::Running)
+            Some(here && task.is_live() && task.wanted_of_agent() == DesiredStatus::Running)
         };
         let mut stop = message.stop_candidates.unwrap_or_default();
         if mutant::is("stops of strays not confirmed") {
@@ -268,7 +268,7 @@ impl AcsSession {
         let message_id = RequestId::random(random).to_string();
         let identify = |task: &Task| acs::TaskIdentifier {
             task_arn: Some(task.arn(&self.scope).text()),
-            desired_status: Some(task.desired_status.as_str().to_owned()),
+            desired_status: Some(task.wanted_of_agent().as_str().to_owned()),
             task_cluster_arn: Some(self.cluster_arn(&task.cluster)),
         };
         let manifest = acs::TaskManifestMessage {
@@ -316,7 +316,7 @@ impl AcsSession {
     fn due(&mut self, state: &ScopeState) -> Vec<(DesiredStatus, TaskKey)> {
         let mut due = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
-            match self.with_agent(state, &key).map(|task| task.desired_status) {
+            match self.with_agent(state, &key).map(Task::wanted_of_agent) {
                 Some(DesiredStatus::Stopped)
                     if mutant::is("stop not told") && self.told.contains_key(&key) => {}
                 Some(desired) if self.told.get(&key) != Some(&desired) => due.push((desired, key)),

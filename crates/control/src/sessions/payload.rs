@@ -32,7 +32,7 @@ pub fn compile(scope: &Scope, endpoint: &str, task: &Task) -> acs::Task {
         arn: Some(task.arn(scope).text()),
         family: Some(id.family.to_string()),
         version: Some(id.revision.to_string()),
-        desired_status: Some(task.desired_status.as_str().to_owned()),
+        desired_status: Some(task.wanted_of_agent().as_str().to_owned()),
         containers: Some(containers.collect()),
         volumes: Some(definition.volumes.iter().filter_map(volume).collect()),
         cpu: definition.cpu.map(|cpu| f64::from(cpu.0) / CPU_UNITS_PER_VCPU),

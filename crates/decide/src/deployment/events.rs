@@ -28,6 +28,28 @@ pub fn failed_health_checks(service: &str, task: TaskId) -> String {
     format!("(service {service}) (task {task}) failed container health checks.")
 }
 
+/// A load balancer found a task unhealthy, and why.
+pub fn unhealthy_target(service: &str, task: TaskId, group: &str, reason: &str) -> String {
+    format!(
+        "(service {service}) (task {task}) is unhealthy in (target-group {group}) due to (reason {reason})."
+    )
+}
+
+/// Tasks get requests of a load balancer from now on.
+pub fn registered(service: &str, count: usize, group: &str) -> String {
+    format!("(service {service}) registered {count} targets in (target-group {group})")
+}
+
+/// Tasks get no new requests of a load balancer.
+pub fn deregistered(service: &str, count: usize, group: &str) -> String {
+    format!("(service {service}) deregistered {count} targets in (target-group {group})")
+}
+
+/// A load balancer does not take a task.
+pub fn cannot_register(service: &str, group: &str, reason: &str) -> String {
+    format!("(service {service}) failed to register targets in (target-group {group}) with (error {reason})")
+}
+
 pub fn stopped(service: &str, tasks: &[TaskId]) -> String {
     format!("(service {service}) has stopped {} running tasks: {}.", tasks.len(), list(tasks))
 }

@@ -2,6 +2,7 @@
 
 use super::Why;
 use super::steps::providers_of;
+use crate::services::ecs::balanced::{self, Verdict};
 use crate::services::ecs::deployments;
 use crate::services::ecs::placement;
 use crate::services::ecs::state::{
@@ -121,7 +122,7 @@ impl<'a> Census<'a> {
                 target.is_some() && (task.started_by == target || mutant::is("old tasks count as new"));
             // On an instance that is being emptied it does not count for the target: another one takes its place.
             let stays = is_target && !on_draining_instance(view, task);
-            let condition = match census.condition(view.now, task) {
+            let condition = match census.condition(view, service, task) {
                 // Of the new ones proof is asked before old ones go; an old one that runs serves already.
                 Condition::Starting if !stays && serves(task) => Condition::Healthy,
                 condition => condition,
@@ -151,7 +152,24 @@ impl<'a> Census<'a> {
         census
     }
 
-    fn condition(&mut self, now: Timestamp, task: &Task) -> Condition {
+    fn condition(&mut self, view: View<'_>, service: &Service, task: &Task) -> Condition {
+        let own = self.own_condition(view.now, task, !service.load_balancers.is_empty());
+        match (own, balanced::verdict(view, service, task)) {
+            (Condition::Unhealthy, _) | (_, Verdict::None) => own,
+            (Condition::Starting, Verdict::Unhealthy(..)) if task.last_status != LastStatus::Running => own,
+            (_, Verdict::Unhealthy(..)) => Condition::Unhealthy,
+            (_, Verdict::Waits(until)) => {
+                if let Some(at) = until {
+                    self.next_healthy = Some(self.next_healthy.map_or(at, |next| next.min(at)));
+                }
+                Condition::Starting
+            }
+            (own, Verdict::Healthy) => own,
+        }
+    }
+
+    /// How a task does by itself. One behind a load balancer need not run for a while first: the balancer knows.
+    fn own_condition(&mut self, now: Timestamp, task: &Task, balanced: bool) -> Condition {
         let Some(started_at) = task.started_at.filter(|_| task.last_status == LastStatus::Running) else {
             return Condition::Starting;
         };
@@ -159,7 +177,7 @@ impl<'a> Census<'a> {
             HealthStatus::Unhealthy => Condition::Unhealthy,
             HealthStatus::Healthy => Condition::Healthy,
             HealthStatus::Unknown if is_checked(task) => Condition::Starting,
-            HealthStatus::Unknown if started_at + HEALTHY_AFTER <= now => Condition::Healthy,
+            HealthStatus::Unknown if balanced || started_at + HEALTHY_AFTER <= now => Condition::Healthy,
             HealthStatus::Unknown => {
                 let at = started_at + HEALTHY_AFTER;
                 self.next_healthy = Some(self.next_healthy.map_or(at, |next| next.min(at)));

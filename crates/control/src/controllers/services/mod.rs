@@ -115,6 +115,12 @@ impl Controller for Services {
                 keys.insert(key.clone());
             }
             Change::Task(key) => keys.extend(view.state.ecs.task(key).and_then(Task::service_key)),
+            Change::Targets(group) => {
+                let services = view.state.ecs.services().values();
+                let of_group = services
+                    .filter(|service| service.load_balancers.iter().any(|lb| lb.target_group == *group));
+                keys.extend(of_group.map(|service| service.key()));
+            }
             // Draining moves the tasks that are there, and daemons follow whatever changes.
             Change::ContainerInstance(key) => {
                 keys.extend(view.state.ecs.tasks_on(key).filter_map(Task::service_key));
@@ -127,7 +133,6 @@ impl Controller for Services {
             | Change::ExecSession(_)
             | Change::AutoScalingGroup(_)
             | Change::SecurityGroup(_)
-            | Change::Targets(_)
             | Change::Routing => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use super::census::placement_strategies;
 use super::{PLACE_AGAIN, Why};
+use crate::services::ecs::balanced::{self, Verdict};
 use crate::services::ecs::compute;
 use crate::services::ecs::deployments::{self, tell};
 use crate::services::ecs::launch::{self, Launch};
@@ -95,12 +96,26 @@ pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)], fa
             Why::Scaling => format!("Scaling activity initiated by (deployment {primary})"),
             Why::Unhealthy => "Task failed container health checks".to_owned(),
         };
+        // Told of before the task drains.
+        let by_balancer = match balanced::verdict(tx.view(), service, &task) {
+            Verdict::Unhealthy(group, cause) if *why == Why::Unhealthy => {
+                let group = tx.scope.balancing(group).to_string();
+                let cause = cause.map(|cause| cause.description()).unwrap_or_default();
+                Some((format!("Task failed ELB health checks in (target-group {group})"), group, cause))
+            }
+            _ => None,
+        };
+        let reason = by_balancer.as_ref().map_or(reason, |(reason, ..)| reason.clone());
         if task.request_stop(StopCode::ServiceSchedulerInitiated, &reason, tx.now) {
             if *why == Why::Unhealthy {
                 if let Some(id) = deployment_of(&task) {
                     failed.entry(id).or_default().1 += 1;
                 }
-                let message = events::failed_health_checks(service.name.as_str(), task.id);
+                let name = service.name.as_str();
+                let message = match &by_balancer {
+                    Some((_, group, cause)) => events::unhealthy_target(name, task.id, group, cause),
+                    None => events::failed_health_checks(name, task.id),
+                };
                 tell(tx, service, message);
             }
             let set = |deployment: &Deployment| {

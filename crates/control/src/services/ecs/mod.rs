@@ -4,6 +4,7 @@
 //! and indexes are in `state`, what a request may name in `check`, the words of every refusal in `errors`.
 
 mod authorize;
+pub(crate) mod balanced;
 mod bridge;
 pub mod capacity;
 pub mod check;

@@ -8,6 +8,14 @@ use gantry_decide::time::Timestamp;
 pub const REASON_LENGTH_MAX: usize = 1024;
 
 impl Task {
+    /// What its agent is to bring about: a task that drains runs on.
+    pub fn wanted_of_agent(&self) -> DesiredStatus {
+        match self.last_status {
+            LastStatus::Deactivating => DesiredStatus::Running,
+            _ => self.desired_status,
+        }
+    }
+
     /// Asks for the task's end. False when that was asked before: the first reason stays.
     pub fn request_stop(&mut self, code: StopCode, reason: &str, now: Timestamp) -> bool {
         if self.desired_status == DesiredStatus::Stopped {

@@ -4,7 +4,7 @@ use super::check;
 use super::errors::{Elbv2Error, Limit};
 use super::state::{Read, Target, TargetGroup, TargetId, TargetKey, of_target_group};
 use crate::tx::{Tx, View};
-use gantry_decide::ids::{SecurityGroupId, SubnetId, TargetGroupId};
+use gantry_decide::ids::{SecurityGroupId, SubnetId, TargetGroupId, TaskId};
 use gantry_decide::routing::HealthReport;
 use gantry_decide::routing::config::{self as routing, TargetGroupArn};
 use gantry_decide::time::Timestamp;
@@ -43,7 +43,12 @@ pub fn target_group<'a>(view: View<'a>, arn: &str) -> Option<&'a TargetGroup> {
     view.state.elbv2.target_group(&check::target_group_id(view.scope, arn).ok()?)
 }
 
-/// Registers a target. One that is registered already, or still draining, is as if it came anew.
+/// Whether a load balancer sends requests to a group.
+pub fn is_used(view: View<'_>, group: &TargetGroupId) -> bool {
+    !view.state.elbv2.balancers_of(view.scope, group).is_empty()
+}
+
+/// Registers a target, of a task if ECS does it. One that is registered already, or still draining, is as if it came anew.
 ///
 /// # Errors
 /// When the group has as many as it can have.
@@ -53,10 +58,13 @@ pub fn register(
     id: TargetId,
     port: u16,
     zone: Option<String>,
+    task: Option<TaskId>,
 ) -> Result<(), Elbv2Error> {
     let key = TargetKey { group: group.clone(), id, port };
     let registered = tx.state.elbv2.targets.get(&key);
-    if registered.is_some_and(|target| target.deregistered_at.is_none() && target.zone == zone) {
+    if registered
+        .is_some_and(|target| target.deregistered_at.is_none() && target.zone == zone && target.task == task)
+    {
         return Ok(());
     }
     if registered.is_none() && tx.state.elbv2.targets_of(group).count() >= TARGETS_MAX {
@@ -64,6 +72,7 @@ pub fn register(
     }
     tx.state.elbv2.targets.put(Target {
         key,
+        task,
         zone,
         registered_at: tx.now,
         deregistered_at: None,

@@ -27,7 +27,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-fn balancer(world: &mut World, name: &str) -> Value {
+pub(crate) fn balancer(world: &mut World, name: &str) -> Value {
     let request = json!({ "Name": name, "Subnets": ["subnet-1", "subnet-2"] });
     world.write(load_balancer::create_load_balancer, request).unwrap()["LoadBalancers"][0].take()
 }
@@ -42,7 +42,7 @@ fn vpc(world: &mut World) -> String {
 }
 
 /// A target group's ARN.
-fn group(world: &mut World, name: &str, more: Value) -> String {
+pub(crate) fn group(world: &mut World, name: &str, more: Value) -> String {
     let mut request =
         json!({ "Name": name, "Protocol": "HTTP", "Port": 80, "VpcId": vpc(world), "TargetType": "ip" });
     request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -55,7 +55,7 @@ fn forward(group: &str) -> Value {
 }
 
 /// A listener's ARN.
-fn listener(world: &mut World, balancer: &Value, port: u16, group: &str) -> String {
+pub(crate) fn listener(world: &mut World, balancer: &Value, port: u16, group: &str) -> String {
     let arn = &balancer["LoadBalancerArn"];
     let protocol = if balancer["Type"] == "network" { "TCP" } else { "HTTP" };
     let request = json!({

@@ -12,7 +12,7 @@ use crate::services::ecs::state::{
     PropagateTags, Rebalancing, SchedulingStrategy, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
 };
 use crate::services::ecs::views::service::service as show;
-use crate::services::ecs::{check, compute, deployments, quotas, tags};
+use crate::services::ecs::{balanced, check, compute, deployments, quotas, tags};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
@@ -96,6 +96,7 @@ pub fn create_service(
     wanted.check()?;
     let mode = record.definition.effective_network_mode();
     let network = convert::network(tx.view(), request.network_configuration.as_ref(), mode)?;
+    let load_balancers = balanced::read(tx.view(), request.load_balancers.as_deref(), &record.definition)?;
     let placement_constraints = convert::constraints(
         request.placement_constraints.as_deref(),
         record.definition.placement_constraints.len(),
@@ -129,7 +130,11 @@ pub fn create_service(
         configuration: DeploymentConfiguration::of(scheduling_strategy),
         placement_constraints,
         placement_strategy,
-        health_check_grace_period_seconds: 0,
+        health_check_grace_period_seconds: balanced::grace_period(
+            request.health_check_grace_period_seconds,
+            !load_balancers.is_empty(),
+        )?,
+        load_balancers,
         enable_ecs_managed_tags: request.enable_ecs_managed_tags.unwrap_or(false),
         propagate_tags: propagate(request.propagate_tags.as_ref()),
         enable_execute_command: request.enable_execute_command.unwrap_or(false),
@@ -258,7 +263,6 @@ fn given<T>(list: Option<&Vec<T>>) -> bool {
 
 fn refuse_what_comes_later(request: &ecs::CreateServiceRequest) -> Result<(), EcsError> {
     let members = [
-        (given(request.load_balancers.as_ref()), "loadBalancers"),
         (given(request.service_registries.as_ref()), "serviceRegistries"),
         (given(request.vpc_lattice_configurations.as_ref()), "vpcLatticeConfigurations"),
         (given(request.gateway_connectors.as_ref()), "gatewayConnectors"),

@@ -1,6 +1,7 @@
 //! Services and their deployments.
 
 use super::{StrategyItem, Tags};
+use crate::services::ecs::balanced::ServiceLoadBalancer;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::deployment::breaker::{CircuitBreaker, Failures};
 use gantry_decide::deployment::hooks::Hook;
@@ -212,6 +213,8 @@ pub struct Service {
     pub placement_constraints: Vec<PlacementConstraint>,
     pub placement_strategy: Vec<PlacementStrategy>,
     pub health_check_grace_period_seconds: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancers: Vec<ServiceLoadBalancer>,
     pub enable_ecs_managed_tags: bool,
     pub propagate_tags: PropagateTags,
     pub enable_execute_command: bool,

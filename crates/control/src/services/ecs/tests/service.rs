@@ -90,7 +90,7 @@ impl World {
             let mut known = self.state.ecs.task(&TaskKey::from(&before)).unwrap().clone();
             known.sent = true;
             self.state.ecs.put_task(known);
-            let statuses: &[&str] = match (before.desired_status, before.last_status, fate(&before)) {
+            let statuses: &[&str] = match (before.wanted_of_agent(), before.last_status, fate(&before)) {
                 (DesiredStatus::Stopped, ..) => &["STOPPED"],
                 (_, LastStatus::Pending, Fate::Runs) => &["RUNNING"],
                 (_, LastStatus::Pending, Fate::FailsToStart) => &["STOPPED"],
@@ -266,7 +266,7 @@ fn requests_are_checked() {
         INVALID,
         "The service name must be up to 255 letters, numbers, hyphens and underscores.",
     );
-    let lb = json!({"serviceName": "web", "taskDefinition": "app", "desiredCount": 1, "loadBalancers": [{"containerName": "app"}]});
+    let lb = json!({"serviceName": "web", "taskDefinition": "app", "desiredCount": 1, "serviceRegistries": [{"registryArn": "arn"}]});
     assert_eq!(create(&mut world, lb).unwrap_err().code, "UnsupportedFeatureException");
     let good = json!({"serviceName": "web", "taskDefinition": "app", "desiredCount": 1, "clientToken": "t"});
     let first = create(&mut world, good.clone()).unwrap();

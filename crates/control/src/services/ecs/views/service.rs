@@ -1,5 +1,6 @@
 //! Services as the API shows them.
 
+use crate::services::ecs::balanced;
 use crate::services::ecs::bridge;
 use crate::services::ecs::state::{
     Compute, Deployment, DeploymentConfiguration, LaunchType, NetworkConfiguration, PlacementConstraint,
@@ -169,9 +170,10 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         enable_ecs_managed_tags: Some(service.enable_ecs_managed_tags),
         enable_execute_command: Some(service.enable_execute_command),
         events: Some(service.events.iter().rev().map(event).collect()),
-        health_check_grace_period_seconds: None,
+        health_check_grace_period_seconds: (!service.load_balancers.is_empty())
+            .then(|| integer(service.health_check_grace_period_seconds)),
         launch_type,
-        load_balancers: Some(Vec::new()),
+        load_balancers: Some(balanced::view(view, service)),
         network_configuration: primary.and_then(|p| p.network.as_ref()).map(network),
         pending_count: Some(count(&tasks, |task| task.last_status < LastStatus::Running)),
         placement_constraints: Some(service.placement_constraints.iter().map(constraint).collect()),

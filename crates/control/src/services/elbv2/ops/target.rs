@@ -80,7 +80,7 @@ pub fn register_targets(
         )));
     }
     for target in targets {
-        links::register(tx, &group.id, target.id, target.port, target.zone)?;
+        links::register(tx, &group.id, target.id, target.port, target.zone, None)?;
     }
     Ok(elbv2::RegisterTargetsOutput::default())
 }

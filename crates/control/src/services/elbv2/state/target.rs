@@ -1,6 +1,6 @@
 //! Targets: one record each, so that a group of thousands is not written anew for each that comes and goes.
 
-use gantry_decide::ids::TargetGroupId;
+use gantry_decide::ids::{TargetGroupId, TaskId};
 use gantry_decide::routing::TargetHealth;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
@@ -43,6 +43,9 @@ impl TargetKey {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Target {
     pub key: TargetKey,
+    /// The task that it stands for, if ECS registered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
     /// As registered: a zone's name or `all`. None where it follows from the target.
     pub zone: Option<String>,
     pub registered_at: Timestamp,

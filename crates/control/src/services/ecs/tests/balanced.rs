@@ -1,0 +1,199 @@
+//! Services behind load balancers: tasks are registered, waited for, and drained.
+
+use super::service::{Fate, LONG};
+use super::world::{INVALID, World, fails};
+use crate::controllers::service_targets::ServiceTargets;
+use crate::controllers::targets::Targets;
+use crate::controllers::testing::settle;
+use crate::services::ecs::ops::{service, task_definition};
+use crate::services::ecs::state::{NetworkBinding, Task};
+use crate::services::elbv2::links;
+use crate::services::elbv2::tests::{balancer, group, listener};
+use crate::tx::Tx;
+use gantry_decide::lifecycle::LastStatus;
+use gantry_decide::routing::config::{TargetGroupArn, TargetId, TargetKey};
+use gantry_decide::routing::{HealthReport, HealthState, Reason, TargetHealth};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A definition `site` with a dynamic host port, and the group of a listener.
+fn world() -> (World, String) {
+    let mut world = World::with_capacity(4096);
+    let container = json!({
+        "name": "site", "image": "site:1", "memory": 128, "cpu": 64, "versionConsistency": "disabled",
+        "portMappings": [{ "containerPort": 80 }],
+    });
+    let definition = json!({ "family": "site", "containerDefinitions": [container] });
+    world.write(task_definition::register_task_definition, definition).unwrap();
+    let balancer = balancer(&mut world, "web");
+    let group = group(&mut world, "web", json!({ "TargetType": "instance" }));
+    listener(&mut world, &balancer, 80, &group);
+    (world, group)
+}
+
+fn balanced(group: &str, more: Value) -> Value {
+    let mut request = json!({
+        "taskDefinition": "site", "desiredCount": 1,
+        "loadBalancers": [{ "targetGroupArn": group, "containerName": "site", "containerPort": 80 }],
+    });
+    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    request
+}
+
+/// The first of the host ports that are given away.
+const FIRST_PORT: u16 = 32768;
+
+/// The agent brings tasks up, each with the next host port.
+fn run(world: &mut World) {
+    world.agent_acts(|_| Fate::Runs);
+    for mut task in world.live() {
+        if task.containers[0].network_bindings.is_empty() {
+            let tasks = world.state.ecs.tasks().values();
+            let given = tasks.flat_map(|task| &task.containers[0].network_bindings).count();
+            task.containers[0].network_bindings.push(NetworkBinding {
+                bind_ip: "0.0.0.0".to_owned(),
+                container_port: 80,
+                host_port: FIRST_PORT + u16::try_from(given).unwrap(),
+                protocol: "tcp".to_owned(),
+                more: 0,
+            });
+            world.state.ecs.put_task(task);
+        }
+    }
+    rest(world);
+}
+
+fn rest(world: &mut World) {
+    for _ in 0..3 {
+        settle::<ServiceTargets>(world);
+        settle::<Targets>(world);
+        world.come_to_rest();
+    }
+}
+
+/// The balancer finds targets healthy, but the one with the first port as given.
+fn tell(world: &mut World, first: HealthState, reason: Option<Reason>) {
+    let targets: Vec<_> = world.state.elbv2.targets.values().cloned().collect();
+    for target in targets {
+        let is_first = target.key.port == FIRST_PORT;
+        let (state, reason) = if is_first { (first, reason) } else { (HealthState::Healthy, None) };
+        let report = HealthReport {
+            group: TargetGroupArn::new(&world.scope.balancing(target.key.group.clone()).to_string()),
+            target: TargetKey { id: TargetId::new(&target.key.id.to_string()), port: target.key.port },
+            health: TargetHealth { state, reason },
+            at: world.now,
+        };
+        let (random, placers) = (&mut world.random, &mut world.placers);
+        let mut tx = Tx { scope: &world.scope, state: &mut world.state, now: world.now, random, placers };
+        links::report(&mut tx, &report);
+        links::drained(&mut tx, &report.group, &report.target);
+    }
+    rest(world);
+}
+
+fn rollout(world: &mut World) -> String {
+    world.service()["deployments"][0]["rolloutState"].as_str().unwrap().to_owned()
+}
+
+fn told(world: &mut World, text: &str) -> bool {
+    let service = world.service();
+    service["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|event| event["message"].as_str().unwrap().contains(text))
+}
+
+#[test]
+fn a_deployment_has_arrived_when_the_balancer_says_so() {
+    let (mut world, group) = world();
+    world.create_service(balanced(&group, json!({ "healthCheckGracePeriodSeconds": 30 })));
+    run(&mut world);
+    let [target] = world.state.elbv2.targets.values().cloned().collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!(target.key.port, FIRST_PORT);
+    assert!(told(&mut world, &format!("(service web) registered 1 targets in (target-group {group})")));
+    let shown = world.service();
+    assert_eq!(shown["loadBalancers"][0]["targetGroupArn"], group.as_str());
+    assert_eq!(shown["healthCheckGracePeriodSeconds"], 30);
+
+    // Running for long is no proof here, and in its grace it may be unhealthy.
+    world.now = world.now + Duration::from_secs(20);
+    tell(&mut world, HealthState::Unhealthy, Some(Reason::Timeout));
+    assert_eq!(rollout(&mut world), "IN_PROGRESS");
+    assert_eq!(world.live().len(), 1);
+    tell(&mut world, HealthState::Healthy, None);
+    assert_eq!(rollout(&mut world), "COMPLETED");
+}
+
+#[test]
+fn a_task_that_the_balancer_finds_unhealthy_is_replaced() {
+    let (mut world, group) = world();
+    world.create_service(balanced(&group, json!({})));
+    run(&mut world);
+    tell(&mut world, HealthState::Healthy, None);
+    let first = world.live()[0].id;
+    world.now = world.now + LONG;
+    tell(&mut world, HealthState::Unhealthy, Some(Reason::ResponseCodeMismatch(502)));
+    assert_eq!(world.live().len(), 2, "its replacement comes first");
+    for _ in 0..5 {
+        run(&mut world);
+        tell(&mut world, HealthState::Unhealthy, Some(Reason::ResponseCodeMismatch(502)));
+    }
+    assert!(told(&mut world, "is unhealthy in (target-group"), "{:?}", world.service()["events"]);
+    let live: Vec<Task> = world.live();
+    assert_eq!(live.len(), 1);
+    assert_ne!(live[0].id, first);
+    assert_eq!(rollout(&mut world), "COMPLETED");
+}
+
+#[test]
+fn a_task_runs_on_until_it_has_drained() {
+    let (mut world, group) = world();
+    world.create_service(balanced(&group, json!({})));
+    run(&mut world);
+    tell(&mut world, HealthState::Healthy, None);
+    let scale = json!({ "service": "web", "desiredCount": 0 });
+    world.write(service::update_service, scale).unwrap();
+    rest(&mut world);
+    world.agent_acts(|_| Fate::Runs);
+    rest(&mut world);
+    assert_eq!(world.live()[0].last_status, LastStatus::Deactivating, "its agent has not been told");
+    assert!(world.state.elbv2.targets.values().all(|target| target.deregistered_at.is_some()));
+    assert!(told(&mut world, "deregistered 1 targets"));
+    world.now = world.now + Duration::from_secs(300);
+    rest(&mut world);
+    assert_eq!(world.live()[0].last_status, LastStatus::Stopping);
+    world.agent_acts(|_| Fate::Runs);
+    assert!(world.live().is_empty() && world.state.elbv2.targets.is_empty());
+}
+
+#[test]
+fn load_balancers_that_do_not_fit_are_refused() {
+    let (mut world, used) = world();
+    let unused = group(&mut world, "unused", json!({ "TargetType": "instance" }));
+    let ip = group(&mut world, "ip", json!({}));
+    let balancer = balancer(&mut world, "other");
+    listener(&mut world, &balancer, 80, &ip);
+    let mut refused = |lb: Value, message: &str| {
+        let request = json!({
+            "serviceName": "web", "taskDefinition": "site", "desiredCount": 1, "loadBalancers": [lb],
+        });
+        fails(world.write(service::create_service, request), INVALID, message);
+    };
+    let lb = |group: &str, name: &str, port: u16| json!({ "targetGroupArn": group, "containerName": name, "containerPort": port });
+    let message =
+        format!("The target group with targetGroupArn {unused} does not have an associated load balancer.");
+    refused(lb(&unused, "site", 80), &message);
+    refused(lb(&used, "none", 80), "The container none does not exist in the task definition.");
+    refused(lb(&used, "site", 81), "The container site did not have a container port 81 defined.");
+    let message = format!(
+        "The provided target group {ip} has target type ip, which is incompatible with the bridge network mode specified \
+         in the task definition."
+    );
+    refused(lb(&ip, "site", 80), &message);
+    let grace = json!({
+        "serviceName": "web", "taskDefinition": "site", "desiredCount": 1, "healthCheckGracePeriodSeconds": 5,
+    });
+    let message = "Health check grace period is only valid for services configured to use load balancers";
+    fails(world.write(service::create_service, grace), INVALID, message);
+}
