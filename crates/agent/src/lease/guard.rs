@@ -173,14 +173,13 @@ fn end(hierarchies: &Hierarchies, group: &str) -> usize {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             ended += 1;
         }
-        for (directory, _) in hierarchies.directories(&group) {
-            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-            let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            let below = below.filter_map(|entry| entry.file_name().into_string().ok());
-            groups.extend(below.map(|name| format!("{group}/{name}")));
-            // The first hierarchy has them all.
-            break;
-        }
+        // The first hierarchy has them all.
+        let directory = hierarchies.directories(&group).into_iter().next();
+        let entries = directory.and_then(|(directory, _)| fs::read_dir(directory).ok());
+        let below = entries.into_iter().flatten().flatten();
+        let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let below = below.filter_map(|entry| entry.file_name().into_string().ok());
+        groups.extend(below.map(|name| format!("{group}/{name}")));
     }
     ended
 }
