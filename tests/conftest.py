@@ -32,8 +32,8 @@ class Gantry:
 
     def __init__(self, directory, *flags, command="server", variables=None):
         self.directory = pathlib.Path(directory)
-        # For every command of it.
-        self.variables = {**os.environ, **(variables or {})}
+        # For every command of it. A pause of a busy machine is no agent's end.
+        self.variables = {"GANTRY_AGENT_LEASE": f"{PATIENCE_SECONDS}s", **os.environ, **(variables or {})}
         self.flags = flags
         self.command = command
         self.process = None

@@ -4,7 +4,7 @@
 //! `{"service", "operation", "response": NEUTRAL FORM}` answers the bytes that would be sent;
 //! `{"service", "operation", "error": {"code", "message", "fields": {NAME: TEXT OR [TEXT]}}}` the bytes of an error.
 
-use gantry_api::{acm, autoscaling, ec2, ecs, elbv2, logs, sts};
+use gantry_api::{acm, autoscaling, ec2, ecs, elbv2, logs, ssm, sts};
 use gantry_wire::{ApiError, ErrorField, ServiceModel, json};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write, stdin, stdout};
@@ -36,7 +36,7 @@ fn answer(line: &str) -> Result<Value, String> {
             }
         };
     }
-    let (service, shapes): (&ServiceModel, _) = known! { acm autoscaling ec2 ecs elbv2 logs sts };
+    let (service, shapes): (&ServiceModel, _) = known! { acm autoscaling ec2 ecs elbv2 logs ssm sts };
     let (mut request, mut response) = shapes.ok_or_else(|| format!("no operation {name}"))?;
     let operation = service.operation(name).ok_or_else(|| format!("no operation {name}"))?;
     if let Some(body) = order["request"].as_str() {

@@ -1,3 +1,5 @@
+//! Deployments that shift traffic, stage by stage and back.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::deployment::hooks::HookAction;
