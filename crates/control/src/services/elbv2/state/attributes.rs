@@ -90,7 +90,7 @@ const OF_APPLICATION: &[Attribute] = &[
 ];
 
 const OF_NETWORK: &[Attribute] = &[
-    attribute("load_balancing.cross_zone.enabled", "false", Boolean, Yes),
+    attribute("load_balancing.cross_zone.enabled", "false", Boolean, Ignored),
     attribute(
         "dns_record.client_routing_policy",
         "any_availability_zone",
