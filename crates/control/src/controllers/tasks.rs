@@ -2,7 +2,7 @@
 //! ended is forgotten after an hour.
 
 use super::{Controller, LookAgain};
-use crate::services::ecs::state::{ContainerInstanceStatus, Task, TaskKey};
+use crate::services::ecs::state::{ContainerInstance, ContainerInstanceStatus, Task, TaskKey};
 use crate::services::ecs::{balanced, capacity};
 use crate::state::Change;
 use crate::tx::{Tx, View};
@@ -48,12 +48,7 @@ impl Controller for Tasks {
             // What has drained may be signalled.
             Change::Targets(group) => keys.extend(draining(view, group)),
             Change::ContainerInstance(key) => {
-                let gone = view
-                    .state
-                    .ecs
-                    .container_instance(key)
-                    .is_none_or(|i| i.status == ContainerInstanceStatus::Inactive || i.lost_at.is_some());
-                if gone {
+                if view.state.ecs.container_instance(key).is_none_or(ContainerInstance::is_gone) {
                     keys.extend(view.state.ecs.tasks_on(key).map(TaskKey::from));
                 }
             }

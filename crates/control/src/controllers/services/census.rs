@@ -6,8 +6,8 @@ use crate::services::ecs::balanced::{self, Verdict};
 use crate::services::ecs::deployments;
 use crate::services::ecs::placement;
 use crate::services::ecs::state::{
-    ContainerInstanceKey, ContainerInstanceStatus, Deployment, LaunchType, PlacementStrategy, RolloutState,
-    Service, ServiceStatus, Task, TaskKey,
+    ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, Deployment, LaunchType,
+    PlacementStrategy, RolloutState, Service, ServiceStatus, Task, TaskKey,
 };
 use crate::tx::View;
 use gantry_decide::deployment::rolling;
@@ -107,6 +107,11 @@ impl<'a> Census<'a> {
             }
             if !task.is_live() {
                 census.ended.push((TaskKey::from(task), task.started_at.is_none()));
+                continue;
+            }
+            if is_lost(view, task) {
+                // Its end is noted later in the same step.
+                census.stopping += 1;
                 continue;
             }
             if task.desired_status == DesiredStatus::Stopped {
@@ -312,6 +317,12 @@ fn serves(task: &Task) -> bool {
 fn is_checked(task: &Task) -> bool {
     let containers = &task.definition.container_definitions;
     containers.iter().any(|container| container.essential && container.health_check.is_some())
+}
+
+/// Its instance is not there any more, or not heard of.
+fn is_lost(view: View<'_>, task: &Task) -> bool {
+    let instance = task.instance.as_ref().map(|key| view.state.ecs.container_instance(key));
+    instance.is_some_and(|instance| instance.is_none_or(ContainerInstance::is_gone))
 }
 
 fn on_draining_instance(view: View<'_>, task: &Task) -> bool {

@@ -100,6 +100,11 @@ impl ContainerInstance {
         self.attribute("ecs.availability-zone")
     }
 
+    /// Whether its tasks are given up: it was deregistered, or its agent waited for in vain.
+    pub fn is_gone(&self) -> bool {
+        self.status == ContainerInstanceStatus::Inactive || self.lost_at.is_some()
+    }
+
     /// Whether new tasks may be placed here.
     pub fn takes_tasks(&self) -> bool {
         self.status == ContainerInstanceStatus::Active && self.agent_connected
