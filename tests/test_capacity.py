@@ -151,6 +151,7 @@ def test_a_machine_of_ones_own_joins_by_an_activation(capacity):
     wrong = {"GANTRY_ACTIVATION_CODE": "0" * 32}
     define(ecs, "edge", "host", requiresCompatibilities=["EXTERNAL"])
     define(ecs, "vpc", "awsvpc")
+    define(ecs, "of-ec2", "host")
     with capacity.agent(3, *flags, variables=wrong) as stranger:
         assert stranger.process.wait(timeout=PATIENCE_SECONDS) != 0
     with capacity.agent(4, *flags, variables=code) as agent:
@@ -163,7 +164,7 @@ def test_a_machine_of_ones_own_joins_by_an_activation(capacity):
         refused("InvalidParameterException", "does not support launch_type EXTERNAL", ecs.run_task, cluster="edge",
                 taskDefinition="vpc", launchType="EXTERNAL", networkConfiguration=NETWORK)
         # Tasks of another launch type have no business there.
-        assert ecs.run_task(cluster="edge", taskDefinition="waits", launchType="EC2")["tasks"] == []
+        assert ecs.run_task(cluster="edge", taskDefinition="of-ec2", launchType="EC2")["tasks"] == []
         # It comes back as the machine that it is, although the activation is used up.
         agent.end()
         until(lambda: not instances(ecs, "edge"))

@@ -72,6 +72,7 @@ class Values:
     PLAIN = [
         "arn:aws:acm:us-east-1:123456789012:certificate/a", "arn:aws:acm-pca:us-east-1:123456789012:certificate-authority/a",
         "*.example.com", "ami-0123456789abcdef0", "HTTPS", "404", "ipv4pool-coip-0a1b", "ipam-pool-0a1b",
+        "01234567-89ab-cdef-0123-456789abcdef", "mi-0123456789abcdef0", "3.2.1.0",
         f"-----BEGIN CERTIFICATE-----\n{'Z0FOVFJZ' * 8}\nZw==\n-----END CERTIFICATE-----\n",
     ]
     TEXTS = ["web", "a \"b\" \\ <c>&d", "\u00e9\u4e16\U0001f600", "x+y=z%20", "0", "arn:aws:iam::123456789012:role/x"]

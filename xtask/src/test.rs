@@ -101,6 +101,8 @@ pub fn run(root: &Path) -> Result<()> {
         let at_once = (processors * TESTS_A_PROCESSOR).to_string();
         command.args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests"]).current_dir(root);
         command.args(["--dist", "loadgroup", "-n", &at_once]);
+        // Platforms are large: what passed leaves nothing.
+        command.args(["-o", "tmp_path_retention_policy=failed"]);
         command.env("GANTRY", target(root)?.join("debug/gantry"));
         counted(counts, &mut command)
     });
