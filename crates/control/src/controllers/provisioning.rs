@@ -37,6 +37,10 @@ impl Controller for Provisioning {
     type Plan = Plan;
 
     fn watches(view: View<'_>, change: &Change, keys: &mut BTreeSet<ClusterName>) {
+        // Every change of a task comes by here, and seldom does any wait.
+        if view.state.ecs.pools_with_waiting().next().is_none() {
+            return;
+        }
         let pool = match change {
             // One that comes to wait, or one that ends and leaves room.
             Change::Task(key) => view.state.ecs.task(key).map(|task| match &task.instance {

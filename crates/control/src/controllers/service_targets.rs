@@ -28,8 +28,10 @@ impl Controller for ServiceTargets {
     type Key = TaskKey;
     type Plan = Plan;
 
-    fn watches(_view: View<'_>, change: &Change, keys: &mut BTreeSet<TaskKey>) {
-        if let Change::Task(key) = change {
+    fn watches(view: View<'_>, change: &Change, keys: &mut BTreeSet<TaskKey>) {
+        if let Change::Task(key) = change
+            && view.state.ecs.task(key).is_some_and(|task| balanced::service_of(view, task).is_some())
+        {
             keys.insert(key.clone());
         }
     }

@@ -81,11 +81,12 @@ pub fn place(tx: &mut Tx<'_>, launch: &Launch, count: usize) -> Launched {
     }
     // What is placed counts once the tasks stand in the tables.
     let placed = tx.placers.place((tx.scope, &name, &pool), &request, count, tx.random);
-    let nowhere = launch.launch_type == LaunchType::Ec2
+    let nowhere = placed.refusals.is_some()
+        && launch.launch_type == LaunchType::Ec2
         && !pool.hosts().any(|(_, host)| is_of_group(&host.profile, &request));
     drop(pool);
     let mut launched = Launched { refusals: placed.refusals, ..Launched::default() };
-    if nowhere && launched.refusals.is_some() {
+    if nowhere {
         launched.refusals = Some(Refusals::default());
     }
     for instance in placed.on {
@@ -158,13 +159,9 @@ fn put_waiting(tx: &mut Tx<'_>, launch: &Launch) -> Arc<Task> {
 /// Gives a task that waits an instance, if there is one with room for it.
 pub fn place_waiting(tx: &mut Tx<'_>, key: &TaskKey) {
     let Some(mut task) = tx.state.ecs.task(key).filter(|task| task.is_waiting()).cloned() else { return };
+    let request = capacity::request_of(tx.view(), &task);
     let Some(waiting) = task.waiting.take() else { return };
     let name = placement::pool_name(&task.cluster, task.launch_type);
-    // Asked as it waited.
-    let request = match tx.state.ecs.task(key) {
-        Some(task) => capacity::request_of(tx.view(), task),
-        None => return,
-    };
     let pool = tx.state.ecs.pool(&name);
     let placed = tx.placers.place((tx.scope, &name, &pool), &request, 1, tx.random);
     drop(pool);
