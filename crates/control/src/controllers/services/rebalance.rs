@@ -131,14 +131,7 @@ fn zone_of_instance(view: View<'_>, key: &ContainerInstanceKey) -> Option<String
 
 /// The instances that suit a launch, full or not.
 fn candidates(view: View<'_>, launch: &Launch) -> Vec<ContainerInstanceKey> {
-    let mut request = placement::request(
-        &launch.definition,
-        launch.launch_type,
-        &launch.group,
-        &launch.constraints,
-        &launch.strategies,
-    );
-    capacity::narrow(view, launch.capacity_provider.as_ref(), &mut request);
+    let request = capacity::request_for(view, launch);
     let pool = view.state.ecs.pool(&placement::pool_name(&launch.cluster, launch.launch_type));
     pool.hosts().filter(|(_, host)| host.suits(&request)).map(|(key, _)| key.clone()).collect()
 }

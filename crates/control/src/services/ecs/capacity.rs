@@ -49,6 +49,14 @@ pub fn narrow(view: View<'_>, provider: Option<&CapacityProviderName>, request: 
     }
 }
 
+/// What a launch asks of an instance.
+pub fn request_for(view: View<'_>, launch: &Launch) -> Request {
+    let Launch { definition, group, constraints, strategies, .. } = launch;
+    let mut request = placement::request(definition, launch.launch_type, group, constraints, strategies);
+    narrow(view, launch.capacity_provider.as_ref(), &mut request);
+    request
+}
+
 /// What a task that waits asks of an instance.
 pub fn request_of(view: View<'_>, task: &Task) -> Request {
     let (constraints, strategies) = match &task.waiting {

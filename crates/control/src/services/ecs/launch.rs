@@ -63,14 +63,7 @@ pub struct Launched {
 /// Makes up to `count` tasks on instances that placement chooses. Where capacity can come, those that find none wait.
 pub fn place(tx: &mut Tx<'_>, launch: &Launch, count: usize) -> Launched {
     let name = placement::pool_name(&launch.cluster, launch.launch_type);
-    let mut request = placement::request(
-        &launch.definition,
-        launch.launch_type,
-        &launch.group,
-        &launch.constraints,
-        &launch.strategies,
-    );
-    capacity::narrow(tx.view(), launch.capacity_provider.as_ref(), &mut request);
+    let request = capacity::request_for(tx.view(), launch);
     let pool = tx.state.ecs.pool(&name);
     let leftover = launch.launch_type == LaunchType::Fargate && capacity::waits(tx.view(), launch).is_none();
     if leftover && tx.state.ecs.waiting_count(&name) > 0 {
