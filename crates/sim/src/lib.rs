@@ -8,9 +8,14 @@ pub mod trial;
 pub mod workload;
 pub mod world;
 
+use gantry_control::load::{Loading, Row};
 use gantry_control::roles::{LIFETIME, Roles};
+use gantry_control::state::State;
 use gantry_decide::random::{Random, Seeded};
+use gantry_store::Backend;
+use gantry_store::memory::MemoryBackend;
 use gantry_wire::sigv4::SessionKey;
+use std::ops::ControlFlow;
 use world::World;
 
 /// How often each thing happens, in shares of the sum.
@@ -27,6 +32,19 @@ impl Default for Faults {
         // A crash every hundred steps or so leaves time for batches to pile up before it.
         Faults { calls: 60, syncs: 30, ticks: 9, crashes: 1 }
     }
+}
+
+/// What a new process finds in the store: the state, and the number of its last batch.
+pub(crate) fn stored(backend: &mut MemoryBackend) -> (State, u64) {
+    let mut loading = Loading::default();
+    let load = |key: &str, value: &[u8]| {
+        let row = Row::read(key, value);
+        loading.take(row.unwrap_or_else(|error| panic!("the store's own record: {error:?}")));
+        ControlFlow::Continue(())
+    };
+    let last_seq = backend.load(&mut { load }).expect("memory can be read");
+    let state = loading.finish().expect("definitions are stored with their tasks");
+    (state, last_seq)
 }
 
 /// Runs `steps` steps from `seed` and checks the state after each, then lets everything settle and checks once more.

@@ -4,7 +4,6 @@ use crate::oracle::{Oracle, cluster_of};
 use crate::workload::Ask;
 use gantry_control::call::{Call, Caller, Principal};
 use gantry_control::engine::{CallId, Effect, Engine, Input};
-use gantry_control::load::{Loading, Row};
 use gantry_control::service::{Prepared, Reply};
 use gantry_control::services::ecs;
 use gantry_control::state::State;
@@ -12,11 +11,10 @@ use gantry_decide::ids::{AccountId, RequestId, Scope};
 use gantry_decide::lease::Terms;
 use gantry_decide::random::{Random, Seeded};
 use gantry_decide::time::Timestamp;
+use gantry_store::Fence;
 use gantry_store::memory::MemoryBackend;
-use gantry_store::{Backend, Fence};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 pub struct World {
@@ -93,14 +91,7 @@ impl World {
     pub fn crash(&mut self, survivors: usize) {
         self.backend.crash(survivors);
         self.open.clear();
-        let mut loading = Loading::default();
-        let load = |key: &str, value: &[u8]| {
-            let row = Row::read(key, value);
-            loading.take(row.unwrap_or_else(|error| panic!("the store's own record: {error:?}")));
-            ControlFlow::Continue(())
-        };
-        let last_seq = self.backend.load(&mut { load }).expect("memory can be read");
-        let state = loading.finish().expect("definitions are stored with their tasks");
+        let (state, last_seq) = crate::stored(&mut self.backend);
         self.published = state.clone();
         self.engine = Engine::new(
             state,

@@ -3,7 +3,7 @@
 
 use super::Controller;
 use crate::services::ecs::tests::world::World;
-use crate::tx::{Tx, View};
+use crate::tx::View;
 
 /// More rounds than any chain of reactions needs.
 const ROUNDS_MAX: usize = 50;
@@ -15,11 +15,7 @@ pub fn round<C: Controller>(world: &mut World) -> bool {
     for key in keys {
         let view = View { scope: &world.scope, state: &world.state, now: world.now };
         if let (Some(plan), _) = C::plan(view, &key, &mut world.random) {
-            let mut state = world.state.clone();
-            let (random, placers) = (&mut world.random, &mut world.placers);
-            let mut tx = Tx { scope: &world.scope, state: &mut state, now: world.now, random, placers };
-            C::apply(&mut tx, &key, plan);
-            world.state = state;
+            world.edit(|tx| C::apply(tx, &key, plan));
             changed = true;
         }
     }

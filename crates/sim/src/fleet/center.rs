@@ -3,16 +3,14 @@
 use super::{Fleet, Waiting, What};
 use gantry_control::call::{Call, Caller, Principal};
 use gantry_control::engine::{CallId, Effect, Input};
-use gantry_control::load::{Loading, Row};
 use gantry_control::service::{Prepared, Reply};
 use gantry_control::services::ecs;
 use gantry_decide::ids::RequestId;
 use gantry_decide::random::Random;
 use gantry_decide::task_engine::{Event, SubmitFailure};
 use gantry_decide::time::Timestamp;
-use gantry_store::{Backend, Batch, Fence};
+use gantry_store::{Batch, Fence};
 use serde_json::Value;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// A busy disk is asked again after this many milliseconds.
@@ -144,14 +142,7 @@ impl Fleet {
                 self.after(100..5000, What::Happened { agent, life, event });
             }
         }
-        let mut loading = Loading::default();
-        let load = |key: &str, value: &[u8]| {
-            let row = Row::read(key, value);
-            loading.take(row.unwrap_or_else(|error| panic!("the store's own record: {error:?}")));
-            ControlFlow::Continue(())
-        };
-        let last_seq = self.backend.load(&mut { load }).expect("memory can be read");
-        let state = loading.finish().expect("definitions are stored with their tasks");
+        let (state, last_seq) = crate::stored(&mut self.backend);
         self.published = state.clone();
         self.engine = super::engine(state, last_seq, self.random.next_u64());
         let state = self.published.snapshot(&self.scope);

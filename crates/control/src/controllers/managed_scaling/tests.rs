@@ -14,7 +14,6 @@ use crate::services::ecs::ops::{
 };
 use crate::services::ecs::state::{ContainerInstanceKey, ContainerInstanceStatus};
 use crate::services::ecs::tests::world::{World, registration};
-use crate::tx::Tx;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::Ec2InstanceId;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
@@ -72,11 +71,7 @@ fn run(world: &mut World, count: usize) {
 }
 
 fn report(world: &mut World, id: Ec2InstanceId, report: Report) {
-    let mut state = world.state.clone();
-    let (random, placers) = (&mut world.random, &mut world.placers);
-    let mut tx = Tx { scope: &world.scope, state: &mut state, now: world.now, random, placers };
-    links::report(&mut tx, id, report);
-    world.state = state;
+    world.edit(|tx| links::report(tx, id, report));
     settle(world);
 }
 

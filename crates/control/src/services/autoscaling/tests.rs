@@ -9,7 +9,6 @@ use crate::controllers::tasks::Tasks;
 use crate::controllers::testing::settle;
 use crate::services::ec2::ops::launch_template as ec2;
 use crate::services::ecs::tests::world::{World, fails, registration};
-use crate::tx::Tx;
 use gantry_decide::ids::Ec2InstanceId;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -56,11 +55,7 @@ fn wants(world: &World) -> Vec<(Ec2InstanceId, Want)> {
 }
 
 fn report(world: &mut World, id: Ec2InstanceId, report: Report) {
-    let mut state = world.state.clone();
-    let (random, placers) = (&mut world.random, &mut world.placers);
-    let mut tx = Tx { scope: &world.scope, state: &mut state, now: world.now, random, placers };
-    links::report(&mut tx, id, report);
-    world.state = state;
+    world.edit(|tx| links::report(tx, id, report));
     settle::<AutoScaling>(world);
 }
 

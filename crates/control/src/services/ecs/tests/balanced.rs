@@ -9,7 +9,6 @@ use crate::services::ecs::ops::{service, task_definition};
 use crate::services::ecs::state::{NetworkBinding, Task};
 use crate::services::elbv2::links;
 use crate::services::elbv2::tests::{balancer, group, listener};
-use crate::tx::Tx;
 use gantry_decide::lifecycle::LastStatus;
 use gantry_decide::routing::config::{TargetGroupArn, TargetId, TargetKey};
 use gantry_decide::routing::{HealthReport, HealthState, Reason, TargetHealth};
@@ -83,10 +82,10 @@ fn tell(world: &mut World, first: HealthState, reason: Option<Reason>) {
             health: TargetHealth { state, reason },
             at: world.now,
         };
-        let (random, placers) = (&mut world.random, &mut world.placers);
-        let mut tx = Tx { scope: &world.scope, state: &mut world.state, now: world.now, random, placers };
-        links::report(&mut tx, &report);
-        links::drained(&mut tx, &report.group, &report.target);
+        world.edit(|tx| {
+            links::report(tx, &report);
+            links::drained(tx, &report.group, &report.target);
+        });
     }
     rest(world);
 }

@@ -78,6 +78,12 @@ impl World {
         Ok(value(&reply))
     }
 
+    /// Changes the state as controllers and those do who report: they cannot fail half-way.
+    pub fn edit<T>(&mut self, change: impl FnOnce(&mut Tx<'_>) -> T) -> T {
+        let (random, placers) = (&mut self.random, &mut self.placers);
+        change(&mut Tx { scope: &self.scope, state: &mut self.state, now: self.now, random, placers })
+    }
+
     pub fn read<Q, R, E>(&mut self, operation: Read<Q, R, E>, request: Value) -> Result<Value, ApiError>
     where
         Q: Structure + Default,

@@ -4,7 +4,6 @@ use super::{VALIDATION, group, text, vpc, website};
 use crate::services::ecs::tests::world::{World, fails};
 use crate::services::elbv2::links;
 use crate::services::elbv2::ops::{attribute, listener, target, target_group};
-use crate::tx::Tx;
 use gantry_decide::routing::config::{TargetGroupArn, TargetId, TargetKey};
 use gantry_decide::routing::{HealthReport, HealthState, Reason, TargetHealth};
 use serde_json::{Value, json};
@@ -112,9 +111,7 @@ fn report(world: &mut World, group: &str, state: HealthState, reason: Option<Rea
     let key = TargetKey { id: TargetId::new("10.0.0.7"), port: 80 };
     let health = TargetHealth { state, reason };
     let report = HealthReport { group: TargetGroupArn::new(group), target: key, health, at: world.now };
-    let (random, placers) = (&mut world.random, &mut world.placers);
-    let mut tx = Tx { scope: &world.scope, state: &mut world.state, now: world.now, random, placers };
-    links::report(&mut tx, &report);
+    world.edit(|tx| links::report(tx, &report));
 }
 
 #[test]
@@ -156,9 +153,7 @@ fn targets_are_as_the_balancer_finds_them() {
     assert_eq!(seen(&health(&mut world, &group)), pair("initial", "Elb.RegistrationInProgress"));
     world.write(target::deregister_targets, own.clone()).unwrap();
     let key = TargetKey { id: TargetId::new("10.0.0.7"), port: 80 };
-    let (random, placers) = (&mut world.random, &mut world.placers);
-    let mut tx = Tx { scope: &world.scope, state: &mut world.state, now: world.now, random, placers };
-    links::drained(&mut tx, &TargetGroupArn::new(&group), &key);
+    world.edit(|tx| links::drained(tx, &TargetGroupArn::new(&group), &key));
     assert_eq!(health(&mut world, &group), json!([]), "it has drained");
 
     world.write(target::register_targets, own.clone()).unwrap();
