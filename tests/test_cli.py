@@ -159,5 +159,7 @@ def test_status_and_logs_of_what_runs(platform):
     assert remote.returncode == 0 and identifier in remote.stdout, remote.stderr
     shown = platform.gantry("logs", identifier[:12], "--timestamps").stdout
     assert shown and all(line.split()[0].replace(".", "").isdigit() for line in shown.splitlines())
+    refused = gantry("exec", identifier, "--data-dir", platform.directory, "--", "true", text=True)
+    assert refused.returncode != 0 and refused.stderr.count("Exception") == 1, "said once: " + refused.stderr
     unknown = gantry("logs", "0" * 32, "--data-dir", platform.directory, text=True)
     assert unknown.returncode != 0 and "no agent of this machine has logs" in unknown.stderr

@@ -22,12 +22,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("{operation}: {source}")]
-    Api {
-        operation: &'static str,
-        #[source]
-        source: ApiError,
-    },
+    /// What the answer says is part of the message, not its source: who prints the chain would say it twice.
+    #[error("{operation}: {error}")]
+    Api { operation: &'static str, error: ApiError },
     #[error("{operation}: no answer from {endpoint}: {reason}")]
     Connection {
         operation: &'static str,
@@ -46,7 +43,7 @@ impl ClientError {
     /// The exception that the control plane answered.
     pub fn code(&self) -> Option<&str> {
         match self {
-            ClientError::Api { source, .. } => Some(source.code.as_ref()),
+            ClientError::Api { error, .. } => Some(error.code.as_ref()),
             _ => None,
         }
     }
@@ -59,10 +56,10 @@ impl ClientError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
-            ClientError::Api { source, .. } => {
-                source.status >= 500
+            ClientError::Api { error, .. } => {
+                error.status >= 500
                     || ["ThrottlingException", "ServerException", "LimitExceededException"]
-                        .contains(&source.code.as_ref())
+                        .contains(&error.code.as_ref())
             }
             ClientError::Connection { .. } | ClientError::Timeout { .. } => true,
             ClientError::Endpoint(_) => false,
@@ -176,7 +173,7 @@ impl Client {
         let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
         let body = json::to_vec(request);
         let body = self.exchange(operation, service.signing_name, "POST", "/", &headers, body).await?;
-        json::from_slice(&body).map_err(|source| ClientError::Api { operation, source })
+        json::from_slice(&body).map_err(|error| ClientError::Api { operation, error })
     }
 
     /// Sends a signed request, and returns the body of its answer.
@@ -216,7 +213,7 @@ impl Client {
             .await
             .map_err(|_| ClientError::Timeout { operation, endpoint: endpoint() })??;
         if status != StatusCode::OK {
-            return Err(ClientError::Api { operation, source: json::read_error(status.as_u16(), &body) });
+            return Err(ClientError::Api { operation, error: json::read_error(status.as_u16(), &body) });
         }
         Ok(body)
     }

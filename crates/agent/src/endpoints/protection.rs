@@ -93,9 +93,9 @@ fn answer(task: &TaskSnapshot, done: Option<Done>) -> Answer {
             }
             (StatusCode::OK, json!({"protection": shown}))
         }
-        Err(ClientError::Api { source, .. }) => {
-            let status = StatusCode::from_u16(source.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            problem(status, arn, &source.code, &source.message)
+        Err(ClientError::Api { error, .. }) => {
+            let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            problem(status, arn, &error.code, &error.message)
         }
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, arn, "ServerException", &error.to_string()),
     }

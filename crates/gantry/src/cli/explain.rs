@@ -51,7 +51,7 @@ async fn ask(api: &Api, arguments: &ExplainArgs) -> Result<ExplainResponse> {
     for _ in 0..PAGES_MAX {
         let answer = api.gantry::<Explain>(&request).await.map_err(|error| match error {
             // It is about the subject, and says so.
-            ClientError::Api { source, .. } => anyhow!(source.message),
+            ClientError::Api { error, .. } => anyhow!(error.message),
             error => error.into(),
         })?;
         let found = answer.history.as_ref().is_some_and(|history| !history.is_empty());
