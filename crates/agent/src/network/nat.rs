@@ -4,7 +4,9 @@
 //! ```text
 //! table ip gantry-NAME {
 //!     map ports { type inet_proto . inet_service : ipv4_addr . inet_service }
-//!     chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local dnat to meta l4proto . th dport map @ports }
+//!     chain prerouting { type nat hook prerouting priority dstnat;
+//!         ip daddr 127.0.0.0/8 ip daddr != 127.0.0.1 accept
+//!         fib daddr type local dnat to meta l4proto . th dport map @ports }
 //!     chain output { type nat hook output priority dstnat; (the same) }
 //!     chain postrouting { type nat hook postrouting priority srcnat;
 //!         ip saddr BLOCK oifname != BRIDGE oifname != "gv*" masquerade
@@ -41,8 +43,9 @@ pub struct Published {
 }
 
 const MAP: &str = "ports";
-/// Where a packet says whose it is, in its header.
+/// Where a packet says whose it is, and for whom, in its header.
 const SOURCE_ADDRESS: u32 = 12;
+const TARGET_ADDRESS: u32 = 16;
 
 /// The table of one agent.
 #[derive(Clone, Debug)]
@@ -74,20 +77,27 @@ impl Table {
         batch.base_chain("prerouting", "nat", PREROUTING, PRIORITY_DESTINATION);
         batch.base_chain("output", "nat", OUTPUT, PRIORITY_DESTINATION);
         batch.base_chain("postrouting", "nat", POSTROUTING, PRIORITY_SOURCE);
+        let loopback = Ipv4Block::new(Ipv4Addr::LOCALHOST, 8).expect("a block");
         for chain in ["prerouting", "output"] {
+            // Load balancers have loopback addresses of their own, where they listen on any port.
+            batch.rule(chain, |rule| {
+                within(rule, TARGET_ADDRESS, loopback);
+                nft::payload(rule, Header::Network, TARGET_ADDRESS, 4, REGISTER_A);
+                compare(rule, REGISTER_A, Is::Other, &Ipv4Addr::LOCALHOST.octets());
+                nft::decide(rule, nft::Verdict::Accept);
+            });
             batch.rule(chain, redirect);
         }
         batch.rule("postrouting", |rule| {
-            from(rule, block);
+            within(rule, SOURCE_ADDRESS, block);
             leaving_by(rule, bridge, Is::Other);
             // Tasks in awsvpc mode see who asks; and the host asks them by the bridge's address, which is in the block.
             nft::meta(rule, Meta::OutputName, REGISTER_A);
             compare(rule, REGISTER_A, Is::Other, super::LINK_PREFIX.as_bytes());
             nft::masquerade(rule);
         });
-        let loopback = Ipv4Block::new(Ipv4Addr::LOCALHOST, 8).expect("a block");
         batch.rule("postrouting", |rule| {
-            from(rule, loopback);
+            within(rule, SOURCE_ADDRESS, loopback);
             leaving_by(rule, bridge, Is::Equal);
             nft::masquerade(rule);
         });
@@ -174,9 +184,8 @@ fn redirect(rule: &mut Message) {
 
 /// From port 80 of this address to its port `port`.
 fn lead(rule: &mut Message, address: Ipv4Addr, port: u16) {
-    const DESTINATION_ADDRESS: u32 = 16;
     const HTTP: u16 = 80;
-    nft::payload(rule, Header::Network, DESTINATION_ADDRESS, 4, REGISTER_A);
+    nft::payload(rule, Header::Network, TARGET_ADDRESS, 4, REGISTER_A);
     compare(rule, REGISTER_A, Is::Equal, &address.octets());
     nft::meta(rule, Meta::Protocol, REGISTER_A);
     compare(rule, REGISTER_A, Is::Equal, &[libc::IPPROTO_TCP as u8]);
@@ -187,8 +196,8 @@ fn lead(rule: &mut Message, address: Ipv4Addr, port: u16) {
     nft::lead_to(rule, REGISTER_A, REGISTER_B);
 }
 
-fn from(rule: &mut Message, block: Ipv4Block) {
-    nft::payload(rule, Header::Network, SOURCE_ADDRESS, 4, REGISTER_A);
+fn within(rule: &mut Message, address: u32, block: Ipv4Block) {
+    nft::payload(rule, Header::Network, address, 4, REGISTER_A);
     let mask = u32::MAX << (32 - u32::from(block.prefix_length()));
     nft::mask(rule, REGISTER_A, &mask.to_be_bytes());
     compare(rule, REGISTER_A, Is::Equal, &block.base().octets());

@@ -3,7 +3,7 @@
 use gantry_decide::task::TransportProtocol;
 use gantry_decide::task_engine::HostPort;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
@@ -26,23 +26,23 @@ pub struct PortRequest {
     pub more: u16,
 }
 
-/// The ports that this agent has given away. A socket of the agent's own holds each, so that neither a program nor
+/// The ports that this agent has given away. Sockets of the agent's own hold each, so that neither a program nor
 /// another agent of this host takes it too; what arrives there goes to the container before any socket sees it.
 #[derive(Debug, Default)]
 pub struct Ports {
-    /// Without a socket where a program of the host had come first when the agent began again.
-    taken: BTreeMap<HostPort, Option<OwnedFd>>,
+    /// Without sockets where a program of the host had come first when the agent began again.
+    taken: BTreeMap<HostPort, Vec<OwnedFd>>,
 }
 
 impl Ports {
     /// Takes a port that leads to a container already.
     pub fn take_over(&mut self, protocol: TransportProtocol, port: u16) {
         let held = HostPort { protocol, port };
-        let socket = hold(held);
-        if let Err(error) = &socket {
+        let sockets = hold(held, &addresses()).unwrap_or_else(|error| {
             tracing::warn!(port, %error, "a published port is in use by another program too: containers get what arrives");
-        }
-        self.taken.insert(held, socket.ok());
+            Vec::new()
+        });
+        self.taken.insert(held, sockets);
     }
 
     pub fn release(&mut self, protocol: TransportProtocol, port: u16) {
@@ -52,9 +52,11 @@ impl Ports {
     /// Takes the ports that are asked for, or some from the dynamic range, `start` deciding where the search begins. The
     /// first; `None` when they are in use, by a container or by another program of the host.
     pub fn take(&mut self, request: PortRequest, start: u64) -> Option<u16> {
-        let protocol = request.protocol;
+        let (protocol, addresses) = (request.protocol, addresses());
         if request.host_port != 0 {
-            return self.try_take(HostPort { protocol, port: request.host_port }, request.more).ok();
+            return self
+                .try_take(HostPort { protocol, port: request.host_port }, request.more, &addresses)
+                .ok();
         }
         let range = dynamic_range(&std::fs::read_to_string(RANGE_FILE).unwrap_or_default());
         // Where the first can be, so that the last is in the range too.
@@ -63,7 +65,7 @@ impl Ports {
         while step < size {
             let offset = (start % size + step) % size;
             let port = range.start() + offset as u16;
-            match self.try_take(HostPort { protocol, port }, request.more) {
+            match self.try_take(HostPort { protocol, port }, request.more, &addresses) {
                 Ok(port) => return Some(port),
                 // On behind the one that is in use, or from the beginning of the range.
                 Err(in_use) => step += (u64::from(in_use - port) + 1).min(size - offset),
@@ -73,17 +75,17 @@ impl Ports {
     }
 
     /// Takes a port and those that follow it, or none of them. The first, or else one that is in use.
-    fn try_take(&mut self, wanted: HostPort, more: u16) -> Result<u16, u16> {
+    fn try_take(&mut self, wanted: HostPort, more: u16, addresses: &[Ipv4Addr]) -> Result<u16, u16> {
         let HostPort { protocol, port: first } = wanted;
         let last = first.checked_add(more).ok_or(first)?;
         for port in first..=last {
             let next = HostPort { protocol, port };
-            let socket = if self.taken.contains_key(&next) { None } else { hold(next).ok() };
-            let Some(socket) = socket else {
+            let sockets = if self.taken.contains_key(&next) { None } else { hold(next, addresses).ok() };
+            let Some(sockets) = sockets else {
                 (first..port).for_each(|port| self.release(protocol, port));
                 return Err(port);
             };
-            self.taken.insert(next, Some(socket));
+            self.taken.insert(next, sockets);
         }
         Ok(first)
     }
@@ -97,13 +99,31 @@ fn dynamic_range(text: &str) -> RangeInclusive<u16> {
     }
 }
 
-/// Occupies a port, which no program of the host may have then. TCP has to listen: that alone excludes others.
-fn hold(port: HostPort) -> io::Result<OwnedFd> {
-    let address = (Ipv4Addr::UNSPECIFIED, port.port);
-    match port.protocol {
-        TransportProtocol::Tcp => TcpListener::bind(address).map(OwnedFd::from),
-        TransportProtocol::Udp => UdpSocket::bind(address).map(OwnedFd::from),
+/// The host's addresses whose published ports lead to containers: all but the loopback addresses that load balancers
+/// have for themselves. One that the host gets later leads to containers too, and only there a program may come first.
+fn addresses() -> Vec<Ipv4Addr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let found = interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()));
+    let own: BTreeSet<Ipv4Addr> = found.filter(|address| !address.is_loopback()).collect();
+    [Ipv4Addr::LOCALHOST].into_iter().chain(own).collect()
+}
+
+/// Occupies a port at these addresses, and so at all of them at once: no program of the host may have it then.
+fn hold(port: HostPort, addresses: &[Ipv4Addr]) -> io::Result<Vec<OwnedFd>> {
+    let mut sockets = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let socket = match port.protocol {
+            // TCP has to listen: that alone excludes others.
+            TransportProtocol::Tcp => TcpListener::bind((*address, port.port)).map(OwnedFd::from),
+            TransportProtocol::Udp => UdpSocket::bind((*address, port.port)).map(OwnedFd::from),
+        };
+        match socket {
+            // The address has just gone.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+            other => sockets.push(other?),
+        }
     }
+    Ok(sockets)
 }
 
 #[cfg(test)]

@@ -307,6 +307,35 @@ fn two_agents_share_a_host() {
     assert_eq!(seen.join().unwrap(), bridged.address);
 }
 
+/// Load balancers listen at loopback addresses of their own, such as 127.64.0.1, whatever ports containers have.
+#[test]
+fn a_published_port_leaves_other_loopback_addresses_alone() {
+    let Some(bench) = Bench::new("nett14", "10.246.0.0/24") else { return };
+    let request = |host_port, protocol| PortRequest { container_port: 80, host_port, protocol, more: 0 };
+    let balancer = Ipv4Addr::new(127, 64, 77, 1);
+    let before = TcpListener::bind((balancer, 0)).unwrap();
+    let port = before.local_addr().unwrap().port();
+    let ports = [request(port, TransportProtocol::Tcp), request(port, TransportProtocol::Udp)];
+    bench.network.attach_bridged("a", &ports).unwrap();
+    let served = bench.serve("a", 80);
+    assert_eq!(greeting((Ipv4Addr::LOCALHOST, port)), "hello");
+    served.join().unwrap();
+    let after = TcpListener::bind((Ipv4Addr::new(127, 64, 77, 2), port)).unwrap();
+    for listener in [before, after] {
+        let address = listener.local_addr().unwrap();
+        let answered =
+            std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"balancer").unwrap());
+        assert_eq!(greeting(address), "balancer");
+        answered.join().unwrap();
+    }
+    std::net::UdpSocket::bind((balancer, port)).unwrap();
+    // Every other address is the container's.
+    for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED, bench.gateway()] {
+        assert!(TcpListener::bind((address, port)).is_err(), "{address}");
+        assert!(std::net::UdpSocket::bind((address, port)).is_err(), "{address}");
+    }
+}
+
 #[test]
 fn datagrams_reach_published_ports() {
     let Some(bench) = Bench::new("nett10", "10.240.0.0/24") else { return };
