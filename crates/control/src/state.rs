@@ -5,7 +5,7 @@ use crate::services::autoscaling::state::AutoScalingState;
 use crate::services::ec2::state::Ec2State;
 use crate::services::ecs::quotas::Quotas;
 use crate::services::ecs::state::EcsState;
-use crate::services::elbv2::state::Elbv2State;
+use crate::services::elbv2::state::{BalancerAddresses, Elbv2State};
 use crate::services::logs::state::LogsState;
 use crate::services::ssm::state::SsmState;
 use gantry_decide::ids::Scope;
@@ -22,6 +22,8 @@ pub struct Installation {
     /// The key behind sessions and activations; without it there are no activations.
     pub key: Option<SessionKey>,
     pub quotas: Quotas,
+    /// Where load balancers have their addresses.
+    pub balancer_addresses: BalancerAddresses,
 }
 
 /// Every scope's state.

@@ -6,8 +6,9 @@ mod common;
 use common::{Server, World, body, forward, group, header, read_answer, rule, status};
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::config::*;
+use gantry_edge::balancer::{Balancer, Settings};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
@@ -141,6 +142,47 @@ fn the_shared_listener_goes_by_host() {
         status(&answer)
     };
     assert_eq!((ask("Web-1.elb.localhost:8000"), ask("other.localhost")), (200, 404));
+}
+
+#[test]
+fn a_port_of_the_shared_address_goes_by_host_and_then_to_the_only_balancer() {
+    let (server, other) = (Server::start(), Server::start());
+    let mut world = World::of(&[&server]);
+    let shared = common::own_address();
+    let mut second = world.config.load_balancers[0].clone();
+    second.arn = LoadBalancerArn::new("second");
+    second.host_names = vec!["other.elb.localhost".to_owned()];
+    second.addresses[0].ip = common::own_address().into();
+    second.listeners[0].arn = ListenerArn::new("second's");
+    second.listeners[0].default_action = forward(&[("other", 1)]);
+    let group = group("other", &[other.address]);
+    drop(world.balancer);
+    let settings =
+        Settings { workers: 1, shared: Some(SocketAddr::new(shared.into(), 0)), ..Settings::default() };
+    world.balancer = Balancer::start(&settings, world.told.clone()).unwrap();
+    world.change(|config| {
+        config.load_balancers.push(second);
+        config.target_groups.push(group);
+    });
+    let port = world.address.port();
+    let ask = |host: &str| {
+        let mut stream = std::net::TcpStream::connect((shared, port)).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        header(&answer, "x-target").map(str::to_owned)
+    };
+    let of = |server: &Server| Some(server.address.to_string());
+    world.until("both serve", || ask("other.elb.localhost") == of(&other));
+    world.until("both serve", || ask("web-1.elb.localhost:8080") == of(&server));
+    assert_eq!(ask("nobody.localhost"), None);
+    // Alone on its port, a listener of layer 4 needs no name: nothing of it is read.
+    world.change(|config| {
+        config.load_balancers.remove(0);
+        config.load_balancers[0].kind = LoadBalancerKind::Network;
+        config.load_balancers[0].listeners[0].protocol = Protocol::Tcp;
+    });
+    world.until("it is found without a name", || ask("nobody.localhost") == of(&other));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! A flag wins over its environment variable, which wins over the file, which wins over the default.
 
+pub mod balancers;
 pub mod images;
 pub mod period;
 pub mod runtime;
@@ -9,6 +10,7 @@ pub mod stores;
 
 use crate::instances::ProviderChoice;
 use anyhow::{Context, Result};
+use balancers::LbListen;
 use clap::{Args, ValueEnum};
 use gantry_agent::config::RuntimeKind;
 use gantry_agent::images::ImageSettings;
@@ -18,7 +20,7 @@ use gantry_agent::storage::{EfsTarget, InvalidEfsTarget};
 use gantry_decide::ids::{AccountId, Region};
 use gantry_decide::lease::Terms;
 use gantry_server::Quotas;
-use gantry_server::server::{EVENT_RETENTION, ROLE_LIFETIME};
+use gantry_server::server::{BalancerAddresses, EVENT_RETENTION, ROLE_LIFETIME};
 use images::ImageFlags;
 use period::Period;
 use runtime::RuntimeFlags;
@@ -83,6 +85,9 @@ pub struct ServerFlags {
     /// After which silence the tasks of other agents are given away [default: 5m]
     #[arg(long, value_name = "TIME", env = "GANTRY_AGENT_TIMEOUT")]
     agent_timeout: Option<Period>,
+    /// Where load balancers have their addresses, on this machine or those of `gantry lb` [default: 127.64.0.0/10]
+    #[arg(long, value_name = "CIDR", env = "GANTRY_LB_ADDRESSES")]
+    lb_addresses: Option<gantry_decide::network::Ipv4Block>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE", env = "GANTRY_CONFIG")]
     pub config: Option<PathBuf>,
@@ -104,6 +109,8 @@ pub struct File {
     #[serde(default)]
     quotas: BTreeMap<String, u32>,
     instance_provider: Option<ProviderChoice>,
+    lb_addresses: Option<gantry_decide::network::Ipv4Block>,
+    lb_listen: Option<LbListen>,
     region: Option<Region>,
     address_block: Option<Ipv4Block>,
     #[serde(default)]
@@ -134,6 +141,10 @@ pub struct HostFlags {
     /// Where an EFS file system or access point is: a directory of this machine, or an export of an NFS server; may be repeated
     #[arg(long = "efs", value_name = "ID=PATH|ID=HOST:/PATH", env = "GANTRY_EFS", value_delimiter = ',', value_parser = efs)]
     pub efs: Vec<(String, EfsTarget)>,
+    /// Where load balancers are found by the host name that a client asks for, as in http://NAME.elb.localhost:4581/, or `off`
+    /// [default: 127.0.0.1:4581 where it is free]
+    #[arg(long, value_name = "ADDRESS:PORT|off", env = "GANTRY_LB_LISTEN")]
+    pub lb_listen: Option<LbListen>,
     /// Where GPUs have their devices; for tests
     #[arg(long, value_name = "DIR", env = "GANTRY_GPU_DEVICES", default_value = "/dev", hide = true)]
     pub gpu_devices: PathBuf,
@@ -179,6 +190,8 @@ pub struct HostSettings {
     pub stores: StoreSettings,
     /// How long what a stopped task leaves is kept.
     pub task_cleanup_wait: Duration,
+    /// Where load balancers are found by the host name that a client asks for.
+    pub lb_listen: LbListen,
     cpu: Option<u32>,
     memory: Option<u32>,
 }
@@ -210,6 +223,7 @@ impl HostSettings {
             } else {
                 flags.efs.into_iter().collect()
             },
+            lb_listen: flags.lb_listen.or(file.lb_listen).unwrap_or_default(),
             cpu: flags.cpu.or(file.cpu),
             memory: flags.memory.or(file.memory),
         })
@@ -244,6 +258,7 @@ pub struct ServerSettings {
     pub leases: Terms,
     pub host_names: Vec<String>,
     pub quotas: Quotas,
+    pub balancer_addresses: BalancerAddresses,
     /// Who makes Auto Scaling groups' instances, where anybody does.
     pub instance_provider: Option<ProviderChoice>,
 }
@@ -267,6 +282,10 @@ impl ServerSettings {
         }
         Ok(ServerSettings {
             quotas,
+            balancer_addresses: flags
+                .lb_addresses
+                .or(file.lb_addresses)
+                .map_or_else(BalancerAddresses::default, BalancerAddresses),
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from(DATA_DIR)),
             listen: flags.listen.or(file.listen).unwrap_or(listen),
             auth: flags.auth.or(file.auth).unwrap_or(Auth::Strict),

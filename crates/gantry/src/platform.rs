@@ -16,12 +16,12 @@ use gantry_agent::images::ImageSettings;
 use gantry_agent::network::Ipv4Block;
 use gantry_agent::secrets::StoreSettings;
 use gantry_decide::ids::Region;
-use gantry_edge::balancer::Settings;
 use gantry_server::keys;
 use gantry_server::server::{Config, Server};
 use gantry_server::transport::Options;
 use gantry_wire::Secret;
 use gantry_wire::sigv4::Credentials;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -68,6 +68,7 @@ pub fn server_config(settings: ServerSettings) -> Config {
         role_lifetime: settings.role_lifetime,
         event_retention: settings.event_retention,
         quotas: settings.quotas,
+        balancer_addresses: settings.balancer_addresses,
         leases: settings.leases,
         transport: Options { host_names: settings.host_names, ..Options::default() },
     }
@@ -180,10 +181,7 @@ impl Platform {
         let provider = settings.instance_provider.clone();
         let server = Server::start(server_config(settings)).await?;
         let endpoint = format!("http://{}", server.address());
-        let balancer = LocalBalancer::start(
-            &server,
-            &Settings { logs: Some(data_dir.join("access-logs")), ..Settings::default() },
-        )?;
+        let balancer = LocalBalancer::start(&server, host.lb_listen, &data_dir)?;
         let (stop, _) = watch::channel(false);
         let region = host.region.clone();
         let (agents, instances) = (JoinSet::new(), Provider::default());
@@ -272,6 +270,11 @@ impl Platform {
 
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Where load balancers are found by host name.
+    pub fn load_balancers(&self) -> Option<SocketAddr> {
+        self.balancer.shared_address()
     }
 
     pub fn region(&self) -> &Region {

@@ -44,6 +44,7 @@ impl World {
             leases: gantry_decide::lease::Terms::USUAL,
             auth: Auth::Strict,
             quotas: Default::default(),
+            balancer_addresses: Default::default(),
             transport: Options::default(),
         };
         let server = Server::start(config).await.unwrap();

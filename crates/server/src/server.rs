@@ -16,6 +16,7 @@ use gantry_control::engine::{Engine, Input};
 pub use gantry_control::feed::RETENTION as EVENT_RETENTION;
 pub use gantry_control::roles::LIFETIME as ROLE_LIFETIME;
 use gantry_control::roles::Roles;
+pub use gantry_control::services::elbv2::state::BalancerAddresses;
 use gantry_control::state::Installation;
 use gantry_decide::ids::AccountId;
 use gantry_decide::lease::Terms;
@@ -44,6 +45,8 @@ pub struct Config {
     pub event_retention: Duration,
     /// How much of each thing an account may have.
     pub quotas: crate::Quotas,
+    /// Where load balancers have their addresses.
+    pub balancer_addresses: BalancerAddresses,
     /// How long agents of which nothing is heard are waited for.
     pub leases: Terms,
     pub transport: Options,
@@ -97,7 +100,11 @@ impl Server {
         let keys = Arc::new(Keys::open_or_create(&config.data_dir, config.account)?);
         let session_key = keys::open_or_create_session_key(&config.data_dir)?;
         let (mut state, last_seq) = loading::load(&mut backend)?;
-        state.install(Installation { key: Some(session_key.clone()), quotas: config.quotas });
+        state.install(Installation {
+            key: Some(session_key.clone()),
+            quotas: config.quotas,
+            balancer_addresses: config.balancer_addresses,
+        });
         let log_dir = config.data_dir.join("log-events");
         let shared = Shared::new(state.clone());
         let roles = Roles::new(session_key.clone(), config.role_lifetime);

@@ -33,6 +33,7 @@ async fn start(data_dir: &Path) -> Server {
         leases: gantry_decide::lease::Terms::USUAL,
         auth: Auth::Strict,
         quotas: Default::default(),
+        balancer_addresses: Default::default(),
         transport: Options::default(),
     };
     Server::start(config).await.unwrap()

@@ -5,31 +5,28 @@ use super::access_log;
 use super::clock::now;
 use super::counters::{GroupSample, ListenerSample};
 use super::groups::{Held, Watched};
-use super::http::Entrance;
+use super::http::{Entrance, Hosts};
+use super::sockets::{Refused, Sockets, Wish};
 use super::tables::{Balanced, Door, Table, used_groups};
 use super::tls::{alpn_names, server_config};
-use super::worker::{self, Bound, Command};
+use super::worker::{self, Bound};
 use super::{Observer, Problem, Settings};
 use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
-    AlpnPolicy, CertificateArn, ListenerArn, LoadBalancer, LoadBalancerArn, LoadBalancerKind, Protocol,
-    RoutingConfig, TargetGroupArn, TargetKey,
+    AlpnPolicy, CertificateArn, Listener, ListenerArn, LoadBalancer, LoadBalancerArn, LoadBalancerKind,
+    Protocol, RoutingConfig, TargetGroupArn, TargetKey,
 };
 use gantry_decide::routing::{HealthReport, HealthState, Probe};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::TcpSocket;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::mpsc::UnboundedSender;
 
-/// Connections that the kernel holds for a listener until a worker accepts them; the kernel's own bound may be lower.
-const BACKLOG: u32 = 4096;
 /// How often an address that could not be taken is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -58,16 +55,19 @@ pub struct Inner {
     pub observer: Arc<dyn Observer>,
     this: Weak<Mutex<Inner>>,
     checks: Handle,
-    workers: Vec<UnboundedSender<Command>>,
+    sockets: Sockets,
     generation: Option<u64>,
     groups: BTreeMap<TargetGroupArn, Held>,
     balanced: BTreeMap<LoadBalancerArn, Arc<Balanced>>,
     doors: BTreeMap<ListenerArn, Arc<Door>>,
-    bound: BTreeMap<Bound, ListenerArn>,
-    /// Addresses that could not be taken yet.
-    wanted: BTreeMap<Bound, ListenerArn>,
-    hosts: Arc<ArcSwap<BTreeMap<String, Arc<Door>>>>,
+    /// Doors by host name, for whoever asks for one at the shared address.
+    hosts: Hosts,
+    /// The same of the listeners on one port.
+    hosts_of_port: BTreeMap<u16, Hosts>,
 }
+
+/// A load balancer's listener, and what is behind it.
+type Found<'a> = (&'a LoadBalancer, &'a Listener, Arc<Door>);
 
 /// What is told once the lock is released.
 #[derive(Default)]
@@ -104,26 +104,26 @@ impl Balancer {
         // Workers have the only sinks: the last one to end ends the logs' thread.
         drop(sink);
         threads.extend(logs);
-        let hosts = Arc::<ArcSwap<_>>::default();
+        let hosts = Hosts::default();
+        let sockets = Sockets::new(workers, runtime.handle().clone());
         let inner = Arc::new_cyclic(|this: &Weak<Mutex<Inner>>| {
             Mutex::new(Inner {
                 observer,
                 this: this.clone(),
                 checks: runtime.handle().clone(),
-                workers,
+                sockets,
                 generation: None,
                 groups: BTreeMap::new(),
                 balanced: BTreeMap::new(),
                 doors: BTreeMap::new(),
-                bound: BTreeMap::new(),
-                wanted: BTreeMap::new(),
                 hosts: Arc::clone(&hosts),
+                hosts_of_port: BTreeMap::new(),
             })
         });
         let shared = match settings.shared {
             None => None,
             Some(address) => {
-                let listening = inner.lock().listen(address, &Entrance::Shared(hosts));
+                let listening = inner.lock().sockets.share(address, hosts);
                 Some(listening.map_err(|source| StartError::Shared { address, source })?)
             }
         };
@@ -185,7 +185,7 @@ impl Balancer {
 impl Drop for Balancer {
     fn drop(&mut self) {
         // Workers end with their commands' sender.
-        self.inner.lock().workers.clear();
+        self.inner.lock().sockets.close();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -237,8 +237,7 @@ impl Inner {
     fn apply_listeners(&mut self, config: &RoutingConfig, news: &mut News) {
         let groups: BTreeMap<_, _> =
             self.groups.iter().map(|(arn, held)| (arn.clone(), held.group.clone())).collect();
-        let (mut wanted, mut doors, mut hosts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut balanced = BTreeMap::new();
+        let (mut wanted, mut doors, mut balanced) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for balancer in &config.load_balancers {
             let counted = self.balanced.remove(&balancer.arn).unwrap_or_else(|| {
                 Arc::new(Balanced { arn: balancer.arn.clone(), counters: Default::default() })
@@ -273,88 +272,80 @@ impl Inner {
                 };
                 for address in &balancer.addresses {
                     let address = SocketAddr::new(address.ip, listener.port);
-                    if listener.protocol != Protocol::Udp {
-                        wanted.insert((address, false), listener.arn.clone());
-                    }
-                    if matches!(listener.protocol, Protocol::Udp | Protocol::TcpUdp) {
-                        wanted.insert((address, true), listener.arn.clone());
-                    }
+                    let entrance = Entrance::Own(door.clone());
+                    let wish = Wish { entrance, owner: Some(listener.arn.to_string()) };
+                    wanted.extend(transports(listener.protocol).map(|udp| ((address, udp), wish.clone())));
                 }
                 doors.insert(listener.arn.clone(), door);
             }
-            name_hosts(balancer, &doors, &mut hosts);
             balanced.insert(balancer.arn.clone(), counted);
         }
         for door in self.doors.values() {
             door.closed.store(true, Relaxed);
         }
         (self.doors, self.balanced) = (doors, balanced);
-        self.hosts.store(Arc::new(hosts));
-        let bound = std::mem::take(&mut self.bound);
-        for (bound, listener) in bound {
-            if wanted.get(&bound) == Some(&listener) {
-                wanted.remove(&bound);
-                self.bound.insert(bound, listener);
-            } else {
-                self.command(|| Ok(Command::Close(bound)));
-            }
-        }
-        self.wanted = wanted;
-        self.bind(Some(news));
+        self.name_hosts(config, &mut wanted);
+        self.listen(wanted, news);
     }
 
-    /// Takes the addresses that are wanted. Those that are not to be had are told of once, and tried again.
-    fn bind(&mut self, mut news: Option<&mut News>) {
-        for ((address, datagrams), listener) in std::mem::take(&mut self.wanted) {
-            let Some(door) = self.doors.get(&listener).cloned() else { continue };
-            let taken = match datagrams {
-                true => self.receive(address, door),
-                false => self.listen(address, &Entrance::Own(door)).map(drop),
-            };
-            match taken {
-                Ok(()) => {
-                    self.bound.insert((address, datagrams), listener);
-                }
-                Err(source) => {
-                    if let Some(news) = &mut news {
-                        let listener = listener.to_string();
-                        news.problems.push(Problem::Listen { address, listener, source });
-                    }
-                    self.wanted.insert((address, datagrams), listener);
-                }
-            }
-        }
+    fn listen(&mut self, wanted: BTreeMap<Bound, Wish>, news: &mut News) {
+        let refused = self.sockets.listen(wanted).into_iter();
+        news.problems.extend(refused.map(|Refused { address, owner, source }| Problem::Listen {
+            address,
+            listener: owner,
+            source,
+        }));
     }
 
-    fn receive(&self, address: SocketAddr, door: Arc<Door>) -> io::Result<()> {
-        let socket = UdpSocket::bind(address)?;
-        socket.set_nonblocking(true)?;
-        if let Some(worker) = self.workers.first() {
-            let _ = worker.send(Command::Receive { socket, door });
-        }
-        Ok(())
-    }
-
-    fn listen(&self, address: SocketAddr, entrance: &Entrance) -> io::Result<SocketAddr> {
-        let socket = {
-            let _entered = self.checks.enter();
-            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            socket.set_reuseaddr(true)?;
-            socket.bind(address)?;
-            socket.listen(BACKLOG)?.into_std()?
+    /// Has load balancers found by host name: at the shared address, and at its IP address on their listeners' own ports.
+    /// There a listener of another protocol than HTTP is only found where no other load balancer has the port.
+    fn name_hosts(&mut self, config: &RoutingConfig, wanted: &mut BTreeMap<Bound, Wish>) {
+        let named = |balancer: &LoadBalancer, door: &Arc<Door>| {
+            let names = balancer.host_names.iter().map(|name| (name.to_ascii_lowercase(), door.clone()));
+            names.collect::<Vec<_>>()
         };
-        let address = socket.local_addr()?;
-        self.command(|| {
-            Ok(Command::Listen { socket: TcpListener::try_clone(&socket)?, entrance: entrance.clone() })
-        });
-        Ok(address)
-    }
-
-    fn command(&self, make: impl Fn() -> io::Result<Command>) {
-        for worker in &self.workers {
-            match make() {
-                Ok(command) => drop(worker.send(command)),
-                Err(error) => tracing::warn!(%error, "a worker cannot have a listener's socket"),
+        let mut hosts = BTreeMap::new();
+        let mut ports: BTreeMap<u16, Vec<Found<'_>>> = BTreeMap::new();
+        for balancer in &config.load_balancers {
+            let plain = || balancer.listeners.iter().filter(|listener| listener.protocol == Protocol::Http);
+            let first = plain().find(|listener| listener.port == 80).or_else(|| plain().next());
+            if let Some(door) = first.and_then(|listener| self.doors.get(&listener.arn)) {
+                hosts.extend(named(balancer, door));
+            }
+            for listener in &balancer.listeners {
+                if let Some(door) = self.doors.get(&listener.arn) {
+                    ports.entry(listener.port).or_default().push((balancer, listener, door.clone()));
+                }
+            }
+        }
+        self.hosts.store(Arc::new(hosts));
+        let Some(ip) = self.sockets.shared_ip() else { return };
+        self.hosts_of_port.retain(|port, _| ports.contains_key(port));
+        for (port, found) in ports {
+            let address = SocketAddr::new(ip, port);
+            let alone = match found.as_slice() {
+                [(_, listener, door)] if listener.protocol != Protocol::Http => Some((listener, door)),
+                _ => None,
+            };
+            let (entrance, protocol) = match alone {
+                Some((listener, door)) => (Entrance::Own(door.clone()), listener.protocol),
+                None => {
+                    let plain = found.iter().filter(|(_, listener, _)| listener.protocol == Protocol::Http);
+                    let doors: BTreeMap<_, _> =
+                        plain.flat_map(|(balancer, _, door)| named(balancer, door)).collect();
+                    if doors.is_empty() {
+                        continue;
+                    }
+                    let hosts = self.hosts_of_port.entry(port).or_default();
+                    hosts.store(Arc::new(doors));
+                    (Entrance::Shared(hosts.clone()), Protocol::Http)
+                }
+            };
+            for udp in transports(protocol) {
+                // A load balancer's own address comes first.
+                wanted
+                    .entry((address, udp))
+                    .or_insert_with(|| Wish { entrance: entrance.clone(), owner: None });
             }
         }
     }
@@ -389,17 +380,11 @@ impl Inner {
     }
 }
 
-/// Host names find a load balancer's listener on port 80, or else its first.
-fn name_hosts(
-    balancer: &LoadBalancer,
-    doors: &BTreeMap<ListenerArn, Arc<Door>>,
-    hosts: &mut BTreeMap<String, Arc<Door>>,
-) {
-    let served = || balancer.listeners.iter().filter(|listener| doors.contains_key(&listener.arn));
-    let listener = served().find(|listener| listener.port == 80).or_else(|| served().next());
-    if let Some(door) = listener.and_then(|listener| doors.get(&listener.arn)) {
-        hosts.extend(balancer.host_names.iter().map(|name| (name.to_ascii_lowercase(), door.clone())));
-    }
+/// Whether a listener takes connections, datagrams, or both: true for datagrams.
+fn transports(protocol: Protocol) -> impl Iterator<Item = bool> {
+    let connections = protocol != Protocol::Udp;
+    let datagrams = matches!(protocol, Protocol::Udp | Protocol::TcpUdp);
+    [(false, connections), (true, datagrams)].into_iter().filter_map(|(udp, wanted)| wanted.then_some(udp))
 }
 
 /// Tries again to take the addresses that were not to be had, and looks at draining targets.
@@ -411,9 +396,8 @@ async fn retry(inner: Weak<Mutex<Inner>>) {
         let mut news = News::default();
         let observer = {
             let mut inner = inner.lock();
-            if !inner.wanted.is_empty() {
-                inner.bind(None);
-            }
+            // What is refused still was told before.
+            inner.sockets.try_again();
             inner.look(&mut news);
             inner.observer.clone()
         };

@@ -12,6 +12,7 @@ mod http2;
 mod l4;
 mod manager;
 mod probe;
+mod sockets;
 mod tables;
 mod tls;
 mod worker;
@@ -31,7 +32,8 @@ use std::time::Duration;
 pub struct Settings {
     /// Threads that carry traffic; at least one.
     pub workers: usize,
-    /// Where a listener is that finds load balancers by the host name a client asks for.
+    /// Where a listener is that finds load balancers by the host name a client asks for. At its IP address they are also
+    /// found on their listeners' own ports, where those are free.
     pub shared: Option<SocketAddr>,
     /// Where access logs go, below a directory named as their bucket. None keeps none.
     pub logs: Option<PathBuf>,

@@ -108,13 +108,13 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, logs: Option<Sink>)
                     let address = socket.local_addr();
                     let (Ok(address), Ok(listener)) = (address, TcpListener::from_std(socket)) else { continue };
                     let task = tokio::task::spawn_local(accept(listener, entrance, worker.clone()));
-                    listening.insert((address, false), task.abort_handle());
+                    replace(&mut listening, (address, false), task.abort_handle());
                 }
                 Some(Command::Receive { socket, door }) => {
                     let address = socket.local_addr();
                     let (Ok(address), Ok(socket)) = (address, UdpSocket::from_std(socket)) else { continue };
                     let task = tokio::task::spawn_local(l4::serve_datagrams(socket, door, worker.clone()));
-                    listening.insert((address, true), task.abort_handle());
+                    replace(&mut listening, (address, true), task.abort_handle());
                 }
                 Some(Command::Close(bound)) => {
                     if let Some(task) = listening.remove(&bound) {
@@ -130,6 +130,13 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, logs: Option<Sink>)
         }
     }
     worker.pool.clear();
+}
+
+/// Has an address served by another task than before. Connections are kept: each has a task of its own.
+fn replace(listening: &mut HashMap<Bound, AbortHandle>, bound: Bound, task: AbortHandle) {
+    if let Some(before) = listening.insert(bound, task) {
+        before.abort();
+    }
 }
 
 async fn accept(listener: TcpListener, entrance: Entrance, worker: Rc<Worker>) {

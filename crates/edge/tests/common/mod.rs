@@ -209,7 +209,7 @@ pub struct World {
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// An address of the loopback network that no other test has.
-fn own_address() -> Ipv4Addr {
+pub fn own_address() -> Ipv4Addr {
     let number = NEXT.fetch_add(1, SeqCst);
     let process = std::process::id();
     Ipv4Addr::new(127, (process % 199) as u8 + 50, (process / 199 % 250) as u8, number as u8)

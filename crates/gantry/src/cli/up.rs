@@ -41,6 +41,9 @@ async fn up(server: ServerSettings, host: HostSettings) -> Result<()> {
         platform.region()
     );
     eprintln!("In another shell: eval \"$(gantry env --data-dir {shown})\" && aws ecs list-clusters");
+    if let Some(address) = platform.load_balancers() {
+        eprintln!("A load balancer NAME answers at http://NAME.elb.localhost:{}/.", address.port());
+    }
     let failed = tokio::select! {
         () = stop.received() => None,
         failure = platform.failed() => Some(failure),

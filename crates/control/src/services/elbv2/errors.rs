@@ -1,6 +1,8 @@
 //! The errors that Elastic Load Balancing answers, with AWS's codes and words. Clients look for these texts.
 
 use crate::page::PageError;
+use gantry_decide::ids::SubnetId;
+use gantry_decide::network::Ipv4Block;
 use gantry_wire::ApiError;
 
 /// What may not be found.
@@ -61,6 +63,8 @@ pub enum Elbv2Error {
     InvalidAction(String),
     #[error("The subnet ID '{0}' is not valid")]
     InvalidSubnet(String),
+    #[error("Not enough IP space available in {0}: every address of the load balancers' pool {1} is taken")]
+    NoAddress(SubnetId, Ipv4Block),
     #[error("Security group '{0}' is not valid")]
     InvalidSecurityGroup(String),
     #[error("{0}")]
@@ -147,6 +151,7 @@ impl Elbv2Error {
             Elbv2Error::InvalidConfiguration(_) => "InvalidConfigurationRequest",
             Elbv2Error::InvalidAction(_) => "InvalidLoadBalancerAction",
             Elbv2Error::InvalidSubnet(_) => "SubnetNotFound",
+            Elbv2Error::NoAddress(..) => "InvalidSubnet",
             Elbv2Error::InvalidSecurityGroup(_) => "InvalidSecurityGroup",
             Elbv2Error::InvalidTarget(_) => "InvalidTarget",
             Elbv2Error::UnsupportedProtocol(_) => "UnsupportedProtocol",

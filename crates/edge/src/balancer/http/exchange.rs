@@ -65,7 +65,21 @@ pub enum Entrance {
     /// A load balancer's own address.
     Own(Arc<Door>),
     /// The shared one: each request names its load balancer by its host.
-    Shared(Arc<ArcSwap<BTreeMap<String, Arc<Door>>>>),
+    Shared(Hosts),
+}
+
+/// Doors by host name, in lower case.
+pub type Hosts = Arc<ArcSwap<BTreeMap<String, Arc<Door>>>>;
+
+impl Entrance {
+    /// Whether both lead to the same.
+    pub fn is(&self, other: &Entrance) -> bool {
+        match (self, other) {
+            (Entrance::Own(one), Entrance::Own(other)) => Arc::ptr_eq(one, other),
+            (Entrance::Shared(one), Entrance::Shared(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
 }
 
 /// Serves a connection until it ends.

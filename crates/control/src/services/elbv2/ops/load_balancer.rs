@@ -4,21 +4,18 @@ use crate::call::Call;
 use crate::services::ec2;
 use crate::services::elbv2::errors::{Elbv2Error, Kind, Limit};
 use crate::services::elbv2::state::{
-    Attributes, DELETION_PROTECTION, LoadBalancer, Place, Read, Scheme, of_load_balancer,
+    Attributes, BalancerAddresses, DELETION_PROTECTION, LoadBalancer, Place, Read, Scheme, of_load_balancer,
 };
 use crate::services::elbv2::{check, views};
 use crate::tx::{Tx, View};
 use gantry_api::elbv2;
-use gantry_decide::ids::{BalancerKind, LoadBalancerId, SecurityGroupId, VpcId};
+use gantry_decide::ids::{BalancerKind, LoadBalancerId, SecurityGroupId, SubnetId, VpcId};
 use gantry_decide::random::Random;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 /// Load balancers of each kind in one scope: AWS's quota.
 pub const BALANCERS_MAX: usize = 50;
-/// Where load balancers have their addresses on a single machine: a part of the loopback block that nothing else uses,
-/// 127.64.0.0 to 127.127.255.255. Every address of that block is the machine's own, without being configured.
-const ADDRESSES: (Ipv4Addr, u32) = (Ipv4Addr::new(127, 64, 0, 0), 1 << 22);
 /// Security groups of one load balancer: AWS's limit.
 const SECURITY_GROUPS_MAX: usize = 5;
 
@@ -26,7 +23,7 @@ const SECURITY_GROUPS_MAX: usize = 5;
 struct Networks {
     vpc: VpcId,
     /// Without addresses.
-    places: Vec<(gantry_decide::ids::SubnetId, String)>,
+    places: Vec<(SubnetId, String)>,
     security_groups: Vec<SecurityGroupId>,
 }
 
@@ -95,34 +92,25 @@ fn networks(
     Ok(Networks { vpc: first.vpc, places, security_groups })
 }
 
-/// Gives each place an address that no load balancer of the scope has. `kept` are those that a load balancer has
-/// already.
+/// Gives each place an address of the installation's pool that no load balancer of the scope has. `kept` are those that
+/// a load balancer has already.
 fn addressed(
-    taken: &BTreeSet<Ipv4Addr>,
+    pool: BalancerAddresses,
+    mut taken: BTreeSet<Ipv4Addr>,
     kept: &[Place],
-    wanted: Vec<(gantry_decide::ids::SubnetId, String)>,
+    wanted: Vec<(SubnetId, String)>,
     random: &mut dyn Random,
-) -> Vec<Place> {
-    let mut taken = taken.clone();
-    let (base, size) = ADDRESSES;
+) -> Result<Vec<Place>, Elbv2Error> {
     let mut places = Vec::with_capacity(wanted.len());
     for (subnet, zone) in wanted {
-        let address = kept.iter().find(|place| place.zone == zone).map(|place| place.address);
-        let address = address.unwrap_or_else(|| {
-            // A scope has a hundred load balancers at most: a free one is found at once.
-            loop {
-                let offset = random.below(size as usize) as u32;
-                let address = Ipv4Addr::from(u32::from(base) + offset);
-                // The ends of small blocks look like networks and broadcasts to people.
-                let odd = matches!(address.octets()[3], 0 | 255);
-                if !odd && taken.insert(address) {
-                    return address;
-                }
-            }
-        });
+        let address = match kept.iter().find(|place| place.zone == zone) {
+            Some(place) => place.address,
+            None => pool.free(&taken, random).ok_or(Elbv2Error::NoAddress(subnet, pool.0))?,
+        };
+        taken.insert(address);
         places.push(Place { subnet, zone, address });
     }
-    places
+    Ok(places)
 }
 
 fn taken(view: View<'_>) -> BTreeSet<Ipv4Addr> {
@@ -184,8 +172,9 @@ pub fn create_load_balancer(
     if of_kind >= BALANCERS_MAX {
         return Err(Elbv2Error::TooMany(Limit::LoadBalancers));
     }
+    let (pool, taken) = (tx.state.installation.balancer_addresses, taken(tx.view()));
     let balancer = LoadBalancer {
-        places: addressed(&taken(tx.view()), &[], networks.places, tx.random),
+        places: addressed(pool, taken, &[], networks.places, tx.random)?,
         id: LoadBalancerId::random(kind, name, tx.random),
         scheme,
         vpc: networks.vpc,
@@ -299,7 +288,8 @@ pub fn set_subnets(
     if networks.vpc != balancer.vpc {
         return Err(Elbv2Error::configuration("All subnets must belong to the VPC of the load balancer"));
     }
-    balancer.places = addressed(&taken(tx.view()), &balancer.places, networks.places, tx.random);
+    let (pool, taken) = (tx.state.installation.balancer_addresses, taken(tx.view()));
+    balancer.places = addressed(pool, taken, &balancer.places, networks.places, tx.random)?;
     let shown = views::load_balancer(tx.scope, &balancer);
     tx.state.elbv2.load_balancers.put(balancer);
     Ok(elbv2::SetSubnetsOutput {

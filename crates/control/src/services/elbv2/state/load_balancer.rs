@@ -2,9 +2,12 @@
 
 use super::{Attributes, Tags};
 use gantry_decide::ids::{LoadBalancerId, SecurityGroupId, SubnetId, VpcId};
+use gantry_decide::network::Ipv4Block;
+use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +23,31 @@ pub struct Place {
     pub subnet: SubnetId,
     pub zone: String,
     pub address: Ipv4Addr,
+}
+
+/// The operator's pool of addresses for load balancers. Unless told otherwise a part of the loopback block that nothing
+/// else uses, 127.64.0.0 to 127.127.255.255: every address of it is a machine's own without being configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BalancerAddresses(pub Ipv4Block);
+
+impl Default for BalancerAddresses {
+    fn default() -> Self {
+        let block = Ipv4Block::around(Ipv4Addr::new(127, 64, 0, 0), 10);
+        BalancerAddresses(block.expect("an address has more bits than that"))
+    }
+}
+
+impl BalancerAddresses {
+    /// An address that is not in `taken`, looked for from a place that `random` names. None when there is no other.
+    pub fn free(self, taken: &BTreeSet<Ipv4Addr>, random: &mut dyn Random) -> Option<Ipv4Addr> {
+        let size = 1_u64 << (32 - u32::from(self.0.bits()));
+        let start = random.below(usize::try_from(size).unwrap_or(usize::MAX)) as u64;
+        // The ends of small blocks look like networks and broadcasts to people.
+        let odd = |address: &Ipv4Addr| matches!(address.octets()[3], 0 | 255);
+        (0..size)
+            .map(|step| Ipv4Addr::from(u32::from(self.0.base()) + ((start + step) % size) as u32))
+            .find(|address| !odd(address) && !taken.contains(address))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

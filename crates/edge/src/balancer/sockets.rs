@@ -1,0 +1,159 @@
+//! Addresses that are listened on: taken, kept while what is behind them changes, tried again while somebody else has
+//! them, and closed.
+
+use super::http::{Entrance, Hosts};
+use super::tables::Door;
+use super::worker::{Bound, Command};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use tokio::net::TcpSocket;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Connections that the kernel holds for a listener until a worker accepts them; the kernel's own bound may be lower.
+const BACKLOG: u32 = 4096;
+
+/// Why an address is listened on.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub entrance: Entrance,
+    /// The listener whose own address it is: that it cannot be had is worth telling. None for what is only convenient.
+    pub owner: Option<String>,
+}
+
+/// An address that could not be taken.
+pub struct Refused {
+    pub address: SocketAddr,
+    pub owner: String,
+    pub source: io::Error,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Stream(TcpListener),
+    Datagram(UdpSocket),
+}
+
+/// See the module.
+pub struct Sockets {
+    workers: Vec<UnboundedSender<Command>>,
+    runtime: Handle,
+    held: BTreeMap<Bound, (Wish, Socket)>,
+    /// Could not be taken yet.
+    wanted: BTreeMap<Bound, Wish>,
+    /// Where load balancers are found by host name, whatever the configuration.
+    shared: Option<SocketAddr>,
+}
+
+impl Sockets {
+    pub fn new(workers: Vec<UnboundedSender<Command>>, runtime: Handle) -> Sockets {
+        Sockets { workers, runtime, held: BTreeMap::new(), wanted: BTreeMap::new(), shared: None }
+    }
+
+    /// Listens for requests that name their load balancer by its host; returns where.
+    ///
+    /// # Errors
+    /// When the address is not to be had.
+    pub fn share(&mut self, address: SocketAddr, hosts: Hosts) -> io::Result<SocketAddr> {
+        let wish = Wish { entrance: Entrance::Shared(hosts), owner: None };
+        let address = self.take((address, false), wish)?;
+        self.shared = Some(address);
+        Ok(address)
+    }
+
+    /// Where load balancers are found by host name at their listeners' own ports.
+    pub fn shared_ip(&self) -> Option<IpAddr> {
+        self.shared.map(|address| address.ip())
+    }
+
+    /// Listens on these addresses and on no others. Those that are not to be had now are tried again by
+    /// [`Self::try_again`].
+    pub fn listen(&mut self, mut wanted: BTreeMap<Bound, Wish>) -> Vec<Refused> {
+        for (bound, (wish, socket)) in std::mem::take(&mut self.held) {
+            let shared = !bound.1 && Some(bound.0) == self.shared;
+            match wanted.remove(&bound) {
+                _ if shared => drop(self.held.insert(bound, (wish, socket))),
+                Some(new) if new.entrance.is(&wish.entrance) => {
+                    self.held.insert(bound, (new, socket));
+                }
+                // Somebody else's now: the socket stays, so that nobody is refused meanwhile.
+                Some(new) => {
+                    self.tell(&socket, &new.entrance);
+                    self.held.insert(bound, (new, socket));
+                }
+                None => self.send(|| Ok(Command::Close(bound))),
+            }
+        }
+        self.wanted = wanted;
+        self.try_again()
+    }
+
+    /// Takes the addresses that are wanted and can be had now.
+    pub fn try_again(&mut self) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        for (bound, wish) in std::mem::take(&mut self.wanted) {
+            if let Err(source) = self.take(bound, wish.clone()) {
+                if let Some(owner) = wish.owner.clone() {
+                    refused.push(Refused { address: bound.0, owner, source });
+                }
+                self.wanted.insert(bound, wish);
+            }
+        }
+        refused
+    }
+
+    pub fn close(&mut self) {
+        self.workers.clear();
+    }
+
+    fn take(&mut self, (address, datagrams): Bound, wish: Wish) -> io::Result<SocketAddr> {
+        let (socket, address) = if datagrams {
+            let socket = UdpSocket::bind(address)?;
+            socket.set_nonblocking(true)?;
+            let address = socket.local_addr()?;
+            (Socket::Datagram(socket), address)
+        } else {
+            let socket = listener(&self.runtime, address)?;
+            let address = socket.local_addr()?;
+            (Socket::Stream(socket), address)
+        };
+        self.tell(&socket, &wish.entrance);
+        self.held.insert((address, datagrams), (wish, socket));
+        Ok(address)
+    }
+
+    /// Has workers serve a socket, in place of how they served it before.
+    fn tell(&self, socket: &Socket, entrance: &Entrance) {
+        match (socket, entrance) {
+            (Socket::Stream(socket), entrance) => {
+                self.send(|| Ok(Command::Listen { socket: socket.try_clone()?, entrance: entrance.clone() }))
+            }
+            (Socket::Datagram(socket), Entrance::Own(door)) => {
+                let (Some(worker), Ok(socket)) = (self.workers.first(), socket.try_clone()) else { return };
+                // A worker that has ended serves nobody.
+                let _ = worker.send(Command::Receive { socket, door: Arc::<Door>::clone(door) });
+            }
+            // Datagrams name no host.
+            (Socket::Datagram(_), Entrance::Shared(_)) => {}
+        }
+    }
+
+    fn send(&self, make: impl Fn() -> io::Result<Command>) {
+        for worker in &self.workers {
+            match make() {
+                Ok(command) => drop(worker.send(command)),
+                Err(error) => tracing::warn!(%error, "a worker cannot have a listener's socket"),
+            }
+        }
+    }
+}
+
+fn listener(runtime: &Handle, address: SocketAddr) -> io::Result<TcpListener> {
+    let _entered = runtime.enter();
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
