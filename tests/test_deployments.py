@@ -1,6 +1,8 @@
 """Deployments that shift traffic, with real containers: both revisions at work, pauses, ways on and back."""
 
-from conftest import NETWORK, needs_root, page, until
+import subprocess
+
+from conftest import NETWORK, binary, needs_root, page, until
 from test_ecs import WEB, refused
 from test_services import tasks
 from test_tasks import address
@@ -68,3 +70,39 @@ def test_blue_and_green_serve_side_by_side_until_somebody_decides(platform):
     until(lambda: attempt(ecs)["status"] == "SUCCESSFUL")
     (left,) = [task for task in tasks(ecs) if task["desiredStatus"] == "RUNNING"]
     assert left["taskDefinitionArn"] == green
+
+
+def test_an_alarm_rolls_back_what_has_already_come_up(platform):
+    ecs = platform.client("ecs")
+
+    def alarm(*arguments):
+        told = subprocess.run([binary(), "alarm", *arguments, "--data-dir", platform.directory], check=True,
+                              capture_output=True, text=True, timeout=60)
+        return told.stdout
+
+    good = ecs.register_task_definition(**CHECKED)["taskDefinition"]["taskDefinitionArn"]
+    alarms = {"alarmNames": ["errors"], "enable": True, "rollback": True}
+    alarm("errors", "OK")
+    ecs.create_service(serviceName="web", taskDefinition=good, desiredCount=1, launchType="FARGATE",
+                       networkConfiguration=NETWORK,
+                       deploymentConfiguration={"alarms": alarms, "bakeTimeInMinutes": 0})
+    until(lambda: attempt(ecs)["status"] == "SUCCESSFUL")
+    assert attempt(ecs)["alarms"] == {"alarmNames": ["errors"], "status": "MONITORING_COMPLETE",
+                                      "triggeredAlarmNames": []}
+    bad = ecs.register_task_definition(**CHECKED)["taskDefinition"]["taskDefinitionArn"]
+    ecs.update_service(service="web", taskDefinition=bad,
+                       deploymentConfiguration={"alarms": alarms, "bakeTimeInMinutes": 60})
+
+    def only(definition):
+        wanted = [task for task in tasks(ecs) if task["desiredStatus"] == "RUNNING"]
+        return [task["taskDefinitionArn"] for task in wanted if task["lastStatus"] == "RUNNING"] == [definition]
+
+    until(lambda: only(bad))
+    assert attempt(ecs)["status"] == "IN_PROGRESS"
+    alarm("errors", "ALARM", "--reason", "7 of 100 requests failed")
+    assert "7 of 100 requests failed" in alarm()
+    until(lambda: attempt(ecs)["status"] == "ROLLBACK_SUCCESSFUL")
+    assert only(good) and attempt(ecs)["alarms"]["triggeredAlarmNames"] == ["errors"]
+    (service,) = ecs.describe_services(services=["web"])["services"]
+    messages = [event["message"] for event in service["events"]]
+    assert any(message.endswith("deployment failed: alarm detected.") for message in messages)

@@ -3,6 +3,7 @@
 //! indexes) is found once, at the end.
 
 use crate::services::autoscaling::state as autoscaling;
+use crate::services::cloudwatch::state as cloudwatch;
 use crate::services::ec2::state as ec2;
 use crate::services::ecs::state as ecs;
 use crate::services::elbv2::state as elbv2;
@@ -38,6 +39,7 @@ pub struct Row {
 /// Whose record it is.
 enum Service {
     AutoScaling(autoscaling::Row),
+    CloudWatch(cloudwatch::Row),
     Ec2(ec2::Row),
     Ecs(ecs::Row),
     Elbv2(elbv2::Row),
@@ -61,6 +63,7 @@ impl Row {
         };
         let record = match service {
             "autoscaling" => autoscaling::Row::read(table, value).map(|row| row.map(Service::AutoScaling)),
+            "cloudwatch" => cloudwatch::Row::read(table, value).map(|row| row.map(Service::CloudWatch)),
             "ec2" => ec2::Row::read(table, value).map(|row| row.map(Service::Ec2)),
             "ecs" => ecs::Row::read(table, value).map(|row| row.map(Service::Ecs)),
             "elbv2" => elbv2::Row::read(table, value).map(|row| row.map(Service::Elbv2)),
@@ -97,6 +100,7 @@ impl Loading {
         let loaded = self.scopes.entry(scope).or_default();
         match record {
             Service::AutoScaling(row) => loaded.state.autoscaling.adopt(row),
+            Service::CloudWatch(row) => loaded.state.cloudwatch.adopt(row),
             Service::Ec2(row) => loaded.state.ec2.adopt(row),
             Service::Ecs(row) => loaded.early.extend(loaded.state.ecs.adopt(row)),
             Service::Elbv2(row) => loaded.state.elbv2.adopt(row),

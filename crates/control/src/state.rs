@@ -2,6 +2,7 @@
 //! because tables share what did not change; that is what snapshots and transactions are made of.
 
 use crate::services::autoscaling::state::AutoScalingState;
+use crate::services::cloudwatch::state::CloudWatchState;
 use crate::services::ec2::state::Ec2State;
 use crate::services::ecs::quotas::Quotas;
 use crate::services::ecs::state::EcsState;
@@ -39,6 +40,7 @@ pub struct State {
 #[derive(Clone, Default)]
 pub struct ScopeState {
     pub autoscaling: AutoScalingState,
+    pub cloudwatch: CloudWatchState,
     pub ec2: Ec2State,
     pub ecs: EcsState,
     pub elbv2: Elbv2State,
@@ -120,6 +122,8 @@ impl State {
                 changes.extend(groups.map(|change| (scope.clone(), change)));
                 let groups = state.autoscaling.drain_changes().into_iter().map(Change::AutoScalingGroup);
                 changes.extend(groups.map(|change| (scope.clone(), change)));
+                let alarms = state.cloudwatch.alarms.drain_changes().into_iter().map(Change::Alarm);
+                changes.extend(alarms.map(|change| (scope.clone(), change)));
                 let news = state.elbv2.drain_changes();
                 let routing = news.any.then_some(Change::Routing);
                 let targets = news.groups.into_iter().map(Change::Targets).chain(routing);
@@ -137,6 +141,7 @@ impl State {
                 let (state, prefix) = (Arc::make_mut(state), format!("{scope}/"));
                 state.ecs.drain_writes(&prefix, &mut writes);
                 state.autoscaling.drain_writes(&prefix, &mut writes);
+                state.cloudwatch.drain_writes(&prefix, &mut writes);
                 state.ec2.drain_writes(&prefix, &mut writes);
                 state.elbv2.drain_writes(&prefix, &mut writes);
                 state.logs.drain_writes(&prefix, &mut writes);

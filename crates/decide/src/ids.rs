@@ -164,6 +164,8 @@ names! {
     LogGroupName: 512 |b| word(b) || matches!(b, b'.' | b'/' | b'#'), "a log group name (1 to 512 letters, digits and any of . - _ / #)";
     /// A log stream's name, unique in its group.
     LogStreamName: 512 |b| b != b':' && b != b'*', "a log stream name (1 to 512 characters other than : and *)";
+    /// An alarm's name, as CloudWatch has it.
+    AlarmName: 255 |b| !b.is_ascii_control(), "an alarm name (1 to 255 characters)";
     /// An Auto Scaling group's name.
     AutoScalingGroupName: 255 |b| b != b':' && !b.is_ascii_control(), "an Auto Scaling group name (1 to 255 characters other than :)";
     /// A launch configuration's name.

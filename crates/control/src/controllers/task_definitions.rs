@@ -36,6 +36,7 @@ impl Controller for TaskDefinitions {
             | Change::CapacityProvider(_)
             | Change::ContainerInstance(_)
             | Change::ExecSession(_)
+            | Change::Alarm(_)
             | Change::AutoScalingGroup(_)
             | Change::SecurityGroup(_)
             | Change::Targets(_)

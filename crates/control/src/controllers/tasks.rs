@@ -56,6 +56,7 @@ impl Controller for Tasks {
             | Change::CapacityProvider(_)
             | Change::TaskDefinition(_)
             | Change::Service(_)
+            | Change::Alarm(_)
             | Change::AutoScalingGroup(_)
             | Change::SecurityGroup(_)
             | Change::Routing

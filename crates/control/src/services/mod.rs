@@ -1,6 +1,7 @@
 //! The AWS services, one folder each, all of the same inner shape: who has read one has read all.
 
 pub mod autoscaling;
+pub mod cloudwatch;
 pub mod ec2;
 pub mod ecs;
 pub mod elbv2;

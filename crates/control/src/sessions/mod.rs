@@ -333,7 +333,8 @@ impl Sessions {
                     }
                 }
                 Change::Service(key) => self.hint_of_service(scope, key, state, random),
-                Change::AutoScalingGroup(_)
+                Change::Alarm(_)
+                | Change::AutoScalingGroup(_)
                 | Change::Cluster(_)
                 | Change::CapacityProvider(_)
                 | Change::Routing

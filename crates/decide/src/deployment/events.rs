@@ -66,7 +66,7 @@ pub fn deployment_failed(service: &str, deployment: DeploymentId) -> String {
     format!("(service {service}) (deployment {deployment}) deployment failed: tasks failed to start.")
 }
 
-/// A deployment that shifts traffic has failed by what its stages or its user say.
+/// A deployment has failed by what its stages, its alarms or its user say.
 pub fn deployment_failed_because(service: &str, deployment: DeploymentId, reason: &str) -> String {
     format!("(service {service}) (deployment {deployment}) deployment failed: {reason}")
 }
@@ -131,7 +131,6 @@ pub fn blocked(service: &str) -> String {
     )
 }
 
-/// `rolloutStateReason` while a deployment goes on.
 /// Too many tasks of the cluster wait for instances already.
 pub fn too_many_provisioning(service: &str) -> String {
     format!(
@@ -140,6 +139,7 @@ pub fn too_many_provisioning(service: &str) -> String {
     )
 }
 
+/// `rolloutStateReason` while a deployment goes on.
 pub fn in_progress_reason(deployment: DeploymentId) -> String {
     format!("ECS deployment {deployment} in progress.")
 }
@@ -151,6 +151,9 @@ pub fn completed_reason(deployment: DeploymentId) -> String {
 
 /// `rolloutStateReason` of a deployment that the circuit breaker failed.
 pub const CIRCUIT_BREAKER_REASON: &str = "ECS deployment circuit breaker: tasks failed to start.";
+
+/// What follows "deployment failed:" of a deployment that an alarm failed.
+pub const ALARM_REASON: &str = "alarm detected.";
 
 /// `rolloutStateReason` of the deployment that a rollback starts, by the circuit breaker or otherwise.
 pub fn rolling_back_reason(deployment: DeploymentId, by_breaker: bool) -> String {

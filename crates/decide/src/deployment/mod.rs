@@ -1,5 +1,6 @@
 //! How a service gets from the tasks it has to the tasks it should have.
 
+pub mod alarms;
 pub mod back_off;
 pub mod breaker;
 pub mod daemon;

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod agent;
+pub mod alarm;
 pub mod env;
 pub mod events;
 pub mod exec;

@@ -28,7 +28,7 @@ use digests::{Digests, establishing};
 use gantry_decide::deployment::events;
 use gantry_decide::deployment::shift::Next;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
-use gantry_decide::ids::{DeploymentId, ServiceDeploymentId};
+use gantry_decide::ids::{AlarmName, DeploymentId, ServiceDeploymentId};
 use gantry_decide::mutant;
 use gantry_decide::random::Random;
 use gantry_store::Record;
@@ -81,6 +81,10 @@ pub struct Plan {
     blocked: bool,
     /// The primary deployment has what it takes.
     arrived: bool,
+    /// It has, and from now on waits for its alarms.
+    bakes: bool,
+    /// The alarms that fail it.
+    alarmed: Vec<AlarmName>,
     steady: bool,
     /// Older deployments without tasks.
     finished: Vec<DeploymentId>,
@@ -126,6 +130,11 @@ impl Controller for Services {
                 keys.extend(view.state.ecs.tasks_on(key).filter_map(Task::service_key));
                 let of_cluster = view.state.ecs.services_of(&key.cluster);
                 keys.extend(of_cluster.filter(|service| service.is_daemon()).map(Record::key));
+            }
+            Change::Alarm(name) => {
+                let services = view.state.ecs.services().values();
+                let watching = services.filter(|service| service.configuration.alarms.names.contains(name));
+                keys.extend(watching.map(|service| service.key()));
             }
             Change::Cluster(_)
             | Change::CapacityProvider(_)
@@ -175,6 +184,16 @@ impl Controller for Services {
                 shifting.plan(view, service, &mut plan, &mut until, random)
             }
         };
+        plan.alarmed = deployments::triggered(view, service);
+        plan.arrived &= plan.alarmed.is_empty();
+        if let Some(baked) =
+            deployments::bakes_until(view, service).filter(|at| plan.arrived && *at > view.now)
+        {
+            plan.arrived = false;
+            plan.bakes =
+                deployments::current(view, service).is_some_and(|attempt| attempt.baking_since.is_none());
+            until = until.into_iter().chain([baked]).min();
+        }
         plan.drained = service.status == ServiceStatus::Draining && census.all_gone();
         plan.finished.extend(census.finished(service, &kept));
         let look_again = look_again(view, service, &census, wants_more).into_iter().chain(until).min();
@@ -211,6 +230,9 @@ impl Controller for Services {
         steps::stop(tx, &mut service, &plan.stop, &mut failed);
         let primary = service.primary().map(|primary| primary.id);
         steps::note_failures(tx, &mut service, &failed);
+        if !plan.alarmed.is_empty() {
+            deployments::alarm(tx, &mut service, plan.alarmed);
+        }
         if plan.undigested {
             steps::go_on_undigested(tx, &mut service);
         }
@@ -237,6 +259,9 @@ impl Controller for Services {
             Some(Next::Go(shift)) => deployments::shift(tx, &service, shift),
             Some(Next::Fail(failure)) => deployments::fail(tx, &mut service, &failure.reason()),
             Some(Next::Arrived | Next::Wait(_)) | None => {}
+        }
+        if plan.bakes {
+            deployments::bake(tx, &service);
         }
         if plan.arrived {
             deployments::arrive(tx, &mut service);

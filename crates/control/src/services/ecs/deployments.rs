@@ -5,18 +5,23 @@ use super::state::{
     Compute, Deployment, NetworkConfiguration, RevisionTasks, Rollback, RolloutState, Service,
     ServiceDeployment, ServiceDeploymentKey, ServiceKey, ServiceRevision, ServiceRevisionKey, Task,
 };
+use crate::services::cloudwatch::links as alarms;
 use crate::tx::{Tx, View};
+use gantry_decide::deployment::alarms::Watch;
 use gantry_decide::deployment::breaker::Failures;
 use gantry_decide::deployment::events;
 use gantry_decide::deployment::shift::{Shift, Want, Wants};
+use gantry_decide::deployment::stage::Stage;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::deployment::traffic::{Traffic, Weights};
 use gantry_decide::ids::{
-    ContainerName, DeploymentId, RequestId, ServiceDeploymentId, ServiceRevisionId, TaskDefinitionId,
+    AlarmName, ContainerName, DeploymentId, RequestId, ServiceDeploymentId, ServiceRevisionId,
+    TaskDefinitionId,
 };
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
 use gantry_decide::mutant;
 use gantry_decide::task::launch_volume::VolumeConfiguration;
+use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use std::collections::BTreeMap;
 
@@ -77,6 +82,8 @@ pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
         rollback: None,
         failures: None,
         tripped: false,
+        alarms: Watch::begin(&service.configuration.alarms, |name| alarms::state(tx.view(), name)),
+        baking_since: None,
         shift,
     };
     if let Some(shift) = &mut attempt.shift {
@@ -228,29 +235,87 @@ pub fn trip(tx: &mut Tx<'_>, service: &mut Service) {
         record.failures = Some(failures(service, &record));
         tx.state.ecs.put_service_deployment(record);
     }
-    let reason = events::CIRCUIT_BREAKER_REASON.to_owned();
+    let rollback = service.configuration.circuit_breaker.rollback;
+    end_failed(tx, service, rollback, events::CIRCUIT_BREAKER_REASON);
+}
+
+/// Alarms have failed the primary deployment while it went on. The last deployment that arrived takes its place, if that is
+/// wanted.
+pub fn alarm(tx: &mut Tx<'_>, service: &mut Service, triggered: Vec<AlarmName>) {
+    let going_on = |record: &&ServiceDeployment| record.status == ServiceDeploymentStatus::InProgress;
+    // What else failed it in the same moment came first.
+    let Some(mut record) = current(tx.view(), service).filter(going_on).cloned() else { return };
+    let rollback = record.configuration.alarms.rollback;
+    record.alarms = Watch::Triggered(triggered);
+    tx.state.ecs.put_service_deployment(record);
+    let reason = give_up_because(tx, service, events::ALARM_REASON);
+    end_failed(tx, service, rollback, &reason);
+}
+
+/// What becomes of an attempt whose deployment has failed.
+fn end_failed(tx: &mut Tx<'_>, service: &mut Service, rollback: bool, reason: &str) {
     let attempt = service.attempt;
     let goes_back = current(tx.view(), service)
         .is_some_and(|record| record.status == ServiceDeploymentStatus::RollbackInProgress);
     if goes_back && !mutant::is("no end of a failed rollback") {
         // There is no second way back: a rollback that fails is over.
-        advance(tx, service, attempt, ServiceDeploymentStatus::RollbackFailed, Some(reason));
-    } else if !service.configuration.circuit_breaker.rollback {
-        advance(tx, service, attempt, ServiceDeploymentStatus::StopRequested, Some(reason));
+        let reason = Some(reason.to_owned());
+        advance(tx, service, attempt, ServiceDeploymentStatus::RollbackFailed, reason);
+    } else if !rollback {
+        let reason = Some(reason.to_owned());
+        advance(tx, service, attempt, ServiceDeploymentStatus::StopRequested, reason);
         advance(tx, service, attempt, ServiceDeploymentStatus::Stopped, None);
     } else {
-        go_back_or_fail(tx, service, &reason);
+        go_back_or_fail(tx, service, reason);
     }
 }
 
 /// The primary deployment cannot go on, and `why` says so: what it shifted goes back.
 pub fn fail(tx: &mut Tx<'_>, service: &mut Service, why: &str) {
+    let reason = give_up_because(tx, service, why);
+    go_back_or_fail(tx, service, &reason);
+}
+
+/// Gives the primary deployment up, tells of it, and returns its rollout reason.
+fn give_up_because(tx: &mut Tx<'_>, service: &mut Service, why: &str) -> String {
     let reason = format!("ECS deployment failed: {why}");
     if let Some(failed) = give_up(tx, service, &reason) {
         let event = events::deployment_failed_because(service.name.as_str(), failed, why);
         tell(tx, service, event);
     }
-    go_back_or_fail(tx, service, &reason);
+    reason
+}
+
+/// The alarms that fail the current attempt now.
+pub fn triggered(view: View<'_>, service: &Service) -> Vec<AlarmName> {
+    let Some(attempt) = current(view, service) else { return Vec::new() };
+    // Once the revision before is cleaned up, all of it is over but for that.
+    let cleans_up = attempt.shift.as_ref().is_some_and(|shift| shift.stage == Stage::CleanUp);
+    match attempt.status {
+        ServiceDeploymentStatus::Pending | ServiceDeploymentStatus::InProgress if !cleans_up => {
+            attempt.alarms.triggered(&attempt.configuration.alarms, |name| alarms::state(view, name))
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Until when the current attempt's alarms are watched although all of its tasks are there. Strategies that shift traffic
+/// have a stage for that.
+pub fn bakes_until(view: View<'_>, service: &Service) -> Option<Timestamp> {
+    let attempt = current(view, service)?;
+    let watches =
+        attempt.alarms == Watch::Monitoring && attempt.shift.is_none() && attempt.rollback.is_none();
+    watches.then(|| attempt.baking_since.unwrap_or(view.now) + attempt.configuration.bake())
+}
+
+/// All of the current attempt's tasks are there: its alarms decide.
+pub fn bake(tx: &mut Tx<'_>, service: &Service) {
+    let Some(mut record) = current(tx.view(), service).cloned() else { return };
+    if record.baking_since.is_none() {
+        record.baking_since = Some(tx.now);
+        record.updated_at = tx.now;
+        tx.state.ecs.put_service_deployment(record);
+    }
 }
 
 fn go_back_or_fail(tx: &mut Tx<'_>, service: &mut Service, reason: &str) {

@@ -12,3 +12,15 @@ pub fn explain(_: &gantry::ExplainRequest, _: &Scope) -> Demand {
 pub fn list_events(_: &gantry::ListEventsRequest, _: &Scope) -> Demand {
     Demand::on_all("gantry:ListEvents")
 }
+
+pub fn list_alarms(_: &gantry::ListAlarmsRequest, _: &Scope) -> Demand {
+    Demand::on_all("gantry:ListAlarms")
+}
+
+pub fn set_alarm_state(_: &gantry::SetAlarmStateRequest, _: &Scope) -> Demand {
+    Demand::on_all("gantry:SetAlarmState")
+}
+
+pub fn delete_alarm(_: &gantry::DeleteAlarmRequest, _: &Scope) -> Demand {
+    Demand::on_all("gantry:DeleteAlarm")
+}

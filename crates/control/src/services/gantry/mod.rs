@@ -1,7 +1,9 @@
-//! What Gantry answers beyond AWS: why a service, a task or an instance is as it is, and the feed of what happened.
+//! What Gantry answers beyond AWS: why a service, a task or an instance is as it is, the feed of what happened, and what
+//! alarms say.
 //!
 //! It speaks awsJson as the others do, so that routing, signatures and authorisation are the same, and has no state of
-//! its own: `explain` reads the other services' tables, [`crate::feed`] says what events there are.
+//! its own: `explain` reads the other services' tables, [`crate::feed`] says what events there are,
+//! and alarms are CloudWatch's.
 
 mod authorize;
 mod check;
@@ -18,8 +20,11 @@ use gantry_api::gantry;
 pub static SERVICE: Service = Service {
     model: gantry::SERVICE,
     operations: crate::operations! { gantry;
+        write DeleteAlarm => authorize::delete_alarm, ops::alarm::delete_alarm;
         bulk Explain => authorize::explain, ops::explain::explain;
+        read ListAlarms => authorize::list_alarms, ops::alarm::list_alarms;
         bulk ListEvents => authorize::list_events, ops::event::list_events;
+        write SetAlarmState => authorize::set_alarm_state, ops::alarm::set_alarm_state;
     },
     later: &[],
 };

@@ -1,10 +1,12 @@
-//! Explanations and events as the API shows them.
+//! Explanations, events and alarms as the API shows them.
 
 use super::explain::Explanation;
 use crate::bulk::logs::Found;
 use crate::feed::FeedEvent;
+use crate::services::cloudwatch::state::Alarm;
 use gantry_api::gantry;
 use gantry_decide::arn::EcsResource;
+use gantry_decide::deployment::alarms::AlarmState;
 use gantry_decide::ids::Scope;
 use gantry_wire::EpochMillis;
 
@@ -44,5 +46,19 @@ pub fn event(scope: &Scope, found: &Found, event: FeedEvent) -> gantry::Event {
         resource_arn: Some(arn(event.subject)),
         related_arns: Some(event.related.into_iter().map(arn).collect()),
         message: event.message,
+    }
+}
+
+pub fn alarm(alarm: &Alarm) -> gantry::Alarm {
+    let state_value = match alarm.state {
+        AlarmState::Ok => gantry::AlarmStateValue::Ok,
+        AlarmState::Alarm => gantry::AlarmStateValue::Alarm,
+        AlarmState::InsufficientData => gantry::AlarmStateValue::InsufficientData,
+    };
+    gantry::Alarm {
+        alarm_name: alarm.name.to_string(),
+        state_value,
+        state_reason: Some(alarm.reason.clone()).filter(|reason| !reason.is_empty()),
+        state_updated_at: Some(EpochMillis(alarm.since.as_millis())),
     }
 }

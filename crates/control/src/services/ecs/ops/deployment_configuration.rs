@@ -1,9 +1,9 @@
 //! How deployments of a service shall go, as a request says it: read and checked.
 
 use crate::services::ecs::errors::EcsError;
-use crate::services::ecs::ops::service::later;
 use crate::services::ecs::state::{DeploymentConfiguration, Service};
 use gantry_api::ecs;
+use gantry_decide::deployment::alarms::DeploymentAlarms;
 use gantry_decide::deployment::breaker::{CircuitBreaker, Threshold};
 use gantry_decide::deployment::hooks::{Hook, HookAction, MINUTES_DEFAULT, MINUTES_MAX};
 use gantry_decide::deployment::rolling::EarlySuccess;
@@ -13,11 +13,17 @@ use gantry_decide::deployment::strategy::{
     Strategy,
 };
 use gantry_decide::deployment::traffic::Share;
+use gantry_decide::ids::InvalidId;
 
 /// Larger maxima than 200 are accepted by ECS too.
 const MAXIMUM_PERCENT_MAX: i32 = 10_000;
 /// Hooks of a service: enough for two at each stage.
 const HOOKS_MAX: usize = 20;
+/// Alarms of a service: ECS asks CloudWatch for them in one call, which takes so many names.
+const ALARMS_MAX: usize = 100;
+/// How long a rolling deployment watches its alarms when all of its tasks are there, unless told otherwise. ECS computes
+/// it from the alarms' periods, below five minutes: three of CloudWatch's usual ones of a minute.
+const ALARM_BAKE_MINUTES: u32 = 3;
 
 /// Takes over a request's deployment configuration; what it leaves out stays.
 pub fn configure(
@@ -25,9 +31,6 @@ pub fn configure(
     given: Option<&ecs::DeploymentConfiguration>,
 ) -> Result<(), EcsError> {
     let Some(given) = given else { return Ok(()) };
-    if given.alarms.as_ref().is_some_and(|alarms| alarms.enable) {
-        return Err(later("deployment alarms"));
-    }
     let is_daemon = service.is_daemon();
     let configuration = &mut service.configuration;
     if let Some(number) = given.minimum_healthy_percent {
@@ -56,6 +59,9 @@ pub fn configure(
         configuration.hooks = hooks.iter().map(hook).collect::<Result<_, _>>()?;
     }
     strategy(configuration, given)?;
+    if let Some(given_alarms) = &given.alarms {
+        alarms(configuration, given_alarms, given.bake_time_in_minutes)?;
+    }
     fits_together(configuration, is_daemon)
 }
 
@@ -95,7 +101,7 @@ fn strategy(
     }
     if changes && !chosen.shifts_traffic() {
         // What only the other strategies know does not outlive them, unless it is asked for.
-        configuration.bake_minutes = 0;
+        configuration.bake_minutes = if configuration.alarms.enable { ALARM_BAKE_MINUTES } else { 0 };
         if given.lifecycle_hooks.is_none() {
             configuration.hooks.clear();
         }
@@ -194,7 +200,7 @@ fn fits_together(configuration: &DeploymentConfiguration, is_daemon: bool) -> Re
         format!("earlySuccessCriteria is not supported with the {name} deployment strategy.")
     } else if !shifts && !configuration.hooks.is_empty() {
         "Lifecycle hooks are not supported with the ROLLING deployment strategy.".to_owned()
-    } else if !shifts && configuration.bake_minutes > 0 {
+    } else if !shifts && configuration.bake_minutes > 0 && !configuration.alarms.enable {
         "bakeTimeInMinutes is not supported with the ROLLING deployment strategy without alarms.".to_owned()
     } else {
         return Ok(());
@@ -206,6 +212,32 @@ fn within(number: i32, name: &str, range: std::ops::RangeInclusive<i32>) -> Resu
     u32::try_from(number).ok().filter(|_| range.contains(&number)).ok_or_else(|| {
         EcsError::invalid(format!("{name} must be between {} and {}.", range.start(), range.end()))
     })
+}
+
+/// Alarms, and how long a rolling deployment watches them in the end. That they exist is not asked, as ECS does not.
+fn alarms(
+    configuration: &mut DeploymentConfiguration,
+    given: &ecs::DeploymentAlarms,
+    bake: Option<i32>,
+) -> Result<(), EcsError> {
+    if given.enable && given.alarm_names.is_empty() {
+        return Err(EcsError::invalid("alarmNames must be specified when deployment alarms are enabled."));
+    }
+    if given.alarm_names.len() > ALARMS_MAX {
+        return Err(EcsError::invalid(format!("A service can have at most {ALARMS_MAX} deployment alarms.")));
+    }
+    let name = |text: &String| text.parse().map_err(|error: InvalidId| EcsError::invalid(error.to_string()));
+    let names = given.alarm_names.iter().map(name).collect::<Result<_, _>>()?;
+    let enabled = given.enable && !configuration.alarms.enable;
+    configuration.alarms = DeploymentAlarms { enable: given.enable, rollback: given.rollback, names };
+    if !configuration.strategy.shifts_traffic() && bake.is_none() {
+        match given.enable {
+            true if enabled => configuration.bake_minutes = ALARM_BAKE_MINUTES,
+            true => {}
+            false => configuration.bake_minutes = 0,
+        }
+    }
+    Ok(())
 }
 
 fn circuit_breaker(given: &ecs::DeploymentCircuitBreaker) -> Result<CircuitBreaker, EcsError> {

@@ -30,7 +30,7 @@ pub use task_definition::*;
 
 use crate::services::ecs::placement::{self, InstancePool};
 use gantry_decide::ids::{
-    AutoScalingGroupName, CapacityProviderName, ClusterName, ExecSessionId, SecurityGroupId,
+    AlarmName, AutoScalingGroupName, CapacityProviderName, ClusterName, ExecSessionId, SecurityGroupId,
     ServiceDeploymentId, TargetGroupId, TaskDefinitionId,
 };
 use gantry_store::{Index, Record, Table, Write};
@@ -49,6 +49,7 @@ pub enum Change {
     ExecSession(ExecSessionId),
     SecurityGroup(SecurityGroupId),
     AutoScalingGroup(AutoScalingGroupName),
+    Alarm(AlarmName),
     /// Targets of a group came, went, or are another way than they were.
     Targets(TargetGroupId),
     /// Something that load balancers are told.

@@ -3,6 +3,7 @@
 use super::{StrategyItem, Tags};
 use crate::services::ecs::balanced::ServiceLoadBalancer;
 use gantry_decide::arn::{EcsArn, EcsResource};
+use gantry_decide::deployment::alarms::DeploymentAlarms;
 use gantry_decide::deployment::breaker::{CircuitBreaker, Failures};
 use gantry_decide::deployment::hooks::Hook;
 use gantry_decide::deployment::rolling::EarlySuccess;
@@ -146,11 +147,14 @@ pub struct DeploymentConfiguration {
     pub minimum_healthy_percent: u32,
     pub maximum_percent: u32,
     pub circuit_breaker: CircuitBreaker,
+    #[serde(default, skip_serializing_if = "DeploymentAlarms::is_unset")]
+    pub alarms: DeploymentAlarms,
     #[serde(default)]
     pub early_success: Option<EarlySuccess>,
     #[serde(default)]
     pub strategy: Strategy,
-    /// How long both revisions stand side by side after the traffic has gone over.
+    /// How long both revisions stand side by side after the traffic has gone over; of a rolling deployment with alarms,
+    /// how long they are watched after its last task has come up.
     #[serde(default)]
     pub bake_minutes: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -169,6 +173,7 @@ impl DeploymentConfiguration {
             minimum_healthy_percent,
             maximum_percent,
             circuit_breaker,
+            alarms: DeploymentAlarms::default(),
             early_success: None,
             strategy: Strategy::Rolling,
             bake_minutes: 0,

@@ -2,6 +2,7 @@
 
 use super::{Compute, Deployment, DeploymentConfiguration, NetworkConfiguration, ServiceKey};
 use gantry_decide::arn::{EcsArn, EcsResource};
+use gantry_decide::deployment::alarms::Watch;
 use gantry_decide::deployment::shift::Shift;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::ids::{
@@ -143,6 +144,11 @@ pub struct ServiceDeployment {
     pub failures: Option<(u32, u32)>,
     /// The circuit breaker ended it.
     pub tripped: bool,
+    #[serde(default)]
+    pub alarms: Watch,
+    /// Since when all is there, and only the alarms are waited for, of a strategy that shifts no traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baking_since: Option<Timestamp>,
     /// How far traffic has gone over, of a strategy that shifts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shift: Option<Shift>,

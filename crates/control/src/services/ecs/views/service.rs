@@ -12,10 +12,12 @@ use crate::services::ecs::{deployments, tags};
 use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
+use gantry_decide::deployment::alarms::DeploymentAlarms;
 use gantry_decide::deployment::breaker::Threshold;
 use gantry_decide::deployment::hooks::{Hook, HookAction};
 use gantry_decide::deployment::strategy::Strategy;
 use gantry_decide::deployment::task_set::TaskSetStatus;
+use gantry_decide::ids::AlarmName;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_store::Record;
@@ -40,6 +42,7 @@ pub fn configuration(configuration: &DeploymentConfiguration) -> ecs::Deployment
             }),
             _ => None,
         },
+        alarms: Some(&configuration.alarms).filter(|alarms| !alarms.is_unset()).map(alarms),
         deployment_circuit_breaker: Some(ecs::DeploymentCircuitBreaker {
             enable: breaker.enable,
             reset_on_healthy_task: Some(breaker.reset_on_healthy_task),
@@ -73,7 +76,14 @@ pub fn configuration(configuration: &DeploymentConfiguration) -> ecs::Deployment
             Strategy::Linear { .. } => ecs::DeploymentStrategy::Linear,
             Strategy::Canary { .. } => ecs::DeploymentStrategy::Canary,
         }),
-        ..Default::default()
+    }
+}
+
+fn alarms(alarms: &DeploymentAlarms) -> ecs::DeploymentAlarms {
+    ecs::DeploymentAlarms {
+        alarm_names: alarms.names.iter().map(AlarmName::to_string).collect(),
+        enable: alarms.enable,
+        rollback: alarms.rollback,
     }
 }
 

@@ -9,10 +9,11 @@ use crate::services::ecs::views::task::millis;
 use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
+use gantry_decide::deployment::alarms::Watch;
 use gantry_decide::deployment::hooks::HookRun;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::deployment::traffic::{Traffic, Weights};
-use gantry_decide::ids::ServiceRevisionId;
+use gantry_decide::ids::{AlarmName, ServiceRevisionId};
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 
@@ -26,6 +27,7 @@ pub fn service_deployment(view: View<'_>, attempt: &ServiceDeployment) -> ecs::S
     let target = attempt.target_tasks.or_else(|| now(view, attempt, owner, attempt.target));
     let none = RevisionTasks { revision: attempt.target, requested: 0, running: 0, pending: 0 };
     ecs::ServiceDeployment {
+        alarms: alarms(attempt),
         cluster_arn: brief.cluster_arn,
         created_at: brief.created_at,
         deployment_circuit_breaker: Some(breaker(owner, attempt)),
@@ -51,7 +53,6 @@ pub fn service_deployment(view: View<'_>, attempt: &ServiceDeployment) -> ecs::S
         stopped_at: millis(attempt.stopped_at),
         target_service_revision: Some(summary(target.unwrap_or(none))),
         updated_at: millis(Some(attempt.updated_at)),
-        ..Default::default()
     }
 }
 
@@ -119,6 +120,27 @@ fn breaker(owner: Option<&Service>, attempt: &ServiceDeployment) -> ecs::Service
         status: Some(status),
         threshold: Some(service::integer(threshold)),
     }
+}
+
+/// How its alarms are watched, if it names any.
+fn alarms(attempt: &ServiceDeployment) -> Option<ecs::ServiceDeploymentAlarms> {
+    let names = |names: &[AlarmName]| names.iter().map(AlarmName::to_string).collect();
+    let (status, triggered) = match &attempt.alarms {
+        Watch::Disabled => (ecs::ServiceDeploymentRollbackMonitorsStatus::Disabled, &[][..]),
+        Watch::Triggered(triggered) => {
+            (ecs::ServiceDeploymentRollbackMonitorsStatus::Triggered, triggered.as_slice())
+        }
+        Watch::Monitoring if attempt.status.is_over() => {
+            (ecs::ServiceDeploymentRollbackMonitorsStatus::MonitoringComplete, &[][..])
+        }
+        Watch::Monitoring => (ecs::ServiceDeploymentRollbackMonitorsStatus::Monitoring, &[][..]),
+    };
+    let named = &attempt.configuration.alarms.names;
+    (!named.is_empty()).then(|| ecs::ServiceDeploymentAlarms {
+        alarm_names: Some(names(named)),
+        status: Some(status),
+        triggered_alarm_names: Some(names(triggered)),
+    })
 }
 
 /// As lists show it.

@@ -5,11 +5,13 @@ use super::shift;
 use super::words::{at, count, span, stop_facts};
 use super::{DETAILS_MAX, Explanation};
 use crate::controllers::services::{Establishing, Outlook, one_more_task};
+use crate::services::cloudwatch::links as alarms;
 use crate::services::ecs::state::{
     Deployment, LaunchType, RolloutState, Service, ServiceStatus, Task, TaskKey,
 };
 use crate::services::ecs::{capacity, deployments, placement};
 use crate::tx::View;
+use gantry_decide::deployment::alarms::Watch;
 use gantry_decide::deployment::events;
 use gantry_decide::deployment::rolling::Tasks;
 use gantry_decide::ids::TaskId;
@@ -311,6 +313,14 @@ fn deployment_finding(view: View<'_>, service: &Service, deployment: &Deployment
         ));
     }
     if is_primary && let Some(attempt) = deployments::current(view, service) {
+        details.extend(attempt.configuration.alarms.names.iter().map(|name| {
+            let says = match alarms::state(view, name) {
+                Some(state) => format!("says {}", state.as_str()),
+                None => "is not known: nobody has said anything of it".to_owned(),
+            };
+            let watched = if attempt.alarms == Watch::Disabled { ", and is not watched" } else { "" };
+            format!("alarm {name} {says}{watched}")
+        }));
         let reason = attempt.status_reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
         details.push(format!("service deployment {} is {}{reason}", attempt.id, attempt.status.as_str()));
     }

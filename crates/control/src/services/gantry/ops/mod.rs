@@ -1,5 +1,6 @@
 //! Handlers by resource.
 
+pub mod alarm;
 pub mod event;
 pub mod explain;
 
