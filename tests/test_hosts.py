@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 from conftest import binary, needs_root, until
+from test_networks import serving
 from test_tasks import on_ec2
 
 pytestmark = needs_root
@@ -122,29 +123,42 @@ def test_agents_on_other_hosts_join_and_run_tasks(tmp_path):
 
             definition.write_text(json.dumps(on_ec2("awsvpc")))
             aws("register-task-definition", "--cli-input-json", definition.as_uri())
-            web = ec2("create-security-group", "--group-name", "web", "--description", "web")["GroupId"]
+            vpc = ec2("create-vpc", "--cidr-block", "10.97.0.0/24", "--amazon-provided-ipv6-cidr-block")["Vpc"]
+            block = vpc["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"].replace("/56", "/64")
+            subnet = ec2("create-subnet", "--vpc-id", vpc["VpcId"], "--cidr-block", "10.97.0.0/24",
+                         "--ipv6-cidr-block", block)["Subnet"]["SubnetId"]
+            web = ec2("create-security-group", "--group-name", "web", "--description", "web",
+                      "--vpc-id", vpc["VpcId"])["GroupId"]
             placed = {}
             for name, groups in ("one", f"[{web}]"), ("two", "[]"):
                 ran = aws("run-task", "--task-definition", "web-awsvpc", "--placement-constraints",
                           f"type=memberOf,expression=attribute:host=={name}", "--network-configuration",
-                          f"awsvpcConfiguration={{subnets=[subnet-1],securityGroups={groups}}}")
+                          f"awsvpcConfiguration={{subnets=[{subnet}],securityGroups={groups}}}")
                 assert ran["failures"] == []
                 placed[name] = ran["tasks"][0]["taskArn"]
                 arns.append(placed[name])
             until(lambda: {t["lastStatus"] for t in aws("describe-tasks", "--tasks", *arns)["tasks"]} == {"RUNNING"})
             shown = aws("describe-tasks", "--tasks", placed["one"])["tasks"][0]
-            target = shown["containers"][0]["networkInterfaces"][0]["privateIpv4Address"]
+            interface = shown["containers"][0]["networkInterfaces"][0]
+            target, second = interface["privateIpv4Address"], interface["ipv6Address"]
 
-            def reaches():
-                task = f"/run/netns/gantry-ttwo-{placed['two'].rsplit('/', 1)[1]}"
-                code = f"import socket; socket.create_connection(('{target}', 80), timeout=0.5)"
-                return run("nsenter", f"--net={task}", "--", os.sys.executable, "-c", code, check=False).returncode == 0
+            def within(name):
+                return inside(f"gantry-t{name}-{placed[name].rsplit('/', 1)[1]}")
 
-            assert not reaches()
-            default = ec2("describe-security-groups", "--filters", "Name=group-name,Values=default")
-            ec2("authorize-security-group-ingress", "--group-id", web, "--protocol", "tcp", "--port", "80",
+            def reaches(target):
+                code = f"import socket; socket.create_connection(('{target}', 81), timeout=0.5)"
+                return run(*within("two"), os.sys.executable, "-c", code, check=False).returncode == 0
+
+            def reached(targets):
+                with serving(within("one"), 81):
+                    return all(reaches(target) for target in targets)
+
+            assert not reached([target]) and not reached([second])
+            default = ec2("describe-security-groups", "--filters", "Name=group-name,Values=default",
+                          f"Name=vpc-id,Values={vpc['VpcId']}")
+            ec2("authorize-security-group-ingress", "--group-id", web, "--protocol", "tcp", "--port", "81",
                 "--source-group", default["SecurityGroups"][0]["GroupId"])
-            until(reaches)
+            until(lambda: reached([target, second]))
             # Nobody but the hosts brings packets to tasks.
             if shutil.which("nft"):
                 known = run(*inside(hosts.names["one"]), "nft", "list", "set", "inet", "gantry-tone", "hosts4").stdout

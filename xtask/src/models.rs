@@ -71,6 +71,8 @@ const SELECTED: &[(&str, &[&str])] = &[
     (
         "ec2",
         &[
+            "AssociateSubnetCidrBlock",
+            "AssociateVpcCidrBlock",
             "AuthorizeSecurityGroupEgress",
             "AuthorizeSecurityGroupIngress",
             "CreateLaunchTemplate",
@@ -100,6 +102,8 @@ const SELECTED: &[(&str, &[&str])] = &[
             "DescribeTags",
             "DescribeVpcAttribute",
             "DescribeVpcs",
+            "DisassociateSubnetCidrBlock",
+            "DisassociateVpcCidrBlock",
             "ModifyLaunchTemplate",
             "ModifySubnetAttribute",
             "ModifyVpcAttribute",

@@ -1,6 +1,7 @@
 //! What an agent tells of itself when it registers: what it can do, and how much it has.
 
 use crate::config::AgentConfig;
+use crate::network::ipv6_is_possible;
 use gantry_api::ecs;
 use std::collections::BTreeSet;
 use std::fs;
@@ -101,6 +102,9 @@ pub fn attributes(config: &AgentConfig, of_runtime: &[String], first: bool) -> V
         attribute("ecs.cpu-architecture", Some(architecture)),
         attribute("gantry.runtime", Some(if config.runtime.is_docker() { "docker" } else { "native" })),
     ]);
+    if !config.external && ipv6_is_possible(config.mtu) {
+        all.push(attribute("ecs.capability.task-eni.ipv6", None));
+    }
     if config.has_lease() {
         all.push(attribute("gantry.lease", None));
     }

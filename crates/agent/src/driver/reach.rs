@@ -18,7 +18,13 @@ pub fn interface(task: &acs::Task) -> Option<(TaskInterface, String)> {
     for byte in &mut mac {
         *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
     }
+    let second = eni.ipv6_addresses.as_deref().unwrap_or_default().first();
+    let ipv6 = second.and_then(|second| {
+        let bits = eni.subnet_gateway_ipv6_address.as_deref()?.split_once('/')?.1;
+        Some((second.address.as_deref()?.parse().ok()?, bits.parse().ok().filter(|bits| *bits <= 128)?))
+    });
     let interface = TaskInterface {
+        ipv6,
         address: primary.private_address.as_deref()?.parse::<Ipv4Addr>().ok()?,
         prefix_length: prefix.parse().ok().filter(|bits| (8..=30).contains(bits))?,
         gateway: gateway.parse().ok()?,

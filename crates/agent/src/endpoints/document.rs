@@ -5,6 +5,7 @@ use crate::driver::reach::{interface, requests};
 use crate::driver::{ContainerSnapshot, TaskSnapshot, volumes};
 use crate::network::PortRequest;
 use gantry_api::acs;
+use gantry_decide::network::Ipv6Block;
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task_engine::KnownStatus;
 use gantry_decide::time::Timestamp;
@@ -201,6 +202,9 @@ fn networks(snapshot: &TaskSnapshot, one: &ContainerSnapshot, version: Version) 
         NetworkMode::Awsvpc => {
             let Some((known, name)) = interface(snapshot.known.task()) else { return Vec::new() };
             let mut network = addresses(known.address.to_string());
+            if let (Some((address, _)), Some(network)) = (known.ipv6, network.as_object_mut()) {
+                network.insert("IPv6Addresses".to_owned(), json!([address]));
+            }
             if let (Version::Four, Some(network)) = (version, network.as_object_mut()) {
                 let mac: Vec<_> = known.mac.iter().map(|byte| format!("{byte:02x}")).collect();
                 let bits = u32::MAX << (32 - u32::from(known.prefix_length));
@@ -216,6 +220,8 @@ fn networks(snapshot: &TaskSnapshot, one: &ContainerSnapshot, version: Version) 
                         json!(format!("{}/{}", known.gateway, known.prefix_length)),
                     ),
                 ]);
+                let block = known.ipv6.and_then(|(address, bits)| Ipv6Block::around(address, bits));
+                put(network, "IPv6SubnetCIDRBlock", block.map(|block| json!(block)));
                 let lists = docker.map(|docker| (docker.dns.clone(), docker.dns_search.clone()));
                 let (servers, search) = lists.unwrap_or_default();
                 put(network, "DomainNameServers", servers.map(|servers| json!(servers)));

@@ -11,6 +11,7 @@
 mod block;
 mod filter;
 mod guard;
+mod ipv6;
 mod machine;
 mod namespace;
 mod nat;
@@ -21,6 +22,7 @@ mod ports;
 mod route;
 
 pub use block::{InvalidBlock, Ipv4Block};
+pub use ipv6::is_possible as ipv6_is_possible;
 pub use machine::MachineNetwork;
 pub use namespace::DIRECTORY as NAMESPACES;
 pub use nat::Published;
@@ -42,7 +44,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -72,6 +74,8 @@ pub struct NetworkConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskInterface {
     pub address: Ipv4Addr,
+    /// Its second address, with the bits of its subnet's prefix.
+    pub ipv6: Option<(Ipv6Addr, u8)>,
     pub prefix_length: u8,
     pub gateway: Ipv4Addr,
     pub mac: [u8; 6],
@@ -80,7 +84,12 @@ pub struct TaskInterface {
 
 impl TaskInterface {
     fn guarded(&self) -> Interface {
-        Interface { addresses: vec![self.address.into()], groups: self.security_groups.clone() }
+        Interface { addresses: self.addresses().collect(), groups: self.security_groups.clone() }
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let second = self.ipv6.map(|(address, _)| IpAddr::from(address));
+        [IpAddr::from(self.address)].into_iter().chain(second)
     }
 }
 
@@ -117,7 +126,7 @@ pub enum NetworkError {
     #[error("no dynamic port is left")]
     NoPort,
     #[error("this host has a route to {0} already: another network of it has the same addresses")]
-    AddressInUse(Ipv4Addr),
+    AddressInUse(IpAddr),
 }
 
 fn explain(error: &NetworkError) -> String {
@@ -315,6 +324,12 @@ impl Network {
     }
 
     fn attach(&self, key: &str, interface: &TaskInterface, origin: Origin) -> Result<PathBuf, NetworkError> {
+        let mut interface = interface.clone();
+        if interface.ipv6.is_some() && !ipv6_is_possible(self.0.config.mtu) {
+            tracing::warn!(key, "this host has no IPv6: a task has its IPv4 address alone");
+            interface.ipv6 = None;
+        }
+        let interface = &interface;
         let name = self.namespace(key);
         let path = namespace::path(&name);
         let link = link_name(&name);
@@ -328,7 +343,8 @@ impl Network {
             route::add_routed_address(inside, eth0, interface.address.into(), interface.prefix_length)?;
             route::set_up(inside, eth0)?;
             route::add_neighbour(inside, eth0, gateway, ROUTER_MAC)?;
-            route::add_route(inside, Route { to: None, via: Some(gateway), link: eth0, source: None })
+            route::add_route(inside, Route { to: None, via: Some(gateway), link: eth0, source: None })?;
+            interface.ipv6.map_or(Ok(()), |address| ipv6::inside(inside, eth0, address))
         });
         let made = made.map_err(io("making a network namespace"));
         let routed = made.and_then(|()| self.lead(&link, interface));
@@ -342,18 +358,27 @@ impl Network {
 
     /// Leads what the host has for a task to its link.
     fn lead(&self, link: &str, interface: &TaskInterface) -> Result<(), NetworkError> {
-        let address = interface.address.into();
-        let led = || {
+        let prepared = || {
             pass_on(link)?;
             let (mut socket, link) = (Socket::route()?, route::index(link)?);
-            route::add_neighbour(&mut socket, link, address, interface.mac)?;
-            let source = Some(self.0.config.bridge_block.gateway().into());
-            route::add_route(&mut socket, Route { to: Some(address), via: None, link, source })
+            if interface.ipv6.is_some() {
+                ipv6::outside(&mut socket, link)?;
+            }
+            Ok((socket, link))
         };
-        led().map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => NetworkError::AddressInUse(interface.address),
-            _ => io("routing to a task")(error),
-        })
+        let (mut socket, link) = prepared().map_err(io("routing to a task"))?;
+        for address in interface.addresses() {
+            // In IPv6 by whichever the host speaks to others.
+            let source = address.is_ipv4().then(|| self.0.config.bridge_block.gateway().into());
+            route::add_neighbour(&mut socket, link, address, interface.mac)
+                .map_err(io("routing to a task"))?;
+            let led = route::add_route(&mut socket, Route { to: Some(address), via: None, link, source });
+            led.map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => NetworkError::AddressInUse(address),
+                _ => io("routing to a task")(error),
+            })?;
+        }
+        Ok(())
     }
 
     /// Makes the namespace of a container in bridge mode, and publishes its ports. One that is there already keeps what

@@ -25,7 +25,7 @@ pub struct Overlay {
     link: u32,
     file: PathBuf,
     /// Tasks elsewhere, each with its host.
-    at: Mutex<BTreeMap<Ipv4Addr, Ipv4Addr>>,
+    at: Mutex<BTreeMap<IpAddr, Ipv4Addr>>,
 }
 
 impl Overlay {
@@ -37,7 +37,7 @@ impl Overlay {
         super::pass_on(name).map_err(failed("switching on forwarding"))?;
         // What is missing or damaged is told again.
         let text = fs::read(&file).unwrap_or_default();
-        let at: BTreeMap<Ipv4Addr, Ipv4Addr> = serde_json::from_slice(&text).unwrap_or_default();
+        let at: BTreeMap<IpAddr, Ipv4Addr> = serde_json::from_slice(&text).unwrap_or_default();
         let overlay = Overlay { own, link, file, at: Mutex::new(BTreeMap::new()) };
         if made {
             overlay.hear(Neighbours { complete: true, at, gone: BTreeSet::new() })?;
@@ -81,7 +81,7 @@ impl Overlay {
     }
 
     /// Not synced: what a crash of the host loses is told again.
-    fn write(&self, at: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> io::Result<()> {
+    fn write(&self, at: &BTreeMap<IpAddr, Ipv4Addr>) -> io::Result<()> {
         let new = self.file.with_extension("tmp");
         fs::write(&new, serde_json::to_vec(at)?)?;
         fs::rename(new, &self.file)

@@ -113,7 +113,7 @@ const ROUTE_TO: u16 = 1;
 const ROUTE_LINK: u16 = 4;
 
 /// Leads an address to another host, by a link of [`tunnel`]'s; where it led before does not matter.
-pub fn add_tunnelled(socket: &mut Socket, to: Ipv4Addr, host: Ipv4Addr, link: u32) -> io::Result<()> {
+pub fn add_tunnelled(socket: &mut Socket, to: IpAddr, host: Ipv4Addr, link: u32) -> io::Result<()> {
     const TYPE: u16 = 21;
     const ENCAPSULATION: u16 = 22;
     const BY_IP: u16 = 2;
@@ -121,9 +121,10 @@ pub fn add_tunnelled(socket: &mut Socket, to: Ipv4Addr, host: Ipv4Addr, link: u3
     const HOST: u16 = 2;
     /// All VPCs are one network here: no address is given twice.
     const NUMBER: u64 = 1;
-    let header = [libc::AF_INET as u8, 32, 0, 0, TABLE_MAIN, BY_BOOT, SCOPE_LINK, UNICAST, 0, 0, 0, 0];
+    let (of, bits, scope) = one(to);
+    let header = [of, bits, 0, 0, TABLE_MAIN, BY_BOOT, scope, UNICAST, 0, 0, 0, 0];
     socket.request(NEW_ROUTE, F_CREATE | F_REPLACE, |message| {
-        message.raw(&header).attribute(ROUTE_TO, &to.octets());
+        message.raw(&header).attribute(ROUTE_TO, &octets(to));
         message.nest(ENCAPSULATION, |way| {
             way.attribute(NETWORK, &NUMBER.to_be_bytes()).attribute(HOST, &host.octets());
         });
@@ -132,10 +133,11 @@ pub fn add_tunnelled(socket: &mut Socket, to: Ipv4Addr, host: Ipv4Addr, link: u3
 }
 
 /// Removes such a route. One that is not there is no error.
-pub fn remove_tunnelled(socket: &mut Socket, to: Ipv4Addr, link: u32) -> io::Result<()> {
-    let header = [libc::AF_INET as u8, 32, 0, 0, TABLE_MAIN, 0, SCOPE_LINK, 0, 0, 0, 0, 0];
+pub fn remove_tunnelled(socket: &mut Socket, to: IpAddr, link: u32) -> io::Result<()> {
+    let (of, bits, scope) = one(to);
+    let header = [of, bits, 0, 0, TABLE_MAIN, 0, scope, 0, 0, 0, 0, 0];
     let removed = socket.request(DELETE_ROUTE, 0, |message| {
-        message.raw(&header).attribute(ROUTE_TO, &to.octets()).number(ROUTE_LINK, link);
+        message.raw(&header).attribute(ROUTE_TO, &octets(to)).number(ROUTE_LINK, link);
     });
     match removed {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
@@ -197,6 +199,13 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }
+}
+
+/// Of a route to one address: its family, the bits of that, and the scope where it is at the other end of a link, of
+/// which IPv6 knows none.
+fn one(to: IpAddr) -> (u8, u8, u8) {
+    let scope = if to.is_ipv4() { SCOPE_LINK } else { 0 };
+    (family(to), (octets(to).len() * 8) as u8, scope)
 }
 
 /// Gives a link an address. One that is there already is no error.
@@ -286,8 +295,8 @@ pub fn add_route(socket: &mut Socket, route: Route) -> io::Result<()> {
     const SOURCE: u16 = 7;
     const ON_LINK: u32 = 4;
     let of = route.to.or(route.via).map_or(libc::AF_INET as u8, family);
-    let bits = route.to.map_or(0, |to| (octets(to).len() * 8) as u8);
-    let scope = if route.via.is_none() && of == libc::AF_INET as u8 { SCOPE_LINK } else { 0 };
+    let bits = route.to.map_or(0, |to| one(to).1);
+    let scope = route.to.filter(|_| route.via.is_none()).map_or(0, |to| one(to).2);
     let flags = if route.via.is_some() { ON_LINK } else { 0 };
     let mut header = [of, bits, 0, 0, TABLE_MAIN, BY_BOOT, scope, UNICAST, 0, 0, 0, 0];
     header[8..12].copy_from_slice(&flags.to_ne_bytes());

@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 mod groups;
+mod ipv6;
 
 /// A network of a test's own, removed at the end, also of a failed test.
 struct Bench {
@@ -67,6 +68,7 @@ impl Bench {
 
     fn interface(&self, offset: u32, groups: &[SecurityGroupId]) -> TaskInterface {
         TaskInterface {
+            ipv6: None,
             address: self.tasks.address(offset).unwrap(),
             prefix_length: self.tasks.prefix_length(),
             gateway: self.tasks.gateway(),

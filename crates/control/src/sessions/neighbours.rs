@@ -9,7 +9,7 @@ use gantry_decide::ids::Scope;
 use gantry_decide::network::Neighbours;
 use gantry_wire::envelope::seal;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Where an agent says by which address other hosts reach its own.
 pub const ATTRIBUTE: &str = "gantry.host-address";
@@ -23,9 +23,9 @@ pub struct Directory(BTreeMap<Scope, Entries>);
 struct Entries {
     told: BTreeSet<SessionId>,
     to_be_told: BTreeSet<SessionId>,
-    at: BTreeMap<Ipv4Addr, Ipv4Addr>,
-    /// The entry that each task has in `at`.
-    of_task: BTreeMap<TaskKey, Ipv4Addr>,
+    at: BTreeMap<IpAddr, Ipv4Addr>,
+    /// The entries that each task has in `at`.
+    of_task: BTreeMap<TaskKey, Vec<IpAddr>>,
     hosts: BTreeMap<ContainerInstanceKey, Ipv4Addr>,
     news: Neighbours,
 }
@@ -95,27 +95,29 @@ impl Entries {
             let (eni, instance) = (held(task)?, task.instance.as_ref()?);
             let host = host(state, instance)?;
             self.hosts.insert(instance.clone(), host);
-            Some((eni.address, host))
+            Some((eni.addresses().collect::<Vec<_>>(), host))
         });
-        let before = self.of_task.get(key).copied();
-        if let Some(address) = before.filter(|address| now.map(|(address, _)| address) != Some(*address)) {
-            self.of_task.remove(key);
+        let (addresses, host) = now.unzip();
+        let addresses = addresses.unwrap_or_default();
+        let before = self.of_task.remove(key).unwrap_or_default();
+        for address in before.iter().filter(|address| !addresses.contains(address)) {
             // Unless another task was given it in the meantime.
-            let holder = state.ecs.interfaces().holder(address);
-            if holder.is_none_or(|holder| self.of_task.get(holder) != Some(&address)) {
-                self.at.remove(&address);
-                self.news.at.remove(&address);
-                self.news.gone.insert(address);
+            let holder = state.ecs.interfaces().holder(*address).and_then(|holder| self.of_task.get(holder));
+            if !holder.is_some_and(|held| held.contains(address)) {
+                self.at.remove(address);
+                self.news.at.remove(address);
+                self.news.gone.insert(*address);
             }
         }
-        if let Some((address, host)) = now
-            && (before != Some(address) || self.at.get(&address) != Some(&host))
-        {
-            self.of_task.insert(key.clone(), address);
-            self.at.insert(address, host);
-            self.news.gone.remove(&address);
-            self.news.at.insert(address, host);
+        let Some(host) = host else { return };
+        for address in &addresses {
+            if !before.contains(address) || self.at.get(address) != Some(&host) {
+                self.at.insert(*address, host);
+                self.news.gone.remove(address);
+                self.news.at.insert(*address, host);
+            }
         }
+        self.of_task.insert(key.clone(), addresses);
     }
 }
 

@@ -5,6 +5,7 @@ use crate::services::ecs::state::{Container, Eni, Task, TaskVolume};
 use gantry_api::acs;
 use gantry_decide::arn::{Arn, EcsResource};
 use gantry_decide::ids::{AttachmentId, Scope};
+use gantry_decide::network::Ipv6Block;
 use gantry_decide::task::attributes::secret_source;
 use gantry_decide::task::definition::{
     ContainerDefinition, EnvironmentFile, LinuxParameters, LogConfiguration, PortMapping, SecretReference,
@@ -61,6 +62,15 @@ fn interface(scope: &Scope, eni: &Eni) -> acs::ElasticNetworkInterface {
             primary: Some(true),
             private_address: Some(eni.address.to_string()),
         }]),
+        ipv6_addresses: eni.ipv6.map(|ipv6| {
+            let address = Some(ipv6.address.to_string());
+            vec![acs::IPv6Address { primary: Some(true), address }]
+        }),
+        // A subnet has no router of its own in IPv6: the block is what is told here, as ECS does.
+        subnet_gateway_ipv6_address: eni
+            .ipv6
+            .and_then(|ipv6| Ipv6Block::around(ipv6.address, ipv6.prefix_length))
+            .map(|block| block.to_string()),
         subnet_gateway_ipv4_address: Some(format!("{}/{}", eni.gateway, eni.prefix_length)),
         private_dns_name: Some(eni.private_dns_name.clone()).filter(|name| !name.is_empty()),
         interface_association_protocol: Some("default".to_owned()),

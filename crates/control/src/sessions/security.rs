@@ -6,7 +6,7 @@
 //! What was told once is kept true until the connection ends; a new one begins with all of it.
 
 use crate::services::ec2::state::{Direction, SecurityGroup};
-use crate::services::ecs::state::{Task, TaskKey, held};
+use crate::services::ecs::state::{Eni, Task, TaskKey, held};
 use crate::state::ScopeState;
 use gantry_decide::ids::{Scope, SecurityGroupId};
 use gantry_decide::network::Peer;
@@ -49,6 +49,7 @@ impl Security {
     /// A task has changed, on whatever host. True if that is news to the agent.
     pub fn note_member(&mut self, key: &TaskKey, task: &Task) -> bool {
         let Some(eni) = &task.eni else { return false };
+        // Its addresses come and go together.
         let address = IpAddr::from(eni.address);
         let members = groups_of(task).filter_map(|group| self.told.get(&group)?.members.as_ref());
         let mut members = members.filter(|members| members.contains(&address) != eni.attached);
@@ -96,14 +97,15 @@ impl Security {
         for joins in [false, true] {
             for task in &tasks {
                 let Some(eni) = task.eni.as_ref().filter(|eni| eni.attached == joins) else { continue };
-                let address = IpAddr::from(eni.address);
                 for group in groups_of(task) {
                     let told = self.told.get_mut(&group).and_then(|told| told.members.as_mut());
                     let Some(members) = told else { continue };
-                    if joins && members.insert(address) {
-                        news.groups.entry(group).or_default().joined.insert(address);
-                    } else if !joins && members.remove(&address) {
-                        news.groups.entry(group).or_default().left.insert(address);
+                    for address in eni.addresses() {
+                        if joins && members.insert(address) {
+                            news.groups.entry(group).or_default().joined.insert(address);
+                        } else if !joins && members.remove(&address) {
+                            news.groups.entry(group).or_default().left.insert(address);
+                        }
                     }
                 }
             }
@@ -130,7 +132,7 @@ impl Security {
             if told.is_none() {
                 let tasks = state.ecs.interfaces().in_group(&peer.to_string());
                 let enis = tasks.filter_map(|key| held(state.ecs.task(key)?));
-                let members: BTreeSet<IpAddr> = enis.map(|eni| eni.address.into()).collect();
+                let members: BTreeSet<IpAddr> = enis.flat_map(Eni::addresses).collect();
                 news.groups.entry(*peer).or_default().joined = members.clone();
                 *told = Some(members);
             }

@@ -108,6 +108,10 @@ impl Ipv4Block {
     }
 }
 
+impl Ipv6Block {
+    pub const ALL: Ipv6Block = Ipv6Block { base: Ipv6Addr::UNSPECIFIED, bits: 0 };
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

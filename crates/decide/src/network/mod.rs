@@ -7,7 +7,7 @@ pub mod firewall;
 mod neighbours;
 mod rule;
 
-pub use address::free_address;
+pub use address::{free_address, free_ipv6_address, random_ipv6_block};
 pub use block::{InvalidBlock, Ipv4Block, Ipv6Block};
 pub use neighbours::Neighbours;
 pub use rule::{InvalidRule, Peer, Ports, Protocol, Traffic};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What agents are told of the interfaces of a scope's tasks. In the order in which it was sent, each counts on those
 /// before.
@@ -13,10 +13,10 @@ pub struct Neighbours {
     pub complete: bool,
     /// Addresses of tasks, each with that of its host. The agent's own tasks are among them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub at: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    pub at: BTreeMap<IpAddr, Ipv4Addr>,
     /// Addresses that nobody has any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub gone: BTreeSet<Ipv4Addr>,
+    pub gone: BTreeSet<IpAddr>,
 }
 
 impl Neighbours {

@@ -60,6 +60,23 @@ pub fn modify_subnet_attribute(request: &ec2::ModifySubnetAttributeRequest, scop
     Demand::on("ec2:ModifySubnetAttribute", arn(scope, "subnet", &request.subnet_id))
 }
 
+pub fn associate_vpc_cidr_block(request: &ec2::AssociateVpcCidrBlockRequest, scope: &Scope) -> Demand {
+    Demand::on("ec2:AssociateVpcCidrBlock", arn(scope, "vpc", &request.vpc_id))
+}
+
+/// An association's id says nothing of whose it is.
+pub fn disassociate_vpc_cidr_block(_: &ec2::DisassociateVpcCidrBlockRequest, scope: &Scope) -> Demand {
+    Demand::on("ec2:DisassociateVpcCidrBlock", arn(scope, "vpc", "*"))
+}
+
+pub fn associate_subnet_cidr_block(request: &ec2::AssociateSubnetCidrBlockRequest, scope: &Scope) -> Demand {
+    Demand::on("ec2:AssociateSubnetCidrBlock", arn(scope, "subnet", &request.subnet_id))
+}
+
+pub fn disassociate_subnet_cidr_block(_: &ec2::DisassociateSubnetCidrBlockRequest, scope: &Scope) -> Demand {
+    Demand::on("ec2:DisassociateSubnetCidrBlock", arn(scope, "subnet", "*"))
+}
+
 fn group(scope: &Scope, id: Option<&str>) -> String {
     // A group named by its name may be any.
     arn(scope, "security-group", id.unwrap_or("*"))

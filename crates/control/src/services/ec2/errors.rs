@@ -121,6 +121,18 @@ pub enum Ec2Error {
     SubnetRange(String),
     #[error("The CIDR '{0}' conflicts with another subnet")]
     SubnetConflict(String),
+    #[error("The vpc CIDR block association ID '{0}' does not exist")]
+    NoVpcBlock(String),
+    #[error("The subnet CIDR block association ID '{0}' does not exist")]
+    NoSubnetBlock(String),
+    #[error("The vpc {vpc} currently has a subnet within CIDR block {block}")]
+    BlockInUse { vpc: String, block: String },
+    #[error(
+        "The vpc CIDR block with association ID {0} may not be disassociated. It is the primary IPv4 CIDR block of the VPC"
+    )]
+    PrimaryBlock(String),
+    #[error("{0}")]
+    BlockLimit(String),
     #[error("The security group '{name}' already exists for VPC '{vpc}'")]
     DuplicateGroup { name: String, vpc: String },
     #[error("Cannot use reserved security group name: {0}")]
@@ -206,6 +218,11 @@ impl Ec2Error {
             Ec2Error::VpcRange(_) => "InvalidVpc.Range",
             Ec2Error::SubnetRange(_) => "InvalidSubnet.Range",
             Ec2Error::SubnetConflict(_) => "InvalidSubnet.Conflict",
+            Ec2Error::NoVpcBlock(_) => "InvalidVpcCidrBlockAssociationID.NotFound",
+            Ec2Error::NoSubnetBlock(_) => "InvalidSubnetCidrBlockAssociationID.NotFound",
+            Ec2Error::BlockInUse { .. } => "InvalidCidrBlock.InUse",
+            Ec2Error::PrimaryBlock(_) => "OperationNotPermitted",
+            Ec2Error::BlockLimit(_) => "CidrLimitExceeded",
             Ec2Error::DuplicateGroup { .. } => "InvalidGroup.Duplicate",
             Ec2Error::ReservedGroup(_) => "InvalidGroup.Reserved",
             Ec2Error::CannotDelete { .. } => "CannotDelete",

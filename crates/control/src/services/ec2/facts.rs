@@ -17,10 +17,15 @@ impl Described for Vpc {
         ("cidr-block", |_, vpc| one(vpc.block)),
         ("cidrBlock", |_, vpc| one(vpc.block)),
         ("cidr-block-association.cidr-block", |_, vpc| one(vpc.block)),
-        ("cidr-block-association.association-id", |_, vpc| {
-            one(views::association_id("vpc-cidr-assoc-", vpc.id))
-        }),
+        ("cidr-block-association.association-id", |_, vpc| one(views::vpc_association(vpc))),
         ("cidr-block-association.state", |_, _| one("associated")),
+        ("ipv6-cidr-block-association.association-id", |_, vpc| {
+            views::vpc_ipv6_association(vpc).into_iter().collect()
+        }),
+        ("ipv6-cidr-block-association.ipv6-cidr-block", |_, vpc| vpc.ipv6.iter().flat_map(one).collect()),
+        ("ipv6-cidr-block-association.state", |_, vpc| {
+            vpc.ipv6.iter().flat_map(|_| one("associated")).collect()
+        }),
         ("is-default", |_, vpc| one(vpc.is_default)),
         ("isDefault", |_, vpc| one(vpc.is_default)),
         ("owner-id", |scope, _| one(scope.account)),
@@ -50,6 +55,15 @@ impl Described for Subnet {
         ("cidrBlock", |_, subnet| one(subnet.block)),
         ("default-for-az", |_, subnet| one(subnet.default_for_zone)),
         ("defaultForAz", |_, subnet| one(subnet.default_for_zone)),
+        ("ipv6-cidr-block-association.association-id", |_, subnet| {
+            views::subnet_ipv6_association(subnet).into_iter().collect()
+        }),
+        ("ipv6-cidr-block-association.ipv6-cidr-block", |_, subnet| {
+            subnet.ipv6.iter().flat_map(one).collect()
+        }),
+        ("ipv6-cidr-block-association.state", |_, subnet| {
+            subnet.ipv6.iter().flat_map(|_| one("associated")).collect()
+        }),
         ("map-public-ip-on-launch", |_, subnet| one(subnet.map_public_ip_on_launch)),
         ("owner-id", |scope, _| one(scope.account)),
         ("state", |_, _| one("available")),

@@ -6,7 +6,7 @@ use crate::services::ecs::links;
 use crate::tx::View;
 use gantry_decide::ids::{EniId, VpcId};
 use gantry_decide::time::Timestamp;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A network interface of a task.
 #[derive(Clone, Debug)]
@@ -21,6 +21,7 @@ pub struct Interface {
     pub groups: Vec<(String, Option<String>)>,
     pub mac: String,
     pub address: Ipv4Addr,
+    pub ipv6: Option<Ipv6Addr>,
     pub dns_name: String,
     /// The ARN of the task's attachment, as ECS describes its interfaces.
     pub description: String,
@@ -47,6 +48,7 @@ pub fn all(view: View<'_>, ec2: &Ec2State) -> Vec<Interface> {
             groups: eni.security_groups.iter().map(group).collect(),
             mac: eni.mac.clone(),
             address: eni.address,
+            ipv6: eni.ipv6.map(|ipv6| ipv6.address),
             dns_name: eni.private_dns_name.clone(),
             description: task.attachment,
             on_fargate: task.on_fargate,
@@ -70,6 +72,9 @@ impl Described for Interface {
         ("group-id", |_, interface| groups(interface).cloned().collect()),
         ("group-name", |_, interface| interface.groups.iter().filter_map(|(_, name)| name.clone()).collect()),
         ("interface-type", |_, _| vec!["interface".to_owned()]),
+        ("ipv6-addresses.ipv6-address", |_, interface| {
+            interface.ipv6.iter().map(ToString::to_string).collect()
+        }),
         ("mac-address", |_, interface| vec![interface.mac.clone()]),
         ("network-interface-id", |_, interface| vec![interface.id.to_string()]),
         ("owner-id", |scope, _| vec![scope.account.to_string()]),

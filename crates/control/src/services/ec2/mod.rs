@@ -25,6 +25,8 @@ use gantry_api::ec2;
 pub static SERVICE: Service = Service {
     model: ec2::SERVICE,
     operations: crate::operations! { ec2;
+        write AssociateSubnetCidrBlock => authorize::associate_subnet_cidr_block, ops::cidr_block::associate_subnet_cidr_block;
+        write AssociateVpcCidrBlock => authorize::associate_vpc_cidr_block, ops::cidr_block::associate_vpc_cidr_block;
         write AuthorizeSecurityGroupEgress => authorize::authorize_egress, ops::rule::authorize_egress;
         write AuthorizeSecurityGroupIngress => authorize::authorize_ingress, ops::rule::authorize_ingress;
         write CreateLaunchTemplate => authorize::create_launch_template, ops::launch_template::create_launch_template;
@@ -54,6 +56,8 @@ pub static SERVICE: Service = Service {
         read DescribeTags => authorize::describe_tags, ops::tag::describe_tags;
         read DescribeVpcAttribute => authorize::describe_vpc_attribute, ops::vpc::describe_vpc_attribute;
         read DescribeVpcs => authorize::describe_vpcs, ops::vpc::describe_vpcs;
+        write DisassociateSubnetCidrBlock => authorize::disassociate_subnet_cidr_block, ops::cidr_block::disassociate_subnet_cidr_block;
+        write DisassociateVpcCidrBlock => authorize::disassociate_vpc_cidr_block, ops::cidr_block::disassociate_vpc_cidr_block;
         write ModifyLaunchTemplate => authorize::modify_launch_template, ops::launch_template::modify_launch_template;
         write ModifySubnetAttribute => authorize::modify_subnet_attribute, ops::subnet::modify_subnet_attribute;
         write ModifyVpcAttribute => authorize::modify_vpc_attribute, ops::vpc::modify_vpc_attribute;

@@ -9,6 +9,7 @@ use gantry_api::ec2;
 use gantry_decide::ids::{Scope, SecurityGroupId, SecurityGroupRuleId, derived_digits};
 use gantry_decide::network::{Peer, Traffic};
 use gantry_wire::EpochMillis;
+use std::net::Ipv6Addr;
 
 /// The account of the interfaces' other end on Fargate, as AWS shows it.
 const FARGATE_OWNER: &str = "amazon-aws";
@@ -74,10 +75,11 @@ pub fn vpc(scope: &Scope, vpc: &Vpc) -> ec2::Vpc {
         owner_id: Some(scope.account.to_string()),
         cidr_block: Some(vpc.block.to_string()),
         cidr_block_association_set: Some(vec![ec2::VpcCidrBlockAssociation {
-            association_id: Some(association_id("vpc-cidr-assoc-", vpc.id)),
+            association_id: Some(vpc_association(vpc)),
             cidr_block: Some(vpc.block.to_string()),
             cidr_block_state: Some(state),
         }]),
+        ipv6_cidr_block_association_set: vpc_ipv6(scope, vpc).map(|association| vec![association]),
         dhcp_options_id: Some(dhcp_options_id(scope)),
         instance_tenancy: Some(ec2::Tenancy::Default),
         is_default: Some(vpc.is_default),
@@ -85,6 +87,47 @@ pub fn vpc(scope: &Scope, vpc: &Vpc) -> ec2::Vpc {
         tags: tags(&vpc.tags),
         ..Default::default()
     }
+}
+
+/// The id of a VPC's IPv4 block there.
+pub fn vpc_association(vpc: &Vpc) -> String {
+    association_id("vpc-cidr-assoc-", vpc.id)
+}
+
+/// The id of a VPC's IPv6 block there, if it has one.
+pub fn vpc_ipv6_association(vpc: &Vpc) -> Option<String> {
+    Some(association_id("vpc-cidr-assoc-", format!("{} {}", vpc.id, vpc.ipv6?)))
+}
+
+pub fn vpc_ipv6(scope: &Scope, vpc: &Vpc) -> Option<ec2::VpcIpv6CidrBlockAssociation> {
+    let state =
+        ec2::VpcCidrBlockState { state: Some(ec2::VpcCidrBlockStateCode::Associated), status_message: None };
+    Some(ec2::VpcIpv6CidrBlockAssociation {
+        association_id: vpc_ipv6_association(vpc),
+        ipv6_cidr_block: Some(vpc.ipv6?.to_string()),
+        ipv6_cidr_block_state: Some(state),
+        network_border_group: Some(scope.region.to_string()),
+        // As EC2 calls its own.
+        ipv6_pool: Some("Amazon".to_owned()),
+        ip_source: Some(ec2::IpSource::Amazon),
+        ipv6_address_attribute: Some(ec2::Ipv6AddressAttribute::Private),
+    })
+}
+
+/// The id of a subnet's IPv6 block there, if it has one.
+pub fn subnet_ipv6_association(subnet: &Subnet) -> Option<String> {
+    Some(association_id("subnet-cidr-assoc-", format!("{} {}", subnet.id, subnet.ipv6?)))
+}
+
+pub fn subnet_ipv6(subnet: &Subnet) -> Option<ec2::SubnetIpv6CidrBlockAssociation> {
+    let state = ec2::SubnetCidrBlockStateCode::Associated;
+    Some(ec2::SubnetIpv6CidrBlockAssociation {
+        association_id: subnet_ipv6_association(subnet),
+        ipv6_cidr_block: Some(subnet.ipv6?.to_string()),
+        ipv6_cidr_block_state: Some(ec2::SubnetCidrBlockState { state: Some(state), status_message: None }),
+        ip_source: Some(ec2::IpSource::Amazon),
+        ipv6_address_attribute: Some(ec2::Ipv6AddressAttribute::Private),
+    })
 }
 
 /// `taken` is the number of addresses that interfaces hold.
@@ -103,8 +146,8 @@ pub fn subnet(scope: &Scope, subnet: &Subnet, taken: usize) -> ec2::Subnet {
         availability_zone_id: zone.map(|zone| zone.id),
         default_for_az: Some(subnet.default_for_zone),
         map_public_ip_on_launch: Some(subnet.map_public_ip_on_launch),
-        assign_ipv6_address_on_creation: Some(false),
-        ipv6_cidr_block_association_set: Some(Vec::new()),
+        assign_ipv6_address_on_creation: Some(subnet.assign_ipv6),
+        ipv6_cidr_block_association_set: Some(subnet_ipv6(subnet).into_iter().collect()),
         ipv6_native: Some(false),
         enable_dns64: Some(false),
         map_customer_owned_ip_on_launch: Some(false),
@@ -245,6 +288,11 @@ pub fn route_table(scope: &Scope, vpc: &Vpc) -> ec2::RouteTable {
         ..Default::default()
     };
     let local = route(vpc.block.to_string(), "local".to_owned(), ec2::RouteOrigin::CreateRouteTable);
+    let local_ipv6 = vpc.ipv6.map(|block| ec2::Route {
+        destination_cidr_block: None,
+        destination_ipv6_cidr_block: Some(block.to_string()),
+        ..local.clone()
+    });
     let out = vpc
         .internet_gateway
         .as_ref()
@@ -257,7 +305,7 @@ pub fn route_table(scope: &Scope, vpc: &Vpc) -> ec2::RouteTable {
         route_table_id: Some(vpc.route_table.id.to_string()),
         vpc_id: Some(vpc.id.to_string()),
         owner_id: Some(scope.account.to_string()),
-        routes: Some([local].into_iter().chain(out).collect()),
+        routes: Some([local].into_iter().chain(local_ipv6).chain(out).collect()),
         associations: Some(vec![ec2::RouteTableAssociation {
             main: Some(true),
             route_table_association_id: Some(association_id("rtbassoc-", vpc.route_table.id)),
@@ -331,6 +379,11 @@ pub fn network_interface(scope: &Scope, interface: &Interface) -> ec2::NetworkIn
         group_id: Some(id.clone()),
         group_name: name.clone(),
     };
+    let ipv6 = |address: &Ipv6Addr| ec2::NetworkInterfaceIpv6Address {
+        ipv6_address: Some(address.to_string()),
+        is_primary_ipv6: Some(false),
+        public_ipv6_dns_name: None,
+    };
     let zone = interface.zone.as_ref();
     let dns_name = Some(interface.dns_name.clone()).filter(|name| !name.is_empty());
     let zone_id = zones::of(&scope.region).into_iter().find(|known| Some(&known.name) == zone);
@@ -351,6 +404,8 @@ pub fn network_interface(scope: &Scope, interface: &Interface) -> ec2::NetworkIn
         description: Some(interface.description.clone()),
         groups: Some(interface.groups.iter().map(group).collect()),
         interface_type: Some(ec2::NetworkInterfaceType::Interface),
+        ipv6_address: interface.ipv6.map(|address| address.to_string()),
+        ipv6_addresses: Some(interface.ipv6.iter().map(ipv6).collect()),
         mac_address: Some(interface.mac.clone()),
         owner_id: Some(scope.account.to_string()),
         private_dns_name: dns_name.clone(),

@@ -4,7 +4,7 @@
 use super::capacity::{self, Waits};
 use super::placement;
 use super::state::{
-    Container, ContainerInstanceKey, EffectiveDefinition, Eni, LaunchType, NetworkConfiguration,
+    Container, ContainerInstanceKey, EffectiveDefinition, Eni, EniIpv6, LaunchType, NetworkConfiguration,
     PlacementConstraint, PlacementStrategy, Tags, Task, TaskKey, TaskVolume, Waiting,
 };
 use crate::services::ec2;
@@ -15,7 +15,7 @@ use gantry_decide::ids::{
     TaskDefinitionId, TaskId, VolumeId,
 };
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus};
-use gantry_decide::network::free_address;
+use gantry_decide::network::{free_address, free_ipv6_address};
 use gantry_decide::placement::{Profile, Refusal, Refusals, Request};
 use gantry_decide::task::NetworkMode;
 use gantry_decide::task::TaskOverride;
@@ -209,8 +209,10 @@ fn settle(
 ) -> Result<(), Refusal> {
     let known = tx.state.ecs.container_instance(&instance);
     let mut availability_zone = known.and_then(|i| i.availability_zone().map(str::to_owned));
+    let knows_ipv6 = known.is_some_and(|i| i.attributes.contains_key(IPV6_ATTRIBUTE));
     if task.definition.effective_network_mode() == NetworkMode::Awsvpc {
-        let (eni, zone) = interface(tx, network, task.launch_type, availability_zone.as_deref())?;
+        let (eni, zone) =
+            interface(tx, network, task.launch_type, (availability_zone.as_deref(), knows_ipv6))?;
         if task.launch_type == LaunchType::Fargate {
             // Where its hosts are is nobody's business: a task is where its subnet is.
             availability_zone = Some(zone);
@@ -311,12 +313,13 @@ impl From<&Task> for TaskKey {
 }
 
 /// An interface in one of the wanted subnets: on Fargate in that with the fewest, so that tasks spread over the zones;
-/// on an instance in one of the instance's zone, where there is such a one.
+/// on an instance in one of the instance's zone, where there is such a one. It has an IPv6 address too where both the
+/// subnet has a block and the host can do it.
 fn interface(
     tx: &mut Tx<'_>,
     network: Option<&NetworkConfiguration>,
     launch_type: LaunchType,
-    zone: Option<&str>,
+    (zone, knows_ipv6): (Option<&str>, bool),
 ) -> Result<(Eni, String), Refusal> {
     let network = network.ok_or(Refusal::Eni)?;
     // From now on the default networks are among what is stored.
@@ -336,6 +339,10 @@ fn interface(
         let taken = |address| interfaces.is_taken(address);
         let Some(address) = free_address(subnet.block, taken, tx.random) else { continue };
         let octets = address.octets();
+        let ipv6 = subnet.ipv6.filter(|_| knows_ipv6).and_then(|block| {
+            let address = free_ipv6_address(block, |address| interfaces.is_ipv6_taken(address), tx.random)?;
+            Some(EniIpv6 { address, prefix_length: block.bits() })
+        });
         let eni = Eni {
             attachment: AttachmentId::random(tx.random),
             id: EniId::random(tx.random),
@@ -346,6 +353,7 @@ fn interface(
             address,
             gateway: subnet.block.router(),
             prefix_length: subnet.block.bits(),
+            ipv6,
             private_dns_name: if ec2::links::has_host_names(ec2, subnet.vpc) {
                 host_name(tx.scope, address)
             } else {
@@ -357,6 +365,9 @@ fn interface(
     }
     Err(Refusal::Eni)
 }
+
+/// How agents say that interfaces on their host may have IPv6 addresses.
+const IPV6_ATTRIBUTE: &str = "ecs.capability.task-eni.ipv6";
 
 /// What EC2 calls a host of this address.
 fn host_name(scope: &Scope, address: Ipv4Addr) -> String {

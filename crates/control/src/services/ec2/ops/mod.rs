@@ -1,5 +1,6 @@
 //! Handlers by resource.
 
+pub mod cidr_block;
 pub mod launch_template;
 pub mod network_interface;
 pub mod place;

@@ -50,9 +50,10 @@ pub fn create_security_group(
     let tags = check::tag_specifications(given, ec2::ResourceType::SecurityGroup)?;
     let ec2 = tx.state.ec2.seen_mut(tx.scope);
     let vpc = match &request.vpc_id {
-        Some(id) => check::vpc(ec2, id)?.id,
-        None => ec2.default_vpc().ok_or(Ec2Error::NoDefaultVpc)?.id,
+        Some(id) => check::vpc(ec2, id)?,
+        None => ec2.default_vpc().ok_or(Ec2Error::NoDefaultVpc)?,
     };
+    let (vpc, has_ipv6) = (vpc.id, vpc.ipv6.is_some());
     if name == DEFAULT_GROUP {
         return Err(Ec2Error::ReservedGroup(name.to_owned()));
     }
@@ -64,7 +65,10 @@ pub fn create_security_group(
     }
     check::unless_dry(request.dry_run)?;
     let id = SecurityGroupId::random(tx.random);
-    let group = SecurityGroup { tags, ..SecurityGroup::new(id, vpc, name, description) };
+    let mut group = SecurityGroup { tags, ..SecurityGroup::new(id, vpc, name, description) };
+    if has_ipv6 {
+        group.let_ipv6_out();
+    }
     let tags = views::tags(&group.tags);
     ec2.security_groups.put(group);
     Ok(ec2::CreateSecurityGroupResult {

@@ -1,5 +1,6 @@
 //! Subnets.
 
+use super::cidr_block;
 use super::vpc::{BLOCK_BITS, block};
 use crate::call::Call;
 use crate::services::ec2::errors::{Ec2Error, Limit};
@@ -19,12 +20,14 @@ pub fn create_subnet(
     _call: &Call,
     request: ec2::CreateSubnetRequest,
 ) -> Result<ec2::CreateSubnetResult, Ec2Error> {
-    let ipv6 = request.ipv6_cidr_block.is_some() || request.ipv6_ipam_pool_id.is_some();
-    if ipv6 || request.ipv6_netmask_length.is_some() || request.ipv6_native == Some(true) {
-        return Err(Ec2Error::unsupported("Gantry's subnets have no IPv6 blocks yet."));
+    if request.ipv6_native == Some(true) {
+        return Err(Ec2Error::unsupported(
+            "Gantry's subnets have an IPv4 block, with or without an IPv6 one.",
+        ));
     }
-    if request.ipv4_ipam_pool_id.is_some() || request.ipv4_netmask_length.is_some() {
-        return Err(Ec2Error::unsupported("Gantry has no IPAM pools."));
+    let pools = request.ipv4_ipam_pool_id.is_some() || request.ipv6_ipam_pool_id.is_some();
+    if pools || request.ipv4_netmask_length.is_some() || request.ipv6_netmask_length.is_some() {
+        return Err(Ec2Error::unsupported(cidr_block::NO_POOLS));
     }
     if request.outpost_arn.is_some() {
         return Err(Ec2Error::unsupported("Gantry has no outposts."));
@@ -42,12 +45,16 @@ pub fn create_subnet(
     if ec2.subnets_of(vpc.id).count() >= SUBNETS_MAX {
         return Err(Ec2Error::Limit(Limit::Subnets));
     }
+    let ipv6 = request.ipv6_cidr_block.as_deref();
+    let ipv6 = ipv6.map(|text| cidr_block::for_subnet(ec2, vpc, text)).transpose()?;
     let zone = zone(tx.scope, ec2, vpc, &request)?;
     check::unless_dry(request.dry_run)?;
     let subnet = Subnet {
         id: SubnetId::random(tx.random),
         vpc: vpc.id,
         block,
+        ipv6,
+        assign_ipv6: false,
         zone,
         default_for_zone: false,
         map_public_ip_on_launch: false,
@@ -132,11 +139,24 @@ pub fn modify_subnet_attribute(
 ) -> Result<ec2::ModifySubnetAttributeResponse, Ec2Error> {
     let ec2 = tx.state.ec2.seen_mut(tx.scope);
     let mut subnet = check::subnet(ec2, &request.subnet_id)?.clone();
-    let wanted = request.map_public_ip_on_launch.and_then(|given| given.value);
-    let wanted = wanted.ok_or_else(|| {
-        Ec2Error::unsupported("Of a subnet's attributes, Gantry changes only MapPublicIpOnLaunch.")
-    })?;
-    subnet.map_public_ip_on_launch = wanted;
+    let value = |given: Option<ec2::AttributeBooleanValue>| given.and_then(|given| given.value);
+    let ipv6 = value(request.assign_ipv6_address_on_creation);
+    match (value(request.map_public_ip_on_launch), ipv6) {
+        (Some(wanted), None) => subnet.map_public_ip_on_launch = wanted,
+        (None, Some(true)) if subnet.ipv6.is_none() => {
+            return Err(Ec2Error::value("true", "assignIpv6AddressOnCreation", cidr_block::NO_BLOCK));
+        }
+        (None, Some(wanted)) => subnet.assign_ipv6 = wanted,
+        (Some(_), Some(_)) => {
+            let message = "Only one attribute of a subnet can be changed at a time.";
+            return Err(Ec2Error::InvalidCombination(message.to_owned()));
+        }
+        (None, None) => {
+            return Err(Ec2Error::unsupported(
+                "Of a subnet's attributes, Gantry changes MapPublicIpOnLaunch and AssignIpv6AddressOnCreation.",
+            ));
+        }
+    }
     ec2.subnets.put(subnet);
     Ok(ec2::ModifySubnetAttributeResponse::default())
 }

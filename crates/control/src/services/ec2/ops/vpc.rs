@@ -1,5 +1,6 @@
 //! VPCs and their attributes.
 
+use super::cidr_block;
 use crate::call::Call;
 use crate::services::ec2::errors::{Ec2Error, Limit};
 use crate::services::ec2::filter::{self, Filters};
@@ -8,7 +9,7 @@ use crate::services::ec2::{check, views};
 use crate::tx::{Tx, View};
 use gantry_api::ec2;
 use gantry_decide::ids::VpcId;
-use gantry_decide::network::Ipv4Block;
+use gantry_decide::network::{Ipv4Block, random_ipv6_block};
 
 /// VPCs of one scope. AWS begins with 5 and gives up to hundreds on request; here nobody is asked.
 const VPCS_MAX: usize = 200;
@@ -28,12 +29,12 @@ pub fn create_vpc(
     _call: &Call,
     request: ec2::CreateVpcRequest,
 ) -> Result<ec2::CreateVpcResult, Ec2Error> {
-    let ipv6 = request.ipv6_cidr_block.is_some() || request.ipv6_pool.is_some();
-    if ipv6 || request.ipv6_ipam_pool_id.is_some() || request.amazon_provided_ipv6_cidr_block == Some(true) {
-        return Err(Ec2Error::unsupported("Gantry's VPCs have no IPv6 blocks yet."));
+    let own = request.ipv6_cidr_block.is_some() || request.ipv6_pool.is_some();
+    if own || request.ipv6_ipam_pool_id.is_some() || request.ipv6_netmask_length.is_some() {
+        return Err(Ec2Error::unsupported(cidr_block::NO_POOLS));
     }
     if request.ipv4_ipam_pool_id.is_some() || request.ipv4_netmask_length.is_some() {
-        return Err(Ec2Error::unsupported("Gantry has no IPAM pools."));
+        return Err(Ec2Error::unsupported(cidr_block::NO_POOLS));
     }
     if request.instance_tenancy.is_some_and(|tenancy| tenancy != ec2::Tenancy::Default) {
         return Err(Ec2Error::unsupported("Gantry's VPCs have no tenancy but 'default'."));
@@ -51,9 +52,14 @@ pub fn create_vpc(
         return Err(Ec2Error::Limit(Limit::Vpcs));
     }
     check::unless_dry(request.dry_run)?;
-    let vpc = Vpc { tags, ..Vpc::new(VpcId::random(tx.random), block) };
+    let mut vpc = Vpc { tags, ..Vpc::new(VpcId::random(tx.random), block) };
+    let mut group = SecurityGroup::default_of(vpc.id);
+    if request.amazon_provided_ipv6_cidr_block == Some(true) {
+        vpc.ipv6 = Some(random_ipv6_block(tx.random));
+        group.let_ipv6_out();
+    }
     let shown = views::vpc(tx.scope, &vpc);
-    ec2.security_groups.put(SecurityGroup::default_of(vpc.id));
+    ec2.security_groups.put(group);
     ec2.vpcs.put(vpc);
     Ok(ec2::CreateVpcResult { vpc: Some(shown) })
 }

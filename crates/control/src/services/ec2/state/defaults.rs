@@ -44,6 +44,8 @@ pub fn of(scope: &Scope) -> Made {
         id: SubnetId::derived(&format!("{id} {}", zone.name)),
         vpc: id,
         block: block(Ipv4Addr::from(u32::from(BASE) + (index << (32 - SUBNET_BITS))), SUBNET_BITS),
+        ipv6: None,
+        assign_ipv6: false,
         zone: zone.name,
         default_for_zone: true,
         map_public_ip_on_launch: true,

@@ -133,6 +133,17 @@ impl Ec2State {
             assert!(vpc.block.covers(subnet.block), "{} lies outside of its VPC", subnet.id);
             let meets = |other: &&Subnet| other.id != subnet.id && other.block.overlaps(subnet.block);
             assert_eq!(self.subnets_of(vpc.id).find(meets).map(|other| other.id), None, "of {}", subnet.id);
+            if let Some(block) = subnet.ipv6 {
+                assert!(
+                    vpc.ipv6.is_some_and(|whole| whole.covers(block)),
+                    "{block} lies outside of {}",
+                    vpc.id
+                );
+                let meets = |other: &&Subnet| {
+                    other.id != subnet.id && other.ipv6.is_some_and(|it| it.overlaps(block))
+                };
+                assert_eq!(self.subnets_of(vpc.id).find(meets).map(|other| other.id), None, "of {block}");
+            }
         }
         for group in self.security_groups.values() {
             assert!(self.vpcs.contains_key(&group.vpc), "{} belongs to no VPC", group.id);

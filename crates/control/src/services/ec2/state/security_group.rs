@@ -2,7 +2,7 @@
 
 use super::Tags;
 use gantry_decide::ids::{SecurityGroupId, SecurityGroupRuleId, VpcId};
-use gantry_decide::network::{Ipv4Block, Peer, Traffic};
+use gantry_decide::network::{Ipv4Block, Ipv6Block, Peer, Traffic};
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,6 +64,17 @@ impl SecurityGroup {
         let members = Rule::new(Direction::Ingress, Traffic::ALL, Peer::Group(id));
         group.rules.insert(SecurityGroupRuleId::derived(&format!("{id} in")), members);
         group
+    }
+
+    /// A VPC's groups let everything out by IPv6 too once it has a block, as far as nobody has changed what they let
+    /// out.
+    pub fn let_ipv6_out(&mut self) {
+        let first = SecurityGroupRuleId::derived(&format!("{} out", self.id));
+        let second = SecurityGroupRuleId::derived(&format!("{} out by IPv6", self.id));
+        if self.rules_in(Direction::Egress).map(|(id, _)| *id).eq([first]) {
+            let everything = Rule::new(Direction::Egress, Traffic::ALL, Peer::Ipv6(Ipv6Block::ALL));
+            self.rules.insert(second, everything);
+        }
     }
 
     pub fn is_default(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::Tags;
 use gantry_decide::ids::{SubnetId, VpcId};
-use gantry_decide::network::Ipv4Block;
+use gantry_decide::network::{Ipv4Block, Ipv6Block};
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,12 @@ pub struct Subnet {
     pub id: SubnetId,
     pub vpc: VpcId,
     pub block: Ipv4Block,
+    /// With it, tasks' interfaces have an IPv6 address too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Block>,
+    /// For interfaces of others than ECS, of which there are none here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assign_ipv6: bool,
     /// The name of its availability zone.
     pub zone: String,
     pub default_for_zone: bool,

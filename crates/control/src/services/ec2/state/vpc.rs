@@ -2,7 +2,7 @@
 
 use super::Tags;
 use gantry_decide::ids::{InternetGatewayId, NetworkAclId, RouteTableId, VpcId};
-use gantry_decide::network::Ipv4Block;
+use gantry_decide::network::{Ipv4Block, Ipv6Block};
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,8 @@ impl<Id> Part<Id> {
 pub struct Vpc {
     pub id: VpcId,
     pub block: Ipv4Block,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Block>,
     pub is_default: bool,
     pub dns_support: bool,
     pub dns_hostnames: bool,
@@ -40,6 +42,7 @@ impl Vpc {
         Vpc {
             id,
             block,
+            ipv6: None,
             is_default: false,
             dns_support: true,
             dns_hostnames: false,

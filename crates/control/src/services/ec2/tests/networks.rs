@@ -1,8 +1,11 @@
 //! VPCs, subnets, what comes with them, and tags.
 
 use super::{INVALID, each, filter, made_vpc, text};
-use crate::services::ec2::ops::{network_interface, place, security_group, subnet, tag, vpc, vpc_part};
+use crate::services::ec2::ops::{
+    cidr_block, network_interface, place, security_group, subnet, tag, vpc, vpc_part,
+};
 use crate::services::ecs::tests::world::{World, fails};
+use gantry_decide::network::Ipv6Block;
 use serde_json::{Value, json};
 
 #[test]
@@ -106,6 +109,117 @@ fn blocks_that_do_not_fit_are_refused() {
     let zone = json!({ "VpcId": id, "CidrBlock": "10.0.32.0/24", "AvailabilityZone": "eu-north-1z" });
     let error = world.write(subnet::create_subnet, zone).unwrap_err();
     assert!(error.message.ends_with("zones: eu-north-1a, eu-north-1b, eu-north-1c."), "{error}");
+}
+
+/// A VPC with a provided IPv6 block, and that.
+fn dual_stack_vpc(world: &mut World) -> (String, Ipv6Block) {
+    let request = json!({ "CidrBlock": "10.0.0.0/16", "AmazonProvidedIpv6CidrBlock": true });
+    let made = &world.write(vpc::create_vpc, request).unwrap()["Vpc"];
+    let block = text(&made["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"]);
+    (text(&made["VpcId"]), block.parse().unwrap())
+}
+
+/// The block of that number of 64 bits in a VPC's.
+fn part(of: Ipv6Block, number: u128) -> String {
+    Ipv6Block::around((u128::from(of.base()) | number << 64).into(), 64).unwrap().to_string()
+}
+
+#[test]
+fn vpcs_and_subnets_get_ipv6_blocks_and_lose_them() {
+    let mut world = World::new();
+    let id = made_vpc(&mut world, "10.0.0.0/16");
+    let request = json!({ "VpcId": id, "CidrBlock": "10.0.0.0/24" });
+    let subnet = text(&world.write(subnet::create_subnet, request).unwrap()["Subnet"]["SubnetId"]);
+    let request = json!({ "VpcId": id, "AmazonProvidedIpv6CidrBlock": true });
+    let made = world.write(cidr_block::associate_vpc_cidr_block, request.clone()).unwrap();
+    let made = &made["Ipv6CidrBlockAssociation"];
+    assert_eq!(made["Ipv6CidrBlockState"]["State"], "associated");
+    let (association, block) = (text(&made["AssociationId"]), text(&made["Ipv6CidrBlock"]));
+    let again = world.write(cidr_block::associate_vpc_cidr_block, request).unwrap_err();
+    assert_eq!(again.code, "CidrLimitExceeded");
+    let block: Ipv6Block = block.parse().unwrap();
+    // What goes out by IPv4 goes out by IPv6 too from now on.
+    let default = json!({ "Filters": filter("vpc-id", &id) });
+    let groups = world.read(security_group::describe_security_groups, default).unwrap();
+    let out = &groups["SecurityGroups"][0]["IpPermissionsEgress"][0];
+    assert_eq!(
+        (&out["IpRanges"][0]["CidrIp"], &out["Ipv6Ranges"][0]["CidrIpv6"]),
+        (&json!("0.0.0.0/0"), &json!("::/0"))
+    );
+
+    let mut associate = |subnet: &str, block: &str| {
+        let request = json!({ "SubnetId": subnet, "Ipv6CidrBlock": block });
+        world.write(cidr_block::associate_subnet_cidr_block, request)
+    };
+    for (block, code) in [
+        ("x", INVALID),
+        ("fd00::/64", "InvalidSubnet.Range"),
+        (&format!("{}/62", block.base()), "InvalidSubnet.Range"),
+    ] {
+        assert_eq!(associate(&subnet, block).unwrap_err().code, code, "{block}");
+    }
+    let of_subnet = associate(&subnet, &part(block, 1)).unwrap();
+    let of_subnet = text(&of_subnet["Ipv6CidrBlockAssociation"]["AssociationId"]);
+    assert_eq!(associate(&subnet, &part(block, 2)).unwrap_err().code, "CidrLimitExceeded");
+    let request = json!({ "VpcId": id, "CidrBlock": "10.0.1.0/24", "Ipv6CidrBlock": part(block, 1) });
+    assert_eq!(world.write(subnet::create_subnet, request).unwrap_err().code, "InvalidSubnet.Conflict");
+    let change = json!({ "SubnetId": subnet, "AssignIpv6AddressOnCreation": { "Value": true } });
+    world.write(subnet::modify_subnet_attribute, change.clone()).unwrap();
+    let same = json!({ "Filters": filter("ipv6-cidr-block-association.ipv6-cidr-block", &part(block, 1)) });
+    let shown = world.read(subnet::describe_subnets, same).unwrap();
+    assert_eq!(each(&shown["Subnets"], "SubnetId"), [subnet.as_str()]);
+    assert_eq!(shown["Subnets"][0]["AssignIpv6AddressOnCreation"], true);
+    world.restart();
+    world.state.check_invariants();
+
+    let disassociate = json!({ "AssociationId": association });
+    fails(
+        world.write(cidr_block::disassociate_vpc_cidr_block, disassociate.clone()),
+        "InvalidCidrBlock.InUse",
+        &format!("The vpc {id} currently has a subnet within CIDR block {block}"),
+    );
+    world.write(cidr_block::disassociate_subnet_cidr_block, json!({ "AssociationId": of_subnet })).unwrap();
+    let again =
+        world.write(cidr_block::disassociate_subnet_cidr_block, json!({ "AssociationId": of_subnet }));
+    assert_eq!(again.unwrap_err().code, "InvalidSubnetCidrBlockAssociationID.NotFound");
+    assert_eq!(world.write(subnet::modify_subnet_attribute, change).unwrap_err().code, INVALID);
+    world.write(cidr_block::disassociate_vpc_cidr_block, disassociate.clone()).unwrap();
+    let again = world.write(cidr_block::disassociate_vpc_cidr_block, disassociate).unwrap_err();
+    assert_eq!(again.code, "InvalidVpcCidrBlockAssociationID.NotFound");
+    let shown = world.read(vpc::describe_vpcs, json!({ "VpcIds": [id] })).unwrap();
+    let primary = json!({ "AssociationId": shown["Vpcs"][0]["CidrBlockAssociationSet"][0]["AssociationId"] });
+    let refused = world.write(cidr_block::disassociate_vpc_cidr_block, primary).unwrap_err();
+    assert_eq!(refused.code, "OperationNotPermitted");
+}
+
+#[test]
+fn tasks_of_subnets_with_ipv6_have_two_addresses() {
+    const CAPABLE: &str = "ecs.capability.task-eni.ipv6";
+    let mut world = World::new();
+    let (vpc, block) = dual_stack_vpc(&mut world);
+    let request = json!({ "VpcId": vpc, "CidrBlock": "10.0.1.0/24", "Ipv6CidrBlock": part(block, 9) });
+    let made = world.write(subnet::create_subnet, request).unwrap();
+    let subnet = text(&made["Subnet"]["SubnetId"]);
+    let task = world.run_in_subnet(&subnet, &[CAPABLE]);
+    let own = &task["containers"][0]["networkInterfaces"][0];
+    let address = text(&own["ipv6Address"]);
+    assert!(part(block, 9).parse::<Ipv6Block>().unwrap().contains(address.parse().unwrap()), "{address}");
+    let same = json!({ "Filters": filter("ipv6-addresses.ipv6-address", &address) });
+    let shown = world.read(network_interface::describe_network_interfaces, same).unwrap();
+    assert_eq!(shown["NetworkInterfaces"][0]["PrivateIpAddress"], own["privateIpv4Address"]);
+    assert_eq!(shown["NetworkInterfaces"][0]["Ipv6Addresses"][0]["Ipv6Address"], address.as_str());
+    world.state.check_invariants();
+    let association = json!({ "AssociationId":
+        made["Subnet"]["Ipv6CidrBlockAssociationSet"][0]["AssociationId"] });
+    let held = world.write(cidr_block::disassociate_subnet_cidr_block, association).unwrap_err();
+    assert_eq!(held.code, "DependencyViolation");
+    // A host whose kernel has no IPv6 says so.
+    let mut world = World::new();
+    let (vpc, block) = dual_stack_vpc(&mut world);
+    let request = json!({ "VpcId": vpc, "CidrBlock": "10.0.1.0/24", "Ipv6CidrBlock": part(block, 9) });
+    let subnet = text(&world.write(subnet::create_subnet, request).unwrap()["Subnet"]["SubnetId"]);
+    let task = world.run_in_subnet(&subnet, &[]);
+    assert_eq!(task["containers"][0]["networkInterfaces"][0].get("ipv6Address"), None);
 }
 
 #[test]

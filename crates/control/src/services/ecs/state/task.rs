@@ -14,7 +14,7 @@ use gantry_store::{LoadError, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskKey {
@@ -136,9 +136,29 @@ pub struct Eni {
     pub gateway: Ipv4Addr,
     /// Bits of the subnet's prefix.
     pub prefix_length: u8,
+    /// Of a subnet with an IPv6 block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<EniIpv6>,
     pub private_dns_name: String,
     /// False once the task is past DEPROVISIONING and the address is free again.
     pub attached: bool,
+}
+
+/// An interface's second address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EniIpv6 {
+    pub address: Ipv6Addr,
+    /// Bits of the subnet's prefix.
+    pub prefix_length: u8,
+}
+
+impl Eni {
+    /// All that it is spoken to by.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let second = self.ipv6.map(|ipv6| IpAddr::from(ipv6.address));
+        [IpAddr::from(self.address)].into_iter().chain(second)
+    }
 }
 
 /// What most tasks do not have is not stored: a record is written and read thousands of times a second.

@@ -44,11 +44,29 @@ impl World {
 
     /// A host of the Fargate pool.
     fn join_fargate(&mut self) {
-        let attributes = json!([
-            {"name": "gantry.inline-eni"}, {"name": "ecs.capability.task-eni"},
-            {"name": "ecs.capability.task-cpu-mem-limit"},
-            {"name": "com.amazonaws.ecs.capability.docker-remote-api.1.18"}]);
+        self.join_fargate_with(&[]);
+    }
+
+    fn join_fargate_with(&mut self, more: &[&str]) {
+        let all = [
+            "gantry.inline-eni",
+            "ecs.capability.task-eni",
+            "ecs.capability.task-cpu-mem-limit",
+            "com.amazonaws.ecs.capability.docker-remote-api.1.18",
+        ];
+        let attributes = all.iter().chain(more).map(|name| json!({ "name": name })).collect();
         self.join_connected(FARGATE_POOL, attributes);
+    }
+
+    /// Runs a task in a subnet on a host that has these capabilities too, the first to join, and shows it.
+    pub(crate) fn run_in_subnet(&mut self, subnet: &str, capabilities: &[&str]) -> Value {
+        self.create("default");
+        self.register_for_fargate();
+        self.join_fargate_with(capabilities);
+        let network = json!({"awsvpcConfiguration": {"subnets": [subnet]}});
+        let run = json!({"taskDefinition": "web", "launchType": "FARGATE", "networkConfiguration": network});
+        let ran = self.run_task(run);
+        self.describe(&arn(&ran, 0))
     }
 
     /// Runs tasks with an interface in one of these subnets, one after the other, and shows those that run. There are

@@ -203,7 +203,7 @@ fn container(view: View<'_>, task: &Task, container: &Container, task_arn: &str)
     let interface = |eni: &Eni| ecs::NetworkInterface {
         attachment_id: Some(eni.attachment.to_string()),
         private_ipv4_address: Some(eni.address.to_string()),
-        ipv6_address: None,
+        ipv6_address: eni.ipv6.map(|ipv6| ipv6.address.to_string()),
     };
     ecs::Container {
         container_arn: Some(view.scope.ecs(arn).text()),
