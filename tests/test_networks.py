@@ -3,6 +3,8 @@
 import contextlib
 import ipaddress
 import json
+import os
+import pathlib
 import socket
 import subprocess
 
@@ -54,7 +56,8 @@ def run(ecs, definition, **network):
 @contextlib.contextmanager
 def serving(command, port):
     """Somebody who listens at a port of every address, of IPv6 too, started by `command` before the program."""
-    code = f"import socket; s = socket.create_server(('::', {port}), family=socket.AF_INET6)\nprint(flush=True)\nwhile s.accept(): pass"
+    code = (f"import socket; s = socket.create_server(('::', {port}), family=socket.AF_INET6, dualstack_ipv6=True)\n"
+            "print(flush=True)\nwhile s.accept(): pass")
     with subprocess.Popen([*command, "python3", "-c", code], stdout=subprocess.PIPE) as server:
         server.stdout.readline()
         try:
@@ -92,18 +95,23 @@ def test_a_task_of_a_dual_stack_subnet_has_two_addresses(platform, ecs):
             GroupId=web, IpPermissions=[{"IpProtocol": "tcp", "FromPort": 81, "ToPort": 81, **peer}])
         until(lambda: connects(other, address, 81))
         assert not connects(other, shown[one]["privateIpv4Address"], 81)
-    own = json.loads(metadata(ecs, one))["Containers"][0]["Networks"][0]
+    own = json.loads(metadata(one))["Containers"][0]["Networks"][0]
     assert own["IPv6Addresses"] == [address] and own["IPv6SubnetCIDRBlock"] == str(part)
     for arn in one, other:
         ecs.stop_task(task=arn)
     wait(ecs, "tasks_stopped", tasks=[one, other])
 
 
-def metadata(ecs, arn):
-    """What the task's own endpoint says of it: asked as its programs would, by the id of its container."""
-    container = describe(ecs, arn)["containers"][0]["runtimeId"]
-    url = f"http://169.254.170.2/v4/{container}/task"
-    code = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=5).read().decode())"
+def metadata(arn):
+    """What the task's own endpoint says of it, asked as its programs would."""
+    namespace = os.stat(inside(arn)[1].removeprefix("--net=")).st_ino
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = (process / "environ").read_bytes().split(b"\0")
+            url = [it.partition(b"=")[2] for it in variables if it.startswith(b"ECS_CONTAINER_METADATA_URI_V4=")]
+            if url and os.stat(process / "ns/net").st_ino == namespace:
+                break
+    code = f"import urllib.request; print(urllib.request.urlopen('{url[0].decode()}/task', timeout=5).read().decode())"
     done = subprocess.run([*inside(arn), "python3", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
