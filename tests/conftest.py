@@ -30,8 +30,9 @@ def binary():
 class Gantry:
     """One process on one data directory, `gantry server` or `gantry up`; may be stopped, killed and started again."""
 
-    def __init__(self, directory, *flags, command="server", variables=None):
+    def __init__(self, directory, *flags, command="server", variables=None, listen="127.0.0.1:0"):
         self.directory = pathlib.Path(directory)
+        self.listen = listen
         # For every command of it. A pause of a busy machine is no agent's end.
         self.variables = {"GANTRY_AGENT_LEASE": f"{PATIENCE_SECONDS}s", **os.environ, **(variables or {})}
         self.flags = flags
@@ -42,7 +43,7 @@ class Gantry:
     def start(self):
         endpoint = self.directory / "endpoint"
         endpoint.unlink(missing_ok=True)
-        command = [binary(), self.command, "--data-dir", self.directory, "--listen", "127.0.0.1:0", *self.flags]
+        command = [binary(), self.command, "--data-dir", self.directory, "--listen", self.listen, *self.flags]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.variables)
         deadline = time.monotonic() + PATIENCE_SECONDS

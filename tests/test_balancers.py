@@ -1,11 +1,17 @@
-"""Where load balancers are found: their own addresses, the operator's pool, host names at a shared address."""
+"""Where load balancers are found, and those that run apart from the control plane."""
 
 import http.client
+import http.server
 import ipaddress
+import json
+import os
+import signal
+import subprocess
+import threading
 
 import botocore.exceptions
 import pytest
-from conftest import Platform, needs_root, until
+from conftest import PATIENCE_SECONDS, Gantry, Platform, binary, needs_root, until
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +66,116 @@ def test_load_balancers_are_found_by_address_and_by_name(platform):
         answering(elb, "four", "fourth")
     assert error.value.response["Error"]["Code"] == "InvalidSubnet"
     assert "127.77.0.0/29 is taken" in error.value.response["Error"]["Message"]
+
+
+class Lb:
+    """`gantry lb` with a directory of its own."""
+
+    def __init__(self, server, directory, *flags):
+        exported = server.gantry("env", "--balancer").stdout
+        keys = dict(line.removeprefix("export ").split("=", 1) for line in exported.splitlines() if "export" in line)
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        self.variables, self.directory = {**clean, **keys}, directory
+        self.command = [binary(), "lb", "--data-dir", directory, *flags]
+        self.start()
+
+    def start(self):
+        with open(self.directory.with_suffix(".log"), "ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=self.variables)
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        return self.process.wait(timeout=PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """A server at an address that stays its own, and what is started for it."""
+    server = Gantry(tmp_path / "server", listen="127.0.0.1:4580").start()
+    started = []
+    yield server, lambda name, *flags: started.append(Lb(server, tmp_path / name, *flags)) or started[-1]
+    for lb in started:
+        lb.end(signal.SIGKILL)
+    server.end(signal.SIGKILL)
+
+
+def address_of(balancer):
+    return balancer["AvailabilityZones"][0]["LoadBalancerAddresses"][0]["IpAddress"]
+
+
+def test_a_load_balancer_apart_serves_without_the_control_plane(apart):
+    server, start = apart
+    elb = server.client("elbv2")
+    address = address_of(answering(elb, "web", "from afar"))
+    assert page(address, 80, "any") is None, "the server alone carries no traffic"
+    lb = start("lb", "--lb-listen", "127.0.0.1:4778")
+    until(lambda: page(address, 80, "any") == "from afar")
+    until(lambda: page("127.0.0.1", 4778, "web.elb.localhost") == "from afar")
+    kept = lb.directory / "configuration.json"
+    until(lambda: kept.exists() and "from afar" in kept.read_text())
+    assert [kept.stat().st_mode & 0o777, lb.directory.stat().st_mode & 0o777] == [0o600, 0o700]
+
+    server.end(signal.SIGKILL)
+    assert page(address, 80, "any") == "from afar"
+    assert lb.end() == 0
+    assert page(address, 80, "any") is None
+    lb.start()
+    until(lambda: page(address, 80, "any") == "from afar")
+
+    # Back again, the control plane is followed again.
+    server.start()
+    listener = server.client("elbv2").describe_listeners(
+        LoadBalancerArn=server.client("elbv2").describe_load_balancers()["LoadBalancers"][0]["LoadBalancerArn"])
+    action = {"Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "200", "MessageBody": "changed"}}
+    server.client("elbv2").modify_listener(ListenerArn=listener["Listeners"][0]["ListenerArn"], DefaultActions=[action])
+    until(lambda: page(address, 80, "any") == "changed")
+
+
+def test_a_load_balancers_key_opens_nothing_else(apart):
+    server, start = apart
+    keys = json.loads((server.directory / "keys.json").read_text())
+    balancer = {"AWS_ACCESS_KEY_ID": keys["balancer"]["access_key_id"],
+                "AWS_SECRET_ACCESS_KEY": keys["balancer"]["secret_access_key"]}
+    for service, operation in ("ecs", "list_clusters"), ("elbv2", "describe_load_balancers"), ("ecs", "discover_poll_endpoint"):
+        with pytest.raises(botocore.exceptions.ClientError) as error:
+            getattr(server.client(service, environment=balancer), operation)()
+        assert "AccessDenied" in error.value.response["Error"]["Code"]
+    assert server.client("sts", environment=balancer).get_caller_identity()["Arn"].endswith(":user/gantry-balancer")
+
+    # And the channel opens to no other key than that and the root's.
+    lb = start("lb", "--lb-listen", "off")
+    lb.end(signal.SIGKILL)
+    lb.variables |= {"AWS_ACCESS_KEY_ID": keys["agent"]["access_key_id"],
+                     "AWS_SECRET_ACCESS_KEY": keys["agent"]["secret_access_key"]}
+    lb.start()
+    until(lambda: "not authorized to perform: gantry:CarryTraffic" in lb.directory.with_suffix(".log").read_text())
+
+
+def test_targets_are_what_several_load_balancers_find(apart, tmp_path):
+    server, start = apart
+    elb = server.client("elbv2")
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    try:
+        made = elb.create_load_balancer(Name="web", Subnets=["subnet-1", "subnet-2"])["LoadBalancers"][0]
+        vpc = server.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
+        group = elb.create_target_group(
+            Name="web", VpcId=vpc, Protocol="HTTP", Port=80, TargetType="ip", HealthCheckIntervalSeconds=5,
+            HealthCheckTimeoutSeconds=4)["TargetGroups"][0]["TargetGroupArn"]
+        elb.create_listener(LoadBalancerArn=made["LoadBalancerArn"], Protocol="HTTP", Port=80,
+                            DefaultActions=[{"Type": "forward", "TargetGroupArn": group}])
+        target = [{"Id": "127.0.0.1", "Port": site.server_address[1]}]
+        elb.register_targets(TargetGroupArn=group, Targets=target)
+        states = lambda: [entry["TargetHealth"]["State"] for entry in
+                          elb.describe_target_health(TargetGroupArn=group)["TargetHealthDescriptions"]]
+        assert states() == ["initial"], "nobody has looked yet"
+        one = start("one", "--lb-listen", "off")
+        until(lambda: states() == ["healthy"])
+        start("two", "--lb-listen", "off")
+        one.end()
+        elb.deregister_targets(TargetGroupArn=group, Targets=target)
+        # Nothing is under way: gone long before its five minutes.
+        until(lambda: states() == [])
+    finally:
+        site.shutdown()
+        site.server_close()

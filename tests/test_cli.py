@@ -127,7 +127,7 @@ def test_shells_complete_it(shell):
 def test_the_manual_page_names_every_command():
     page = gantry("man", text=True).stdout
     assert page.startswith(".") and ".TH" in page
-    for command in "up", "demo", "server", "agent", "status", "logs", "exec", "env", "image", "sweep":
+    for command in "up", "demo", "server", "agent", "lb", "status", "logs", "exec", "env", "image", "sweep":
         assert command in page
 
 

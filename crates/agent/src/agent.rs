@@ -79,7 +79,7 @@ pub enum AgentError {
 }
 
 /// The operating system's randomness.
-pub(crate) struct OsRandom;
+pub struct OsRandom;
 
 impl Random for OsRandom {
     fn fill(&mut self, bytes: &mut [u8]) {

@@ -2,7 +2,7 @@
 
 pub mod agent;
 mod attributes;
-mod channel;
+pub mod channel;
 pub mod client;
 pub mod config;
 pub mod data_channel;

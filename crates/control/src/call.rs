@@ -13,6 +13,8 @@ pub enum Principal {
     Root,
     /// A container agent that the operator gave a key: may do what agents do, nothing else.
     Agent,
+    /// A load balancer on another host: may learn what to serve, with certificates' keys, and tell how targets are.
+    Balancer,
     /// A role, taken on for a task.
     Role(Arc<RoleSession>),
     /// An agent that is about to register its machine by an activation: may do that, nothing else.
@@ -43,6 +45,7 @@ impl Caller {
         let resource = match &self.principal {
             Principal::Root => "root".to_owned(),
             Principal::Agent => "user/gantry-agent".to_owned(),
+            Principal::Balancer => "user/gantry-balancer".to_owned(),
             Principal::Role(session) => return session.arn(),
             Principal::Activation(id) => format!("activation/{id}"),
             Principal::Machine(machine) => format!("managed-instance/{}", machine.id),
@@ -102,6 +105,11 @@ const AGENT_ACTIONS: &[&str] = &[
     "sts:GetCallerIdentity",
 ];
 
+/// The actions that a balancer's key allows.
+const BALANCER_ACTIONS: &[&str] = &[CARRY_TRAFFIC, "sts:GetCallerIdentity"];
+/// Being told what load balancers serve. An action of ours: AWS's balancers are its own.
+pub const CARRY_TRAFFIC: &str = "gantry:CarryTraffic";
+
 /// Decides whether `caller` may do what is demanded. Deny by default.
 ///
 /// # Errors
@@ -109,6 +117,7 @@ const AGENT_ACTIONS: &[&str] = &[
 pub fn permit(caller: &Caller, demand: &Demand) -> Result<(), ApiError> {
     let allowed = match &caller.principal {
         Principal::Root => true,
+        Principal::Balancer => BALANCER_ACTIONS.contains(&demand.action),
         Principal::Agent | Principal::Machine(_) => AGENT_ACTIONS.contains(&demand.action),
         Principal::Activation(_) => demand.action == "ecs:RegisterContainerInstance",
         Principal::Role(session) => session.allows(demand),

@@ -10,9 +10,8 @@ use crate::services::elbv2::state::{
 use crate::sessions::neighbours;
 use crate::state::{ScopeState, State};
 use crate::tx::View;
-use gantry_decide::arn::BalancingArn;
 use gantry_decide::ids::{BalancerKind, Scope};
-use gantry_decide::routing::HealthReport;
+pub use gantry_decide::routing::TargetNews;
 use gantry_decide::routing::config::{
     self, Address, Algorithm, CertificateArn, DesyncMode, ForwardedFor, HealthCheckPort, ListenerArn,
     ListenerAttributes, ListenerTls, LoadBalancerArn, LoadBalancerAttributes, LoadBalancerKind,
@@ -26,26 +25,6 @@ use std::time::Duration;
 
 /// The keys of load balancers' attributes are long: this one begins several.
 const UNHEALTHY_ROUTING: &str = "target_group_health.unhealthy_state_routing.minimum_healthy_targets";
-
-/// What a balancer tells of a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TargetNews {
-    /// It is another way than it was, or is known for the first time.
-    Health(HealthReport),
-    /// Nothing of a deregistered target is under way any more.
-    Drained { group: TargetGroupArn, target: TargetKey },
-}
-
-impl TargetNews {
-    /// The scope whose target it is. None for a group of nobody's.
-    pub fn scope(&self) -> Option<Scope> {
-        let group = match self {
-            TargetNews::Health(report) => &report.group,
-            TargetNews::Drained { group, .. } => group,
-        };
-        group.as_str().parse::<BalancingArn>().ok().map(|arn| arn.scope)
-    }
-}
 
 /// What every balancer of the installation is told now.
 pub fn compile(state: &State, generation: u64) -> RoutingConfig {

@@ -4,25 +4,25 @@ use crate::config::balancers::LbListen;
 use anyhow::{Context, Result};
 use gantry_decide::routing::HealthReport;
 use gantry_decide::routing::config::{RoutingConfig, TargetGroupArn, TargetKey};
-use gantry_edge::balancer::{Balancer, Observer, Problem, Settings, StartError};
+use gantry_edge::balancer::{Balancer, Inherited, Observer, Problem, Settings};
+use gantry_server::balancers::Seat;
 use gantry_server::server::Server;
-use gantry_server::target_news::{Mailbox, TargetNews};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Tells the server.
-struct Teller(Arc<Mailbox>);
+struct Teller(Seat);
 
 impl Observer for Teller {
     fn health(&self, report: HealthReport) {
-        self.0.put(TargetNews::Health(report));
+        self.0.health(&report);
     }
 
     fn drained(&self, group: &TargetGroupArn, target: &TargetKey) {
-        self.0.put(TargetNews::Drained { group: group.clone(), target: target.clone() });
+        self.0.drained(group, target);
     }
 
     fn problem(&self, problem: Problem) {
@@ -41,19 +41,22 @@ pub struct LocalBalancer {
 ///
 /// # Errors
 /// When threads cannot be made, or an address that was named is taken.
-pub fn start(listen: LbListen, logs: PathBuf, observer: Arc<dyn Observer>) -> Result<Balancer> {
-    let settings = Settings { shared: listen.address(), logs: Some(logs), ..Settings::default() };
-    let balancer = match Balancer::start(&settings, observer.clone()) {
-        Err(error @ StartError::Shared { .. }) if listen == LbListen::Usual => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "load balancers are not found by host name"
-            );
-            Balancer::start(&Settings { shared: None, ..settings }, observer)
-        }
-        balancer => balancer,
-    };
-    balancer.context("cannot start the load balancers")
+pub fn start(
+    listen: LbListen,
+    logs: PathBuf,
+    observer: Arc<dyn Observer>,
+    inherited: Inherited,
+) -> Result<Balancer> {
+    let mut settings = Settings { shared: listen.address(), logs: Some(logs), ..Settings::default() };
+    if listen == LbListen::Usual
+        && let Some(address) = settings.shared
+        && !inherited.has(address)
+        && let Err(error) = TcpListener::bind(address)
+    {
+        tracing::warn!(%error, %address, "load balancers are not found by host name");
+        settings.shared = None;
+    }
+    Balancer::inherit(&settings, observer, inherited).context("cannot start the load balancers")
 }
 
 impl LocalBalancer {
@@ -62,10 +65,11 @@ impl LocalBalancer {
     /// # Errors
     /// When threads cannot be made.
     pub fn start(server: &Server, listen: LbListen, data_dir: &Path) -> Result<LocalBalancer> {
-        let teller = Arc::new(Teller(server.target_news()));
-        let balancer = start(listen, data_dir.join("access-logs"), teller)?;
+        let teller = Arc::new(Teller(server.balancers().local()));
+        let logs = data_dir.join("access-logs");
+        let balancer = start(listen, logs, teller, Inherited::default())?;
         let shared = balancer.shared_address();
-        let feeding = tokio::spawn(feed(Arc::new(balancer), server.routing()));
+        let feeding = tokio::spawn(feed(Arc::new(balancer), server.balancers().configurations()));
         Ok(LocalBalancer { shared, feeding })
     }
 

@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod demo;
 mod instances;
+mod lb;
 mod platform;
 mod sample;
 
@@ -27,6 +28,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Server(cli::server::ServerArgs),
     Agent(cli::agent::AgentArgs),
+    Lb(cli::lb::LbArgs),
     Status(cli::status::StatusArgs),
     Explain(cli::explain::ExplainArgs),
     Alarm(cli::alarm::AlarmArgs),
@@ -66,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments)?,
         Command::Server(arguments) => cli::server::run(arguments)?,
         Command::Agent(arguments) => cli::agent::run(arguments)?,
+        Command::Lb(arguments) => cli::lb::run(arguments)?,
         Command::Status(arguments) => cli::status::run(&arguments, &mut stdout())?,
         Command::Explain(arguments) => cli::explain::run(&arguments, &mut stdout())?,
         Command::Alarm(arguments) => cli::alarm::run(&arguments, &mut stdout())?,

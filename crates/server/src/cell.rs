@@ -2,6 +2,7 @@
 //! a lock; writes go to the writer loop and are answered once durable.
 
 use crate::agents::{self, Agents};
+use crate::balancers::Balancers;
 use crate::endpoint::{self, ReadRequest, Services};
 use crate::exec::{self, DataChannels};
 use crate::logs::{Keep, LogStore};
@@ -19,6 +20,7 @@ use gantry_control::services::{SERVICES, logs, ssm};
 use gantry_control::state::State;
 use gantry_control::tx::View;
 use gantry_decide::ids::Scope;
+use gantry_decide::routing::channel;
 use gantry_decide::routing::config::RoutingConfig;
 use gantry_decide::time::Timestamp;
 use gantry_wire::{ApiError, ServiceModel};
@@ -163,13 +165,20 @@ pub struct Cell {
     next_call: AtomicU64,
     models: Vec<&'static ServiceModel>,
     data_channels: Arc<DataChannels>,
+    balancers: Arc<Balancers>,
     log_events: Arc<LogStore>,
     bulk_reads: Arc<Semaphore>,
 }
 
 impl Cell {
-    pub fn new(shared: Arc<Shared>, inbox: Inbox<Input>, log_events: Arc<LogStore>) -> Cell {
+    pub fn new(
+        shared: Arc<Shared>,
+        inbox: Inbox<Input>,
+        log_events: Arc<LogStore>,
+        balancers: Arc<Balancers>,
+    ) -> Cell {
         Cell {
+            balancers,
             shared,
             inbox,
             next_call: AtomicU64::new(1),
@@ -267,6 +276,9 @@ impl Services for Cell {
         parts: &Parts,
         upgrade: OnUpgrade,
     ) -> Result<Response, ApiError> {
+        if parts.uri.path() == channel::PATH {
+            return self.balancers.accept(&caller, parts, upgrade);
+        }
         let channel = agents::channel(parts.uri.path()).ok_or_else(|| {
             ApiError::new("UnknownOperationException", "No connection is served at this path.")
         })?;

@@ -12,6 +12,7 @@ use gantry_control::call::{Machine, Principal};
 pub use gantry_control::engine::EngineStatus;
 use gantry_control::roles::RoleSession;
 use gantry_decide::ids::{AccountId, ActivationId, RequestId, Scope};
+use gantry_decide::routing::channel;
 use gantry_decide::time::Timestamp;
 use gantry_wire::data_channel;
 use gantry_wire::route::{self, Target};
@@ -299,6 +300,7 @@ impl<S: Services> Handler for Endpoint<S> {
         match request {
             Request { parts, upgrade: Some(upgrade), .. }
                 if agents::channel(parts.uri.path()).is_some()
+                    || parts.uri.path() == channel::PATH
                     || parts.uri.path().starts_with(data_channel::PATH) =>
             {
                 self.connect(&parts, upgrade, request_id)

@@ -1,7 +1,7 @@
 //! Access keys of this installation, and who a key speaks for.
 //!
-//! Two pairs are made on first start: the root key, for the operator's AWS clients, and the agent key, which allows
-//! what container agents do and nothing else. They live in one JSON file in the data directory that only its owner
+//! Three pairs are made on first start: the root key, for the operator's AWS clients, the agent key, which allows what
+//! container agents do and nothing else, and the like for load balancers on other hosts. They live in one JSON file in the data directory that only its owner
 //! may read. Beside it stands the key behind tasks' credentials; servers of one cluster have the same.
 
 mod signing;
@@ -55,7 +55,7 @@ pub enum KeysError {
 }
 
 /// An access key pair. Its `Debug` hides the secret.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPair {
     pub access_key_id: String,
     pub secret_access_key: String,
@@ -86,10 +86,13 @@ impl KeyPair {
 /// The keys of an installation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keys {
-    /// The account that both keys belong to.
+    /// The account that the keys belong to.
     pub account: AccountId,
     pub root: KeyPair,
     pub agent: KeyPair,
+    /// Empty in a file from before there was one, until a server starts.
+    #[serde(default)]
+    pub balancer: KeyPair,
 }
 
 impl Keys {
@@ -102,11 +105,20 @@ impl Keys {
         let path = directory.join(FILE_NAME);
         match Keys::open(directory) {
             Err(KeysError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Ok(keys) if keys.balancer == KeyPair::default() => {
+                let keys = Keys { balancer: KeyPair::random(), ..keys };
+                return keys.saved(directory, path);
+            }
             found => return found,
         }
-        let keys = Keys { account, root: KeyPair::random(), agent: KeyPair::random() };
-        keys.save(directory, &path).map_err(|source| KeysError::File { doing: "write", path, source })?;
-        Ok(keys)
+        let (root, agent, balancer) = (KeyPair::random(), KeyPair::random(), KeyPair::random());
+        let keys = Keys { account, root, agent, balancer };
+        keys.saved(directory, path)
+    }
+
+    fn saved(self, directory: &Path, path: PathBuf) -> Result<Keys, KeysError> {
+        self.save(directory, &path).map_err(|source| KeysError::File { doing: "write", path, source })?;
+        Ok(self)
     }
 
     /// Reads the keys in `directory`; for `gantry env` and agents on the same machine.
@@ -129,9 +141,12 @@ impl Keys {
 
     /// The pair with this id, and whom it speaks for.
     pub fn find(&self, access_key_id: &str) -> Option<(&KeyPair, Principal)> {
-        [(&self.root, Principal::Root), (&self.agent, Principal::Agent)]
-            .into_iter()
-            .find(|(pair, _)| pair.access_key_id == access_key_id)
+        let pairs = [
+            (&self.root, Principal::Root),
+            (&self.agent, Principal::Agent),
+            (&self.balancer, Principal::Balancer),
+        ];
+        pairs.into_iter().find(|(pair, _)| !access_key_id.is_empty() && pair.access_key_id == access_key_id)
     }
 }
 

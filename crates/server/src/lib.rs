@@ -2,6 +2,7 @@
 
 mod agents;
 pub mod backend;
+pub mod balancers;
 pub mod cell;
 pub mod committer;
 pub mod endpoint;
@@ -14,7 +15,7 @@ pub mod logs;
 pub mod os;
 pub mod server;
 pub mod sockets;
-pub mod target_news;
+mod target_news;
 pub mod transport;
 pub mod writer;
 

@@ -1,6 +1,7 @@
 //! The server as a whole: store, keys, engine, writer and endpoint, started and stopped together.
 
 use crate::backend::sqlite::{OpenError, SqliteBackend};
+use crate::balancers::Balancers;
 use crate::cell::{Cell, Shared};
 use crate::endpoint::Endpoint;
 use crate::feed::FeedWriter;
@@ -20,14 +21,13 @@ pub use gantry_control::services::elbv2::state::BalancerAddresses;
 use gantry_control::state::Installation;
 use gantry_decide::ids::AccountId;
 use gantry_decide::lease::Terms;
-use gantry_decide::routing::config::RoutingConfig;
 use gantry_store::Fence;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// How to run a server.
@@ -82,7 +82,7 @@ pub struct Server {
     writer: Writer<Input>,
     feed: FeedWriter,
     keys: Arc<Keys>,
-    target_news: Arc<Mailbox>,
+    balancers: Arc<Balancers>,
     /// Ends with the server.
     _carrying: JoinSet<()>,
     fatal: oneshot::Receiver<String>,
@@ -124,7 +124,12 @@ impl Server {
         let log_events = Arc::new(LogStore::open(&log_dir, logs::Limits::default(), keep)?);
         let feed =
             FeedWriter::start(Arc::clone(&shared), Arc::clone(&log_events)).map_err(StartError::Feed)?;
-        let services = Cell::new(Arc::clone(&shared), writer.inbox(), log_events);
+        let target_news = Arc::<Mailbox>::default();
+        let balancers = Balancers::new(Arc::clone(&target_news), shared.routing());
+        let mut carrying = JoinSet::new();
+        carrying.spawn(target_news::carry(target_news, writer.inbox()));
+        carrying.spawn(Arc::clone(&balancers).look_after());
+        let services = Cell::new(Arc::clone(&shared), writer.inbox(), log_events, Arc::clone(&balancers));
         let endpoint = Arc::new(Endpoint {
             services,
             keys: Arc::clone(&keys),
@@ -136,16 +141,13 @@ impl Server {
         let transport = Transport::start(address, endpoint, config.transport)
             .await
             .map_err(|source| StartError::Listen { address, source })?;
-        let target_news = Arc::<Mailbox>::default();
-        let mut carrying = JoinSet::new();
-        carrying.spawn(target_news::carry(Arc::clone(&target_news), writer.inbox()));
         Ok(Server {
             transport,
             shared,
             writer,
             feed,
             keys,
-            target_news,
+            balancers,
             _carrying: carrying,
             fatal,
             instances: None,
@@ -166,14 +168,9 @@ impl Server {
         self.transport.address()
     }
 
-    /// What balancers are told, as it changes.
-    pub fn routing(&self) -> watch::Receiver<Arc<RoutingConfig>> {
-        self.shared.routing()
-    }
-
-    /// Where balancers tell of their targets.
-    pub fn target_news(&self) -> Arc<Mailbox> {
-        Arc::clone(&self.target_news)
+    /// The balancers, here and on other hosts.
+    pub fn balancers(&self) -> &Arc<Balancers> {
+        &self.balancers
     }
 
     pub fn keys(&self) -> &Keys {

@@ -117,6 +117,11 @@ impl Mailbox {
             self.overflow.notify_one();
         }
     }
+
+    /// Whether nothing waits: the last message is being sent, or was.
+    pub fn is_empty(&self) -> bool {
+        self.queue.capacity() == self.queue.max_capacity()
+    }
 }
 
 /// Carries messages both ways until the connection ends. `on_text` is awaited for each message before the next is

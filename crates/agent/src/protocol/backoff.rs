@@ -26,6 +26,9 @@ impl Growth {
     /// Connecting to the telemetry service.
     pub const TCS: Growth =
         Growth { first: Duration::from_secs(1), longest: Duration::from_secs(60), tenths: 20 };
+    /// Connecting as a load balancer, whose targets come and go.
+    pub const BALANCER: Growth =
+        Growth { first: Duration::from_millis(250), longest: Duration::from_secs(2), tenths: 15 };
     /// Registering the container instance.
     pub const REGISTER: Growth =
         Growth { first: Duration::from_secs(3), longest: Duration::from_secs(192), tenths: 20 };

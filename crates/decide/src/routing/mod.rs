@@ -1,9 +1,11 @@
 //! Where a request goes: the configuration that a balancer is given, and what it decides from it.
 
+pub mod channel;
 mod choice;
 pub mod config;
 mod health;
 mod index;
+mod observers;
 mod pattern;
 mod rules;
 mod sticky;
@@ -11,6 +13,7 @@ mod transform;
 
 pub use choice::{Candidate, Standing, Tally, anomalies, choose, choose_group, in_service};
 pub use health::{Checked, HealthReport, HealthState, Probe, Reason, TargetHealth};
+pub use observers::{ABSENCE_MAX, Observers, RETURN_MAX, TargetNews};
 pub use pattern::InvalidPattern;
 pub use rules::{BrokenRule, Matched, Request, Rules};
 pub use sticky::Ticket;

@@ -5,6 +5,7 @@ use super::access_log;
 use super::clock::now;
 use super::counters::{GroupSample, ListenerSample};
 use super::groups::{Held, Watched};
+use super::hand_over::{Inherited, Successor};
 use super::http::{Entrance, Hosts};
 use super::sockets::{Refused, Sockets, Wish};
 use super::tables::{Balanced, Door, Table, used_groups};
@@ -21,7 +22,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -48,7 +49,20 @@ pub struct Balancer {
     inner: Arc<Mutex<Inner>>,
     shared: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
-    runtime: Option<Runtime>,
+    /// Of each worker.
+    connections: Vec<Arc<AtomicU64>>,
+    _checks: Checks,
+}
+
+/// The runtime of health checks. It may be dropped on a thread that must not wait for it.
+struct Checks(Option<Runtime>);
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 pub struct Inner {
@@ -57,6 +71,8 @@ pub struct Inner {
     checks: Handle,
     sockets: Sockets,
     generation: Option<u64>,
+    /// Listens no more.
+    retired: bool,
     groups: BTreeMap<TargetGroupArn, Held>,
     balanced: BTreeMap<LoadBalancerArn, Arc<Balanced>>,
     doors: BTreeMap<ListenerArn, Arc<Door>>,
@@ -83,21 +99,37 @@ impl Balancer {
     /// # Errors
     /// When threads cannot be started, or the shared listener's address is taken.
     pub fn start(settings: &Settings, observer: Arc<dyn Observer>) -> Result<Balancer, StartError> {
+        Balancer::inherit(settings, observer, Inherited::default())
+    }
+
+    /// As [`Self::start`], with sockets that a predecessor listened on: they are used where the configuration wants
+    /// their addresses.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn inherit(
+        settings: &Settings,
+        observer: Arc<dyn Observer>,
+        inherited: Inherited,
+    ) -> Result<Balancer, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("edge-checks")
             .enable_all()
             .build()
             .map_err(StartError::Thread)?;
+        let (handle, checks) = (runtime.handle().clone(), Checks(Some(runtime)));
         let (mut workers, mut threads, mut sink) = (Vec::new(), Vec::new(), None);
-        let mut logs = None;
+        let (mut logs, mut connections) = (None, Vec::new());
         if let Some(folder) = &settings.logs {
             let (to, thread) =
                 access_log::start(folder.clone(), settings.log_interval).map_err(StartError::Thread)?;
             (sink, logs) = (Some(to), Some(thread));
         }
         for number in 0..settings.workers.max(1) {
-            let (commands, thread) = worker::start(number, sink.clone()).map_err(StartError::Thread)?;
+            let open = Arc::<AtomicU64>::default();
+            connections.push(open.clone());
+            let (commands, thread) = worker::start(number, sink.clone(), open).map_err(StartError::Thread)?;
             workers.push(commands);
             threads.push(thread);
         }
@@ -105,14 +137,15 @@ impl Balancer {
         drop(sink);
         threads.extend(logs);
         let hosts = Hosts::default();
-        let sockets = Sockets::new(workers, runtime.handle().clone());
+        let sockets = Sockets::new(workers, handle.clone(), inherited.0);
         let inner = Arc::new_cyclic(|this: &Weak<Mutex<Inner>>| {
             Mutex::new(Inner {
                 observer,
                 this: this.clone(),
-                checks: runtime.handle().clone(),
+                checks: handle.clone(),
                 sockets,
                 generation: None,
+                retired: false,
                 groups: BTreeMap::new(),
                 balanced: BTreeMap::new(),
                 doors: BTreeMap::new(),
@@ -127,8 +160,36 @@ impl Balancer {
                 Some(listening.map_err(|source| StartError::Shared { address, source })?)
             }
         };
-        runtime.spawn(retry(Arc::downgrade(&inner)));
-        Ok(Balancer { inner, shared, threads, runtime: Some(runtime) })
+        handle.spawn(retry(Arc::downgrade(&inner)));
+        Ok(Balancer { inner, shared, threads, connections, _checks: checks })
+    }
+
+    /// Gives another process everything that is listened on, to be listened on by both.
+    ///
+    /// # Errors
+    /// When the other process does not take it.
+    pub fn hand_over(&self, successor: &Successor) -> io::Result<()> {
+        self.inner.lock().sockets.held().try_for_each(|socket| successor.give(socket))
+    }
+
+    /// Listens no more, for good. Connections end after the request under way; of those that are idle the next request is
+    /// still answered. Configurations are taken as before.
+    pub fn retire(&self) {
+        let mut inner = self.inner.lock();
+        inner.retired = true;
+        inner.sockets.close_all();
+        inner.doors.values().for_each(|door| door.closed.store(true, Relaxed));
+    }
+
+    /// Clients' connections that are open.
+    pub fn connections(&self) -> u64 {
+        self.connections.iter().map(|open| open.load(Relaxed)).sum()
+    }
+
+    /// Takes addresses now that somebody else had before; it is tried each second as well.
+    pub fn try_again(&self) {
+        // What is refused still was told before.
+        self.inner.lock().sockets.try_again();
     }
 
     /// Where the shared listener is.
@@ -186,9 +247,6 @@ impl Drop for Balancer {
     fn drop(&mut self) {
         // Workers end with their commands' sender.
         self.inner.lock().sockets.close();
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -289,6 +347,10 @@ impl Inner {
     }
 
     fn listen(&mut self, wanted: BTreeMap<Bound, Wish>, news: &mut News) {
+        if self.retired {
+            self.doors.values().for_each(|door| door.closed.store(true, Relaxed));
+            return;
+        }
         let refused = self.sockets.listen(wanted).into_iter();
         news.problems.extend(refused.map(|Refused { address, owner, source }| Problem::Listen {
             address,

@@ -7,6 +7,7 @@ mod access_log;
 mod clock;
 mod counters;
 mod groups;
+pub mod hand_over;
 mod http;
 mod http2;
 mod l4;
@@ -18,10 +19,14 @@ mod tls;
 mod worker;
 
 pub use counters::{GroupSample, ListenerSample};
+pub use hand_over::Inherited;
+#[doc(hidden)]
+pub use http::understood;
 pub use manager::{Balancer, StartError};
-pub use tls::{CertificateError, Pem};
+pub use tls::CertificateError;
 
 use gantry_decide::routing::HealthReport;
+pub use gantry_decide::routing::channel::Pem;
 use gantry_decide::routing::config::{CertificateArn, TargetGroupArn, TargetKey};
 use std::net::SocketAddr;
 use std::path::PathBuf;

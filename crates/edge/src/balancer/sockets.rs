@@ -31,9 +31,18 @@ pub struct Refused {
 }
 
 #[derive(Debug)]
-enum Socket {
+pub enum Socket {
     Stream(TcpListener),
     Datagram(UdpSocket),
+}
+
+impl Socket {
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Socket::Stream(socket) => socket.local_addr(),
+            Socket::Datagram(socket) => socket.local_addr(),
+        }
+    }
 }
 
 /// See the module.
@@ -45,11 +54,28 @@ pub struct Sockets {
     wanted: BTreeMap<Bound, Wish>,
     /// Where load balancers are found by host name, whatever the configuration.
     shared: Option<SocketAddr>,
+    /// Taken over from a predecessor, until the first configuration says what is wanted of them.
+    inherited: BTreeMap<Bound, Socket>,
 }
 
 impl Sockets {
-    pub fn new(workers: Vec<UnboundedSender<Command>>, runtime: Handle) -> Sockets {
-        Sockets { workers, runtime, held: BTreeMap::new(), wanted: BTreeMap::new(), shared: None }
+    pub fn new(
+        workers: Vec<UnboundedSender<Command>>,
+        runtime: Handle,
+        inherited: BTreeMap<Bound, Socket>,
+    ) -> Sockets {
+        Sockets { workers, runtime, held: BTreeMap::new(), wanted: BTreeMap::new(), shared: None, inherited }
+    }
+
+    /// All that is listened on.
+    pub fn held(&self) -> impl Iterator<Item = &Socket> {
+        self.held.values().map(|(_, socket)| socket)
+    }
+
+    /// Listens nowhere any more. Whoever has the sockets too goes on.
+    pub fn close_all(&mut self) {
+        self.shared = None;
+        self.listen(BTreeMap::new());
     }
 
     /// Listens for requests that name their load balancer by its host; returns where.
@@ -87,7 +113,9 @@ impl Sockets {
             }
         }
         self.wanted = wanted;
-        self.try_again()
+        let refused = self.try_again();
+        self.inherited.clear();
+        refused
     }
 
     /// Takes the addresses that are wanted and can be had now.
@@ -109,16 +137,16 @@ impl Sockets {
     }
 
     fn take(&mut self, (address, datagrams): Bound, wish: Wish) -> io::Result<SocketAddr> {
-        let (socket, address) = if datagrams {
-            let socket = UdpSocket::bind(address)?;
-            socket.set_nonblocking(true)?;
-            let address = socket.local_addr()?;
-            (Socket::Datagram(socket), address)
-        } else {
-            let socket = listener(&self.runtime, address)?;
-            let address = socket.local_addr()?;
-            (Socket::Stream(socket), address)
+        let socket = match self.inherited.remove(&(address, datagrams)) {
+            Some(socket) => socket,
+            None if datagrams => {
+                let socket = UdpSocket::bind(address)?;
+                socket.set_nonblocking(true)?;
+                Socket::Datagram(socket)
+            }
+            None => Socket::Stream(listener(&self.runtime, address)?),
         };
+        let address = socket.address()?;
         self.tell(&socket, &wish.entrance);
         self.held.insert((address, datagrams), (wish, socket));
         Ok(address)

@@ -1,6 +1,6 @@
 //! TLS: certificates by the name that a client asks for, the versions of a security policy, and clients of targets.
 
-use super::Problem;
+use super::{Pem, Problem};
 use gantry_decide::routing::config::{AlpnPolicy, CertificateArn, ListenerTls};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
@@ -10,22 +10,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, LazyLock};
-
-/// A certificate with its key, as PEM. Its `Debug` shows neither.
-#[derive(Clone)]
-pub struct Pem {
-    /// The certificate, then the ones above it.
-    pub chain: String,
-    pub key: String,
-}
-
-impl fmt::Debug for Pem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pem")
-    }
-}
 
 /// A certificate that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -219,11 +204,5 @@ mod tests {
         assert_eq!(count("ELBSecurityPolicy-TLS13-1-2-2021-06"), 2);
         assert_eq!(versions("ELBSecurityPolicy-TLS13-1-3-2021-06"), [&rustls::version::TLS13]);
         assert_eq!(versions("ELBSecurityPolicy-2016-08"), [&rustls::version::TLS12]);
-    }
-
-    #[test]
-    fn keys_stay_out_of_debug_text() {
-        let pem = Pem { chain: "chain".to_owned(), key: "secret".to_owned() };
-        assert_eq!(format!("{pem:?}"), "Pem");
     }
 }

@@ -14,7 +14,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -58,7 +58,8 @@ pub struct Worker {
     pub sessions: Sessions,
     pub logs: Option<Sink>,
     random: Cell<u64>,
-    connections: Cell<u64>,
+    /// Clients' connections that are open.
+    connections: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -80,24 +81,29 @@ impl Worker {
 pub fn start(
     number: usize,
     logs: Option<Sink>,
+    connections: Arc<AtomicU64>,
 ) -> io::Result<(mpsc::UnboundedSender<Command>, JoinHandle<()>)> {
     // As many as there are listeners in a configuration, twice.
     let (sender, commands) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name(format!("edge-{number}")).spawn(move || {
         let local = LocalSet::new();
-        local.block_on(&runtime, run(commands, logs));
+        local.block_on(&runtime, run(commands, logs, connections));
     })?;
     Ok((sender, thread))
 }
 
-async fn run(mut commands: mpsc::UnboundedReceiver<Command>, logs: Option<Sink>) {
+async fn run(
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    logs: Option<Sink>,
+    connections: Arc<AtomicU64>,
+) {
     let worker = Rc::new(Worker {
         pool: Rc::new(Pool::default()),
         sessions: Sessions::default(),
         logs,
         random: Cell::new(rand::rng().next_u64()),
-        connections: Cell::new(0),
+        connections,
     });
     let mut listening: HashMap<Bound, AbortHandle> = HashMap::new();
     let mut tidy = tokio::time::interval(Duration::from_secs(1));
@@ -153,7 +159,7 @@ async fn accept(listener: TcpListener, entrance: Entrance, worker: Rc<Worker>) {
             Entrance::Own(door) => Some(door.table.load().balanced.clone()),
             Entrance::Shared(_) => None,
         };
-        if worker.connections.get() >= MAX_CONNECTIONS {
+        if worker.connections.load(Relaxed) >= MAX_CONNECTIONS {
             if let Some(balanced) = balanced {
                 add(&balanced.counters.rejected_connections, 1);
             }
@@ -161,8 +167,8 @@ async fn accept(listener: TcpListener, entrance: Entrance, worker: Rc<Worker>) {
         }
         let (Ok(local), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else { continue };
         let (entrance, worker) = (entrance.clone(), worker.clone());
+        worker.connections.fetch_add(1, Relaxed);
         tokio::task::spawn_local(async move {
-            worker.connections.set(worker.connections.get() + 1);
             if let Some(balanced) = &balanced {
                 add(&balanced.counters.new_connections, 1);
                 add(&balanced.counters.active_connections, 1);
@@ -171,7 +177,7 @@ async fn accept(listener: TcpListener, entrance: Entrance, worker: Rc<Worker>) {
             if let Some(balanced) = &balanced {
                 balanced.counters.active_connections.fetch_sub(1, Relaxed);
             }
-            worker.connections.set(worker.connections.get() - 1);
+            worker.connections.fetch_sub(1, Relaxed);
         });
     }
 }

@@ -18,8 +18,11 @@ pub struct EnvArgs {
     #[arg(long, value_name = "REGION", env = "GANTRY_REGION", default_value = "us-east-1")]
     region: gantry_decide::ids::Region,
     /// Print the agents' key instead of the root key: for `gantry agent` on another machine
-    #[arg(long)]
+    #[arg(long, conflicts_with = "balancer")]
     agent: bool,
+    /// Print the load balancers' key instead of the root key: for `gantry lb` on another machine
+    #[arg(long)]
+    balancer: bool,
 }
 
 pub fn run(arguments: &EnvArgs, out: &mut impl Write) -> Result<()> {
@@ -30,7 +33,11 @@ pub fn run(arguments: &EnvArgs, out: &mut impl Write) -> Result<()> {
     let endpoint = std::fs::read_to_string(directory.join(ENDPOINT_FILE))
         .with_context(|| format!("no server runs on {}: start `gantry up`", directory.display()))?;
     // Keys and URL consist of characters that no shell minds.
-    let pair = if arguments.agent { &keys.agent } else { &keys.root };
+    let pair = match () {
+        () if arguments.agent => &keys.agent,
+        () if arguments.balancer => &keys.balancer,
+        () => &keys.root,
+    };
     writeln!(out, "export AWS_ACCESS_KEY_ID={}", pair.access_key_id)?;
     writeln!(out, "export AWS_SECRET_ACCESS_KEY={}", pair.secret_access_key)?;
     writeln!(out, "export AWS_DEFAULT_REGION={}", arguments.region)?;

@@ -7,6 +7,7 @@ pub mod events;
 pub mod exec;
 pub mod explain;
 pub mod image;
+pub mod lb;
 pub mod logs;
 pub mod manual;
 pub mod server;

@@ -7,6 +7,7 @@ mod head;
 mod plan;
 mod relay;
 mod response;
+mod understood;
 mod upstream;
 
 pub use answer::{Answer, civil};
@@ -16,4 +17,5 @@ pub use head::{Class, Head, MAX_HEADERS, Refusal};
 pub use plan::{Forwarding, Plan, entry, plan, trace_of};
 pub use relay::{Fault, Io, relay_both, write_all};
 pub use response::{MAX_HEAD as MAX_RESPONSE_HEAD, translate};
+pub use understood::understood;
 pub use upstream::{ConnectError, Connection, Pool, Wire};

@@ -150,7 +150,7 @@ impl Joins {
         match principal {
             Principal::Activation(id) => Joins::By(*id),
             Principal::Machine(machine) => Joins::As(machine.id),
-            Principal::Root | Principal::Agent | Principal::Role(_) => Joins::ByKey,
+            Principal::Root | Principal::Agent | Principal::Balancer | Principal::Role(_) => Joins::ByKey,
         }
     }
 

@@ -14,7 +14,7 @@ pub fn get_caller_identity(
     let user_id = match &call.caller.principal {
         // The account itself has its number for an id.
         Principal::Root => account.clone(),
-        Principal::Agent | Principal::Activation(_) | Principal::Machine(_) => {
+        Principal::Agent | Principal::Balancer | Principal::Activation(_) | Principal::Machine(_) => {
             call.caller.access_key_id.clone()
         }
         Principal::Role(session) => session.user_id(),
