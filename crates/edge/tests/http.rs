@@ -6,7 +6,7 @@ mod common;
 use common::{Server, World, body, forward, group, header, read_answer, rule, status};
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::config::*;
-use gantry_edge::balancer::{Balancer, Settings};
+use gantry_edge::balancer::{Balancer, Settings, StartError};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::SeqCst;
@@ -168,9 +168,8 @@ fn a_port_of_the_shared_address_goes_by_host_and_then_to_the_only_balancer() {
     let ask = |host: &str| {
         let mut stream = std::net::TcpStream::connect((shared, port)).unwrap();
         write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        header(&answer, "x-target").map(str::to_owned)
+        // At layer 4 nobody but the target could end the connection.
+        header(&read_answer(&mut stream), "x-target").map(str::to_owned)
     };
     let of = |server: &Server| Some(server.address.to_string());
     world.until("both serve", || ask("other.elb.localhost") == of(&other));
@@ -183,6 +182,14 @@ fn a_port_of_the_shared_address_goes_by_host_and_then_to_the_only_balancer() {
         config.load_balancers[0].listeners[0].protocol = Protocol::Tcp;
     });
     world.until("it is found without a name", || ask("nobody.localhost") == of(&other));
+}
+
+#[tokio::test]
+async fn a_shared_address_that_is_taken_is_told_to_who_starts() {
+    let world = World::of(&[]);
+    let settings = Settings { workers: 1, shared: world.balancer.shared_address(), ..Settings::default() };
+    // Also where waiting is not allowed.
+    assert!(matches!(Balancer::start(&settings, world.told), Err(StartError::Shared { .. })));
 }
 
 #[test]
@@ -483,6 +490,19 @@ fn log_lines(folder: &std::path::Path) -> Vec<String> {
     }
     lines.sort_by_key(|line| line.split(' ').nth(1).map(str::to_owned));
     lines
+}
+
+#[test]
+fn a_request_that_one_target_refuses_goes_to_another() {
+    let server = Server::start();
+    // Nobody listens there, and nobody looks.
+    let refusing = SocketAddr::new(common::own_address().into(), 9);
+    let mut web = group("web", &[refusing, server.address]);
+    web.health_check.enabled = false;
+    web.attributes.algorithm = Algorithm::WeightedRandom { anomaly_mitigation: false };
+    let world = World::with(vec![web], Vec::new(), |_| {});
+    let answered = (0..100).filter(|_| status(&world.get("/")) == 200).count();
+    assert_eq!(answered, 100);
 }
 
 #[test]

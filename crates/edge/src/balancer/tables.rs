@@ -129,6 +129,15 @@ impl Service {
         choose(&self.candidates, &self.attributes, now, turn, random, load).map(|place| &self.targets[place])
     }
 
+    /// A target that is none of `refused`: the next one, or one behind it. None when there is no other.
+    pub fn other(&self, turn: &AtomicU64, random: u64, refused: &[Arc<Target>]) -> Option<&Arc<Target>> {
+        let next = self.choose(turn, random)?;
+        let place = self.targets.iter().position(|target| Arc::ptr_eq(target, next))?;
+        let (before, behind) = self.targets.split_at(place);
+        let tried = |target: &&Arc<Target>| refused.iter().any(|refused| Arc::ptr_eq(refused, target));
+        behind.iter().chain(before).find(|target| !tried(target))
+    }
+
     /// The target of a flow: the one that scores highest for it, so that others' coming and going moves few flows.
     pub fn by_hash(&self, hash: u64) -> Option<&Arc<Target>> {
         let score = |target: &&Arc<Target>| {

@@ -29,7 +29,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 /// Targets that a request is offered to when connections are refused: nothing was sent, so nothing is done twice.
-const CONNECT_ATTEMPTS: u32 = 3;
+const CONNECT_ATTEMPTS: usize = 3;
 /// What is read of a refused request's rest, so that its sender reads the answer and not a reset.
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -490,7 +490,7 @@ impl<S: Io> Session<'_, S> {
 /// With the status to answer.
 pub async fn obtain(forwarding: &mut Forwarding, worker: &Worker) -> Result<Connection, u16> {
     let secure = forwarding.service.to_secure();
-    let mut attempts = 0;
+    let mut refused = Vec::new();
     loop {
         let _under_way = forwarding.enter();
         if let Some(connection) = worker.pool.take(&forwarding.target) {
@@ -502,11 +502,11 @@ pub async fn obtain(forwarding: &mut Forwarding, worker: &Worker) -> Result<Conn
         };
         add(&forwarding.group.counters.connection_errors, 1);
         tracing::debug!(target = %forwarding.target, %error, "no connection");
-        attempts += 1;
-        if attempts == CONNECT_ATTEMPTS || matches!(error, ConnectError::TimedOut) {
+        refused.push(forwarding.target.clone());
+        let last = refused.len() == CONNECT_ATTEMPTS || matches!(error, ConnectError::TimedOut);
+        if last || !forwarding.reroute(worker.random(), &refused) {
             return Err(error.status());
         }
-        forwarding.reroute(worker.random());
     }
 }
 

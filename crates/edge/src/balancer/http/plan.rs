@@ -368,11 +368,13 @@ fn write_trace(out: &mut Vec<u8>, trace: Option<&[u8]>, random: u64) {
 }
 
 impl Forwarding {
-    /// Another target for a request that could not be handed to the first.
-    pub fn reroute(&mut self, random: u64) {
-        if let Some(target) = self.service.choose(&self.group.turn, random) {
-            self.target = target.clone();
+    /// Another target for a request that could not be handed to these; false when there is none.
+    pub fn reroute(&mut self, random: u64, refused: &[Arc<Target>]) -> bool {
+        match self.service.other(&self.group.turn, random, refused) {
+            Some(target) => self.target = target.clone(),
+            None => return false,
         }
+        true
     }
 
     /// The cookies that the answer carries, as whole header lines. `app_cookie_set`: the target's answer sets the
