@@ -130,6 +130,24 @@ impl Client {
         self.call::<O>(gantry::SERVICE, request).await
     }
 
+    /// Calls an operation of a service that reads forms, with the pairs of one; the XML of its answer.
+    ///
+    /// # Errors
+    /// What the control plane answers, or why it does not.
+    pub async fn query(
+        &self,
+        service: &ServiceModel,
+        operation: &'static str,
+        pairs: &[(&str, &str)],
+    ) -> Result<String, ClientError> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("Action", operation).append_pair("Version", service.api_version).extend_pairs(pairs);
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let body = form.finish().into_bytes();
+        let body = self.exchange(operation, service.signing_name, "POST", "/", &headers, body).await?;
+        String::from_utf8(body.into()).map_err(|error| self.unreachable(operation, error.to_string()))
+    }
+
     /// The same client for another region of the control plane.
     pub fn in_region(&self, region: &str) -> Client {
         let Shared { endpoint, host, credentials, .. } = self.shared.as_ref();

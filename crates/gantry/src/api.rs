@@ -12,7 +12,7 @@ use gantry_decide::ids::Region;
 use gantry_server::endpoint::{EngineStatus, STATUS_PATH};
 use gantry_server::keys::Keys;
 use gantry_wire::sigv4::Credentials;
-use gantry_wire::{Operation, Secret};
+use gantry_wire::{Operation, Secret, ServiceModel};
 use std::path::{Path, PathBuf};
 
 /// Which control plane a command talks to.
@@ -111,6 +111,19 @@ impl Api {
     /// As [`Self::call`].
     pub async fn gantry<O: Operation>(&self, request: &O::Request) -> Result<O::Response, ClientError> {
         self.0.gantry::<O>(request).await
+    }
+
+    /// Calls an operation of a service that reads forms; the XML of its answer.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn query(
+        &self,
+        service: &ServiceModel,
+        operation: &'static str,
+        pairs: &[(&str, &str)],
+    ) -> Result<String> {
+        Ok(self.0.query(service, operation, pairs).await?)
     }
 
     /// How the control plane does.

@@ -1,6 +1,7 @@
 //! `gantry demo`: the whole platform in a scratch directory, the task definitions of every ECS tutorial as real
 //! containers, one of them killed and replaced, and nothing left behind.
 
+mod balancing;
 mod screen;
 mod story;
 mod watch;
@@ -18,6 +19,7 @@ use gantry_decide::ids::AccountId;
 use gantry_decide::lease::Terms;
 use gantry_server::server::{EVENT_RETENTION, ROLE_LIFETIME};
 use screen::Screen;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use watch::Watch;
 
@@ -61,8 +63,9 @@ async fn demo(arguments: &DemoArgs) -> Result<()> {
     ));
 
     let api = Api::root(&scratch.0, &endpoint, platform.region())?;
+    let by_name = platform.load_balancers();
     let told = tokio::select! {
-        told = tell(arguments, &api, &screen) => told,
+        told = tell(arguments, &api, &screen, by_name) => told,
         failure = platform.failed() => Err(failure),
         () = stop.received() => Err(anyhow::anyhow!("interrupted; cleaned up")),
     };
@@ -91,9 +94,9 @@ async fn demo(arguments: &DemoArgs) -> Result<()> {
     Ok(())
 }
 
-async fn tell(arguments: &DemoArgs, api: &Api, screen: &Screen) -> Result<()> {
+async fn tell(arguments: &DemoArgs, api: &Api, screen: &Screen, by_name: Option<SocketAddr>) -> Result<()> {
     let mut watch = Watch::default();
-    story::tell(api, screen, &mut watch, "/gantry/").await?;
+    story::tell(api, screen, &mut watch, "/gantry/", by_name).await?;
     screen.title("The same by hand, while `gantry up` runs");
     screen.quote(story::BY_HAND);
     if arguments.keep {

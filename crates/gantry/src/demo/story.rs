@@ -1,11 +1,13 @@
 //! The demo's story: register, run, look, kill, heal, end.
 
+use super::balancing::Balancer;
 use super::screen::Screen;
 use super::watch::{Watch, address, family, is, short};
 use crate::api::Api;
 use anyhow::{Context, Result, bail};
 use gantry_api::ecs;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +27,14 @@ const PAGE_MAX: Duration = Duration::from_secs(5);
 const PAGE_BYTES_MAX: u64 = 64 << 10;
 
 /// Runs the three task definitions and shows what becomes of them. All tasks still run at the end, but the batch job.
-pub async fn tell(api: &Api, screen: &Screen, watch: &mut Watch, cgroups: &str) -> Result<()> {
+/// `by_name`: where load balancers are found by their host names.
+pub async fn tell(
+    api: &Api,
+    screen: &Screen,
+    watch: &mut Watch,
+    cgroups: &str,
+    by_name: Option<SocketAddr>,
+) -> Result<()> {
     screen.title("Three task definitions, as in every ECS tutorial");
     for json in [WEB_APP, MICROSERVICE, BATCH_PROCESSOR] {
         let request: ecs::RegisterTaskDefinitionRequest =
@@ -36,8 +45,11 @@ pub async fn tell(api: &Api, screen: &Screen, watch: &mut Watch, cgroups: &str) 
         screen.done(&format!("registered {family}:{revision}"));
     }
 
-    screen.title("A service of three web tasks, a microservice of two containers, a batch job");
-    create_service(api).await?;
+    screen.title(
+        "A load balancer, a service of three web tasks behind it, a microservice of two containers, a batch job",
+    );
+    let balancer = Balancer::make(api, "web-app").await?;
+    create_service(api, &balancer.target_group).await?;
     run_task(api, "microservice", ecs::LaunchType::Ec2).await?;
     run_task(api, "batch-processor", ecs::LaunchType::Fargate).await?;
     let all_run = |tasks: &[&ecs::Task]| {
@@ -48,16 +60,17 @@ pub async fn tell(api: &Api, screen: &Screen, watch: &mut Watch, cgroups: &str) 
     };
     watch.until(api, screen, "all tasks RUNNING", all_run).await?;
 
-    screen.title(
-        "A page from a web task, and one from the microservice that counts visits in its other container",
-    );
-    for (name, port) in [("web-app", 80), ("microservice", 3000)] {
-        let task = watch.tasks().find(|t| family(t) == name && is(t, "RUNNING")).context("it runs")?;
-        let url = format!("{}:{port}", address(task).context("an awsvpc task has an address")?);
-        let page = page(&url).await.with_context(|| format!("no page from http://{url}/"))?;
-        screen.done(&format!("http://{url}/ answers:"));
-        screen.quote(&gist(&page));
-    }
+    screen.title("A page through the load balancer, and one from the microservice that counts visits in its other container");
+    let served = balancer.page().await?;
+    let named =
+        by_name.map(|address| format!(" (in a browser: http://web-app.elb.localhost:{}/)", address.port()));
+    screen.done(&format!("http://{}/ answers{}:", balancer.address, named.unwrap_or_default()));
+    screen.quote(&gist(&served));
+    let task = watch.tasks().find(|t| family(t) == "microservice" && is(t, "RUNNING")).context("it runs")?;
+    let url = format!("{}:3000", address(task).context("an awsvpc task has an address")?);
+    let counted = page(&url).await.with_context(|| format!("no page from http://{url}/"))?;
+    screen.done(&format!("http://{url}/ answers:"));
+    screen.quote(&gist(&counted));
 
     screen.title("kill -9 a web task; the service replaces it");
     let before: BTreeSet<String> = watch.tasks().filter_map(|task| task.task_arn.clone()).collect();
@@ -108,9 +121,18 @@ pub async fn end(api: &Api, screen: &Screen, watch: &mut Watch) -> Result<()> {
 /// The same by hand.
 pub const BY_HAND: &str = r#"eval "$(gantry env)"
 aws ecs register-task-definition --cli-input-json file://web-app.json
-aws ecs create-service --service-name web-app --task-definition web-app --desired-count 3 \
-    --launch-type FARGATE --network-configuration 'awsvpcConfiguration={subnets=[subnet-1]}'
+VPC=$(aws ec2 describe-vpcs --query Vpcs[0].VpcId --output text)
+GROUP=$(aws elbv2 create-target-group --name web-app --protocol HTTP --port 80 --target-type ip --vpc-id $VPC \
+    --query TargetGroups[0].TargetGroupArn --output text)
+BALANCER=$(aws elbv2 create-load-balancer --name web-app --subnets subnet-1 subnet-2 \
+    --query LoadBalancers[0].LoadBalancerArn --output text)
+aws elbv2 create-listener --load-balancer-arn $BALANCER --protocol HTTP --port 80 \
+    --default-actions Type=forward,TargetGroupArn=$GROUP
+aws ecs create-service --service-name web-app --task-definition web-app --desired-count 3 --launch-type FARGATE \
+    --load-balancers targetGroupArn=$GROUP,containerName=web-server,containerPort=80 \
+    --network-configuration 'awsvpcConfiguration={subnets=[subnet-1]}'
 aws ecs wait services-stable --services web-app
+curl http://web-app.elb.localhost:4581/
 aws ecs list-tasks --service-name web-app
 aws ecs stop-task --task TASK
 aws ecs run-task --task-definition batch-processor --launch-type FARGATE \
@@ -122,13 +144,20 @@ fn network() -> ecs::NetworkConfiguration {
     ecs::NetworkConfiguration { awsvpc_configuration: Some(awsvpc) }
 }
 
-async fn create_service(api: &Api) -> Result<()> {
+async fn create_service(api: &Api, target_group: &str) -> Result<()> {
+    let behind = ecs::LoadBalancer {
+        target_group_arn: Some(target_group.to_owned()),
+        container_name: Some("web-server".to_owned()),
+        container_port: Some(80),
+        ..Default::default()
+    };
     let request = ecs::CreateServiceRequest {
         service_name: "web-app".to_owned(),
         task_definition: Some("web-app".to_owned()),
         desired_count: Some(WEB_TASKS as i32),
         launch_type: Some(ecs::LaunchType::Fargate),
         network_configuration: Some(network()),
+        load_balancers: Some(vec![behind]),
         ..Default::default()
     };
     api.call::<ecs::CreateService>(request).await?;
@@ -170,7 +199,7 @@ fn process_of(cgroups: &str, task_id: &str) -> Option<i32> {
     })
 }
 
-async fn page(address: &str) -> Result<String> {
+pub async fn page(address: &str) -> Result<String> {
     let fetch = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(format!("GET / HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
