@@ -3,6 +3,7 @@
 //! Good samples are bent (bits, bytes, pieces cut, doubled and exchanged) and handed to the reader. An error is an
 //! answer; a panic or a reader that takes long is a finding, printed with the input and the seed that made it.
 
+mod balancing;
 mod mutate;
 mod targets;
 

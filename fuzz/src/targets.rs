@@ -1,5 +1,6 @@
 //! The readers of outside input, each with samples that it takes.
 
+use crate::balancing;
 use gantry_agent::images::{FileContent, ImageBuilder, ImageStore, load};
 use gantry_agent::protocol::payload;
 use gantry_api::{acs, ec2, ecs, sts, tcs};
@@ -14,7 +15,7 @@ use gantry_wire::sigv4::{Claim, Payload, SignedRequest};
 use gantry_wire::{EpochMillis, Secret, json, query};
 use std::time::Duration;
 
-type Reader = Box<dyn Fn(&[u8])>;
+pub type Reader = Box<dyn Fn(&[u8])>;
 
 pub struct Target {
     pub name: &'static str,
@@ -32,10 +33,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "expression", samples: expression_samples, reader: expression_reader },
     Target { name: "agent", samples: agent_samples, reader: agent_reader },
     Target { name: "definition", samples: definition_samples, reader: definition_reader },
+    Target { name: "request", samples: balancing::request_samples, reader: balancing::request_reader },
+    Target { name: "rule", samples: balancing::rule_samples, reader: balancing::rule_reader },
     Target { name: "archive", samples: archive_samples, reader: archive_reader },
 ];
 
-fn all(texts: &[&str]) -> Vec<Vec<u8>> {
+pub fn all(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
