@@ -2,12 +2,13 @@
 
 use gantry_decide::task::TransportProtocol;
 use gantry_decide::task_engine::HostPort;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Where the kernel says which ports are for everybody; ECS's agent takes dynamic ports from there too.
 const RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -113,8 +114,7 @@ fn hold(port: HostPort, addresses: &[Ipv4Addr]) -> io::Result<Vec<OwnedFd>> {
     let mut sockets = Vec::with_capacity(addresses.len());
     for address in addresses {
         let socket = match port.protocol {
-            // TCP has to listen: that alone excludes others.
-            TransportProtocol::Tcp => TcpListener::bind((*address, port.port)).map(OwnedFd::from),
+            TransportProtocol::Tcp => exclude(SocketAddrV4::new(*address, port.port)),
             TransportProtocol::Udp => UdpSocket::bind((*address, port.port)).map(OwnedFd::from),
         };
         match socket {
@@ -124,6 +124,19 @@ fn hold(port: HostPort, addresses: &[Ipv4Addr]) -> io::Result<Vec<OwnedFd>> {
         }
     }
     Ok(sockets)
+}
+
+/// Occupies a port of TCP. Without listening where that does: who comes while there is no container behind is refused at
+/// once then, and may ask elsewhere, while a connection to a listener would be made and lost.
+fn exclude(address: SocketAddrV4) -> io::Result<OwnedFd> {
+    let silent = || -> nix::Result<OwnedFd> {
+        // Without SO_REUSEADDR, a bound socket excludes those that have it as well.
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(socket.as_raw_fd(), &SockaddrIn::from(address))?;
+        Ok(socket)
+    };
+    // Connections of the port's former owner are in its way for a minute, as they are not in a listener's.
+    silent().or_else(|_| TcpListener::bind(address).map(OwnedFd::from))
 }
 
 #[cfg(test)]
@@ -149,6 +162,18 @@ mod tests {
         assert_eq!(ports.take(fixed(first), 0), None);
         ports.release(TransportProtocol::Tcp, first);
         assert_eq!(ports.take(fixed(first), 0), Some(first));
+    }
+
+    #[test]
+    fn who_comes_to_a_port_without_a_container_is_refused() {
+        let mut ports = Ports::default();
+        let request =
+            PortRequest { container_port: 80, host_port: 0, protocol: TransportProtocol::Tcp, more: 0 };
+        let port = ports.take(request, 11).unwrap();
+        let refused = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err());
+        assert!(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_err());
     }
 
     #[test]
