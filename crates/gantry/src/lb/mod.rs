@@ -153,12 +153,8 @@ impl Lb {
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                given = &mut replaced, if retired.is_none() => {
-                    if given.is_err() {
-                        // Nobody can take over any more; serving goes on.
-                        replaced = oneshot::channel().1;
-                        continue;
-                    }
+                // Where nobody can take over any more, serving goes on.
+                Ok(()) = &mut replaced, if !replaced.is_terminated() => {
                     eprintln!("Another load balancer has taken over; ending when the last connection has.");
                     retired = Some(Instant::now());
                 }
