@@ -115,3 +115,25 @@ def metadata(arn):
     done = subprocess.run([*inside(arn), "python3", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_proxy_stands_before_a_task(platform, ecs):
+    properties = {"IgnoredUID": "1337", "ProxyIngressPort": "15000", "ProxyEgressPort": "15001", "AppPorts": "80",
+                  "EgressIgnoredIPs": "169.254.170.2"}
+    proxy = {"type": "APPMESH", "containerName": "web",
+             "properties": [{"name": name, "value": value} for name, value in properties.items()]}
+    meshed = run(ecs, {**on_ec2("awsvpc"), "family": "meshed", "proxyConfiguration": proxy}, subnets=["subnet-1"])
+    other = run(ecs, on_ec2("awsvpc"), subnets=["subnet-1"])
+    there = describe(ecs, other)["containers"][0]["networkInterfaces"][0]["privateIpv4Address"]
+    own = describe(ecs, meshed)["containers"][0]["networkInterfaces"][0]["privateIpv4Address"]
+    # Its web server is there, and is not what answers.
+    assert connects(meshed, own, 80) and not connects(other, own, 80)
+    with serving(inside(meshed), 15000):
+        until(lambda: connects(other, own, 80))
+    assert not connects(meshed, there, 80)
+    with serving(inside(meshed), 15001):
+        until(lambda: connects(meshed, there, 80))
+    json.loads(metadata(meshed))
+    for arn in meshed, other:
+        ecs.stop_task(task=arn)
+    wait(ecs, "tasks_stopped", tasks=[meshed, other])

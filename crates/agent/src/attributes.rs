@@ -36,6 +36,7 @@ const CAPABILITIES: &[&str] = &[
     "com.amazonaws.ecs.capability.privileged-container",
     "com.amazonaws.ecs.capability.task-iam-role",
     "com.amazonaws.ecs.capability.task-iam-role-network-host",
+    "ecs.capability.aws-appmesh",
     "ecs.capability.container-health-check",
     "ecs.capability.container-ordering",
     "ecs.capability.container-restart-policy",
@@ -68,6 +69,7 @@ const CAPABILITIES: &[&str] = &[
 
 /// What machines of the user's own do not announce, as the stock agent there: what needs a VPC or EBS.
 const NOT_EXTERNAL: &[&str] = &[
+    "ecs.capability.aws-appmesh",
     "ecs.capability.storage.ebs-task-volume-attach",
     "ecs.capability.task-eni",
     "gantry.inline-ebs",

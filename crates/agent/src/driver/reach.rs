@@ -2,6 +2,7 @@
 
 use crate::network::{Bridged, PortRequest, Published, TaskInterface};
 use gantry_api::acs;
+use gantry_decide::task::proxy::ProxyRules;
 use gantry_decide::task::{NetworkMode, PortRange, TransportProtocol};
 use gantry_decide::task_engine::NetworkBinding;
 use std::net::Ipv4Addr;
@@ -23,8 +24,18 @@ pub fn interface(task: &acs::Task) -> Option<(TaskInterface, String)> {
         let bits = eni.subnet_gateway_ipv6_address.as_deref()?.split_once('/')?.1;
         Some((second.address.as_deref()?.parse().ok()?, bits.parse().ok().filter(|bits| *bits <= 128)?))
     });
+    let proxy = match &task.proxy_configuration {
+        Some(proxy) => {
+            let properties = proxy.properties.as_ref();
+            let property = |name: &str| properties.and_then(|all| all.get(name)).map(String::as_str);
+            // Without its proxy a task would say what it must not.
+            Some(ProxyRules::read(property).ok()?)
+        }
+        None => None,
+    };
     let interface = TaskInterface {
         ipv6,
+        proxy,
         address: primary.private_address.as_deref()?.parse::<Ipv4Addr>().ok()?,
         prefix_length: prefix.parse().ok().filter(|bits| (8..=30).contains(bits))?,
         gateway: gateway.parse().ok()?,

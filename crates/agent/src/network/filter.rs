@@ -222,7 +222,7 @@ fn add(batch: &mut Batch, changes: &[Change]) {
     }
 }
 
-fn add_rule(message: &mut Message, rule: &Rule) {
+pub(super) fn add_rule(message: &mut Message, rule: &Rule) {
     for one in &rule.matches {
         add_match(message, one);
     }

@@ -19,6 +19,7 @@ mod netlink;
 mod nft;
 mod overlay;
 mod ports;
+mod proxy;
 mod route;
 
 pub use block::{InvalidBlock, Ipv4Block};
@@ -32,6 +33,7 @@ use gantry_decide::ids::SecurityGroupId;
 use gantry_decide::network::Neighbours;
 use gantry_decide::network::firewall::{Interface, News};
 use gantry_decide::task::TransportProtocol;
+use gantry_decide::task::proxy::ProxyRules;
 use guard::Guard;
 use namespace::Origin;
 use nat::Table;
@@ -80,6 +82,8 @@ pub struct TaskInterface {
     pub gateway: Ipv4Addr,
     pub mac: [u8; 6],
     pub security_groups: Vec<SecurityGroupId>,
+    /// What leads to a proxy of the task's own.
+    pub proxy: Option<ProxyRules>,
 }
 
 impl TaskInterface {
@@ -344,7 +348,8 @@ impl Network {
             route::set_up(inside, eth0)?;
             route::add_neighbour(inside, eth0, gateway, ROUTER_MAC)?;
             route::add_route(inside, Route { to: None, via: Some(gateway), link: eth0, source: None })?;
-            interface.ipv6.map_or(Ok(()), |address| ipv6::inside(inside, eth0, address))
+            interface.ipv6.map_or(Ok(()), |address| ipv6::inside(inside, eth0, address))?;
+            interface.proxy.as_ref().map_or(Ok(()), proxy::install)
         });
         let made = made.map_err(io("making a network namespace"));
         let routed = made.and_then(|()| self.lead(&link, interface));

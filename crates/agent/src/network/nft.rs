@@ -317,6 +317,9 @@ pub fn compare(rule: &mut Message, register: u32, is: Is, value: &[u8]) {
 pub enum Meta {
     InputName = 6,
     OutputName = 7,
+    /// Of the process that sends it, by the machine's own order of bytes.
+    User = 10,
+    Group = 11,
     /// The family of the packet, for tables of both.
     Family = 15,
     Protocol = 16,
@@ -407,15 +410,33 @@ pub fn load(rule: &mut Message, register: u32, bytes: &[u8]) {
     });
 }
 
-/// Whether the target is an address of this host.
+/// Goes on if the target is an address of this host.
 pub fn to_this_host(rule: &mut Message) {
+    const OF_DESTINATION: u32 = 2;
+    of_this_host(rule, OF_DESTINATION);
+}
+
+/// Goes on if the source is an address of this host.
+pub fn from_this_host(rule: &mut Message) {
+    const OF_SOURCE: u32 = 1;
+    of_this_host(rule, OF_SOURCE);
+}
+
+fn of_this_host(rule: &mut Message, which: u32) {
     const LOCAL: u32 = 2;
     const BY_ADDRESS_TYPE: u32 = 3;
-    const OF_DESTINATION: u32 = 2;
     expression(rule, "fib", |fib| {
-        fib.be(1, REGISTER_A).be(2, BY_ADDRESS_TYPE).be(3, OF_DESTINATION);
+        fib.be(1, REGISTER_A).be(2, BY_ADDRESS_TYPE).be(3, which);
     });
     compare(rule, REGISTER_A, Is::Equal, &LOCAL.to_ne_bytes());
+}
+
+/// Leads the packet to this port of the host that it is on.
+pub fn redirect(rule: &mut Message, port: u16) {
+    load(rule, REGISTER_A, &port.to_be_bytes());
+    expression(rule, "redir", |redirect| {
+        redirect.be(1, REGISTER_A);
+    });
 }
 
 /// Leads the packet to the IPv4 address and port in registers.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 mod groups;
 mod ipv6;
+mod proxy;
 
 /// A network of a test's own, removed at the end, also of a failed test.
 struct Bench {
@@ -69,6 +70,7 @@ impl Bench {
     fn interface(&self, offset: u32, groups: &[SecurityGroupId]) -> TaskInterface {
         TaskInterface {
             ipv6: None,
+            proxy: None,
             address: self.tasks.address(offset).unwrap(),
             prefix_length: self.tasks.prefix_length(),
             gateway: self.tasks.gateway(),

@@ -8,9 +8,10 @@ use gantry_decide::ids::{AttachmentId, Scope};
 use gantry_decide::network::Ipv6Block;
 use gantry_decide::task::attributes::secret_source;
 use gantry_decide::task::definition::{
-    ContainerDefinition, EnvironmentFile, LinuxParameters, LogConfiguration, PortMapping, SecretReference,
+    ContainerDefinition, EnvironmentFile, LinuxParameters, LogConfiguration, PortMapping, ProxyConfiguration,
+    SecretReference,
 };
-use gantry_decide::task::kinds::EfsSwitch;
+use gantry_decide::task::kinds::{EfsSwitch, ProxyType};
 use gantry_decide::task::volume::{Volume, VolumeSource};
 use gantry_decide::task::{LogDriver, NetworkMode};
 use serde_json::{Map, Value, json};
@@ -47,9 +48,19 @@ pub fn compile(scope: &Scope, endpoint: &str, task: &Task) -> acs::Task {
         task_cluster_arn: Some(scope.ecs(EcsResource::Cluster(task.cluster.clone())).text()),
         elastic_network_interfaces: task.eni.as_ref().map(|eni| vec![interface(scope, eni)]),
         associations: associations(task),
+        proxy_configuration: definition.proxy_configuration.as_ref().map(proxy),
         attachments: task.volume.as_ref().map(|volume| vec![managed_volume(scope, volume)]),
         role_credentials: None,
         execution_role_credentials: None,
+    }
+}
+
+fn proxy(configuration: &ProxyConfiguration) -> acs::ProxyConfiguration {
+    let properties = configuration.properties.iter().flatten();
+    acs::ProxyConfiguration {
+        type_: Some(configuration.kind.unwrap_or(ProxyType::Appmesh).as_str().to_owned()),
+        container_name: Some(configuration.container_name.clone()),
+        properties: Some(properties.map(|one| (one.name.clone(), one.value.clone())).collect()),
     }
 }
 

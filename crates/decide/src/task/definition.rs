@@ -473,6 +473,14 @@ pub struct ProxyConfiguration {
     pub properties: Option<Vec<KeyValue>>,
 }
 
+impl ProxyConfiguration {
+    /// The value of a property.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        let mut all = self.properties.iter().flatten();
+        all.find(|property| property.name == name).map(|property| property.value.as_str())
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InferenceAccelerator {

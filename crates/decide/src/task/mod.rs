@@ -6,6 +6,7 @@ pub mod fargate;
 pub mod kinds;
 pub mod launch_volume;
 pub mod overrides;
+pub mod proxy;
 pub mod units;
 pub mod validate;
 pub mod volume;

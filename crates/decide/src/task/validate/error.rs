@@ -1,6 +1,7 @@
 //! Why a registration is refused, in ECS's words where they are known.
 
 use crate::task::kinds::NetworkMode;
+use crate::task::proxy::InvalidProxy;
 use crate::task::units::InvalidUnits;
 
 /// A rule that a task definition breaks. `Display` is the message that the caller sees.
@@ -118,6 +119,8 @@ pub enum DefinitionError {
     ProxyContainer,
     #[error("proxyConfiguration requires networkMode=awsvpc.")]
     ProxyNetworkMode,
+    #[error("Invalid 'properties' setting for proxyConfiguration: {0}.")]
+    ProxyProperty(InvalidProxy),
     #[error("Invalid '{setting}' setting for task.")]
     TaskSetting { setting: &'static str },
     #[error("At most {max} placement constraints are allowed.")]

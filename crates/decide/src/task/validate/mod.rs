@@ -26,6 +26,7 @@ use crate::ids::AccountId;
 use crate::task::attributes::required_attributes;
 use crate::task::definition::TaskDefinition;
 use crate::task::kinds::{Compatibility, NetworkMode};
+use crate::task::proxy::ProxyRules;
 use serde_json::Value;
 
 /// Longest registration, as JSON: ECS's own limit.
@@ -96,6 +97,7 @@ fn check_task(definition: &TaskDefinition) -> Result<(), DefinitionError> {
         if definition.network_mode != Some(NetworkMode::Awsvpc) {
             return Err(DefinitionError::ProxyNetworkMode);
         }
+        ProxyRules::read(|name| proxy.property(name)).map_err(DefinitionError::ProxyProperty)?;
     }
     if let Some(storage) = definition.ephemeral_storage {
         const LOW: u32 = 21;

@@ -610,13 +610,24 @@ fn firelens_and_proxy() {
         several(json!([router])),
         "When a firelensConfiguration object is specified, at least one container has to be configured with the awsfirelens log driver.",
     );
-    let proxy = |mode: &str, container: &str| {
-        ec2(
-            json!({"networkMode": mode, "proxyConfiguration": {"containerName": container, "type": "APPMESH"}}),
-            none(),
-        )
+    let with = |mode: &str, container: &str, properties: &[(&str, &str)]| {
+        let properties: Vec<_> =
+            properties.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let proxy = json!({"containerName": container, "type": "APPMESH", "properties": properties});
+        ec2(json!({"networkMode": mode, "proxyConfiguration": proxy}), none())
     };
+    let full = [
+        ("IgnoredUID", "1337"),
+        ("ProxyIngressPort", "15000"),
+        ("ProxyEgressPort", "15001"),
+        ("AppPorts", "80"),
+    ];
+    let proxy = |mode: &str, container: &str| with(mode, container, &full);
     accepted(proxy("awsvpc", "app"));
+    refused(
+        with("awsvpc", "app", &full[..3]),
+        "Invalid 'properties' setting for proxyConfiguration: the property AppPorts is required.",
+    );
     refused(proxy("awsvpc", "envoy"), "Invalid 'containerName' setting for proxyConfiguration.");
     refused(proxy("bridge", "app"), "proxyConfiguration requires networkMode=awsvpc.");
 }
