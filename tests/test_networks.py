@@ -1,4 +1,4 @@
-"""Networks of tasks beyond what single tasks need: a second address."""
+"""Networks of tasks beyond what single tasks need: second addresses, proxies, and what their host alone may ask."""
 
 import contextlib
 import ipaddress
@@ -7,9 +7,13 @@ import os
 import pathlib
 import socket
 import subprocess
+import urllib.error
+import urllib.request
 
 import pytest
-from conftest import Platform, engines, leftovers, needs_root, until, wait
+from botocore.utils import InstanceMetadataRegionFetcher
+from conftest import Platform, engines, leftovers, needs_root, runs_once, until, wait
+from test_capacity import Agent, instances
 from test_security_groups import inside
 from test_tasks import describe, on_ec2
 
@@ -67,8 +71,12 @@ def serving(command, port):
 
 
 def connects(arn, target, port):
+    return connects_from(inside(arn), target, port)
+
+
+def connects_from(command, target, port):
     code = f"import socket; socket.create_connection(('{target}', {port}), timeout=0.5)"
-    return subprocess.run([*inside(arn), "python3", "-c", code], capture_output=True).returncode == 0
+    return subprocess.run([*command, "python3", "-c", code], capture_output=True).returncode == 0
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
@@ -137,3 +145,39 @@ def test_a_proxy_stands_before_a_task(platform, ecs):
     for arn in meshed, other:
         ecs.stop_task(task=arn)
     wait(ecs, "tasks_stopped", tasks=[meshed, other])
+
+
+def told(path, method="GET", **headers):
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(f"http://169.254.169.254/latest/{path}", method=method, headers=headers)
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return answer.read().decode()
+
+
+@runs_once
+def test_programs_of_an_instance_ask_for_its_metadata_and_tasks_do_not(platform, ecs):
+    agent = Agent(platform, 9, "--instance-metadata", "--availability-zone", "us-east-1c", "--attribute", "stack=imds")
+    try:
+        def mine(instance):
+            return any((it["name"], it.get("value")) == ("stack", "imds") for it in instance["attributes"])
+
+        instance, = until(lambda: [one for one in instances(ecs, "default") if mine(one)])
+        # As AWS's SDKs ask.
+        assert InstanceMetadataRegionFetcher(timeout=5, num_attempts=3).retrieve_region() == "us-east-1"
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            told("meta-data/instance-id")
+        token = {"x_aws_ec2_metadata_token": told("api/token", "PUT", x_aws_ec2_metadata_token_ttl_seconds="60")}
+        assert told("meta-data/instance-id", **token) == instance["ec2InstanceId"]
+        document = json.loads(told("dynamic/instance-identity/document", **token))
+        assert (document["region"], document["availabilityZone"]) == ("us-east-1", "us-east-1c")
+        assert document["accountId"] == instance["containerInstanceArn"].split(":")[4]
+        assert "placement/" in told("meta-data/", **token).split("\n")
+        arn = run(ecs, on_ec2("awsvpc"), subnets=["subnet-1"])
+        assert not connects(arn, "169.254.169.254", 80) and not connects(arn, "169.254.169.254", 51680)
+        # The host's own programs do get there.
+        assert connects_from([], "169.254.169.254", 80)
+        ecs.stop_task(task=arn)
+        wait(ecs, "tasks_stopped", tasks=[arn])
+    finally:
+        agent.sweep()
+    assert not connects_from([], "169.254.169.254", 80)

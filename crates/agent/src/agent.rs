@@ -9,6 +9,7 @@ use crate::docker::{DockerError, DockerRuntime, firewall};
 use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of, resolv};
 use crate::endpoints;
 use crate::images::{ImageStore, Images, StoreError};
+use crate::instance_metadata::{self, Facts};
 use crate::lease::Lease;
 use crate::network::{ENDPOINT_PORT, LINKS, Network, NetworkConfig, NetworkError, bridge_name, overlay_name};
 use crate::protocol::backoff::{Backoff, Growth};
@@ -28,6 +29,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 /// What the control plane is told of this program.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -172,7 +174,7 @@ async fn run_on<R: Runtime>(
     let tools = Tools {
         config: config.clone(),
         runtime: runtime.clone(),
-        network,
+        network: network.clone(),
         images,
         client: client.clone(),
         host_port,
@@ -207,6 +209,8 @@ async fn run_on<R: Runtime>(
         acs_outgoing,
     );
     let acs = tokio::spawn(acs);
+    let for_instance =
+        config.instance_metadata.then(|| answer_for_instance(&config, &network, &instance)).flatten();
     let leaving = config.spot_notices.clone().map(|endpoint| {
         let instance = instance.container_instance_arn.clone();
         tokio::spawn(spot::watch(endpoint, client, config.cluster.clone(), instance))
@@ -239,6 +243,7 @@ async fn run_on<R: Runtime>(
     acs.abort();
     telemetry.abort();
     leaving.inspect(|watching| watching.abort());
+    for_instance.inspect(|answering| answering.abort());
     on_host.abort();
     cleaning.abort();
     fetching.abort();
@@ -351,20 +356,54 @@ async fn register(
         container_instance_arn: registered.container_instance_arn.unwrap_or_default(),
         timeline: 0,
         availability_zone: None,
+        ec2_instance_id: None,
         host_port: None,
         machine: None,
         docker: None,
     });
     if let (Access::Activation { id, code }, None) = (&config.access, &instance.machine) {
-        let machine = registered.ec2_instance_id.unwrap_or_default();
+        let machine = registered.ec2_instance_id.clone().unwrap_or_default();
         instance.machine = Some(machine_key(id, code, &machine).into());
     }
     instance.docker = docker;
+    instance.ec2_instance_id = registered.ec2_instance_id.or(instance.ec2_instance_id);
     let zone = |attribute: &ecs::Attribute| attribute.name == "ecs.availability-zone";
     let zone = registered.attributes.into_iter().flatten().find(zone).and_then(|attribute| attribute.value);
     instance.availability_zone = zone.or(instance.availability_zone);
     state.save(&[Change::Instance(instance.clone())])?;
     Ok(instance)
+}
+
+/// Answers the machine's programs for the instance's metadata. An agent that cannot runs tasks all the same.
+fn answer_for_instance(
+    config: &AgentConfig,
+    network: &Network,
+    instance: &Instance,
+) -> Option<JoinHandle<()>> {
+    let listener = network
+        .listen_for_instance()
+        .map_err(|error| explained(&error))
+        .and_then(|listener| TcpListener::from_std(listener).map_err(|error| error.to_string()));
+    match listener {
+        Ok(listener) => {
+            // An ARN names the account behind its fourth colon.
+            let account = instance.container_instance_arn.split(':').nth(4).unwrap_or_default();
+            let id = instance.ec2_instance_id.as_deref().unwrap_or_default();
+            let facts = Facts::new(config, account, id, instance.availability_zone.as_deref());
+            Some(tokio::spawn(instance_metadata::serve(listener, facts)))
+        }
+        Err(reason) => {
+            tracing::warn!(%reason, "programs of this machine find no instance metadata");
+            None
+        }
+    }
+}
+
+fn explained(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }
 
 /// Where the control plane has its sessions.

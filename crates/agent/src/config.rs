@@ -88,6 +88,9 @@ pub struct AgentConfig {
     /// The user's own attributes.
     pub attributes: BTreeMap<String, String>,
     pub availability_zone: Option<String>,
+    /// Whether the agent answers the machine's programs for the instance's metadata, at the address that EC2 has for
+    /// that: not where a cloud answers there itself.
+    pub instance_metadata: bool,
     /// Which of EC2's machines this is, where it is one.
     pub machine: Option<MachineIdentity>,
     /// Where the host's GPUs have their devices: `/dev`.

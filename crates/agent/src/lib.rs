@@ -14,6 +14,7 @@ pub mod firelens;
 mod gpus;
 pub mod health;
 pub mod images;
+mod instance_metadata;
 pub mod lease;
 pub mod logs;
 pub mod machine;

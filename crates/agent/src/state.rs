@@ -38,6 +38,9 @@ pub struct Instance {
     /// As the control plane named it.
     #[serde(default)]
     pub availability_zone: Option<String>,
+    /// What EC2 calls the machine.
+    #[serde(default)]
+    pub ec2_instance_id: Option<String>,
     /// The port of the host's loopback where tasks in its namespace ask: those that run know no other.
     #[serde(default)]
     pub host_port: Option<u16>,
@@ -314,6 +317,7 @@ mod tests {
             container_instance_arn: "arn:i".into(),
             timeline: 7,
             availability_zone: None,
+            ec2_instance_id: None,
             host_port: Some(51_679),
             machine: None,
             docker: None,

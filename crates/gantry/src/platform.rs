@@ -148,6 +148,7 @@ pub fn agent_config(
         spot_notices: None,
         attributes: std::collections::BTreeMap::new(),
         availability_zone: None,
+        instance_metadata: false,
         machine: None,
         efs: std::collections::BTreeMap::new(),
         gpu_devices: PathBuf::from("/dev"),

@@ -13,7 +13,7 @@ mod protection;
 mod serve;
 mod stats;
 
-pub use api::Api;
+pub use api::{Api, Body, whole};
 pub use credentials::RoleStore;
 pub use serve::{Owner, serve};
 

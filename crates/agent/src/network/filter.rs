@@ -7,6 +7,7 @@
 //!     map in { (the same, to i-LINK) }
 //!     set tasks4 { type ipv4_addr }   set tasks6   set resolvers4   set resolvers6
 //!     chain from-tasks { type filter hook forward priority 0;
+//!         iifname { "gv*", "gb-*" } ip daddr 169.254.169.254 drop
 //!         ct state established,related accept; (names) accept; iifname vmap @out }
 //!     chain to-host { type filter hook input priority 0; (the same, and neighbour discovery) }
 //!     chain to-tasks { type filter hook forward priority 1;
@@ -18,10 +19,14 @@
 //! }
 //! ```
 //!
+//! Whoever is a task does not reach the metadata of the machine that its host may be: with the role of that, it could be
+//! more than itself.
+//!
 //! As on EC2, security groups do not concern the questions of tasks to the name servers that they were given. What the
 //! host itself, or another host of the platform, says to its tasks passes too: that is the machine's owner, who looks at a
 //! page, and the platform, which checks health.
 
+use super::instance;
 use super::netlink::Message;
 use super::nft::{
     self, Batch, FORWARD, Header, INPUT, Is, LINK_NAME_LENGTH, Meta, POSTROUTING, PRIORITY_FILTER,
@@ -80,6 +85,15 @@ impl Table {
                     nft::decide(rule, verdict);
                 });
             }
+        }
+        for link in [super::LINK_PREFIX, "gb-"] {
+            batch.rule("from-tasks", |rule| {
+                nft::meta(rule, Meta::InputName, REGISTER_A);
+                compare(rule, REGISTER_A, Is::Equal, link.as_bytes());
+                of_family(rule, Family::V4);
+                instance::for_instance(rule);
+                nft::decide(rule, nft::Verdict::Drop);
+            });
         }
         for chain in ["from-tasks", "to-host", "to-tasks"] {
             batch.rule(chain, |rule| {

@@ -11,6 +11,7 @@
 mod block;
 mod filter;
 mod guard;
+mod instance;
 mod ipv6;
 mod machine;
 mod namespace;
@@ -180,6 +181,11 @@ fn endpoints(agent: &str) -> Table {
     Table { name: format!("gantry-{agent}-endpoints") }
 }
 
+/// Of an agent that answers for the instance's metadata.
+fn instance_table(agent: &str) -> Table {
+    Table { name: instance::table(agent) }
+}
+
 fn namespace_prefix(agent: &str) -> String {
     format!("gantry-{agent}-")
 }
@@ -300,6 +306,22 @@ impl Network {
             Ok(listener)
         };
         listening().map_err(io("listening for containers on Docker's bridge"))
+    }
+
+    /// Listens for the questions of the host's own programs for the instance's metadata, at the address that EC2 has for
+    /// them. One agent of a host can.
+    ///
+    /// # Errors
+    /// When another agent does, or the kernel refuses.
+    pub fn listen_for_instance(&self) -> Result<TcpListener, NetworkError> {
+        let listening = || {
+            route::add_address(&mut Socket::route()?, route::index("lo")?, instance::ADDRESS.into(), 32)?;
+            let listener = TcpListener::bind((instance::ADDRESS, instance::PORT))?;
+            instance::install(&self.0.config.name)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        listening().map_err(io("listening for questions for the instance's metadata"))
     }
 
     /// Makes the namespace of a task in awsvpc mode. One that is there already is taken as it is.
@@ -585,6 +607,9 @@ pub fn leftovers(agent: &str) -> Vec<String> {
     if endpoints(agent).exists().unwrap_or(false) {
         found.push(format!("nf_tables table ip {}", endpoints(agent).name));
     }
+    if instance_table(agent).exists().unwrap_or(false) {
+        found.push(format!("nf_tables table ip {}", instance_table(agent).name));
+    }
     for (family, exists) in [("ip", table.exists()), ("inet", filter.exists())] {
         if exists.unwrap_or(false) {
             found.push(format!("nf_tables table {family} {}", table.name));
@@ -611,12 +636,15 @@ pub fn remove_all(agent: &str) -> Result<(), NetworkError> {
     }
     route::delete(&mut socket, &bridge).map_err(io("removing the bridge"))?;
     route::delete(&mut socket, &overlay_name(agent)).map_err(io("removing the link to other hosts"))?;
-    if endpoints(agent).exists().map_err(io("looking for firewall rules"))? {
-        endpoints(agent).remove().map_err(io("removing the firewall rules"))?;
-        // Only one agent of a host can have had it.
-        let lo = route::index("lo").map_err(io("finding the loopback"))?;
-        let removed = route::remove_address(&mut socket, lo, ENDPOINT_ADDRESS.into(), 32);
-        removed.map_err(io("removing the endpoints' address"))?;
+    for (table, address) in [(endpoints(agent), ENDPOINT_ADDRESS), (instance_table(agent), instance::ADDRESS)]
+    {
+        if table.exists().map_err(io("looking for firewall rules"))? {
+            table.remove().map_err(io("removing the firewall rules"))?;
+            // Only one agent of a host can have had it.
+            let lo = route::index("lo").map_err(io("finding the loopback"))?;
+            let removed = route::remove_address(&mut socket, lo, address.into(), 32);
+            removed.map_err(io("removing the endpoints' address"))?;
+        }
     }
     let table = table(agent);
     let filter = filter::Table { name: table.name.clone(), overlay: None };

@@ -5,7 +5,7 @@
 //! table ip gantry-NAME {
 //!     map ports { type inet_proto . inet_service : ipv4_addr . inet_service }
 //!     chain prerouting { type nat hook prerouting priority dstnat;
-//!         ip daddr 127.0.0.0/8 ip daddr != 127.0.0.1 accept
+//!         ip daddr 127.0.0.0/8 ip daddr != 127.0.0.1 accept; ip daddr 169.254.0.0/16 accept
 //!         fib daddr type local dnat to meta l4proto . th dport map @ports }
 //!     chain output { type nat hook output priority dstnat; (the same) }
 //!     chain postrouting { type nat hook postrouting priority srcnat;
@@ -78,12 +78,18 @@ impl Table {
         batch.base_chain("output", "nat", OUTPUT, PRIORITY_DESTINATION);
         batch.base_chain("postrouting", "nat", POSTROUTING, PRIORITY_SOURCE);
         let loopback = Ipv4Block::new(Ipv4Addr::LOCALHOST, 8).expect("a block");
+        let link_local = Ipv4Block::new(super::ENDPOINT_ADDRESS, 16).expect("a block");
         for chain in ["prerouting", "output"] {
             // Load balancers have loopback addresses of their own, where they listen on any port.
             batch.rule(chain, |rule| {
                 within(rule, TARGET_ADDRESS, loopback);
                 nft::payload(rule, Header::Network, TARGET_ADDRESS, 4, REGISTER_A);
                 compare(rule, REGISTER_A, Is::Other, &Ipv4Addr::LOCALHOST.octets());
+                nft::decide(rule, nft::Verdict::Accept);
+            });
+            // Nor is a container meant by those at which a host and its tasks ask for metadata.
+            batch.rule(chain, |rule| {
+                within(rule, TARGET_ADDRESS, link_local);
                 nft::decide(rule, nft::Verdict::Accept);
             });
             batch.rule(chain, redirect);
@@ -183,7 +189,7 @@ fn redirect(rule: &mut Message) {
 }
 
 /// From port 80 of this address to its port `port`.
-fn lead(rule: &mut Message, address: Ipv4Addr, port: u16) {
+pub(super) fn lead(rule: &mut Message, address: Ipv4Addr, port: u16) {
     const HTTP: u16 = 80;
     nft::payload(rule, Header::Network, TARGET_ADDRESS, 4, REGISTER_A);
     compare(rule, REGISTER_A, Is::Equal, &address.octets());

@@ -101,11 +101,12 @@ fn dynamic_range(text: &str) -> RangeInclusive<u16> {
 }
 
 /// The host's addresses whose published ports lead to containers: all but the loopback addresses that load balancers
-/// have for themselves. One that the host gets later leads to containers too, and only there a program may come first.
+/// have for themselves, and those at which metadata is asked for. One that the host gets later leads to containers too, and only there a program may come first.
 fn addresses() -> Vec<Ipv4Addr> {
     let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
     let found = interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()));
-    let own: BTreeSet<Ipv4Addr> = found.filter(|address| !address.is_loopback()).collect();
+    let own: BTreeSet<Ipv4Addr> =
+        found.filter(|address| !address.is_loopback() && !address.is_link_local()).collect();
     [Ipv4Addr::LOCALHOST].into_iter().chain(own).collect()
 }
 

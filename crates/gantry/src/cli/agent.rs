@@ -62,6 +62,10 @@ pub struct AgentArgs {
     /// Where that service is
     #[arg(long, value_name = "URL", env = "AWS_EC2_METADATA_SERVICE_ENDPOINT", default_value = METADATA, hide = true)]
     metadata_endpoint: String,
+    /// Answer this machine's programs for the instance's metadata at 169.254.169.254; not on a cloud's machine, where the
+    /// cloud does
+    #[arg(long, env = "GANTRY_INSTANCE_METADATA", conflicts_with = "fargate", value_parser = clap::builder::BoolishValueParser::new())]
+    instance_metadata: bool,
     #[arg(long, value_name = "REGION", env = "AWS_DEFAULT_REGION", default_value = "us-east-1")]
     region: Region,
     /// Directory of the agent's state, containers, logs and images
@@ -218,6 +222,7 @@ fn config(arguments: AgentArgs) -> Result<AgentConfig> {
         spot_notices: arguments.spot_draining.then_some(arguments.metadata_endpoint),
         attributes: arguments.attributes.into_iter().chain(group).collect(),
         availability_zone: arguments.availability_zone,
+        instance_metadata: arguments.instance_metadata,
         machine: arguments.instance_id.map(|id| MachineIdentity {
             instance_id: id.to_string(),
             instance_type: arguments.instance_type,

@@ -300,6 +300,7 @@ fn start(config: &LocalConfig, record: &Record, place: &Place) -> Result<Child> 
         .arg(&record.instance_type)
         .arg("--task-cleanup-wait")
         .arg(format!("{}ms", config.task_cleanup_wait.as_millis()))
+        .arg("--instance-metadata")
         .arg("--end-with-input");
     for (name, value) in &record.attributes {
         command.arg("--attribute").arg(format!("{name}={value}"));

@@ -59,7 +59,6 @@ pub const INLINE_ENI_ATTRIBUTE: &str = "gantry.inline-eni";
 /// Beginnings of capabilities that a stock agent has and that need what payloads do not carry yet. A task that asks for
 /// one goes nowhere, rather than to run without its secrets, files or volumes.
 const NOT_CARRIED: &[&str] = &[
-    "ecs.capability.aws-appmesh",
     "ecs.capability.fault-injection",
     "ecs.capability.firelens.options.config.s3",
     "ecs.capability.gmsa",
