@@ -22,7 +22,8 @@ const USAGE: &str = "usage: cargo xtask bench NAME
   api     signed reads and durable writes per second, beside etcd
   foot    time to the first answer, memory
   place   placements per second at 5,000 instances: in process, then durable with 5,000 agents on sockets
-  proxy   the load balancer beside nginx and HAProxy, layers 7 and 4; needs them and wrk (Debian packages)";
+  proxy   the load balancer beside nginx and HAProxy, layers 7 and 4; needs them and wrk (Debian packages); ten minutes,
+          `proxy short` three";
 
 fn main() -> Result<()> {
     let name = std::env::args().nth(1).unwrap_or_default();
@@ -36,8 +37,9 @@ fn main() -> Result<()> {
             place::run()?;
             runtime.block_on(durable::run())
         }
-        "proxy" => proxy::run(),
+        "proxy" => proxy::run(std::env::args().nth(2).is_some_and(|word| word == "short")),
         proxy::SERVE => proxy::serve(&std::env::args().skip(2).collect::<Vec<_>>()),
+        proxy::COPY => proxy::copy(&std::env::args().skip(2).collect::<Vec<_>>()),
         _ => bail!("{USAGE}"),
     }
 }

@@ -1,27 +1,44 @@
 //! The load balancer beside nginx and HAProxy: CPU time per request, requests per second, tail latency, memory. Every
-//! proxy has one thread for traffic, the same origin, and its turn in every round; wrk asks.
+//! proxy has one thread for traffic, the same origin, and its turn in every round; wrk asks. A copier that looks at
+//! nothing runs with them as the floor.
+
+mod copy;
+mod peers;
+mod rate;
+mod serve;
+
+pub use copy::copy;
+pub use serve::serve;
 
 use crate::table::{Row, print};
 use anyhow::{Context, Result, bail, ensure};
-use gantry_decide::routing::HealthReport;
-use gantry_decide::routing::config::*;
-use gantry_decide::time::Timestamp;
-use gantry_edge::balancer::{Balancer, Observer, Problem, Settings};
+use peers::{Proxy, copier, cpu_seconds, haproxy, nginx, ours, resident};
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::Command;
 
-const ROUNDS: usize = 7;
-/// Of one proxy's turn.
-const SECONDS: &str = "2s";
 const CONNECTIONS: &str = "64";
-/// How long a proxy may take to answer at first.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// The name under which this program runs as the balancer.
+/// Connections of which the memory is measured.
+const IDLE: usize = 2000;
+/// Addresses of the origin: 127.0.0.1 and those that follow.
+pub const ADDRESSES: u8 = 100;
+/// The names under which this program runs as the balancer and as the copier.
 pub const SERVE: &str = "proxy-serve";
+pub const COPY: &str = "proxy-copy";
+
+/// How long it is measured.
+#[derive(Clone, Copy)]
+struct Length {
+    rounds: usize,
+    /// Of one proxy's turn, as wrk reads it.
+    seconds: &'static str,
+    /// Of a turn at a fixed rate, in seconds.
+    rate: u64,
+}
+
+/// Ten minutes, and three.
+const LONG: Length = Length { rounds: 7, seconds: "2s", rate: 10 };
+const SHORT: Length = Length { rounds: 3, seconds: "1s", rate: 4 };
 
 /// What is asked for, in which way.
 struct Case {
@@ -40,21 +57,9 @@ const CASES: [Case; 4] = [
     Case { name: "64 B, a connection each", path: "/small", close: true, bulk: false },
 ];
 
-/// A proxy under load.
-struct Proxy {
-    name: String,
-    port: u16,
-    child: Child,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub fn run() -> Result<()> {
+/// `short`: fewer and shorter rounds.
+pub fn run(short: bool) -> Result<()> {
+    let length = if short { SHORT } else { LONG };
     let folder = tempfile::tempdir()?;
     let www = folder.path().join("www");
     fs::create_dir(&www)?;
@@ -62,37 +67,69 @@ pub fn run() -> Result<()> {
         fs::write(www.join(name), vec![b'x'; bytes])?;
     }
     let origin = nginx(folder.path(), "origin", |port| {
-        format!("server {{ listen 127.0.0.1:{port} backlog=4096; root {}; }}", www.display())
+        let listen: String =
+            (1..=ADDRESSES).map(|last| format!("listen 127.0.0.{last}:{port} backlog=4096; ")).collect();
+        format!("server {{ {listen} root {}; }}", www.display())
     })?;
-    let (near, layer4) = (origin.port, haproxy(folder.path(), "HAProxy, layer 4", "tcp", origin.port)?);
+    let near = origin.port;
+    let plain_nginx = nginx(folder.path(), "nginx", |port| {
+        format!(
+            "upstream o {{ server 127.0.0.1:{near}; keepalive 1024; keepalive_requests 1000000000; }}
+             server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://o; proxy_http_version 1.1;
+             proxy_set_header Connection \"\"; proxy_set_header Host $host;
+             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }}"
+        )
+    })?;
     let proxies = vec![
-        nginx(folder.path(), "nginx", |port| {
-            format!(
-                "upstream o {{ server 127.0.0.1:{near}; keepalive 1024; keepalive_requests 1000000000; }}
-                 server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://o; proxy_http_version 1.1;
-                 proxy_set_header Connection \"\"; proxy_set_header Host $host;
-                 proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }}"
-            )
-        })?,
+        plain_nginx,
         haproxy(folder.path(), "HAProxy", "http", near)?,
-        ours("Gantry, 10 rules", "http", 10, near)?,
-        ours("Gantry, 100 rules", "http", 100, near)?,
-        ours("Gantry, 1,000 rules", "http", 1000, near)?,
+        ours("Gantry, 10 rules", "http", 10, 1, near)?,
+        ours("Gantry, 100 rules", "http", 100, 1, near)?,
+        ours("Gantry, 1,000 rules", "http", 1000, 1, near)?,
+        ours("Gantry, 100 rules, 100 targets", "http", 100, ADDRESSES, near)?,
+        copier(near)?,
     ];
     for case in &CASES {
-        measure(case, &proxies)?;
+        measure(case, &proxies, length)?;
     }
-    let bulk = Case { name: "layer 4, 1 MiB, kept connections", ..CASES[2] };
-    measure(&bulk, &[layer4, ours("Gantry, layer 4", "tcp", 0, near)?])
+    let layer4 = [
+        haproxy(folder.path(), "HAProxy, layer 4", "tcp", near)?,
+        ours("Gantry, layer 4", "tcp", 0, 1, near)?,
+        copier(near)?,
+    ];
+    measure(&Case { name: "layer 4, 1 MiB, kept connections", ..CASES[2] }, &layer4, length)?;
+    measure(&Case { name: "layer 4, 64 B, a connection each", ..CASES[3] }, &layer4, length)?;
+    let churned = ours("Gantry, 1,000 targets come and go each second", "churn", 100, ADDRESSES, near)?;
+    rate::measure(length.rate, proxies.iter().chain([&churned]))?;
+    idle(&proxies)
+}
+
+/// What a kept connection costs while nothing is asked on it.
+fn idle(proxies: &[Proxy]) -> Result<()> {
+    let mut rows = Vec::new();
+    for proxy in proxies {
+        let before = resident(proxy)?;
+        let open = (0..IDLE).map(|_| {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port))?;
+            rate::ask(&mut stream)?;
+            Ok(stream)
+        });
+        let open = open.collect::<Result<Vec<_>>>()?;
+        let kib = (resident(proxy)? - before) * 1024.0 / IDLE as f64;
+        rows.push(Row::new(proxy.name.clone(), "KiB", vec![kib]));
+        drop(open);
+    }
+    print("Proxies: memory of an idle connection, beyond what the runs before had claimed", &rows);
+    Ok(())
 }
 
 /// Gives every proxy its turns, and prints what came of them.
-fn measure(case: &Case, proxies: &[Proxy]) -> Result<()> {
+fn measure(case: &Case, proxies: &[Proxy], length: Length) -> Result<()> {
     let mut figures: Vec<[Vec<f64>; 3]> = proxies.iter().map(|_| Default::default()).collect();
-    for _ in 0..ROUNDS {
+    for _ in 0..length.rounds {
         for (proxy, [cpu, rate, tail]) in proxies.iter().zip(&mut figures) {
             let before = cpu_seconds(proxy)?;
-            let (requests, seconds, p99) = wrk(proxy.port, case)?;
+            let (requests, seconds, p99) = wrk(proxy.port, case, length.seconds)?;
             cpu.push((cpu_seconds(proxy)? - before) * 1e6 / requests);
             rate.push(requests / seconds);
             tail.push(p99);
@@ -111,9 +148,9 @@ fn measure(case: &Case, proxies: &[Proxy]) -> Result<()> {
 }
 
 /// Requests answered, the seconds it took, and the 99th percentile in milliseconds.
-fn wrk(port: u16, case: &Case) -> Result<(f64, f64, f64)> {
+fn wrk(port: u16, case: &Case, time: &str) -> Result<(f64, f64, f64)> {
     let mut command = Command::new("wrk");
-    command.args(["-t1", "-c", CONNECTIONS, "-d", SECONDS, "--latency"]);
+    command.args(["-t1", "-c", CONNECTIONS, "-d", time, "--latency"]);
     if case.close {
         command.args(["-H", "Connection: close"]);
     }
@@ -142,168 +179,4 @@ fn milliseconds(text: &str) -> Result<f64> {
         }
     }
     bail!("no duration: {text}")
-}
-
-/// All processes of a proxy: nginx has a worker below its master.
-fn processes(proxy: &Proxy) -> Vec<u32> {
-    let own = proxy.child.id();
-    let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
-    std::iter::once(own).chain(children.split_whitespace().filter_map(|pid| pid.parse().ok())).collect()
-}
-
-fn cpu_seconds(proxy: &Proxy) -> Result<f64> {
-    let mut nanos = 0;
-    for process in processes(proxy) {
-        for task in fs::read_dir(format!("/proc/{process}/task"))?.flatten() {
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            nanos += text.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
-        }
-    }
-    Ok(nanos as f64 / 1e9)
-}
-
-fn resident(proxy: &Proxy) -> Result<f64> {
-    let mut kilobytes = 0.0;
-    for process in processes(proxy) {
-        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-        kilobytes += line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default();
-    }
-    Ok(kilobytes / 1024.0)
-}
-
-/// A port that nobody has; taken again by whom it is given to.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
-fn begin(name: &str, port: u16, command: &mut Command) -> Result<Proxy> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let proxy =
-        Proxy { name: name.to_owned(), port, child: child.with_context(|| format!("starting {name}"))? };
-    let begun = Instant::now();
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        ensure!(begun.elapsed() < PATIENCE, "{name} does not listen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(proxy)
-}
-
-fn nginx(folder: &Path, name: &str, server: impl FnOnce(u16) -> String) -> Result<Proxy> {
-    let port = free_port()?;
-    let own = folder.join(name);
-    fs::create_dir(&own)?;
-    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|kind| format!("{kind}_temp_path {}; ", own.join(kind).display()))
-        .collect();
-    let text = format!(
-        "daemon off; worker_processes 1; pid {}; error_log /dev/null; events {{ worker_connections 8192; }}
-         http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600; sendfile on; {paths} {} }}",
-        own.join("pid").display(),
-        server(port)
-    );
-    let file = own.join("nginx.conf");
-    fs::write(&file, text)?;
-    begin(name, port, Command::new("nginx").arg("-c").arg(file))
-}
-
-fn haproxy(folder: &Path, name: &str, mode: &str, origin: u16) -> Result<Proxy> {
-    let port = free_port()?;
-    let options = if mode == "http" { "option forwardfor\n http-reuse always" } else { "option splice-auto" };
-    let text = format!(
-        "global\n nbthread 1\n maxconn 8192\ndefaults\n mode {mode}\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n {options}\nlisten l\n bind 127.0.0.1:{port}\n server s 127.0.0.1:{origin}{}\n",
-        if mode == "http" { " pool-max-conn 1024" } else { "" }
-    );
-    let file = folder.join(format!("haproxy-{mode}.cfg"));
-    fs::write(&file, text)?;
-    begin(name, port, Command::new("haproxy").arg("-db").arg("-f").arg(file))
-}
-
-fn ours(name: &str, mode: &str, rules: u32, origin: u16) -> Result<Proxy> {
-    let port = free_port()?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args([SERVE, mode, &rules.to_string(), &port.to_string(), &origin.to_string()]);
-    begin(name, port, &mut command)
-}
-
-struct Silent;
-
-impl Observer for Silent {
-    fn health(&self, _report: HealthReport) {}
-
-    fn problem(&self, problem: Problem) {
-        eprintln!("{problem}");
-    }
-}
-
-/// Runs as the balancer: `MODE RULES PORT ORIGIN`, with health checks and counters on, until it is killed.
-pub fn serve(arguments: &[String]) -> Result<()> {
-    let [mode, rules, port, origin] = arguments else { bail!("usage: {SERVE} MODE RULES PORT ORIGIN") };
-    let (rules, port, origin): (u32, u16, u16) = (rules.parse()?, port.parse()?, origin.parse()?);
-    let (protocol, kind) = match mode.as_str() {
-        "http" => (Protocol::Http, LoadBalancerKind::Application),
-        _ => (Protocol::Tcp, LoadBalancerKind::Network),
-    };
-    let group = TargetGroupArn::new("group");
-    let forward = || {
-        let groups = vec![WeightedGroup { group: group.clone(), weight: 1 }];
-        Action::Forward(Forward { groups, stickiness: None })
-    };
-    let rule = |number: u32| Rule {
-        arn: RuleArn::new(&number.to_string()),
-        priority: number,
-        conditions: vec![Condition::Path(vec![Pattern::Wildcard(format!("/service-{number}/*"))])],
-        transforms: Vec::new(),
-        action: forward(),
-    };
-    let config = RoutingConfig {
-        generation: 1,
-        load_balancers: vec![LoadBalancer {
-            arn: LoadBalancerArn::new("balancer"),
-            kind,
-            addresses: vec![Address { ip: Ipv4Addr::LOCALHOST.into(), zone: ZoneName::new("zone") }],
-            host_names: Vec::new(),
-            attributes: LoadBalancerAttributes::default(),
-            listeners: vec![Listener {
-                arn: ListenerArn::new("listener"),
-                port,
-                protocol,
-                tls: None,
-                attributes: ListenerAttributes::default(),
-                rules: (1..=rules).map(rule).collect(),
-                default_action: forward(),
-            }],
-        }],
-        target_groups: vec![TargetGroup {
-            arn: group.clone(),
-            protocol,
-            protocol_version: ProtocolVersion::Http1,
-            attributes: TargetGroupAttributes::default(),
-            health_check: HealthCheck {
-                enabled: true,
-                protocol,
-                port: HealthCheckPort::Traffic,
-                path: "/small".to_owned(),
-                interval: Duration::from_secs(5),
-                timeout: Duration::from_secs(2),
-                healthy_threshold: 2,
-                unhealthy_threshold: 2,
-                matcher: Matcher(vec![(200, 299)]),
-            },
-            targets: vec![Target {
-                key: TargetKey { id: TargetId::new("origin"), port: origin },
-                ip: Some(Ipv4Addr::LOCALHOST.into()),
-                zone: None,
-                registered: Timestamp::EPOCH,
-                deregistered: None,
-            }],
-        }],
-    };
-    let balancer = Balancer::start(&Settings { workers: 1, ..Settings::default() }, Arc::new(Silent))?;
-    ensure!(balancer.apply(&config), "a first configuration is refused");
-    loop {
-        std::thread::sleep(Duration::from_secs(60));
-        balancer.samples();
-    }
 }
