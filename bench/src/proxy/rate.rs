@@ -32,7 +32,10 @@ pub fn measure<'p>(seconds: u64, proxies: impl Iterator<Item = &'p Proxy>) -> Re
             rows.push(Row::new(format!("{}: {name}", proxy.name), "ms", vec![value]));
         }
     }
-    print(&format!("Proxies: latency at {RATE} requests a second, kept connections, no request failed"), &rows);
+    print(
+        &format!("Proxies: latency at {RATE} requests a second, kept connections, no request failed"),
+        &rows,
+    );
     Ok(())
 }
 

@@ -20,7 +20,7 @@ fn https(certificates: &[&str]) -> ListenerTls {
 #[test]
 fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
     let server = Server::start();
-    let world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
+    let mut world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
         balancer.attributes.tls_headers = true;
         balancer.listeners[0].protocol = Protocol::Https;
         balancer.listeners[0].tls = Some(https(&["two", "missing"]));
@@ -49,6 +49,13 @@ fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
     }
     let told = world.told.problems.lock().unwrap().join("; ");
     assert!(told.contains("certificate missing cannot be served"), "{told}");
+    // What stays as it was is neither made anew nor told again; what changes is.
+    world.change(|_| {});
+    assert_eq!(world.told.problems.lock().unwrap().len(), 1);
+    world.change(|config| config.load_balancers[0].listeners[0].tls = Some(https(&["two"])));
+    world.change(|config| config.load_balancers[0].listeners[0].tls = Some(https(&["missing"])));
+    assert_eq!(world.told.problems.lock().unwrap().len(), 2);
+    assert_eq!(&secure(world.connect(), "two.example").1, &one);
 }
 
 #[test]

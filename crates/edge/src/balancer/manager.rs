@@ -9,7 +9,7 @@ use super::hand_over::{Inherited, Successor};
 use super::http::{Entrance, Hosts};
 use super::sockets::{Refused, Sockets, Wish};
 use super::tables::{Balanced, Door, Table, used_groups};
-use super::tls::{alpn_names, server_config};
+use super::tls::{Served, alpn_names};
 use super::worker::{self, Bound};
 use super::{Observer, Problem, Settings};
 use arc_swap::ArcSwap;
@@ -76,6 +76,7 @@ pub struct Inner {
     groups: BTreeMap<TargetGroupArn, Held>,
     balanced: BTreeMap<LoadBalancerArn, Arc<Balanced>>,
     doors: BTreeMap<ListenerArn, Arc<Door>>,
+    tls: BTreeMap<ListenerArn, Served>,
     /// Doors by host name, for whoever asks for one at the shared address.
     hosts: Hosts,
     /// The same of the listeners on one port.
@@ -149,6 +150,7 @@ impl Balancer {
                 groups: BTreeMap::new(),
                 balanced: BTreeMap::new(),
                 doors: BTreeMap::new(),
+                tls: BTreeMap::new(),
                 hosts: Arc::clone(&hosts),
                 hosts_of_port: BTreeMap::new(),
             })
@@ -296,13 +298,14 @@ impl Inner {
         let groups: BTreeMap<_, _> =
             self.groups.iter().map(|(arn, held)| (arn.clone(), held.group.clone())).collect();
         let (mut wanted, mut doors, mut balanced) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut all_served = BTreeMap::new();
         for balancer in &config.load_balancers {
             let counted = self.balanced.remove(&balancer.arn).unwrap_or_else(|| {
                 Arc::new(Balanced { arn: balancer.arn.clone(), counters: Default::default() })
             });
             for listener in &balancer.listeners {
                 let observer = &self.observer;
-                let tls = listener.tls.as_ref().and_then(|tls| {
+                let served = listener.tls.as_ref().map(|tls| {
                     let alpn = match balancer.kind {
                         LoadBalancerKind::Application if balancer.attributes.http2 => {
                             alpn_names(AlpnPolicy::Http2Preferred)
@@ -311,8 +314,11 @@ impl Inner {
                         LoadBalancerKind::Network => alpn_names(tls.alpn),
                     };
                     let find = |arn: &CertificateArn| observer.certificate(arn);
-                    server_config(tls, alpn, listener.arn.as_str(), &find, &mut news.problems)
+                    let before = self.tls.remove(&listener.arn);
+                    Served::of(tls, alpn, listener.arn.as_str(), &find, &mut news.problems, before)
                 });
+                let tls = served.as_ref().and_then(|served| served.config.clone());
+                all_served.extend(served.map(|served| (listener.arn.clone(), served)));
                 let (table, broken) = Table::compile(counted.clone(), balancer, listener, &groups, tls);
                 news.problems.extend(
                     broken
@@ -341,7 +347,7 @@ impl Inner {
         for door in self.doors.values() {
             door.closed.store(true, Relaxed);
         }
-        (self.doors, self.balanced) = (doors, balanced);
+        (self.doors, self.balanced, self.tls) = (doors, balanced, all_served);
         self.name_hosts(config, &mut wanted);
         self.listen(wanted, news);
     }

@@ -25,8 +25,42 @@ pub enum CertificateError {
     Key(#[source] rustls::Error),
 }
 
-/// What TLS connections of one listener go by; None without a certificate that can be served.
-pub fn server_config(
+/// What a listener's TLS connections go by, and what it was made of. It stays while that does: with another one clients
+/// could not resume their sessions.
+pub struct Served {
+    tls: ListenerTls,
+    alpn: &'static [&'static [u8]],
+    /// In the order in which `tls` names them.
+    certificates: Vec<Option<Pem>>,
+    /// None without a certificate that can be served.
+    pub config: Option<Arc<ServerConfig>>,
+}
+
+impl Served {
+    /// For a listener, of which `before` was served until now.
+    pub fn of(
+        tls: &ListenerTls,
+        alpn: &'static [&'static [u8]],
+        listener: &str,
+        find: &dyn Fn(&CertificateArn) -> Option<Pem>,
+        problems: &mut Vec<Problem>,
+        before: Option<Served>,
+    ) -> Served {
+        let named = || std::iter::once(&tls.default_certificate).chain(&tls.certificates);
+        let certificates: Vec<Option<Pem>> = named().map(find).collect();
+        if let Some(before) = before
+            .filter(|before| before.tls == *tls && before.alpn == alpn && before.certificates == certificates)
+        {
+            return before;
+        }
+        let found: BTreeMap<&CertificateArn, &Option<Pem>> = named().zip(&certificates).collect();
+        let find = |arn: &CertificateArn| found.get(arn).copied().cloned().flatten();
+        let config = server_config(tls, alpn, listener, &find, problems);
+        Served { tls: tls.clone(), alpn, certificates, config }
+    }
+}
+
+fn server_config(
     tls: &ListenerTls,
     alpn: &[&[u8]],
     listener: &str,
