@@ -2,7 +2,6 @@
 //! of their targets is brought together. One in the server's own process takes a seat like those on other hosts.
 
 use crate::endpoint::Caller;
-use crate::os;
 use crate::sockets::{self, Outgoing};
 use crate::target_news::Mailbox;
 use crate::transport::Response;
@@ -10,13 +9,14 @@ use gantry_control::call::{self, CARRY_TRAFFIC, Demand};
 use gantry_decide::routing::channel::{FromBalancer, Instructions, NAME, NAME_LENGTH, ToBalancer};
 use gantry_decide::routing::config::{RoutingConfig, TargetGroupArn, TargetKey};
 use gantry_decide::routing::{HealthReport, Observers};
+use gantry_decide::time::Timestamp;
 use gantry_wire::ApiError;
 use http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -35,6 +35,8 @@ const LOCAL: &str = "local";
 /// The balancers of one installation.
 pub struct Balancers {
     observers: Mutex<Observers>,
+    /// Absences are measured from here: the time of day may be set back.
+    begun: Instant,
     connected: Mutex<Connected>,
     mailbox: Arc<Mailbox>,
     configurations: watch::Receiver<Arc<RoutingConfig>>,
@@ -69,8 +71,14 @@ impl Seat {
 impl Balancers {
     pub fn new(mailbox: Arc<Mailbox>, configurations: watch::Receiver<Arc<RoutingConfig>>) -> Arc<Balancers> {
         // Of others than the one in this process the server knows only when they come.
-        let observers = Mutex::new(Observers::new(os::now(), true));
-        Arc::new(Balancers { observers, connected: Mutex::default(), mailbox, configurations })
+        let observers = Mutex::new(Observers::new(Timestamp::EPOCH, true));
+        Arc::new(Balancers {
+            observers,
+            begun: Instant::now(),
+            connected: Mutex::default(),
+            mailbox,
+            configurations,
+        })
     }
 
     /// A seat for the balancer in the server's own process.
@@ -84,11 +92,15 @@ impl Balancers {
         self.configurations.clone()
     }
 
+    fn now(&self) -> Timestamp {
+        Timestamp::EPOCH + self.begun.elapsed()
+    }
+
     /// Tells what follows from what was seen.
     fn tell(&self) {
         let mut observers = self.observers.lock();
         // Under the lock, so that what follows later is also told later.
-        observers.news(os::now()).into_iter().for_each(|news| self.mailbox.put(news));
+        observers.news(self.now()).into_iter().for_each(|news| self.mailbox.put(news));
     }
 
     /// Looks after absent balancers, and forgets targets that are none any more, until the server ends.
@@ -148,7 +160,7 @@ impl Balancers {
                 if left {
                     observers.leave(&name);
                 } else {
-                    observers.lose(&name, os::now());
+                    observers.lose(&name, balancers.now());
                 }
             }
             drop(connected);
@@ -179,6 +191,10 @@ impl Balancers {
                             return;
                         }
                         let configuration = RoutingConfig::clone(&configurations.borrow_and_update());
+                        if configuration.generation == 0 {
+                            // Nothing was compiled yet.
+                            continue;
+                        }
                         let certificates = BTreeMap::new();
                         ToBalancer::Serve(Box::new(Instructions { configuration, certificates }))
                     }
