@@ -145,7 +145,7 @@ fn the_shared_listener_goes_by_host() {
 }
 
 #[test]
-fn a_port_of_the_shared_address_goes_by_host_and_then_to_the_only_balancer() {
+fn a_port_of_the_names_goes_by_host_and_then_to_the_only_balancer() {
     let (server, other) = (Server::start(), Server::start());
     let mut world = World::of(&[&server]);
     let shared = common::own_address();
@@ -157,8 +157,7 @@ fn a_port_of_the_shared_address_goes_by_host_and_then_to_the_only_balancer() {
     second.listeners[0].default_action = forward(&[("other", 1)]);
     let group = group("other", &[other.address]);
     drop(world.balancer);
-    let settings =
-        Settings { workers: 1, shared: Some(SocketAddr::new(shared.into(), 0)), ..Settings::default() };
+    let settings = Settings { workers: 1, names: Some(shared.into()), ..Settings::default() };
     world.balancer = Balancer::start(&settings, world.told.clone()).unwrap();
     world.change(|config| {
         config.load_balancers.push(second);

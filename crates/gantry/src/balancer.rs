@@ -47,7 +47,8 @@ pub fn start(
     observer: Arc<dyn Observer>,
     inherited: Inherited,
 ) -> Result<Balancer> {
-    let mut settings = Settings { shared: listen.address(), logs: Some(logs), ..Settings::default() };
+    let mut settings =
+        Settings { shared: listen.address(), names: listen.names(), logs: Some(logs), ..Settings::default() };
     if listen == LbListen::Usual
         && let Some(address) = settings.shared
         && !inherited.has(address)

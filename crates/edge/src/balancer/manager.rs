@@ -21,7 +21,7 @@ use gantry_decide::routing::{HealthReport, HealthState, Probe};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -81,6 +81,7 @@ pub struct Inner {
     hosts: Hosts,
     /// The same of the listeners on one port.
     hosts_of_port: BTreeMap<u16, Hosts>,
+    names: Option<IpAddr>,
 }
 
 /// A load balancer's listener, and what is behind it.
@@ -153,6 +154,7 @@ impl Balancer {
                 tls: BTreeMap::new(),
                 hosts: Arc::clone(&hosts),
                 hosts_of_port: BTreeMap::new(),
+                names: settings.names,
             })
         });
         let shared = match settings.shared {
@@ -365,8 +367,8 @@ impl Inner {
         }));
     }
 
-    /// Has load balancers found by host name: at the shared address, and at its IP address on their listeners' own ports.
-    /// There a listener of another protocol than HTTP is only found where no other load balancer has the port.
+    /// Has load balancers found by host name: at the shared address, and where [`Settings::names`] says on their listeners'
+    /// own ports. There a listener of another protocol than HTTP is only found where no other load balancer has the port.
     fn name_hosts(&mut self, config: &RoutingConfig, wanted: &mut BTreeMap<Bound, Wish>) {
         let named = |balancer: &LoadBalancer, door: &Arc<Door>| {
             let names = balancer.host_names.iter().map(|name| (name.to_ascii_lowercase(), door.clone()));
@@ -387,7 +389,7 @@ impl Inner {
             }
         }
         self.hosts.store(Arc::new(hosts));
-        let Some(ip) = self.sockets.shared_ip() else { return };
+        let Some(ip) = self.names else { return };
         self.hosts_of_port.retain(|port, _| ports.contains_key(port));
         for (port, found) in ports {
             let address = SocketAddr::new(ip, port);

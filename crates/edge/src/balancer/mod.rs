@@ -28,7 +28,7 @@ pub use tls::CertificateError;
 use gantry_decide::routing::HealthReport;
 pub use gantry_decide::routing::channel::Pem;
 use gantry_decide::routing::config::{CertificateArn, TargetGroupArn, TargetKey};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,9 +37,10 @@ use std::time::Duration;
 pub struct Settings {
     /// Threads that carry traffic; at least one.
     pub workers: usize,
-    /// Where a listener is that finds load balancers by the host name a client asks for. At its IP address they are also
-    /// found on their listeners' own ports, where those are free.
+    /// Where a listener is that finds load balancers by the host name a client asks for.
     pub shared: Option<SocketAddr>,
+    /// Where they are also found so on their listeners' own ports, those that are free.
+    pub names: Option<IpAddr>,
     /// Where access logs go, below a directory named as their bucket. None keeps none.
     pub logs: Option<PathBuf>,
     /// How long one file of access logs is written to; five minutes, as documented.
@@ -49,7 +50,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        Settings { workers, shared: None, logs: None, log_interval: Duration::from_secs(300) }
+        Settings { workers, shared: None, names: None, logs: None, log_interval: Duration::from_secs(300) }
     }
 }
 

@@ -6,7 +6,7 @@ use super::tables::Door;
 use super::worker::{Bound, Command};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
@@ -87,11 +87,6 @@ impl Sockets {
         let address = self.take((address, false), wish)?;
         self.shared = Some(address);
         Ok(address)
-    }
-
-    /// Where load balancers are found by host name at their listeners' own ports.
-    pub fn shared_ip(&self) -> Option<IpAddr> {
-        self.shared.map(|address| address.ip())
     }
 
     /// Listens on these addresses and on no others. Those that are not to be had now are tried again by

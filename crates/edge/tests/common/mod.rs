@@ -304,6 +304,7 @@ impl World {
         let settings = Settings {
             workers: 2,
             shared: Some(SocketAddr::new(ip, 0)),
+            names: None,
             logs: folder,
             log_interval: Duration::from_millis(200),
         };

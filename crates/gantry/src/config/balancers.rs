@@ -1,7 +1,7 @@
 //! Settings of load balancers on their hosts.
 
 use serde::Deserialize;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// Where load balancers are found by host name, unless told otherwise: loopback, beside the API's port.
@@ -27,6 +27,12 @@ impl LbListen {
             LbListen::Off => None,
             LbListen::At(address) => Some(address),
         }
+    }
+
+    /// Where load balancers are found by name on their listeners' own ports. Clients that find names below `localhost` by
+    /// themselves look there first; the ports of 127.0.0.1 stay containers'.
+    pub fn names(self) -> Option<IpAddr> {
+        (self != LbListen::Off).then_some(IpAddr::V6(Ipv6Addr::LOCALHOST))
     }
 }
 
