@@ -255,6 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn an_installation_from_before_balancers_had_a_key_gets_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::open_or_create(directory.path(), AccountId::DEFAULT).unwrap();
+        let older = serde_json::json!({ "account": keys.account, "root": keys.root, "agent": keys.agent });
+        fs::write(directory.path().join(FILE_NAME), older.to_string()).unwrap();
+        let newer = Keys::open_or_create(directory.path(), AccountId::DEFAULT).unwrap();
+        assert_eq!((&newer.root, &newer.agent), (&keys.root, &keys.agent));
+        assert_eq!(newer.find(&newer.balancer.access_key_id), Some((&newer.balancer, Principal::Balancer)));
+        assert!(newer.balancer != keys.balancer && newer.balancer != KeyPair::default());
+        assert_eq!(Keys::open(directory.path()).unwrap(), newer);
+    }
+
+    #[test]
     fn the_key_of_sessions_is_made_once_and_private() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(SESSION_KEY_FILE);
