@@ -210,6 +210,42 @@ def test_a_service_brings_its_machines_and_lets_them_go(platform):
     delete(platform, "metal")
 
 
+@needs_root
+def test_managed_instances_come_with_the_tasks_and_go_without(platform):
+    ecs = platform.client("ecs")
+    ecs.create_cluster(clusterName="managed")
+    role = "arn:aws:iam::123456789012:role/infrastructure"
+    made = ecs.create_capacity_provider(name="managed", cluster="managed", managedInstancesProvider={
+        "infrastructureRoleArn": role, "infrastructureOptimization": {"scaleInAfter": 1},
+        "instanceLaunchTemplate": {
+            "ec2InstanceProfileArn": "arn:aws:iam::123456789012:instance-profile/hosts",
+            "networkConfiguration": {"subnets": ["subnet-1"]},
+            "instanceRequirements": {"vCpuCount": {"min": 1}, "memoryMiB": {"min": 256},
+                                     "allowedInstanceTypes": ["t3.micro", "t3.nano"]}}})["capacityProvider"]
+    assert (made["type"], made["status"]) == ("MANAGED_INSTANCES", "ACTIVE")
+    ecs.register_task_definition(family="managed", networkMode="host", containerDefinitions=[
+        {"name": "web", "image": "nginx:latest", "memory": 200, "portMappings": [{"containerPort": 80}]}])
+    strategy = [{"capacityProvider": "managed", "weight": 1}]
+    ecs.create_service(cluster="managed", serviceName="web", taskDefinition="managed", desiredCount=1,
+                       capacityProviderStrategy=strategy)
+    service = lambda: ecs.describe_services(cluster="managed", services=["web"])["services"][0]
+    until(lambda: service()["runningCount"] == 1, "a task on a machine of its own")
+    (host,) = instances(ecs, "managed")
+    attributes = {a["name"]: a.get("value") for a in host["attributes"]}
+    assert (host["capacityProviderName"], attributes["ecs.instance-type"]) == ("managed", "t3.nano")
+    arns = ecs.list_tasks(cluster="managed")["taskArns"]
+    (task,) = ecs.describe_tasks(cluster="managed", tasks=arns)["tasks"]
+    assert (task["launchType"], task["capacityProviderName"]) == ("MANAGED_INSTANCES", "managed")
+
+    ecs.update_service(cluster="managed", service="web", desiredCount=0)
+    until(lambda: ecs.list_container_instances(cluster="managed")["containerInstanceArns"] == [], "the end of the machine")
+    ecs.delete_service(cluster="managed", service="web", force=True)
+    until(lambda: service()["status"] == "INACTIVE", "the end of the service")
+    ecs.delete_capacity_provider(capacityProvider="managed", cluster="managed")
+    ecs.delete_cluster(cluster="managed")
+    assert [path.name for path in (platform.directory / "instances").glob("i-*")] == []
+
+
 def test_bad_requests_are_refused_as_on_aws(gantry):
     client = gantry.client("autoscaling")
     with pytest.raises(botocore.exceptions.ClientError) as refused:

@@ -8,6 +8,7 @@ pub mod controllers;
 pub mod engine;
 pub mod feed;
 pub mod load;
+pub mod machines;
 pub mod page;
 pub mod roles;
 pub mod routing;

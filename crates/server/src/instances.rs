@@ -1,4 +1,4 @@
-//! Machines for Auto Scaling groups: what the state wants of them is done by an instance provider, and what became of it
+//! Machines for Auto Scaling groups and for Managed Instances: what the state wants of them is done by an instance provider, and what became of it
 //! is reported.
 //!
 //! Level-triggered, like controllers: each look compares the published snapshot with what is under way. A want stands
@@ -9,8 +9,8 @@ use crate::cell::Shared;
 use crate::writer::Inbox;
 use gantry_api::autoscaling::SetInstanceHealthResponse;
 use gantry_control::engine::{CallId, Input, Write};
+use gantry_control::machines::{self, MachineSpec, Report, Want};
 use gantry_control::service::Reply;
-use gantry_control::services::autoscaling::links::{self, MachineSpec, Report, Want};
 use gantry_decide::ids::{Ec2InstanceId, Scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Calls of this part of the server have numbers of their own.
 const FIRST_CALL: u64 = 1 << 63;
 
-/// Why a provider did not do what was wanted, for the group's activities.
+/// Why a provider did not do what was wanted, for who wanted it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ProviderError(pub String);
@@ -159,7 +159,7 @@ impl Instances {
         self.later.retain(|_, at| *at > now);
         let state = self.shared.published();
         for (scope, state) in state.scopes() {
-            for (id, want) in links::machines(&state.autoscaling) {
+            for (id, want) in machines::machines(state) {
                 if self.calls.len() >= CALLS_MAX {
                     return;
                 }
@@ -242,7 +242,7 @@ impl Instances {
         let state = self.shared.published();
         let (mut known, mut missing) = (BTreeSet::new(), Vec::new());
         for (scope, state) in state.scopes() {
-            for (id, want) in links::machines(&state.autoscaling) {
+            for (id, want) in machines::machines(state) {
                 known.insert(id);
                 if want == Want::Keep && !list.contains(&id) && !self.busy.contains(&id) {
                     missing.push((scope.clone(), id));
@@ -271,7 +271,7 @@ impl Instances {
     /// Reports, and waits until that is durable and published.
     async fn report(&mut self, scope: Scope, id: Ec2InstanceId, report: Report) -> Result<(), ()> {
         let write: Write = Box::new(move |tx| -> Reply {
-            links::report(tx, id, report);
+            machines::report(tx, id, report);
             // Nothing is answered but that it was taken.
             Ok(Box::new(SetInstanceHealthResponse::default()))
         });

@@ -18,6 +18,7 @@ use std::time::Duration;
 pub(crate) mod autoscaling;
 mod client_tokens;
 mod exec_sessions;
+mod managed_instances;
 mod managed_scaling;
 pub(crate) mod provisioning;
 pub(crate) mod service_targets;
@@ -212,6 +213,7 @@ pub struct Controllers {
     exec_sessions: Driver<exec_sessions::ExecSessions>,
     managed_scaling: Driver<managed_scaling::ManagedScaling>,
     provisioning: Driver<provisioning::Provisioning>,
+    managed_instances: Driver<managed_instances::ManagedInstances>,
     services: Driver<services::Services>,
     task_definitions: Driver<task_definitions::TaskDefinitions>,
     service_targets: Driver<service_targets::ServiceTargets>,
@@ -231,6 +233,9 @@ macro_rules! each {
         let $driver = &mut $self.managed_scaling;
         $body;
         let $driver = &mut $self.provisioning;
+        $body;
+        // After the tasks have gone where there is room.
+        let $driver = &mut $self.managed_instances;
         $body;
         let $driver = &mut $self.services;
         $body;
@@ -278,6 +283,7 @@ impl Controllers {
             self.exec_sessions.wake_at(),
             self.managed_scaling.wake_at(),
             self.provisioning.wake_at(),
+            self.managed_instances.wake_at(),
             self.services.wake_at(),
             self.task_definitions.wake_at(),
             self.service_targets.wake_at(),
@@ -294,6 +300,7 @@ impl Controllers {
             self.exec_sessions.status(),
             self.managed_scaling.status(),
             self.provisioning.status(),
+            self.managed_instances.status(),
             self.services.status(),
             self.task_definitions.status(),
             self.service_targets.status(),

@@ -122,13 +122,11 @@ impl Controller for Provisioning {
 fn why(view: View<'_>, task: &Task) -> String {
     let request = capacity::request_of(view, task);
     let pool = view.state.ecs.pool(&placement::pool_name(&task.cluster, task.launch_type));
-    let group = request.attributes.get(capacity::GROUP_ATTRIBUTE).cloned().flatten();
     let instances = view.state.ecs.container_instances();
     let mut of_provider = pool.hosts().filter(|(key, _)| {
         let instance = instances.get(key);
         instance.is_some_and(|i| {
-            i.status != ContainerInstanceStatus::Inactive
-                && (group.is_none() || i.attribute(capacity::GROUP_ATTRIBUTE) == group.as_deref())
+            i.status != ContainerInstanceStatus::Inactive && capacity::is_of_provider(i, &request)
         })
     });
     let mut refusals = Refusals::default();

@@ -38,6 +38,7 @@ impl Controller for TaskDefinitions {
             | Change::ExecSession(_)
             | Change::Alarm(_)
             | Change::AutoScalingGroup(_)
+            | Change::ManagedInstance(_)
             | Change::SecurityGroup(_)
             | Change::Targets(_)
             | Change::Routing => {}

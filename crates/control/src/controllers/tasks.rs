@@ -58,6 +58,7 @@ impl Controller for Tasks {
             | Change::Service(_)
             | Change::Alarm(_)
             | Change::AutoScalingGroup(_)
+            | Change::ManagedInstance(_)
             | Change::SecurityGroup(_)
             | Change::Routing
             | Change::ExecSession(_) => {}

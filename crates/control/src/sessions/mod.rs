@@ -335,6 +335,7 @@ impl Sessions {
                 Change::Service(key) => self.hint_of_service(scope, key, state, random),
                 Change::Alarm(_)
                 | Change::AutoScalingGroup(_)
+                | Change::ManagedInstance(_)
                 | Change::Cluster(_)
                 | Change::CapacityProvider(_)
                 | Change::Routing

@@ -14,7 +14,7 @@ pub struct Size {
 }
 
 impl Size {
-    fn fits_in(self, room: Size) -> bool {
+    pub(super) fn fits_in(self, room: Size) -> bool {
         self.cpu <= room.cpu && self.memory <= room.memory && self.gpus <= room.gpus
     }
 

@@ -1,10 +1,10 @@
 //! The provider `exec`: a program of the operator's makes machines and destroys them. docs/instance-providers.md says
 //! what it is told and must answer.
 
-use super::{failure, user_data_text};
+use super::{failure, settings};
 use anyhow::{Context, Result, bail};
 use gantry_decide::ids::Ec2InstanceId;
-use gantry_decide::scaling::{instance_type, user_data::ecs_config};
+use gantry_decide::scaling::instance_type;
 use gantry_server::instances::{Answer, InstanceProvider, Machine, Made};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -88,15 +88,16 @@ impl Exec {
     }
 
     async fn make(&self, machine: Machine) -> Result<Made> {
+        let settings = settings(&machine);
         let Machine { id, scope, spec } = machine;
         let size = instance_type::size(&spec.instance_type).ok();
-        let settings = ecs_config(&user_data_text(spec.user_data().unwrap_or_default()));
         let request = json!({
             "instanceId": id,
             "accountId": scope.account,
             "region": scope.region,
             "endpoint": self.endpoint,
-            "autoScalingGroupName": spec.group,
+            "autoScalingGroupName": spec.group(),
+            "capacityProviderName": spec.capacity_provider(),
             "availabilityZone": spec.zone,
             "subnetId": spec.subnet,
             "instanceType": spec.instance_type,

@@ -4,12 +4,11 @@
 //! Agents end with this process and containers run on; the next start makes agents for all machines that are on disk.
 
 use super::machines::{Place, Record, directory, places};
-use super::{failure, user_data_text};
+use super::{failure, settings};
 use anyhow::{Context, Result, anyhow, bail};
 use gantry_agent::network::Ipv4Block;
 use gantry_decide::ids::{AccountId, Ec2InstanceId};
 use gantry_decide::scaling::instance_type;
-use gantry_decide::scaling::user_data::ecs_config;
 use gantry_server::instances::{Answer, InstanceProvider, Machine, Made};
 use gantry_server::keys::KeyPair;
 use parking_lot::Mutex;
@@ -122,7 +121,7 @@ impl Local {
             bail!("local machines belong to the account {}", self.config.account);
         }
         let size = instance_type::size(&spec.instance_type)?;
-        let settings = ecs_config(&user_data_text(spec.user_data().unwrap_or_default()));
+        let settings = settings(machine);
         let attributes = settings.get("ECS_INSTANCE_ATTRIBUTES").map(|text| {
             serde_json::from_str(text).context("ECS_INSTANCE_ATTRIBUTES is not an object of texts")
         });

@@ -10,10 +10,12 @@ use crate::cli::image::image_directory;
 use crate::platform::choose_block;
 use anyhow::{Context, Result, bail};
 use gantry_agent::network::Ipv4Block;
-use gantry_server::instances::{NoProvider, ProviderError};
+use gantry_decide::scaling::user_data::ecs_config;
+use gantry_server::instances::{Machine, NoProvider, ProviderError};
 use gantry_server::server::Server;
 use local::{Local, LocalConfig};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -130,9 +132,14 @@ fn failure(error: impl Into<anyhow::Error>) -> ProviderError {
     ProviderError(format!("{:#}", error.into()))
 }
 
-/// The text of user data, which is sent in base64.
-fn user_data_text(encoded: &str) -> String {
+/// The settings of the agent of a machine, by name: those of its user data, which is sent in base64, or the cluster alone
+/// where that is not the user's to say.
+fn settings(machine: &Machine) -> BTreeMap<String, String> {
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
+    if let Some(cluster) = machine.spec.cluster() {
+        return BTreeMap::from([("ECS_CLUSTER".to_owned(), cluster.to_string())]);
+    }
+    let encoded = machine.spec.user_data().unwrap_or_default().trim();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
+    ecs_config(&String::from_utf8_lossy(&bytes))
 }

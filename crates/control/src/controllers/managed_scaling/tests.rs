@@ -6,7 +6,8 @@ use crate::controllers::autoscaling::AutoScaling;
 use crate::controllers::provisioning::Provisioning;
 use crate::controllers::tasks::Tasks;
 use crate::controllers::testing::round;
-use crate::services::autoscaling::links::{self, Report, Want};
+use crate::machines::{Report, Want};
+use crate::services::autoscaling::links;
 use crate::services::autoscaling::ops::group;
 use crate::services::ec2::ops::launch_template;
 use crate::services::ecs::ops::{

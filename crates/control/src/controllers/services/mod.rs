@@ -141,6 +141,7 @@ impl Controller for Services {
             | Change::TaskDefinition(_)
             | Change::ExecSession(_)
             | Change::AutoScalingGroup(_)
+            | Change::ManagedInstance(_)
             | Change::SecurityGroup(_)
             | Change::Routing => {}
         }

@@ -1,57 +1,14 @@
-//! What others may do with Auto Scaling: ECS's capacity providers with groups, and the acting side with machines.
-//!
-//! Whoever makes machines reads [`machines`] from a snapshot, does what is wanted as often as needed (each want stands
-//! until its report came), and reports. Reports that come late or twice change nothing.
+//! What others may do with Auto Scaling: ECS's capacity providers with groups, and who makes machines with those that
+//! groups want (`machines.rs`).
 
 use super::hooks;
 use super::state::{AutoScalingGroup, AutoScalingState, Instance, LifecycleHook, Tag};
-use crate::services::ec2::links::LaunchData;
+use crate::machines::{MachineSpec, Owner, Report, Want};
 use crate::tx::{Tx, View};
 use gantry_decide::ids::{AutoScalingGroupName, Ec2InstanceId, LifecycleHookName};
 use gantry_decide::scaling::lifecycle::{ActionResult, MachineState, Process, Transition};
-use std::collections::BTreeMap;
 
-/// How a machine is to be made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MachineSpec {
-    pub group: AutoScalingGroupName,
-    pub zone: String,
-    pub subnet: Option<String>,
-    pub instance_type: String,
-    pub image_id: Option<String>,
-    pub tags: BTreeMap<String, String>,
-    data: Option<LaunchData>,
-}
-
-impl MachineSpec {
-    /// Base64, as given.
-    pub fn user_data(&self) -> Option<&str> {
-        self.data.as_ref().and_then(LaunchData::user_data)
-    }
-}
-
-/// What is wanted of a machine.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Want {
-    Create(Box<MachineSpec>),
-    Keep,
-    Destroy,
-}
-
-/// What became of a machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// It runs; by which address hosts reach it, where that is known.
-    Running { address: Option<String> },
-    /// It could not be made, and nothing of it is left; why.
-    Failed(String),
-    /// It ran, and does no more; why.
-    Lost(String),
-    /// Nothing of it is left.
-    Gone,
-}
-
-/// Every machine of a scope, and what is wanted of it.
+/// Every machine of a scope's groups, and what is wanted of it.
 pub fn machines(state: &AutoScalingState) -> impl Iterator<Item = (Ec2InstanceId, Want)> {
     state.instances.values().filter_map(|instance| Some((instance.id, want(instance)?)))
 }
@@ -59,13 +16,12 @@ pub fn machines(state: &AutoScalingState) -> impl Iterator<Item = (Ec2InstanceId
 fn want(instance: &Instance) -> Option<Want> {
     Some(match instance.machine {
         MachineState::Wanted => Want::Create(Box::new(MachineSpec {
-            group: instance.group.clone(),
+            owner: Owner::Group { name: instance.group.clone(), data: instance.data.clone() },
             zone: instance.zone.clone(),
             subnet: instance.subnet.clone(),
             instance_type: instance.instance_type.clone(),
             image_id: instance.image_id.clone(),
             tags: instance.tags.clone(),
-            data: instance.data.clone(),
         })),
         MachineState::Running | MachineState::Failed => Want::Keep,
         MachineState::Unwanted => Want::Destroy,

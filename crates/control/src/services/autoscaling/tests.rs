@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use super::SERVICE;
-use super::links::{self, Report, Want};
+use super::links;
 use super::ops::{activity, group, hook, instance, launch_configuration, process, tag};
 use crate::controllers::autoscaling::AutoScaling;
 use crate::controllers::tasks::Tasks;
 use crate::controllers::testing::settle;
+use crate::machines::{Report, Want};
 use crate::services::ec2::ops::launch_template as ec2;
 use crate::services::ecs::tests::world::{World, fails, registration};
 use gantry_decide::ids::Ec2InstanceId;

@@ -3,7 +3,10 @@
 
 use super::launch::Launch;
 use super::placement;
-use super::state::{CapacityProvider, FARGATE_POOL, LaunchType, ManagedScaling, ProviderKind, Task, TaskKey};
+use super::state::{
+    CapacityProvider, ContainerInstance, FARGATE_POOL, LaunchType, ManagedScaling, ProviderKind, Task,
+    TaskKey,
+};
 use crate::tx::{Tx, View};
 use gantry_decide::capacity::eviction::{Room, Tenant};
 use gantry_decide::ids::{CapacityProviderName, ClusterName};
@@ -12,6 +15,8 @@ use gantry_decide::placement::Request;
 
 /// Says of an instance which Auto Scaling group it belongs to.
 pub const GROUP_ATTRIBUTE: &str = "gantry.auto-scaling-group";
+/// Says of a Managed Instance which capacity provider it is of.
+pub const PROVIDER_ATTRIBUTE: &str = "gantry.capacity-provider";
 /// What ECS says of a spot task that has to go, from the notice on.
 pub const INTERRUPTED: &str = "Your Spot Task was interrupted.";
 /// What ECS says where Fargate has no room.
@@ -21,7 +26,7 @@ pub const UNAVAILABLE: &str =
 /// Why a task that found no instance may wait for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// Its provider's group grows with what waits.
+    /// Its provider's group grows with what waits, or machines are made for it.
     ForInstances,
     /// Spot tasks may make room on Fargate.
     ForSpotTasks,
@@ -35,6 +40,7 @@ pub fn waits(view: View<'_>, launch: &Launch) -> Option<Waits> {
         Some(ProviderKind::AutoScalingGroup(group)) => {
             group.managed_scaling.enabled.then_some(Waits::ForInstances)
         }
+        Some(ProviderKind::ManagedInstances(_)) => Some(Waits::ForInstances),
         Some(ProviderKind::FargateSpot) => None,
         Some(ProviderKind::Fargate) => Some(Waits::ForSpotTasks),
         None => (launch.launch_type == LaunchType::Fargate).then_some(Waits::ForSpotTasks),
@@ -46,6 +52,9 @@ pub fn narrow(view: View<'_>, provider: Option<&CapacityProviderName>, request: 
     let provider = provider.and_then(|name| view.state.ecs.capacity_provider(name));
     if let Some(group) = provider.as_ref().and_then(|provider| provider.kind.auto_scaling_group()) {
         request.attributes.insert(GROUP_ATTRIBUTE.to_owned(), Some(group.group_name().to_owned()));
+    }
+    if let Some(provider) = provider.filter(|provider| provider.kind.managed_instances().is_some()) {
+        request.attributes.insert(PROVIDER_ATTRIBUTE.to_owned(), Some(provider.name.to_string()));
     }
 }
 
@@ -69,14 +78,14 @@ pub fn request_of(view: View<'_>, task: &Task) -> Request {
     request
 }
 
-/// The provider whose group an instance is of, among those of its cluster.
-pub fn provider_of(
-    view: View<'_>,
-    cluster: &ClusterName,
-    group: Option<&str>,
-) -> Option<CapacityProviderName> {
-    let (ecs, group) = (&view.state.ecs, group?);
-    let associated = ecs.clusters.get(cluster)?.capacity_providers.iter();
+/// The provider that an instance is of, among those of its cluster.
+pub fn provider_of(view: View<'_>, instance: &ContainerInstance) -> Option<CapacityProviderName> {
+    let ecs = &view.state.ecs;
+    if let Some(name) = instance.attribute(PROVIDER_ATTRIBUTE) {
+        return name.parse().ok();
+    }
+    let group = instance.attribute(GROUP_ATTRIBUTE)?;
+    let associated = ecs.clusters.get(&instance.cluster)?.capacity_providers.iter();
     let of_group = |provider: &CapacityProvider| {
         provider.kind.auto_scaling_group().is_some_and(|settings| settings.group_name() == group)
     };
@@ -84,6 +93,14 @@ pub fn provider_of(
         .filter_map(|name| ecs.capacity_providers.get(name))
         .find(|p| of_group(p))
         .map(|p| p.name.clone())
+}
+
+/// Whether an instance has what a request asks for of its provider, if it does.
+pub fn is_of_provider(instance: &ContainerInstance, request: &Request) -> bool {
+    [GROUP_ATTRIBUTE, PROVIDER_ATTRIBUTE].iter().all(|name| {
+        let asked = request.attributes.get(*name);
+        asked.is_none_or(|asked| instance.attribute(name) == asked.as_deref())
+    })
 }
 
 /// The settings by which a provider's group grows.

@@ -30,11 +30,23 @@ pub fn choose(
             "Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.",
         )),
         (Some(launch_type), []) => read_launch_type(launch_type).map(Compute::LaunchType),
-        (None, [_, ..]) => read_strategy(view, strategy, &cluster.capacity_providers).map(Compute::Strategy),
+        (None, [_, ..]) => {
+            let items = read_strategy(view, strategy, &cluster.capacity_providers)?;
+            Ok(of_strategy(view, items))
+        }
         (None, []) if !cluster.default_strategy.is_empty() => {
-            Ok(Compute::Strategy(cluster.default_strategy.clone()))
+            Ok(of_strategy(view, cluster.default_strategy.clone()))
         }
         (None, []) => Ok(Compute::LaunchType(LaunchType::Ec2)),
+    }
+}
+
+/// What a strategy means, whose providers are all of one kind.
+fn of_strategy(view: View<'_>, items: Vec<StrategyItem>) -> Compute {
+    let first = items.first().and_then(|item| view.state.ecs.capacity_provider(&item.capacity_provider));
+    match first.map(|provider| provider.kind.launch_type()) {
+        Some(LaunchType::ManagedInstances) => Compute::ManagedInstances(items),
+        _ => Compute::Strategy(items),
     }
 }
 
@@ -43,6 +55,9 @@ fn read_launch_type(launch_type: &ecs::LaunchType) -> Result<LaunchType, EcsErro
         "EC2" => Ok(LaunchType::Ec2),
         "FARGATE" => Ok(LaunchType::Fargate),
         "EXTERNAL" => Ok(LaunchType::External),
+        "MANAGED_INSTANCES" => Err(EcsError::invalid(
+            "Tasks run on Managed Instances by a capacity provider strategy. Specify one in place of the launch type.",
+        )),
         other => {
             Err(EcsError::UnsupportedFeature(format!("Gantry does not serve the launch type {other} yet.")))
         }
@@ -63,6 +78,15 @@ impl Compute {
                     LaunchType::Ec2
                 }
             }
+            Compute::ManagedInstances(_) => LaunchType::ManagedInstances,
+        }
+    }
+
+    /// The strategy, unless it is a launch type.
+    pub fn strategy(&self) -> Option<&[StrategyItem]> {
+        match self {
+            Compute::LaunchType(_) => None,
+            Compute::Strategy(items) | Compute::ManagedInstances(items) => Some(items),
         }
     }
 
@@ -73,7 +97,7 @@ impl Compute {
         count: usize,
         existing: &BTreeMap<CapacityProviderName, usize>,
     ) -> Vec<(Option<CapacityProviderName>, usize)> {
-        let Compute::Strategy(items) = self else { return vec![(None, count)] };
+        let Some(items) = self.strategy() else { return vec![(None, count)] };
         let more = split::grow(&shares(items), &counts(items, existing), count);
         let shares = items.iter().map(|item| Some(item.capacity_provider.clone())).zip(more);
         shares.filter(|(_, share)| *share > 0).collect()
@@ -86,7 +110,7 @@ impl Compute {
         count: usize,
         existing: &BTreeMap<CapacityProviderName, usize>,
     ) -> Option<BTreeMap<CapacityProviderName, usize>> {
-        let Compute::Strategy(items) = self else { return None };
+        let items = self.strategy()?;
         let fewer = split::shrink(&shares(items), &counts(items, existing), count);
         Some(items.iter().map(|item| item.capacity_provider.clone()).zip(fewer).collect())
     }

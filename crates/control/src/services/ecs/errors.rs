@@ -19,6 +19,8 @@ pub enum EcsError {
     ClusterContainsContainerInstances,
     #[error("The Cluster cannot be deleted while Services are active.")]
     ClusterContainsServices,
+    #[error("The Cluster cannot be deleted while Capacity Providers are active.")]
+    ClusterContainsCapacityProvider,
     #[error("The Cluster cannot be deleted while Tasks are active.")]
     ClusterContainsTasks,
     #[error("Service not found.")]
@@ -74,6 +76,7 @@ impl EcsError {
             EcsError::ClusterNotFound | EcsError::ClusterInactive => "ClusterNotFoundException",
             EcsError::ClusterContainsContainerInstances => "ClusterContainsContainerInstancesException",
             EcsError::ClusterContainsServices => "ClusterContainsServicesException",
+            EcsError::ClusterContainsCapacityProvider => "ClusterContainsCapacityProviderException",
             EcsError::ClusterContainsTasks => "ClusterContainsTasksException",
             EcsError::ServiceNotFound => "ServiceNotFoundException",
             EcsError::ServiceNotActive => "ServiceNotActiveException",

@@ -1,10 +1,15 @@
-//! What other services may know of ECS.
+//! What other services may know of ECS, and who makes machines with its Managed Instances.
 
-use super::state::{ContainerInstanceKey, ContainerInstanceStatus, Eni, LaunchType, Tags, Task, held};
+use super::state::{
+    ContainerInstanceKey, ContainerInstanceStatus, EcsState, Eni, LaunchType, ManagedInstance, Tags, Task,
+    held,
+};
+use crate::machines::{MachineSpec, Owner, Report, Want};
 use crate::tx::{Tx, View};
 use gantry_decide::arn::Arn;
-use gantry_decide::ids::Scope;
+use gantry_decide::ids::{Ec2InstanceId, Scope};
 use gantry_decide::lifecycle::StopCode;
+use gantry_decide::scaling::lifecycle::MachineState;
 use gantry_decide::time::Timestamp;
 
 /// The container instances on the machine of this EC2 instance id, `i-…`.
@@ -37,6 +42,50 @@ pub fn machine_is_gone(tx: &mut Tx<'_>, machine: &str) {
         instance.version += 1;
         tx.state.ecs.put_container_instance(instance);
     }
+}
+
+/// The machines of Managed Instances, and what is wanted of each.
+pub fn machines(state: &EcsState) -> impl Iterator<Item = (Ec2InstanceId, Want)> {
+    state.managed_instances.values().filter_map(|instance| Some((instance.id, want(state, instance)?)))
+}
+
+fn want(state: &EcsState, instance: &ManagedInstance) -> Option<Want> {
+    Some(match instance.machine {
+        MachineState::Wanted => {
+            let provider = state.capacity_providers.get(&instance.provider);
+            let propagated = provider.filter(|provider| {
+                provider.kind.managed_instances().is_some_and(|settings| settings.propagates_tags)
+            });
+            Want::Create(Box::new(MachineSpec {
+                owner: Owner::Provider { name: instance.provider.clone(), cluster: instance.cluster.clone() },
+                zone: instance.zone.clone(),
+                subnet: instance.subnet.clone(),
+                instance_type: instance.instance_type.clone(),
+                image_id: None,
+                tags: propagated.map(|provider| provider.tags.clone()).unwrap_or_default(),
+            }))
+        }
+        MachineState::Running | MachineState::Failed => Want::Keep,
+        MachineState::Unwanted => Want::Destroy,
+        MachineState::Gone => return None,
+    })
+}
+
+/// Takes in what became of a Managed Instance's machine.
+pub fn report(tx: &mut Tx<'_>, id: Ec2InstanceId, report: Report) {
+    let now = tx.now;
+    tx.state.ecs.managed_instances.edit(&id, |instance| match (instance.machine, report) {
+        (MachineState::Wanted, Report::Running { .. }) => {
+            instance.machine = MachineState::Running;
+            instance.running_at = Some(now);
+        }
+        (MachineState::Wanted, Report::Failed(why)) | (MachineState::Running, Report::Lost(why)) => {
+            instance.machine = MachineState::Failed;
+            instance.failure = Some(why);
+        }
+        (MachineState::Unwanted, Report::Gone) => instance.machine = MachineState::Gone,
+        _ => {}
+    });
 }
 
 /// A network interface that a task holds.

@@ -78,7 +78,7 @@ pub const EXTERNAL_ATTRIBUTE: &str = "ecs.capability.external";
 pub fn pool_name(cluster: &ClusterName, launch_type: LaunchType) -> ClusterName {
     match launch_type {
         LaunchType::Fargate => FARGATE_POOL.parse().expect("the pool's name is a cluster name"),
-        LaunchType::Ec2 | LaunchType::External => cluster.clone(),
+        LaunchType::Ec2 | LaunchType::External | LaunchType::ManagedInstances => cluster.clone(),
     }
 }
 
@@ -190,8 +190,8 @@ pub fn request(
     }
     if launch_type == LaunchType::External {
         request.attributes.insert(EXTERNAL_ATTRIBUTE.to_owned(), None);
-    } else {
-        request.constraints.push(Constraint::MemberOf(NOT_EXTERNAL.clone()));
+    } else if launch_type == LaunchType::Ec2 {
+        request.constraints.push(Constraint::MemberOf(OF_NOBODY_ELSE.clone()));
     }
     let own = definition.placement_constraints.iter().map(|c| Query::parse(&c.expression));
     request.constraints.extend(own.filter_map(Result::ok).map(Constraint::MemberOf));
@@ -207,6 +207,8 @@ pub fn request(
     request
 }
 
-static NOT_EXTERNAL: LazyLock<Query> = LazyLock::new(|| {
-    Query::parse("attribute:ecs.capability.external !exists").expect("a test places with it")
+/// What tasks of the launch type EC2 ask: machines of the user's own and Managed Instances are for others.
+static OF_NOBODY_ELSE: LazyLock<Query> = LazyLock::new(|| {
+    let text = "attribute:ecs.capability.external !exists and attribute:gantry.capacity-provider !exists";
+    Query::parse(text).expect("a test places with it")
 });

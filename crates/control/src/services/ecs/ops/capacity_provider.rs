@@ -3,9 +3,11 @@
 use crate::call::Call;
 use crate::page::{Page, SHORT_MAX};
 use crate::services::ecs::errors::EcsError;
+use crate::services::ecs::ops::cluster::is_in_use;
+use crate::services::ecs::ops::managed_instances;
 use crate::services::ecs::state::{
-    AutoScalingGroupProvider, CapacityProvider, CapacityProviderStatus, ManagedScaling, ProviderKind,
-    StrategyItem, UpdateStatus,
+    AutoScalingGroupProvider, CapacityProvider, CapacityProviderStatus, ManagedInstancesProvider,
+    ManagedScaling, ProviderKind, StrategyItem, UpdateStatus,
 };
 use crate::services::ecs::views::capacity_provider::capacity_provider as show;
 use crate::services::ecs::{check, tags};
@@ -32,8 +34,22 @@ pub fn create_capacity_provider(
     _call: &Call,
     request: ecs::CreateCapacityProviderRequest,
 ) -> Result<ecs::CreateCapacityProviderResponse, EcsError> {
-    refuse_managed_instances(request.managed_instances_provider.is_some(), request.cluster.as_deref())?;
     let name = own_name(&request.name)?;
+    let managed = match (&request.managed_instances_provider, &request.auto_scaling_group_provider) {
+        (Some(_), Some(_)) => {
+            return Err(EcsError::invalid(
+                "A capacity provider is of an Auto Scaling group or of Managed Instances. Specify one of the two.",
+            ));
+        }
+        (Some(given), None) => {
+            Some(managed_instances::read(tx.view(), request.cluster.as_deref(), given.clone())?)
+        }
+        (None, _) => None,
+    };
+    if let Some(settings) = managed {
+        return create_managed(tx, name, settings, request.tags.as_deref());
+    }
+    refuse_cluster(request.cluster.as_deref())?;
     let given = request.auto_scaling_group_provider.ok_or_else(|| {
         EcsError::invalid("An Auto Scaling group provider is required to create a capacity provider.")
     })?;
@@ -57,10 +73,7 @@ pub fn create_capacity_provider(
         known.is_active() && known.kind.auto_scaling_group().is_some_and(same_group)
     };
     if table.get(&name).is_some_and(|known| known.is_active()) {
-        return Err(EcsError::client(
-            "The specified capacity provider already exists. To change the configuration of an existing capacity \
-             provider, update the capacity provider.",
-        ));
+        return Err(EcsError::client(EXISTS));
     }
     if table.values().any(|known| takes_group(known)) {
         return Err(EcsError::client(
@@ -75,17 +88,56 @@ pub fn create_capacity_provider(
     Ok(ecs::CreateCapacityProviderResponse { capacity_provider: Some(show(tx.view(), &made, true)) })
 }
 
-/// Machines that ECS chooses, makes and repairs by itself are made by nobody here.
-fn refuse_managed_instances(configured: bool, cluster: Option<&str>) -> Result<(), EcsError> {
-    if configured || cluster.is_some_and(|cluster| !cluster.is_empty()) {
-        return Err(EcsError::UnsupportedFeature(
-            "Gantry does not serve capacity providers of Managed Instances, which belong to one cluster. Use an \
-             Auto Scaling group provider."
-                .to_owned(),
+/// A provider of Managed Instances, which is its cluster's from the start.
+fn create_managed(
+    tx: &mut Tx<'_>,
+    name: CapacityProviderName,
+    settings: ManagedInstancesProvider,
+    tags: Option<&[ecs::Tag]>,
+) -> Result<ecs::CreateCapacityProviderResponse, EcsError> {
+    let tags = tags::read(tags)?;
+    forget_deleted(tx);
+    let has_machines = tx.state.ecs.managed_instances.values().any(|instance| instance.provider == name);
+    if tx.state.ecs.capacity_providers.get(&name).is_some_and(|known| known.is_active()) || has_machines {
+        return Err(EcsError::client(EXISTS));
+    }
+    let cluster = settings.cluster.clone();
+    let associated = tx.state.ecs.clusters.get(&cluster).map_or(0, |known| known.capacity_providers.len());
+    let most = tx.state.installation.quotas.capacity_providers;
+    if associated >= most as usize {
+        return Err(EcsError::LimitExceeded(format!(
+            "At most {most} capacity providers can be associated with a cluster."
+        )));
+    }
+    let mut made = CapacityProvider::new(name, ProviderKind::ManagedInstances(Box::new(settings)));
+    made.tags = tags;
+    made.update_status = Some(UpdateStatus::CreateComplete);
+    tx.state.ecs.clusters.edit(&cluster, |known| known.capacity_providers.push(made.name.clone()));
+    tx.state.ecs.capacity_providers.put(made.clone());
+    Ok(ecs::CreateCapacityProviderResponse { capacity_provider: Some(show(tx.view(), &made, true)) })
+}
+
+/// Only providers of Managed Instances belong to a cluster.
+fn refuse_cluster(cluster: Option<&str>) -> Result<(), EcsError> {
+    if cluster.is_some_and(|cluster| !cluster.is_empty()) {
+        return Err(EcsError::invalid(
+            "A cluster can only be specified for capacity providers of Managed Instances.",
         ));
     }
     Ok(())
 }
+
+/// The cluster that a request names is the provider's, if it names one.
+fn check_cluster(view: View<'_>, cluster: Option<&str>, provider: &CapacityProvider) -> Result<(), EcsError> {
+    let Some(settings) = provider.kind.managed_instances() else { return refuse_cluster(cluster) };
+    match cluster.filter(|text| !text.is_empty()) {
+        Some(text) if check::cluster_name(view, Some(text))? != settings.cluster => Err(not_found()),
+        _ => Ok(()),
+    }
+}
+
+const EXISTS: &str = "The specified capacity provider already exists. To change the configuration of an existing \
+                      capacity provider, update the capacity provider.";
 
 /// A name that users may give.
 fn own_name(text: &str) -> Result<CapacityProviderName, EcsError> {
@@ -177,10 +229,22 @@ pub fn update_capacity_provider(
     _call: &Call,
     request: ecs::UpdateCapacityProviderRequest,
 ) -> Result<ecs::UpdateCapacityProviderResponse, EcsError> {
-    refuse_managed_instances(request.managed_instances_provider.is_some(), request.cluster.as_deref())?;
     let mut provider = own_provider(tx.view(), &request.name)?;
+    check_cluster(tx.view(), request.cluster.as_deref(), &provider)?;
+    let known = provider.kind.managed_instances().cloned();
+    if let (Some(known), Some(given)) = (known, &request.managed_instances_provider) {
+        let settings = managed_instances::change(tx.view(), known, given.clone())?;
+        provider.kind = ProviderKind::ManagedInstances(Box::new(settings));
+        provider.update_status = Some(UpdateStatus::UpdateComplete);
+        tx.state.ecs.capacity_providers.put(provider.clone());
+        return Ok(ecs::UpdateCapacityProviderResponse {
+            capacity_provider: Some(show(tx.view(), &provider, true)),
+        });
+    }
+    let of_kind = provider.kind.auto_scaling_group().is_some();
     let given = request
         .auto_scaling_group_provider
+        .filter(|_| of_kind)
         .ok_or_else(|| EcsError::invalid("Nothing to change is given for the capacity provider."))?;
     if let ProviderKind::AutoScalingGroup(settings) = &mut provider.kind {
         settings.managed_scaling = managed_scaling(given.managed_scaling.as_ref(), settings.managed_scaling)?;
@@ -219,8 +283,20 @@ pub fn delete_capacity_provider(
     _call: &Call,
     request: ecs::DeleteCapacityProviderRequest,
 ) -> Result<ecs::DeleteCapacityProviderResponse, EcsError> {
-    refuse_managed_instances(false, request.cluster.as_deref())?;
     let mut provider = own_provider(tx.view(), &request.capacity_provider)?;
+    check_cluster(tx.view(), request.cluster.as_deref(), &provider)?;
+    if let Some(cluster) = provider.kind.managed_instances().map(|settings| settings.cluster.clone()) {
+        if is_in_use(tx.view(), &cluster, &provider.name) {
+            return Err(EcsError::ResourceInUse(
+                "The specified capacity provider is in use and cannot be removed.".to_owned(),
+            ));
+        }
+        let name = &provider.name;
+        tx.state.ecs.clusters.edit(&cluster, |known| {
+            known.capacity_providers.retain(|other| other != name);
+            known.default_strategy.retain(|item| item.capacity_provider != *name);
+        });
+    }
     let cluster = clusters_of(tx.view(), &provider.name).next().map(str::to_owned);
     match cluster {
         // ECS takes such a request, and the provider says that it failed.
@@ -315,6 +391,11 @@ pub fn providers(
         let known = view.state.ecs.capacity_provider(&name).filter(CapacityProvider::is_active);
         let provider = known.ok_or_else(not_found)?;
         let scaled = provider.kind.auto_scaling_group().is_some_and(|group| group.managed_scaling.enabled);
+        let foreign =
+            provider.kind.managed_instances().filter(|settings| settings.cluster.as_str() != cluster);
+        if foreign.is_some() {
+            return Err(not_found());
+        }
         if scaled && clusters_of(view, &name).any(|other| other != cluster) {
             return Err(EcsError::invalid(one_cluster(&name)));
         }
@@ -346,7 +427,7 @@ pub fn read_strategy(
         )));
     }
     let mut read: Vec<StrategyItem> = Vec::with_capacity(items.len());
-    let mut fargate = None;
+    let mut launch_type = None;
     for item in items {
         let name = name(view, &item.capacity_provider)?;
         let provider = view.state.ecs.capacity_provider(&name).filter(CapacityProvider::is_active);
@@ -358,7 +439,7 @@ pub fn read_strategy(
                  provider and try again.",
             ));
         }
-        if *fargate.get_or_insert(kind.is_fargate()) != kind.is_fargate() {
+        if *launch_type.get_or_insert(kind.launch_type()) != kind.launch_type() {
             return Err(EcsError::invalid(
                 "A capacity provider strategy cannot contain a mix of capacity providers using Auto Scaling groups \
                  and Fargate providers. Specify one or the other and try again.",

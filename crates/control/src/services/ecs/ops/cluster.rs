@@ -6,7 +6,7 @@ use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::account_setting::effective;
 use crate::services::ecs::ops::capacity_provider::{providers, read_strategy};
 use crate::services::ecs::state::{
-    Cluster, ClusterStatus, Compute, ContainerInstanceStatus, Deployment, ServiceStatus,
+    CapacityProvider, Cluster, ClusterStatus, ContainerInstanceStatus, Deployment, ServiceStatus,
 };
 use crate::services::ecs::views::cluster::{Include, cluster as show};
 use crate::services::ecs::{bridge, check, quotas, tags};
@@ -142,6 +142,13 @@ pub fn delete_cluster(
 /// A cluster can only go when nothing is in it.
 fn check_empty(view: View<'_>, name: &ClusterName) -> Result<(), EcsError> {
     let ecs = &view.state.ecs;
+    let of_cluster = |provider: &CapacityProvider| {
+        let settings = provider.kind.managed_instances().filter(|_| provider.is_active());
+        settings.is_some_and(|settings| settings.cluster == *name)
+    };
+    if ecs.capacity_providers.values().any(|provider| of_cluster(provider)) {
+        return Err(EcsError::ClusterContainsCapacityProvider);
+    }
     let mut instances = ecs.container_instances().iter();
     if instances.any(|(key, i)| &key.cluster == name && i.status != ContainerInstanceStatus::Inactive) {
         return Err(EcsError::ClusterContainsContainerInstances);
@@ -194,7 +201,15 @@ pub fn put_cluster_capacity_providers(
     request: ecs::PutClusterCapacityProvidersRequest,
 ) -> Result<ecs::PutClusterCapacityProvidersResponse, EcsError> {
     let mut cluster = check::cluster(tx.view(), Some(&request.cluster))?.clone();
-    let wanted = providers(tx.view(), cluster.name.as_str(), &request.capacity_providers)?;
+    let mut wanted = providers(tx.view(), cluster.name.as_str(), &request.capacity_providers)?;
+    // Those of Managed Instances are the cluster's from their creation to their deletion.
+    let kept = cluster.capacity_providers.iter().filter(|name| {
+        let provider = tx.state.ecs.capacity_providers.get(name);
+        provider.is_some_and(|p| p.is_active() && p.kind.managed_instances().is_some())
+            && !wanted.contains(name)
+    });
+    let kept: Vec<_> = kept.cloned().collect();
+    wanted.extend(kept);
     let strategy = read_strategy(tx.view(), &request.default_capacity_provider_strategy, &wanted)?;
     let mut dropped = cluster.capacity_providers.iter().filter(|name| !wanted.contains(name));
     if dropped.any(|name| is_in_use(tx.view(), &cluster.name, name)) {
@@ -210,16 +225,16 @@ pub fn put_cluster_capacity_providers(
 }
 
 /// Whether a task or a service of the cluster counts on the provider.
-fn is_in_use(view: View<'_>, cluster: &ClusterName, provider: &CapacityProviderName) -> bool {
+pub(super) fn is_in_use(view: View<'_>, cluster: &ClusterName, provider: &CapacityProviderName) -> bool {
     let ecs = &view.state.ecs;
     let by_task = ecs.tasks().iter().any(|(key, task)| {
         &key.cluster == cluster && task.is_live() && task.capacity_provider.as_ref() == Some(provider)
     });
     by_task
         || ecs.services().iter().any(|(key, service)| {
-            let in_strategy = |deployment: &Deployment| match &deployment.compute {
-                Compute::Strategy(items) => items.iter().any(|item| &item.capacity_provider == provider),
-                Compute::LaunchType(_) => false,
+            let in_strategy = |deployment: &Deployment| {
+                let items = deployment.compute.strategy().unwrap_or_default();
+                items.iter().any(|item| &item.capacity_provider == provider)
             };
             &key.cluster == cluster
                 && service.status != ServiceStatus::Inactive

@@ -3,7 +3,7 @@
 use crate::call::{Call, Principal};
 use crate::page::{LIST_MAX, Page};
 use crate::services::autoscaling::links as autoscaling;
-use crate::services::ecs::capacity::GROUP_ATTRIBUTE;
+use crate::services::ecs::capacity::{GROUP_ATTRIBUTE, PROVIDER_ATTRIBUTE};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::attribute::{check_attribute, is_reserved};
 use crate::services::ecs::ops::candidate::InstanceCandidate;
@@ -294,7 +294,7 @@ fn registered_again(
 
 /// Attributes that the server adds to what the agent sends.
 fn is_of_host(name: &str) -> bool {
-    [ZONE, "ecs.ami-id", "ecs.instance-type", GROUP_ATTRIBUTE].contains(&name)
+    [ZONE, "ecs.ami-id", "ecs.instance-type", GROUP_ATTRIBUTE, PROVIDER_ATTRIBUTE].contains(&name)
 }
 
 /// Adds what ECS itself tells about a host: its instance id, zone, type and image.
@@ -304,6 +304,11 @@ fn describe_host(tx: &mut Tx<'_>, instance: &mut ContainerInstance, document: Id
     let group = machine.and_then(|machine| autoscaling::group_of(&tx.state.autoscaling, machine));
     if let Some(group) = group {
         instance.attributes.insert(GROUP_ATTRIBUTE.to_owned(), Some(group.to_string()));
+    }
+    let managed = machine.and_then(|machine| tx.state.ecs.managed_instances.get(&machine.parse().ok()?));
+    if let Some(managed) = managed.filter(|managed| managed.cluster == instance.cluster) {
+        let provider = Some(managed.provider.to_string());
+        instance.attributes.insert(PROVIDER_ATTRIBUTE.to_owned(), provider);
     }
     let prefix = if instance.attributes.contains_key(EXTERNAL_ATTRIBUTE) { "mi" } else { "i" };
     let made_up = || {

@@ -10,6 +10,7 @@ pub mod deployment_configuration;
 pub mod execute_command;
 pub mod external_service;
 pub mod idempotency;
+pub mod managed_instances;
 pub mod protection;
 pub mod service;
 pub mod service_deployment;

@@ -200,6 +200,7 @@ impl Wanted<'_> {
             LaunchType::Ec2 => Compatibility::Ec2,
             LaunchType::Fargate => Compatibility::Fargate,
             LaunchType::External => Compatibility::External,
+            LaunchType::ManagedInstances => Compatibility::ManagedInstances,
         };
         if !self.record.definition.is_compatible_with(compatibility) {
             return Err(EcsError::invalid(format!(
@@ -376,6 +377,10 @@ fn redeploy(
     };
     let compute = match request.capacity_provider_strategy.as_deref() {
         None => primary.compute.clone(),
+        // The launch type that it was made with is gone with the strategy that replaced it: EC2 is ECS's default.
+        Some([]) if primary.compute.launch_type() == LaunchType::ManagedInstances => {
+            Compute::LaunchType(LaunchType::Ec2)
+        }
         Some([]) => Compute::LaunchType(primary.compute.launch_type()),
         Some(items) => compute::choose(tx.view(), cluster, None, Some(items))?,
     };

@@ -3,6 +3,7 @@
 use crate::call::Call;
 use crate::page::{LIST_MAX, Page};
 use crate::services::ecs::capacity;
+use crate::services::ecs::capacity::PROVIDER_ATTRIBUTE;
 use crate::services::ecs::compute;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::launch::{self, Launch, Launched};
@@ -217,9 +218,12 @@ pub fn start_task(
 
 /// The launch type of tasks that are started on an instance by its name.
 fn kind_of(instance: &ContainerInstance) -> LaunchType {
-    match instance.attributes.contains_key(EXTERNAL_ATTRIBUTE) {
-        true => LaunchType::External,
-        false => LaunchType::Ec2,
+    if instance.attributes.contains_key(EXTERNAL_ATTRIBUTE) {
+        LaunchType::External
+    } else if instance.attributes.contains_key(PROVIDER_ATTRIBUTE) {
+        LaunchType::ManagedInstances
+    } else {
+        LaunchType::Ec2
     }
 }
 
@@ -245,6 +249,7 @@ fn launch_of(view: View<'_>, asked: &Asked<'_>, launch_type: LaunchType) -> Resu
         LaunchType::Ec2 => Compatibility::Ec2,
         LaunchType::Fargate => Compatibility::Fargate,
         LaunchType::External => Compatibility::External,
+        LaunchType::ManagedInstances => Compatibility::ManagedInstances,
     };
     if !record.definition.is_compatible_with(compatibility) {
         return Err(EcsError::invalid(format!(

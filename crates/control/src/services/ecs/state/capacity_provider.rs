@@ -1,6 +1,6 @@
 //! Capacity providers: what the tasks of a strategy run on.
 
-use super::Tags;
+use super::{LaunchType, ManagedInstancesProvider, Tags};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{CapacityProviderName, Scope};
 use gantry_decide::time::Timestamp;
@@ -109,6 +109,8 @@ pub enum ProviderKind {
     /// What the others leave of the Fargate pool.
     FargateSpot,
     AutoScalingGroup(AutoScalingGroupProvider),
+    /// Machines that are made for the tasks that wait, and destroyed when they have none.
+    ManagedInstances(Box<ManagedInstancesProvider>),
 }
 
 impl ProviderKind {
@@ -118,6 +120,7 @@ impl ProviderKind {
             ProviderKind::Fargate => "FARGATE",
             ProviderKind::FargateSpot => "FARGATE_SPOT",
             ProviderKind::AutoScalingGroup(_) => "EC2_AUTOSCALING",
+            ProviderKind::ManagedInstances(_) => "MANAGED_INSTANCES",
         }
     }
 
@@ -128,7 +131,30 @@ impl ProviderKind {
     pub fn auto_scaling_group(&self) -> Option<&AutoScalingGroupProvider> {
         match self {
             ProviderKind::AutoScalingGroup(group) => Some(group),
-            ProviderKind::Fargate | ProviderKind::FargateSpot => None,
+            ProviderKind::Fargate | ProviderKind::FargateSpot | ProviderKind::ManagedInstances(_) => None,
+        }
+    }
+
+    pub fn managed_instances(&self) -> Option<&ManagedInstancesProvider> {
+        match self {
+            ProviderKind::ManagedInstances(settings) => Some(settings),
+            _ => None,
+        }
+    }
+
+    pub fn managed_instances_mut(&mut self) -> Option<&mut ManagedInstancesProvider> {
+        match self {
+            ProviderKind::ManagedInstances(settings) => Some(settings),
+            _ => None,
+        }
+    }
+
+    /// The launch type of the tasks of a strategy of such providers.
+    pub fn launch_type(&self) -> LaunchType {
+        match self {
+            ProviderKind::Fargate | ProviderKind::FargateSpot => LaunchType::Fargate,
+            ProviderKind::AutoScalingGroup(_) => LaunchType::Ec2,
+            ProviderKind::ManagedInstances(_) => LaunchType::ManagedInstances,
         }
     }
 }

@@ -3,8 +3,8 @@
 
 use super::{
     AccountSetting, CapacityProvider, Cluster, ContainerInstance, ContainerInstanceKey, EcsState,
-    ExecSession, FamilyRecord, IdempotencyRecord, Service, ServiceDeployment, ServiceRevision, Task,
-    TaskDefinitionRecord, TaskKey,
+    ExecSession, FamilyRecord, IdempotencyRecord, ManagedInstance, Service, ServiceDeployment,
+    ServiceRevision, Task, TaskDefinitionRecord, TaskKey,
 };
 use crate::services::ecs::placement;
 use gantry_store::{LoadError, Record, decode};
@@ -23,6 +23,7 @@ pub enum Row {
     ServiceDeployment(Box<ServiceDeployment>),
     ServiceRevision(Box<ServiceRevision>),
     ContainerInstance(Box<ContainerInstance>),
+    ManagedInstance(Box<ManagedInstance>),
     Idempotency(IdempotencyRecord),
     ExecSession(ExecSession),
 }
@@ -53,6 +54,8 @@ impl Row {
             Row::ServiceRevision(Box::new(decode(value)?))
         } else if is::<ContainerInstance>(table) {
             Row::ContainerInstance(Box::new(decode(value)?))
+        } else if is::<ManagedInstance>(table) {
+            Row::ManagedInstance(Box::new(decode(value)?))
         } else if is::<IdempotencyRecord>(table) {
             Row::Idempotency(decode(value)?)
         } else if is::<ExecSession>(table) {
@@ -85,6 +88,7 @@ impl EcsState {
             Row::ServiceDeployment(record) => self.service_deployments.adopt(*record),
             Row::ServiceRevision(record) => self.service_revisions.adopt(*record),
             Row::ContainerInstance(record) => self.container_instances.adopt(*record),
+            Row::ManagedInstance(record) => self.managed_instances.adopt(*record),
             Row::Idempotency(record) => self.idempotency.adopt(record),
             Row::ExecSession(record) => self.exec_sessions.adopt(record),
         }

@@ -9,6 +9,7 @@ mod exec_session;
 mod idempotency;
 mod interfaces;
 mod load;
+mod managed_instance;
 mod service;
 mod service_deployment;
 mod task;
@@ -23,6 +24,7 @@ pub use exec_session::*;
 pub use idempotency::*;
 pub use interfaces::{Interfaces, held};
 pub use load::Row;
+pub use managed_instance::*;
 pub use service::*;
 pub use service_deployment::*;
 pub use task::*;
@@ -30,8 +32,8 @@ pub use task_definition::*;
 
 use crate::services::ecs::placement::{self, InstancePool};
 use gantry_decide::ids::{
-    AlarmName, AutoScalingGroupName, CapacityProviderName, ClusterName, ExecSessionId, SecurityGroupId,
-    ServiceDeploymentId, TargetGroupId, TaskDefinitionId,
+    AlarmName, AutoScalingGroupName, CapacityProviderName, ClusterName, Ec2InstanceId, ExecSessionId,
+    SecurityGroupId, ServiceDeploymentId, TargetGroupId, TaskDefinitionId,
 };
 use gantry_store::{Index, Record, Table, Write};
 use imbl::OrdMap;
@@ -50,6 +52,7 @@ pub enum Change {
     SecurityGroup(SecurityGroupId),
     AutoScalingGroup(AutoScalingGroupName),
     Alarm(AlarmName),
+    ManagedInstance(Ec2InstanceId),
     /// Targets of a group came, went, or are another way than they were.
     Targets(TargetGroupId),
     /// Something that load balancers are told.
@@ -65,6 +68,7 @@ pub struct EcsState {
     pub account_settings: Table<AccountSetting>,
     /// Those that somebody made: see [`EcsState::capacity_provider`].
     pub capacity_providers: Table<CapacityProvider>,
+    pub managed_instances: Table<ManagedInstance>,
     tasks: Table<Task>,
     services: Table<Service>,
     service_deployments: Table<ServiceDeployment>,
@@ -327,6 +331,7 @@ impl EcsState {
     pub(crate) fn drain_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         changes.extend(self.clusters.drain_changes().into_iter().map(Change::Cluster));
+        changes.extend(self.managed_instances.drain_changes().into_iter().map(Change::ManagedInstance));
         let providers = self.capacity_providers.drain_changes().into_iter();
         changes.extend(providers.map(Change::CapacityProvider));
         changes.extend(self.task_definitions.drain_changes().into_iter().map(Change::TaskDefinition));
@@ -346,6 +351,7 @@ impl EcsState {
         self.idempotency.drain_writes(prefix, out);
         self.clusters.drain_writes(prefix, out);
         self.capacity_providers.drain_writes(prefix, out);
+        self.managed_instances.drain_writes(prefix, out);
         self.task_definitions.drain_writes(prefix, out);
         self.tasks.drain_writes(prefix, out);
         self.exec_sessions.drain_writes(prefix, out);

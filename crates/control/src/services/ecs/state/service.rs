@@ -64,6 +64,8 @@ pub enum RolloutState {
 pub enum Compute {
     LaunchType(LaunchType),
     Strategy(Vec<StrategyItem>),
+    /// A strategy of providers of Managed Instances.
+    ManagedInstances(Vec<StrategyItem>),
 }
 
 /// One attempt to bring the service to a configuration.

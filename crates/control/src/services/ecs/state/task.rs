@@ -40,6 +40,8 @@ pub enum LaunchType {
     Ec2,
     Fargate,
     External,
+    /// Of tasks of capacity providers of Managed Instances: nobody asks for it by name.
+    ManagedInstances,
 }
 
 impl LaunchType {
@@ -48,6 +50,7 @@ impl LaunchType {
             LaunchType::Ec2 => "EC2",
             LaunchType::Fargate => "FARGATE",
             LaunchType::External => "EXTERNAL",
+            LaunchType::ManagedInstances => "MANAGED_INSTANCES",
         }
     }
 }

@@ -99,13 +99,6 @@ fn a_provider_that_contradicts_itself_or_another_is_refused() {
     assert_eq!(create(world, "steps", steps).unwrap_err().code, INVALID);
     let bare = world.write(capacity_provider::create_capacity_provider, json!({"name": "bare"}));
     assert_eq!(bare.unwrap_err().code, INVALID);
-    let role = "arn:aws:iam::123456789012:role/r";
-    let managed = json!({"name": "mine", "cluster": "shop", "managedInstancesProvider": {
-        "infrastructureRoleArn": role,
-        "instanceLaunchTemplate": {"ec2InstanceProfileArn": role, "networkConfiguration": {}},
-    }});
-    let refused = world.write(capacity_provider::create_capacity_provider, managed).unwrap_err();
-    assert_eq!(refused.code, "UnsupportedFeatureException");
     let reserved = json!({"name": "FARGATE", "autoScalingGroupProvider": {}});
     assert_eq!(world.write(capacity_provider::update_capacity_provider, reserved).unwrap_err().code, INVALID);
     assert_eq!(delete(world, "FARGATE_SPOT").unwrap_err().code, INVALID);

@@ -1,9 +1,13 @@
 //! Capacity providers as the API shows them.
 
-use crate::services::ecs::state::{AutoScalingGroupProvider, CapacityProvider, ManagedScaling, UpdateStatus};
+use crate::services::ecs::state::{
+    AutoScalingGroupProvider, CapacityProvider, ManagedInstancesProvider, ManagedScaling, UpdateStatus,
+};
 use crate::services::ecs::tags;
 use crate::tx::View;
 use gantry_api::ecs;
+use gantry_decide::arn::EcsResource;
+use gantry_decide::capacity::managed_instances::{Range, Requirements};
 
 /// With its tags, or with an empty list in their place.
 pub fn capacity_provider(
@@ -17,10 +21,66 @@ pub fn capacity_provider(
         name: Some(provider.name.to_string()),
         status: provider.status.as_str().parse().ok(),
         type_: provider.kind.as_str().parse().ok(),
+        cluster: provider
+            .kind
+            .managed_instances()
+            .map(|settings| view.scope.ecs(EcsResource::Cluster(settings.cluster.clone())).to_string()),
+        managed_instances_provider: provider.kind.managed_instances().map(managed_instances),
         auto_scaling_group_provider: provider.kind.auto_scaling_group().map(auto_scaling_group),
         update_status: provider.update_status.as_ref().and_then(|status| status.as_str().parse().ok()),
         update_status_reason: reason.map(str::to_owned),
         tags: Some(if with_tags { tags::show(&provider.tags) } else { Vec::new() }),
+    }
+}
+
+fn managed_instances(settings: &ManagedInstancesProvider) -> ecs::ManagedInstancesProvider {
+    ecs::ManagedInstancesProvider {
+        auto_repair_configuration: Some(ecs::AutoRepairConfiguration {
+            actions_status: switch(settings.repairs).parse().ok(),
+        }),
+        infrastructure_optimization: settings
+            .scale_in_after
+            .map(|seconds| ecs::InfrastructureOptimization { scale_in_after: Some(seconds) }),
+        infrastructure_role_arn: Some(settings.infrastructure_role.clone()),
+        instance_launch_template: Some(ecs::InstanceLaunchTemplate {
+            capacity_option_type: Some(ecs::CapacityOptionType::OnDemand),
+            ec2_instance_profile_arn: settings.instance_profile.clone(),
+            instance_requirements: settings.requirements.as_ref().map(requirements),
+            monitoring: settings.detailed_monitoring.map(|detailed| match detailed {
+                true => ecs::ManagedInstancesMonitoringOptions::Detailed,
+                false => ecs::ManagedInstancesMonitoringOptions::Basic,
+            }),
+            network_configuration: ecs::ManagedInstancesNetworkConfiguration {
+                security_groups: Some(settings.security_groups.clone()),
+                subnets: Some(settings.subnets.clone()),
+            },
+            storage_configuration: settings.storage.map(|gib| ecs::ManagedInstancesStorageConfiguration {
+                storage_size_gi_b: i32::try_from(gib).ok(),
+            }),
+            ..Default::default()
+        }),
+        propagate_tags: Some(match settings.propagates_tags {
+            true => ecs::PropagateMITags::CapacityProvider,
+            false => ecs::PropagateMITags::None,
+        }),
+    }
+}
+
+fn requirements(requirements: &Requirements) -> ecs::InstanceRequirementsRequest {
+    let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    let most = |range: Range| range.max.map(number);
+    let list = |texts: &[String]| Some(texts.to_vec()).filter(|texts| !texts.is_empty());
+    ecs::InstanceRequirementsRequest {
+        allowed_instance_types: list(&requirements.allowed),
+        excluded_instance_types: list(&requirements.excluded),
+        memory_mi_b: ecs::MemoryMiBRequest {
+            min: number(requirements.memory.min),
+            max: most(requirements.memory),
+        },
+        v_cpu_count: ecs::VCpuCountRangeRequest {
+            min: number(requirements.cpus.min),
+            max: most(requirements.cpus),
+        },
         ..Default::default()
     }
 }

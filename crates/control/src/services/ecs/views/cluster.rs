@@ -99,6 +99,8 @@ struct Split {
     ec2: i32,
     fargate: i32,
     external: i32,
+    /// ECS has no statistics of them.
+    managed: i32,
 }
 
 impl Split {
@@ -107,12 +109,13 @@ impl Split {
             LaunchType::Ec2 => &mut self.ec2,
             LaunchType::Fargate => &mut self.fargate,
             LaunchType::External => &mut self.external,
+            LaunchType::ManagedInstances => &mut self.managed,
         };
         *count = count.saturating_add(1);
     }
 
     fn total(self) -> i32 {
-        self.ec2.saturating_add(self.fargate).saturating_add(self.external)
+        self.ec2.saturating_add(self.fargate).saturating_add(self.external).saturating_add(self.managed)
     }
 }
 

@@ -38,12 +38,7 @@ pub fn container_instance(
     let with_gpus = !instance.registered.gpus.is_empty();
     ecs::ContainerInstance {
         container_instance_arn: Some(instance.arn(view.scope).to_string()),
-        capacity_provider_name: capacity::provider_of(
-            view,
-            &instance.cluster,
-            instance.attribute(capacity::GROUP_ATTRIBUTE),
-        )
-        .map(|name| name.to_string()),
+        capacity_provider_name: capacity::provider_of(view, instance).map(|name| name.to_string()),
         ec2_instance_id: instance.ec2_instance_id.clone(),
         version: Some(i64::try_from(instance.version).unwrap_or(i64::MAX)),
         version_info: Some(ecs::VersionInfo {

@@ -230,7 +230,7 @@ pub fn compute(compute: Option<&Compute>) -> Shown {
     match compute {
         None => (None, None),
         Some(Compute::LaunchType(launch_type)) => (launch_type.as_str().parse().ok(), None),
-        Some(Compute::Strategy(items)) => (None, Some(items.iter().map(strategy_item).collect())),
+        Some(Compute::Strategy(items) | Compute::ManagedInstances(items)) => (None, Some(items.iter().map(strategy_item).collect())),
     }
 }
 
