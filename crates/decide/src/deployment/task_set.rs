@@ -12,6 +12,7 @@ const MILLION: u32 = 1_000_000;
 
 impl Scale {
     pub const NONE: Scale = Scale(0);
+    pub const ALL: Scale = Scale(100 * MILLION);
 
     /// From a percentage of 0 to 100; finer parts than millionths are rounded.
     pub fn of_percent(percent: f64) -> Option<Scale> {

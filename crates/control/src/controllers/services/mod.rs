@@ -173,7 +173,7 @@ impl Controller for Services {
         let mut until = None;
         let mut kept = Vec::new();
         let wants_more = match (service.scheduling_strategy, Shifting::of(view, service)) {
-            _ if service.is_external() && service.status == ServiceStatus::Active => {
+            _ if service.has_task_sets() && service.status == ServiceStatus::Active => {
                 kept = service.deployments.iter().map(|set| set.id).collect();
                 until = task_sets::plan(view, service, &mut plan, random);
                 false

@@ -76,7 +76,7 @@ impl Outlook {
             unhealthy,
             digests: service.primary().map_or(Establishing::Done, |p| establishing(view, service, p)),
         };
-        if service.is_external() {
+        if service.has_task_sets() {
             outlook.add_up_task_sets(view, service);
         }
         outlook

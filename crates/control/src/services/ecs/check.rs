@@ -2,8 +2,8 @@
 
 use super::errors::EcsError;
 use super::state::{
-    Cluster, ContainerInstanceKey, LaunchType, PlacementConstraint, PlacementStrategy, Service, ServiceKey,
-    TaskDefinitionRecord, TaskDefinitionStatus, TaskKey,
+    Cluster, ContainerInstanceKey, DeploymentController, LaunchType, PlacementConstraint, PlacementStrategy,
+    Service, ServiceKey, TaskDefinitionRecord, TaskDefinitionStatus, TaskKey,
 };
 use crate::tx::View;
 use gantry_decide::arn::{EcsArn, EcsResource};
@@ -184,8 +184,10 @@ pub fn never_rebalances(service: &Service, launch_type: LaunchType) -> Option<&'
     };
     if service.is_daemon() {
         Some("with the DAEMON scheduling strategy")
-    } else if service.is_external() {
+    } else if service.controller == DeploymentController::External {
         Some("with the EXTERNAL deployment controller")
+    } else if service.controller == DeploymentController::CodeDeploy {
+        Some("with the CODE_DEPLOY deployment controller")
     } else if launch_type == LaunchType::External {
         Some("with the EXTERNAL launch type")
     } else if service.configuration.maximum_percent <= 100 {

@@ -3,7 +3,7 @@
 
 use super::state::{
     Compute, Deployment, NetworkConfiguration, RevisionTasks, Rollback, RolloutState, Service,
-    ServiceDeployment, ServiceDeploymentKey, ServiceKey, ServiceRevision, ServiceRevisionKey, Task,
+    ServiceDeployment, ServiceDeploymentKey, ServiceKey, ServiceRevision, ServiceRevisionKey, Task, TaskSet,
 };
 use crate::services::cloudwatch::links as alarms;
 use crate::tx::{Tx, View};
@@ -93,6 +93,31 @@ pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
     tx.state.ecs.begin_service_deployment(revision, attempt);
     service.attempt = deployment.attempt;
     service.deployments.insert(0, deployment);
+}
+
+/// Makes a task set of a service that somebody else drives. The caller puts the service.
+pub fn add_task_set(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted, set: TaskSet) -> DeploymentId {
+    let id = DeploymentId::random(tx.random);
+    service.deployments.push(Deployment {
+        id,
+        revision: ServiceRevisionId::random(tx.random),
+        attempt: service.attempt,
+        task_definition: wanted.task_definition,
+        created_at: tx.now,
+        updated_at: tx.now,
+        compute: wanted.compute,
+        platform_version: wanted.platform_version,
+        network: wanted.network,
+        volume: wanted.volume,
+        rollout_state: RolloutState::InProgress,
+        rollout_state_reason: String::new(),
+        failures: Failures::default(),
+        failed_at: None,
+        launch_not_before: None,
+        image_digests: None,
+        task_set: Some(set),
+    });
+    id
 }
 
 /// How a deployment of `target` begins that shifts traffic, while the service has the revisions before it.

@@ -5,6 +5,7 @@ mod balanced;
 mod capacity;
 mod capacity_provider;
 mod cluster;
+mod code_deploy;
 mod container_instance;
 mod daemon;
 mod rebalance;

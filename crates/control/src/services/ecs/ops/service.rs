@@ -5,8 +5,8 @@ use crate::page::{Page, SHORT_MAX};
 use crate::services::ecs::convert::{self, shortened};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::deployment_configuration::configure;
-use crate::services::ecs::ops::external_service;
 use crate::services::ecs::ops::idempotency::Token;
+use crate::services::ecs::ops::{code_deploy, controllers, external_service};
 use crate::services::ecs::state::{
     Cluster, Compute, DeploymentConfiguration, DeploymentController, LaunchType, NetworkConfiguration,
     PropagateTags, Rebalancing, SchedulingStrategy, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
@@ -69,6 +69,7 @@ pub fn create_service(
         }
         return Ok(ecs::CreateServiceResponse { service: Some(show(tx.view(), &service, true)) });
     }
+    let controller = code_deploy::controller(request.deployment_controller.as_ref());
     let scheduling_strategy = match &request.scheduling_strategy {
         Some(ecs::SchedulingStrategy::Daemon) => SchedulingStrategy::Daemon,
         _ => SchedulingStrategy::Replica,
@@ -123,7 +124,7 @@ pub fn create_service(
         name: key.name,
         status: ServiceStatus::Active,
         scheduling_strategy,
-        controller: DeploymentController::Ecs,
+        controller,
         desired_count,
         deployments: Vec::new(),
         attempt: ServiceDeploymentId::MIN,
@@ -138,8 +139,9 @@ pub fn create_service(
         enable_ecs_managed_tags: request.enable_ecs_managed_tags.unwrap_or(false),
         propagate_tags: propagate(request.propagate_tags.as_ref()),
         enable_execute_command: request.enable_execute_command.unwrap_or(false),
-        availability_zone_rebalancing: rebalancing(request.availability_zone_rebalancing.as_ref())
-            .unwrap_or(scheduling_strategy == SchedulingStrategy::Replica),
+        availability_zone_rebalancing: rebalancing(request.availability_zone_rebalancing.as_ref()).unwrap_or(
+            scheduling_strategy == SchedulingStrategy::Replica && controller == DeploymentController::Ecs,
+        ),
         tags: tags::read(request.tags.as_deref())?,
         created_at: tx.now,
         created_by: call.caller.arn(),
@@ -150,11 +152,18 @@ pub fn create_service(
         rebalancing: Rebalancing::default(),
     };
     configure(&mut service, request.deployment_configuration.as_ref())?;
+    if controller == DeploymentController::CodeDeploy {
+        code_deploy::check(&service)?;
+    }
     if rebalancing(request.availability_zone_rebalancing.as_ref()) == Some(true) {
         check::rebalancing(&service, wanted.compute.launch_type())?;
     }
     let volume = convert::volume(request.volume_configurations.as_deref(), &record.definition)?;
-    deployments::begin(tx, &mut service, wanted.with(network, volume));
+    let wanted = wanted.with(network, volume);
+    match controller {
+        DeploymentController::CodeDeploy => code_deploy::create(tx, &mut service, wanted)?,
+        _ => deployments::begin(tx, &mut service, wanted),
+    }
     tx.state.ecs.put_service(service.clone());
     if let Some(token) = token {
         let arn = service.arn(tx.scope).to_string();
@@ -211,7 +220,7 @@ impl Wanted<'_> {
         compute::platform_version(launch_type, self.platform).map(drop)
     }
 
-    fn with(
+    pub fn with(
         &self,
         network: Option<NetworkConfiguration>,
         volume: Option<VolumeConfiguration>,
@@ -272,10 +281,6 @@ fn refuse_what_comes_later(request: &ecs::CreateServiceRequest) -> Result<(), Ec
             request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled),
             "serviceConnectConfiguration",
         ),
-        (
-            request.deployment_controller.as_ref().is_some_and(|c| c.type_.as_str() == "CODE_DEPLOY"),
-            "the CODE_DEPLOY deployment controller",
-        ),
     ];
     refuse(members)
 }
@@ -307,16 +312,15 @@ pub fn update_service(
             request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled),
             "serviceConnectConfiguration",
         ),
-        (
-            request
-                .deployment_controller
-                .as_ref()
-                .is_some_and(|c| (c.type_.as_str() == "EXTERNAL") != service.is_external()),
-            "another deployment controller",
-        ),
     ])?;
-    if service.is_external() {
-        external_service::check_update(&request)?;
+    let before = service.controller;
+    if let Some(controller) = &request.deployment_controller {
+        controllers::change(tx, &mut service, code_deploy::controller(Some(controller)))?;
+    }
+    match service.controller {
+        DeploymentController::Ecs => {}
+        DeploymentController::External => external_service::check_update(&request)?,
+        DeploymentController::CodeDeploy => code_deploy::check_update(&request)?,
     }
     if let Some(count) = request.desired_count {
         if service.is_daemon() {
@@ -328,6 +332,9 @@ pub fn update_service(
         return Err(EcsError::invalid(NO_STRATEGY));
     }
     configure(&mut service, request.deployment_configuration.as_ref())?;
+    if service.controller == DeploymentController::CodeDeploy {
+        code_deploy::check(&service)?;
+    }
     if let Some(managed) = request.enable_ecs_managed_tags {
         service.enable_ecs_managed_tags = managed;
     }
@@ -350,8 +357,10 @@ pub fn update_service(
         let launch_type = service.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type());
         check::rebalancing(&service, launch_type)?;
     }
-    if !service.is_external() {
-        redeploy(tx, &cluster, &mut service, &request)?;
+    if !service.has_task_sets() {
+        // What ECS takes over it deploys anew, so that there is a record of it.
+        let taken_over = before != DeploymentController::Ecs;
+        redeploy(tx, &cluster, &mut service, &request, taken_over)?;
     }
     // Whatever changed, it is to be told when it is steady again.
     service.steady_at = None;
@@ -365,6 +374,7 @@ fn redeploy(
     cluster: &Cluster,
     service: &mut Service,
     request: &ecs::UpdateServiceRequest,
+    forced: bool,
 ) -> Result<(), EcsError> {
     let primary = service.primary().cloned().ok_or(EcsError::ServiceNotActive)?;
     let record = match request.task_definition.as_deref().filter(|text| !text.is_empty()) {
@@ -409,7 +419,7 @@ fn redeploy(
         || network != primary.network
         || volume != primary.volume
         || platform.map(str::to_owned) != primary.platform_version;
-    if !differs && request.force_new_deployment != Some(true) {
+    if !differs && !forced && request.force_new_deployment != Some(true) {
         // Tasks launched from now on follow it.
         if let Some(primary) = service.deployments.first_mut() {
             primary.compute = wanted.compute;
@@ -441,7 +451,10 @@ pub fn delete_service(
             if service.desired_count > 0 && !force {
                 return Err(EcsError::invalid("The service cannot be stopped while it is scaled above 0."));
             }
-            if service.deployments.iter().any(|deployment| deployment.task_set.is_some()) && !force {
+            // The primary one of CodeDeploy is there as long as its service.
+            let others = if service.controller == DeploymentController::CodeDeploy { 1 } else { 0 };
+            let mut sets = service.deployments.iter().skip(others);
+            if sets.any(|deployment| deployment.task_set.is_some()) && !force {
                 return Err(EcsError::invalid("The service cannot be stopped while deployments are active."));
             }
             service.status = ServiceStatus::Draining;

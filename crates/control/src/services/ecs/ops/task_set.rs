@@ -6,16 +6,15 @@ use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::ops::service::{Wanted, later, named};
 use crate::services::ecs::state::{
-    Cluster, Deployment, LaunchType, RolloutState, Service, ServiceKey, ServiceStatus, TaskSet,
+    Cluster, DeploymentController, LaunchType, Service, ServiceKey, ServiceStatus, TaskSet,
 };
 use crate::services::ecs::views::task_set as show;
-use crate::services::ecs::{check, compute, tags};
+use crate::services::ecs::{check, compute, deployments, tags};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
-use gantry_decide::deployment::breaker::Failures;
 use gantry_decide::deployment::task_set::{Scale, TaskSetStatus};
-use gantry_decide::ids::{DeploymentId, ServiceRevisionId};
+use gantry_decide::ids::DeploymentId;
 use gantry_store::Record;
 
 /// Task sets of one service: ECS's quota.
@@ -25,7 +24,7 @@ const DESCRIBE_MAX: usize = 100;
 /// Characters of an external id; ECS documents no bound.
 const EXTERNAL_ID_MAX: usize = 255;
 
-/// The service that a request is about; it has to be one of task sets.
+/// The service that a request is about; it has to be one of task sets that the caller may drive.
 fn service_of<'a>(
     view: View<'a>,
     cluster: &str,
@@ -33,16 +32,16 @@ fn service_of<'a>(
 ) -> Result<(&'a Cluster, &'a Service), EcsError> {
     let cluster = check::cluster(view, Some(cluster))?;
     let service = named(view, &cluster.name, service)?;
-    if !service.is_external() {
-        return Err(EcsError::invalid(
-            "Task sets are only supported with the EXTERNAL deployment controller.",
-        ));
+    if service.controller != DeploymentController::External {
+        return Err(EcsError::invalid(ONLY_EXTERNAL));
     }
     if service.status != ServiceStatus::Active {
         return Err(EcsError::ServiceNotActive);
     }
     Ok((cluster, service))
 }
+
+const ONLY_EXTERNAL: &str = "Task sets are only supported with the EXTERNAL deployment controller.";
 
 /// The place of the task set that is named by its id or ARN.
 fn find(view: View<'_>, service: &Service, text: &str) -> Result<usize, EcsError> {
@@ -124,26 +123,7 @@ pub fn create_task_set(
         tags: tags::read(request.tags.as_deref())?,
         steady: false,
     };
-    let id = DeploymentId::random(tx.random);
-    service.deployments.push(Deployment {
-        id,
-        revision: ServiceRevisionId::random(tx.random),
-        attempt: service.attempt,
-        task_definition: record.id.clone(),
-        created_at: tx.now,
-        updated_at: tx.now,
-        compute: wanted.compute,
-        platform_version: platform.map(str::to_owned),
-        network,
-        volume: None,
-        rollout_state: RolloutState::InProgress,
-        rollout_state_reason: String::new(),
-        failures: Failures::default(),
-        failed_at: None,
-        launch_not_before: None,
-        image_digests: None,
-        task_set: Some(set),
-    });
+    let id = deployments::add_task_set(tx, &mut service, wanted.with(network, None), set);
     tx.state.ecs.put_service(service.clone());
     if let Some(token) = token {
         let arn = show::arn(tx.view(), service.key(), id);
@@ -250,7 +230,14 @@ pub fn describe_task_sets(
     _call: &Call,
     request: ecs::DescribeTaskSetsRequest,
 ) -> Result<ecs::DescribeTaskSetsResponse, EcsError> {
-    let (_, service) = service_of(view, &request.cluster, &request.service)?;
+    let cluster = check::cluster(view, Some(&request.cluster))?;
+    let service = named(view, &cluster.name, &request.service)?;
+    if !service.has_task_sets() {
+        return Err(EcsError::invalid(ONLY_EXTERNAL));
+    }
+    if service.status != ServiceStatus::Active {
+        return Err(EcsError::ServiceNotActive);
+    }
     let with_tags = request.include.iter().flatten().any(|field| field.as_str() == "TAGS");
     let named = request.task_sets.unwrap_or_default();
     if named.len() > DESCRIBE_MAX {

@@ -96,7 +96,7 @@ pub struct Deployment {
     /// What the images' tags stood for when its first task came up, by container; none while that is not known.
     #[serde(default)]
     pub image_digests: Option<BTreeMap<ContainerName, String>>,
-    /// Of a service with the EXTERNAL controller all are task sets.
+    /// Of a service whose controller is not ECS all are task sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_set: Option<TaskSet>,
 }
@@ -121,6 +121,18 @@ pub enum DeploymentController {
     Ecs,
     /// Whoever makes its task sets.
     External,
+    /// AWS CodeDeploy. It is not served: such a service stays with the task set that it was made with.
+    CodeDeploy,
+}
+
+impl DeploymentController {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeploymentController::Ecs => "ECS",
+            DeploymentController::External => "EXTERNAL",
+            DeploymentController::CodeDeploy => "CODE_DEPLOY",
+        }
+    }
 }
 
 /// How many tasks a service has.
@@ -293,8 +305,9 @@ impl Service {
         self.scheduling_strategy == SchedulingStrategy::Daemon
     }
 
-    pub fn is_external(&self) -> bool {
-        self.controller == DeploymentController::External
+    /// Whether somebody else decides about its deployments, which are task sets then.
+    pub fn has_task_sets(&self) -> bool {
+        self.controller != DeploymentController::Ecs
     }
 
     /// How many tasks a task set shall have.
@@ -303,7 +316,7 @@ impl Service {
         if stays { set.scale.of(self.desired_count) } else { 0 }
     }
 
-    /// The deployment that new tasks belong to; with the EXTERNAL controller, the primary task set or another.
+    /// The deployment that new tasks belong to; of a service of task sets, the primary one or another.
     pub fn primary(&self) -> Option<&Deployment> {
         self.deployments.first()
     }

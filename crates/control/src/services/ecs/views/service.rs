@@ -3,9 +3,9 @@
 use crate::services::ecs::balanced;
 use crate::services::ecs::bridge;
 use crate::services::ecs::state::{
-    Compute, Deployment, DeploymentConfiguration, LaunchType, NetworkConfiguration, PlacementConstraint,
-    PlacementStrategy, PropagateTags, RolloutState, Service, ServiceEvent, ServiceRevisionKey, ServiceStatus,
-    StrategyItem, Task, TaskSet,
+    Compute, Deployment, DeploymentConfiguration, DeploymentController, LaunchType, NetworkConfiguration,
+    PlacementConstraint, PlacementStrategy, PropagateTags, RolloutState, Service, ServiceEvent,
+    ServiceRevisionKey, ServiceStatus, StrategyItem, Task, TaskSet,
 };
 use crate::services::ecs::views::task::millis;
 use crate::services::ecs::{deployments, tags};
@@ -130,9 +130,9 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         .tasks_of(&service.key())
         .filter(|task| task.desired_status == DesiredStatus::Running)
         .collect();
-    let external = service.is_external();
+    let of_sets = service.has_task_sets();
     let is_primary = |set: &TaskSet| set.status == TaskSetStatus::Primary;
-    let primary = match external {
+    let primary = match of_sets {
         false => service.primary(),
         true => service.deployments.iter().find(|set| set.task_set.as_ref().is_some_and(is_primary)),
     };
@@ -156,22 +156,23 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
             service
                 .deployments
                 .iter()
-                .filter(|_| !external)
+                .filter(|_| !of_sets)
                 .map(|deployment| revision(view, service, deployment))
                 .collect(),
         ),
         deployment_configuration: Some(configuration(&service.configuration)),
         deployment_controller: Some(ecs::DeploymentController {
-            type_: match external {
-                false => ecs::DeploymentControllerType::Ecs,
-                true => ecs::DeploymentControllerType::External,
+            type_: match service.controller {
+                DeploymentController::Ecs => ecs::DeploymentControllerType::Ecs,
+                DeploymentController::External => ecs::DeploymentControllerType::External,
+                DeploymentController::CodeDeploy => ecs::DeploymentControllerType::CodeDeploy,
             },
         }),
         deployments: Some(
             service
                 .deployments
                 .iter()
-                .filter(|_| !external)
+                .filter(|_| !of_sets)
                 .enumerate()
                 .map(|(index, d)| deployment(view, service, d, index == 0, &tasks))
                 .collect(),
@@ -203,7 +204,7 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         status: Some(status(service.status).to_owned()),
         tags: with_tags.then(|| tags::show(&service.tags)),
         task_definition: definition,
-        task_sets: external.then(|| super::task_set::all(view, service)),
+        task_sets: of_sets.then(|| super::task_set::all(view, service)),
         ..Default::default()
     }
 }
@@ -230,7 +231,9 @@ pub fn compute(compute: Option<&Compute>) -> Shown {
     match compute {
         None => (None, None),
         Some(Compute::LaunchType(launch_type)) => (launch_type.as_str().parse().ok(), None),
-        Some(Compute::Strategy(items) | Compute::ManagedInstances(items)) => (None, Some(items.iter().map(strategy_item).collect())),
+        Some(Compute::Strategy(items) | Compute::ManagedInstances(items)) => {
+            (None, Some(items.iter().map(strategy_item).collect()))
+        }
     }
 }
 

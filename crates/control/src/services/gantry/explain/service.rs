@@ -69,7 +69,7 @@ pub fn explain(view: View<'_>, service: &Service) -> Explanation {
     }
     failures(view, service, &mut told);
     stopping(view, service, &mut told);
-    let goes_on = !service.is_external() && !service.deployments.iter().all(arrived);
+    let goes_on = !service.has_task_sets() && !service.deployments.iter().all(arrived);
     if missing > 0 || outlook.blocked || goes_on {
         told.suggest("See the service's own events and deployments.", show);
     }
@@ -113,8 +113,11 @@ fn verdict(
         format!("{running} of {} of the service {} run", count(service.desired_count, "task"), service.name);
     let next = service.deployments.iter().find(|deployment| Some(deployment.id) == outlook.next);
     let Some(primary) = next else {
-        return match service.is_external() {
-            true => format!("{head}: its controller is EXTERNAL, and nobody has made a task set of it."),
+        return match service.has_task_sets() {
+            true => format!(
+                "{head}: its controller is {}, and nobody has made a task set of it.",
+                service.controller.as_str()
+            ),
             false => format!("{head}: it has no deployment that new tasks could belong to."),
         };
     };
@@ -188,7 +191,7 @@ fn verdict(
             has(old)
         );
     }
-    if primary.rollout_state == RolloutState::InProgress && !service.is_external() {
+    if primary.rollout_state == RolloutState::InProgress && !service.has_task_sets() {
         return format!("{head}, but the deployment has not arrived yet.");
     }
     format!("{head}: the service is as it should be.")
