@@ -224,7 +224,11 @@ def test_managed_instances_come_with_the_tasks_and_go_without(platform):
                                      "allowedInstanceTypes": ["t3.micro", "t3.nano"]}}})["capacityProvider"]
     assert (made["type"], made["status"]) == ("MANAGED_INSTANCES", "ACTIVE")
     ecs.register_task_definition(family="managed", networkMode="host", containerDefinitions=[
-        {"name": "web", "image": "nginx:latest", "memory": 200, "portMappings": [{"containerPort": 80}]}])
+        {"name": "web", "image": "nginx:latest", "memory": 100, "portMappings": [{"containerPort": 80}]}])
+    ecs.register_daemon_task_definition(family="beside", containerDefinitions=[
+        {"name": "beside", "image": "redis:alpine", "memory": 64}])
+    daemon = ecs.create_daemon(clusterArn="managed", daemonName="beside", daemonTaskDefinitionArn="beside",
+                               capacityProviderArns=["managed"])["daemonArn"]
     strategy = [{"capacityProvider": "managed", "weight": 1}]
     ecs.create_service(cluster="managed", serviceName="web", taskDefinition="managed", desiredCount=1,
                        capacityProviderStrategy=strategy)
@@ -233,14 +237,21 @@ def test_managed_instances_come_with_the_tasks_and_go_without(platform):
     (host,) = instances(ecs, "managed")
     attributes = {a["name"]: a.get("value") for a in host["attributes"]}
     assert (host["capacityProviderName"], attributes["ecs.instance-type"]) == ("managed", "t3.nano")
-    arns = ecs.list_tasks(cluster="managed")["taskArns"]
+    arns = ecs.list_tasks(cluster="managed", serviceName="web")["taskArns"]
     (task,) = ecs.describe_tasks(cluster="managed", tasks=arns)["tasks"]
     assert (task["launchType"], task["capacityProviderName"]) == ("MANAGED_INSTANCES", "managed")
+    arns = ecs.list_tasks(cluster="managed", daemonName="beside")["taskArns"]
+    (beside,) = ecs.describe_tasks(cluster="managed", tasks=arns)["tasks"]
+    assert beside["lastStatus"] == "RUNNING" and beside["startedAt"] <= task["startedAt"]
+    revision = ecs.describe_daemon(daemonArn=daemon)["daemon"]["currentRevisions"][0]
+    assert revision["totalRunningCount"] == 1
 
     ecs.update_service(cluster="managed", service="web", desiredCount=0)
     until(lambda: ecs.list_container_instances(cluster="managed")["containerInstanceArns"] == [], "the end of the machine")
     ecs.delete_service(cluster="managed", service="web", force=True)
     until(lambda: service()["status"] == "INACTIVE", "the end of the service")
+    ecs.delete_daemon(daemonArn=daemon)
+    until(lambda: ecs.list_daemons(clusterArn="managed")["daemonSummariesList"] == [], "the end of the daemon")
     ecs.delete_capacity_provider(capacityProvider="managed", cluster="managed")
     ecs.delete_cluster(cluster="managed")
     assert [path.name for path in (platform.directory / "instances").glob("i-*")] == []

@@ -5,8 +5,8 @@ mod balancing;
 pub use balancing::*;
 
 use crate::ids::{
-    AccountId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DeploymentId, Region,
-    RoleName, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId, TaskDefinitionId, TaskId,
+    AccountId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DaemonName, DeploymentId,
+    Region, RoleName, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId, TaskDefinitionId, TaskId,
 };
 use std::fmt;
 use std::str::FromStr;
@@ -92,6 +92,11 @@ pub enum EcsResource {
     ServiceDeployment(ClusterName, ServiceName, ServiceDeploymentId),
     ServiceRevision(ClusterName, ServiceName, ServiceRevisionId),
     TaskSet(ClusterName, ServiceName, DeploymentId),
+    Daemon(ClusterName, DaemonName),
+    DaemonTaskDefinition(TaskDefinitionId),
+    /// Ids of daemons' deployments and revisions are of the same form as those of services.
+    DaemonDeployment(ClusterName, DaemonName, ServiceDeploymentId),
+    DaemonRevision(ClusterName, DaemonName, ServiceRevisionId),
 }
 
 impl fmt::Display for EcsResource {
@@ -112,6 +117,14 @@ impl fmt::Display for EcsResource {
                 write!(f, "service-revision/{cluster}/{service}/{id}")
             }
             EcsResource::TaskSet(cluster, service, id) => write!(f, "task-set/{cluster}/{service}/{id}"),
+            EcsResource::Daemon(cluster, name) => write!(f, "daemon/{cluster}/{name}"),
+            EcsResource::DaemonTaskDefinition(id) => write!(f, "daemon-task-definition/{id}"),
+            EcsResource::DaemonDeployment(cluster, name, id) => {
+                write!(f, "daemon-deployment/{cluster}/{name}/{id}")
+            }
+            EcsResource::DaemonRevision(cluster, name, id) => {
+                write!(f, "daemon-revision/{cluster}/{name}/{id}")
+            }
         }
     }
 }
@@ -148,6 +161,14 @@ impl FromStr for EcsResource {
                     service.parse().ok()?,
                     id.parse().ok()?,
                 ),
+                ("daemon", [cluster, name]) => EcsResource::Daemon(cluster.parse().ok()?, name.parse().ok()?),
+                ("daemon-task-definition", [id]) => EcsResource::DaemonTaskDefinition(id.parse().ok()?),
+                ("daemon-deployment", [cluster, name, id]) => {
+                    EcsResource::DaemonDeployment(cluster.parse().ok()?, name.parse().ok()?, id.parse().ok()?)
+                }
+                ("daemon-revision", [cluster, name, id]) => {
+                    EcsResource::DaemonRevision(cluster.parse().ok()?, name.parse().ok()?, id.parse().ok()?)
+                }
                 // The id of a task set has a part of its own before its number.
                 ("task-set", [cluster, service, prefix, number]) => EcsResource::TaskSet(
                     cluster.parse().ok()?,
@@ -223,6 +244,10 @@ mod tests {
             "arn:aws:ecs:eu-north-1:111122223333:task-definition/web:7",
             "arn:aws:ecs:eu-north-1:111122223333:service-deployment/workshop/web/8kP2-dLq_0ZrT4wXy6BnV",
             "arn:aws:ecs:eu-north-1:111122223333:service-revision/workshop/web/4980306466373577095",
+            "arn:aws:ecs:eu-north-1:111122223333:daemon/workshop/logs",
+            "arn:aws:ecs:eu-north-1:111122223333:daemon-task-definition/logs:2",
+            "arn:aws:ecs:eu-north-1:111122223333:daemon-deployment/workshop/logs/8kP2-dLq_0ZrT4wXy6BnV",
+            "arn:aws:ecs:eu-north-1:111122223333:daemon-revision/workshop/logs/4980306466373577095",
         ] {
             let arn: EcsArn = text.parse().unwrap();
             assert_eq!((arn.to_string(), arn.text()), (text.to_owned(), text.to_owned()));

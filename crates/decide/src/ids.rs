@@ -152,6 +152,8 @@ names! {
     ClusterName: 255 word, "a cluster name (1 to 255 letters, digits, hyphens, underscores)";
     /// A service's short name, unique in its cluster.
     ServiceName: 255 word, "a service name (1 to 255 letters, digits, hyphens, underscores)";
+    /// A managed daemon's name, unique in its cluster.
+    DaemonName: 255 word, "a daemon name (1 to 255 letters, digits, hyphens, underscores)";
     /// The family of a task definition.
     Family: 255 word, "a family (1 to 255 letters, digits, hyphens, underscores)";
     /// A container's name in its task definition.

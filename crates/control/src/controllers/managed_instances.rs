@@ -4,21 +4,24 @@
 use super::{Controller, LookAgain};
 use crate::services::ec2;
 use crate::services::ecs::capacity::{self, PROVIDER_ATTRIBUTE};
+use crate::services::ecs::daemons;
 use crate::services::ecs::links;
 use crate::services::ecs::state::{
-    CapacityProvider, ContainerInstance, ContainerInstanceStatus, ManagedInstance, ManagedInstancesProvider,
+    CapacityProvider, ContainerInstanceKey, ContainerInstanceStatus, ManagedInstance,
+    ManagedInstancesProvider, Task, TaskKey,
 };
 use crate::state::Change;
 use crate::tx::{Tx, View};
 use gantry_decide::capacity::managed_instances::{Offer, Requirements, launches};
 use gantry_decide::capacity::reservation::{Size, Waiting};
 use gantry_decide::ids::{CapacityProviderName, ClusterName, Ec2InstanceId};
+use gantry_decide::lifecycle::{DesiredStatus, StopCode};
 use gantry_decide::placement::{Constraint, Refusal, Request};
 use gantry_decide::random::Random;
 use gantry_decide::scaling::lifecycle::MachineState;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long a machine without tasks is kept, unless the provider says: ECS publishes no figure.
@@ -27,6 +30,8 @@ const SCALE_IN_AFTER: Duration = Duration::from_secs(300);
 const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How long a machine that runs may take to join its cluster.
 const JOIN_MAX: Duration = Duration::from_secs(600);
+/// How long its daemons may take, each of which has half of it.
+const REGISTER_MAX: Duration = Duration::from_secs(1800);
 /// Before the next machine is made after one that could not be.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// Machines made in one round; the next follows when tasks still wait.
@@ -41,6 +46,10 @@ pub struct Plan {
     /// Types of machines to make, each with where.
     launch: Vec<(String, Place)>,
     drain: Vec<Ec2InstanceId>,
+    /// Instances whose daemons run: from now on they take other tasks.
+    activate: Vec<ContainerInstanceKey>,
+    /// Daemons' tasks, on instances that have no other any more and go.
+    stop: Vec<TaskKey>,
     /// Machines to destroy, with why where they failed.
     destroy: Vec<(Ec2InstanceId, Option<String>)>,
     forget: Vec<Ec2InstanceId>,
@@ -118,12 +127,18 @@ impl Controller for ManagedInstances {
             tx.state.ecs.managed_instances.edit(&id, |instance| instance.idle_since = since);
         }
         for id in plan.drain {
-            drain(tx, id);
+            links::drain_machine(tx, id);
+        }
+        for key in plan.activate {
+            activate(tx, &key);
+        }
+        for key in plan.stop {
+            stop(tx, &key);
         }
         let mut failure = None;
         for (id, why) in plan.destroy {
             failure = why.or(failure);
-            drain(tx, id);
+            links::drain_machine(tx, id);
             tx.state.ecs.managed_instances.edit(&id, |instance| instance.machine = MachineState::Unwanted);
         }
         for id in plan.forget {
@@ -156,19 +171,26 @@ impl Controller for ManagedInstances {
                 running_at: None,
                 idle_since: None,
                 failure: None,
+                daemons: BTreeMap::new(),
             });
         }
     }
 }
 
-/// Lets no task start on a machine any more, and services start theirs elsewhere.
-fn drain(tx: &mut Tx<'_>, id: Ec2InstanceId) {
-    let machine = id.to_string();
-    let hosts: Vec<ContainerInstance> = links::on_machine(tx.view(), &machine).cloned().collect();
-    for mut host in hosts.into_iter().filter(|host| host.status == ContainerInstanceStatus::Active) {
-        host.status = ContainerInstanceStatus::Draining;
+fn activate(tx: &mut Tx<'_>, key: &ContainerInstanceKey) {
+    let Some(mut host) = tx.state.ecs.container_instance(key).cloned() else { return };
+    if host.status == ContainerInstanceStatus::Registering {
+        host.status = ContainerInstanceStatus::Active;
         host.version += 1;
         tx.state.ecs.put_container_instance(host);
+    }
+}
+
+/// Stops a daemon's task, the last on its instance.
+fn stop(tx: &mut Tx<'_>, key: &TaskKey) {
+    let Some(mut task) = tx.state.ecs.task(key).cloned() else { return };
+    if task.request_stop(StopCode::ServiceSchedulerInitiated, "Its container instance is replaced.", tx.now) {
+        tx.state.ecs.put_task(task);
     }
 }
 
@@ -212,17 +234,40 @@ impl Look<'_> {
             self.room.extend(offered(&instance.instance_type));
             return self.again(until);
         };
-        let busy = view.state.ecs.tasks_on(&host.key()).next().is_some();
+        let key = host.key();
+        let tasks = || view.state.ecs.tasks_on(&key);
+        // Daemons keep no instance: they go with it.
+        let busy = tasks().any(|task| task.daemon_name().is_none());
         let old = instance.launched_at + AGE_MAX;
-        let leaves =
-            self.settings.is_none() || old <= view.now || host.status != ContainerInstanceStatus::Active;
-        if leaves {
-            match busy {
-                true if host.status == ContainerInstanceStatus::Active => self.plan.drain.push(instance.id),
-                true => {}
-                false => self.plan.destroy.push((instance.id, None)),
+        let broken = self.settings.is_some_and(|settings| settings.repairs) && host.lost_at.is_some();
+        let takes =
+            matches!(host.status, ContainerInstanceStatus::Active | ContainerInstanceStatus::Registering);
+        if self.settings.is_none() || old <= view.now || broken || !takes {
+            if takes {
+                self.plan.drain.push(instance.id);
+            }
+            if busy {
+                return;
+            }
+            let running = |task: &&Task| task.desired_status == DesiredStatus::Running;
+            self.plan.stop.extend(tasks().filter(running).map(TaskKey::from));
+            if broken || tasks().next().is_none() {
+                self.plan.destroy.push((instance.id, None));
             }
             return;
+        }
+        if host.status == ContainerInstanceStatus::Registering {
+            if instance.daemons.values().all(|slot| slot.state.is_settled(slot.critical)) {
+                self.plan.activate.push(host.key());
+            }
+            let until = host.registered_at + REGISTER_MAX;
+            if until <= view.now {
+                let why =
+                    format!("The daemons of the machine {machine} did not come to run within 30 minutes.");
+                return self.plan.destroy.push((instance.id, Some(why)));
+            }
+            self.room.extend(offered(&instance.instance_type));
+            return self.again(until);
         }
         self.again(old);
         if busy {
@@ -236,7 +281,7 @@ impl Look<'_> {
             self.plan.idle.push((instance.id, Some(since)));
         }
         match self.settings.and_then(patience).map(|patience| since + patience) {
-            Some(until) if until <= view.now => self.plan.destroy.push((instance.id, None)),
+            Some(until) if until <= view.now => self.plan.drain.push(instance.id),
             until => {
                 let registered = &host.registered;
                 self.room.push(Size { cpu: registered.cpu, memory: registered.memory, gpus: 0 });
@@ -268,13 +313,27 @@ impl Look<'_> {
         if let Some(at) = failed.map(|failed| failed + AFTER_FAILURE).filter(|at| *at > self.view.now) {
             return self.again(at);
         }
-        let types = launches(&waiting, &self.room, &offers(settings), LAUNCHES_MAX);
+        // What daemons need of each is not for others.
+        let taken = daemons::reserved(self.view, name);
+        let room: Vec<Size> = self.room.iter().map(|room| without(*room, taken)).collect();
+        let offers = offers(settings).into_iter();
+        let offers: Vec<Offer> =
+            offers.map(|offer| Offer { size: without(offer.size, taken), ..offer }).collect();
+        let types = launches(&waiting, &room, &offers, LAUNCHES_MAX);
         let mut places = places(self.view, name, settings);
         for instance_type in types {
             let Some((place, count)) = places.iter_mut().min_by_key(|(_, count)| *count) else { return };
             *count += 1;
             self.plan.launch.push((instance_type, place.clone()));
         }
+    }
+}
+
+fn without(size: Size, taken: Size) -> Size {
+    Size {
+        cpu: size.cpu.saturating_sub(taken.cpu),
+        memory: size.memory.saturating_sub(taken.memory),
+        gpus: size.gpus.saturating_sub(taken.gpus),
     }
 }
 

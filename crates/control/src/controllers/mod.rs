@@ -18,6 +18,7 @@ use std::time::Duration;
 pub(crate) mod autoscaling;
 mod client_tokens;
 mod exec_sessions;
+mod managed_daemons;
 mod managed_instances;
 mod managed_scaling;
 pub(crate) mod provisioning;
@@ -213,6 +214,7 @@ pub struct Controllers {
     exec_sessions: Driver<exec_sessions::ExecSessions>,
     managed_scaling: Driver<managed_scaling::ManagedScaling>,
     provisioning: Driver<provisioning::Provisioning>,
+    managed_daemons: Driver<managed_daemons::ManagedDaemons>,
     managed_instances: Driver<managed_instances::ManagedInstances>,
     services: Driver<services::Services>,
     task_definitions: Driver<task_definitions::TaskDefinitions>,
@@ -233,6 +235,8 @@ macro_rules! each {
         let $driver = &mut $self.managed_scaling;
         $body;
         let $driver = &mut $self.provisioning;
+        $body;
+        let $driver = &mut $self.managed_daemons;
         $body;
         // After the tasks have gone where there is room.
         let $driver = &mut $self.managed_instances;
@@ -283,6 +287,7 @@ impl Controllers {
             self.exec_sessions.wake_at(),
             self.managed_scaling.wake_at(),
             self.provisioning.wake_at(),
+            self.managed_daemons.wake_at(),
             self.managed_instances.wake_at(),
             self.services.wake_at(),
             self.task_definitions.wake_at(),
@@ -300,6 +305,7 @@ impl Controllers {
             self.exec_sessions.status(),
             self.managed_scaling.status(),
             self.provisioning.status(),
+            self.managed_daemons.status(),
             self.managed_instances.status(),
             self.services.status(),
             self.task_definitions.status(),

@@ -39,6 +39,7 @@ impl Controller for TaskDefinitions {
             | Change::Alarm(_)
             | Change::AutoScalingGroup(_)
             | Change::ManagedInstance(_)
+            | Change::Daemon(_)
             | Change::SecurityGroup(_)
             | Change::Targets(_)
             | Change::Routing => {}

@@ -59,6 +59,7 @@ impl Controller for Tasks {
             | Change::Alarm(_)
             | Change::AutoScalingGroup(_)
             | Change::ManagedInstance(_)
+            | Change::Daemon(_)
             | Change::SecurityGroup(_)
             | Change::Routing
             | Change::ExecSession(_) => {}

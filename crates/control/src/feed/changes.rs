@@ -100,6 +100,8 @@ impl News {
                     FeedKind::InstanceDraining,
                     "the instance drains: it takes no new tasks",
                 ),
+                // Nothing becomes so that was anything else before.
+                (ContainerInstanceStatus::Registering, _) => return,
                 (ContainerInstanceStatus::Active, _) => {
                     (Some(self.since), FeedKind::InstanceActive, "the instance takes tasks again")
                 }

@@ -134,10 +134,14 @@ fn cluster_of(resource: &EcsResource) -> Option<&ClusterName> {
         | EcsResource::Container(cluster, ..)
         | EcsResource::ContainerInstance(cluster, _)
         | EcsResource::ServiceDeployment(cluster, ..)
-        | EcsResource::ServiceRevision(cluster, ..) => Some(cluster),
-        EcsResource::ServiceShort(_) | EcsResource::TaskDefinition(_) | EcsResource::CapacityProvider(_) => {
-            None
-        }
+        | EcsResource::ServiceRevision(cluster, ..)
+        | EcsResource::Daemon(cluster, _)
+        | EcsResource::DaemonDeployment(cluster, ..)
+        | EcsResource::DaemonRevision(cluster, ..) => Some(cluster),
+        EcsResource::ServiceShort(_)
+        | EcsResource::TaskDefinition(_)
+        | EcsResource::DaemonTaskDefinition(_)
+        | EcsResource::CapacityProvider(_) => None,
     }
 }
 

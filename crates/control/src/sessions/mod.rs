@@ -92,7 +92,9 @@ pub fn admit(view: View<'_>, instance_arn: &str) -> Result<ContainerInstanceKey,
         ContainerInstanceStatus::Inactive => {
             Err(ApiError::new("InactiveInstanceException", "The container instance is deregistered."))
         }
-        ContainerInstanceStatus::Active | ContainerInstanceStatus::Draining => Ok(key),
+        ContainerInstanceStatus::Registering
+        | ContainerInstanceStatus::Active
+        | ContainerInstanceStatus::Draining => Ok(key),
     }
 }
 
@@ -336,6 +338,7 @@ impl Sessions {
                 Change::Alarm(_)
                 | Change::AutoScalingGroup(_)
                 | Change::ManagedInstance(_)
+                | Change::Daemon(_)
                 | Change::Cluster(_)
                 | Change::CapacityProvider(_)
                 | Change::Routing

@@ -6,6 +6,7 @@ pub mod breaker;
 pub mod daemon;
 pub mod events;
 pub mod hooks;
+pub mod managed_daemon;
 pub mod rebalance;
 pub mod rolling;
 pub mod shift;

@@ -142,6 +142,7 @@ impl Controller for Services {
             | Change::ExecSession(_)
             | Change::AutoScalingGroup(_)
             | Change::ManagedInstance(_)
+            | Change::Daemon(_)
             | Change::SecurityGroup(_)
             | Change::Routing => {}
         }

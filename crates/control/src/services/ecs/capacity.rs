@@ -4,8 +4,8 @@
 use super::launch::Launch;
 use super::placement;
 use super::state::{
-    CapacityProvider, ContainerInstance, FARGATE_POOL, LaunchType, ManagedScaling, ProviderKind, Task,
-    TaskKey,
+    CapacityProvider, ContainerInstance, FARGATE_POOL, LaunchType, ManagedInstancesProvider, ManagedScaling,
+    ProviderKind, Task, TaskKey,
 };
 use crate::tx::{Tx, View};
 use gantry_decide::capacity::eviction::{Room, Tenant};
@@ -107,6 +107,15 @@ pub fn is_of_provider(instance: &ContainerInstance, request: &Request) -> bool {
 pub fn managed_scaling(view: View<'_>, name: &CapacityProviderName) -> Option<ManagedScaling> {
     let provider = view.state.ecs.capacity_providers.get(name).filter(|provider| provider.is_active())?;
     provider.kind.auto_scaling_group().map(|group| group.managed_scaling).filter(|scaling| scaling.enabled)
+}
+
+/// The settings of a provider of Managed Instances.
+pub fn managed_instances<'a>(
+    view: View<'a>,
+    name: &CapacityProviderName,
+) -> Option<&'a ManagedInstancesProvider> {
+    let provider = view.state.ecs.capacity_providers.get(name).filter(|provider| provider.is_active())?;
+    provider.kind.managed_instances()
 }
 
 /// Whether a task runs on what others leave of the Fargate pool.

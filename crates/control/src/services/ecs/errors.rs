@@ -27,6 +27,10 @@ pub enum EcsError {
     ServiceNotFound,
     #[error("Service was not ACTIVE.")]
     ServiceNotActive,
+    #[error("The specified daemon was not found.")]
+    DaemonNotFound,
+    #[error("The specified daemon is not ACTIVE.")]
+    DaemonNotActive,
     #[error("The specified task set was not found.")]
     TaskSetNotFound,
     #[error("The service deployment was not found.")]
@@ -80,6 +84,8 @@ impl EcsError {
             EcsError::ClusterContainsTasks => "ClusterContainsTasksException",
             EcsError::ServiceNotFound => "ServiceNotFoundException",
             EcsError::ServiceNotActive => "ServiceNotActiveException",
+            EcsError::DaemonNotFound => "DaemonNotFoundException",
+            EcsError::DaemonNotActive => "DaemonNotActiveException",
             EcsError::TaskSetNotFound => "TaskSetNotFoundException",
             EcsError::ServiceDeploymentNotFound => "ServiceDeploymentNotFoundException",
             EcsError::ResourceNotFound(_) => "ResourceNotFoundException",

@@ -192,6 +192,28 @@ pub fn start_if_it_fits(
     }
 }
 
+/// Makes a managed daemon's task on its instance, which takes no others yet, if it fits there.
+///
+/// # Errors
+/// Why it does not; nothing is changed then.
+pub fn start_before_others(
+    tx: &mut Tx<'_>,
+    launch: &Launch,
+    instance: ContainerInstanceKey,
+) -> Result<Arc<Task>, Refusal> {
+    let mut request = placement::request(&launch.definition, launch.launch_type, &launch.group, &[], &[]);
+    request.constraints.clear();
+    let pool = tx.state.ecs.pool(&instance.cluster);
+    let open = pool.host(&instance).cloned().map(|mut host| {
+        host.profile = Arc::new(Profile { active: true, ..host.profile.as_ref().clone() });
+        host
+    });
+    match open.map_or(Some(Refusal::Inactive), |host| host.refuses(&request)) {
+        Some(refusal) => Err(refusal),
+        None => start_on(tx, launch, instance),
+    }
+}
+
 fn start_on(tx: &mut Tx<'_>, launch: &Launch, instance: ContainerInstanceKey) -> Result<Arc<Task>, Refusal> {
     let mut task = draft(tx, launch);
     settle(tx, &mut task, launch.network.as_ref(), instance)?;

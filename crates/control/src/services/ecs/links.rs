@@ -44,6 +44,20 @@ pub fn machine_is_gone(tx: &mut Tx<'_>, machine: &str) {
     }
 }
 
+/// Lets no task start on a machine any more; services start theirs elsewhere.
+pub fn drain_machine(tx: &mut Tx<'_>, id: Ec2InstanceId) {
+    let machine = id.to_string();
+    let takes = |host: &&super::state::ContainerInstance| {
+        matches!(host.status, ContainerInstanceStatus::Active | ContainerInstanceStatus::Registering)
+    };
+    let hosts: Vec<_> = on_machine(tx.view(), &machine).filter(takes).cloned().collect();
+    for mut host in hosts {
+        host.status = ContainerInstanceStatus::Draining;
+        host.version += 1;
+        tx.state.ecs.put_container_instance(host);
+    }
+}
+
 /// The machines of Managed Instances, and what is wanted of each.
 pub fn machines(state: &EcsState) -> impl Iterator<Item = (Ec2InstanceId, Want)> {
     state.managed_instances.values().filter_map(|instance| Some((instance.id, want(state, instance)?)))

@@ -10,6 +10,7 @@ pub mod capacity;
 pub mod check;
 pub mod compute;
 mod convert;
+pub mod daemons;
 pub mod deployments;
 pub mod errors;
 pub mod launch;
@@ -78,6 +79,18 @@ pub static SERVICE: Service = Service {
         write DeleteTaskSet => authorize::services::delete_task_set, ops::task_set::delete_task_set;
         read DescribeTaskSets => authorize::services::describe_task_sets, ops::task_set::describe_task_sets;
         write UpdateServicePrimaryTaskSet => authorize::services::update_service_primary_task_set, ops::task_set::update_service_primary_task_set;
+        write RegisterDaemonTaskDefinition => authorize::daemons::register_daemon_task_definition, ops::daemon_task_definition::register_daemon_task_definition;
+        read DescribeDaemonTaskDefinition => authorize::daemons::describe_daemon_task_definition, ops::daemon_task_definition::describe_daemon_task_definition;
+        write DeleteDaemonTaskDefinition => authorize::daemons::delete_daemon_task_definition, ops::daemon_task_definition::delete_daemon_task_definition;
+        read ListDaemonTaskDefinitions => authorize::daemons::list_daemon_task_definitions, ops::daemon_task_definition::list_daemon_task_definitions;
+        write CreateDaemon => authorize::daemons::create_daemon, ops::daemon::create_daemon;
+        write UpdateDaemon => authorize::daemons::update_daemon, ops::daemon::update_daemon;
+        write DeleteDaemon => authorize::daemons::delete_daemon, ops::daemon::delete_daemon;
+        read DescribeDaemon => authorize::daemons::describe_daemon, ops::daemon::describe_daemon;
+        read ListDaemons => authorize::daemons::list_daemons, ops::daemon::list_daemons;
+        read DescribeDaemonDeployments => authorize::daemons::describe_daemon_deployments, ops::daemon::describe_daemon_deployments;
+        read DescribeDaemonRevisions => authorize::daemons::describe_daemon_revisions, ops::daemon::describe_daemon_revisions;
+        read ListDaemonDeployments => authorize::daemons::list_daemon_deployments, ops::daemon::list_daemon_deployments;
         write ExecuteCommand => authorize::tasks::execute_command, ops::execute_command::execute_command;
         write SubmitTaskStateChange => authorize::tasks::submit_task_state_change, ops::submit::submit_task_state_change;
         write SubmitContainerStateChange => authorize::tasks::submit_container_state_change, ops::submit::submit_container_state_change;
@@ -95,31 +108,19 @@ pub static SERVICE: Service = Service {
     },
     later: &[
         "AssociateGatewayWithCluster",
-        "CreateDaemon",
         "CreateExpressGatewayService",
         "CreateGateway",
-        "DeleteDaemon",
-        "DeleteDaemonTaskDefinition",
         "DeleteExpressGatewayService",
         "DeleteGateway",
-        "DescribeDaemon",
-        "DescribeDaemonDeployments",
-        "DescribeDaemonRevisions",
-        "DescribeDaemonTaskDefinition",
         "DescribeExpressGatewayService",
         "DescribeGateway",
         "DescribeGatewayResources",
         "DescribeGatewayRoute",
         "DisassociateGatewayFromCluster",
-        "ListDaemonDeployments",
-        "ListDaemonTaskDefinitions",
-        "ListDaemons",
         "ListGatewayClusterAssociations",
         "ListGatewayRoutes",
         "ListGateways",
         "ListServicesByNamespace",
-        "RegisterDaemonTaskDefinition",
-        "UpdateDaemon",
         "UpdateExpressGatewayService",
         "UpdateGateway",
     ],

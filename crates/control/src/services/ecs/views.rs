@@ -3,6 +3,7 @@
 pub mod capacity_provider;
 pub mod cluster;
 pub mod container_instance;
+pub mod daemon;
 pub mod service;
 pub mod service_deployment;
 pub mod task;

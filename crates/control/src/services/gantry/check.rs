@@ -150,7 +150,13 @@ fn named<'a>(
             let gone = Meant::Gone(EcsResource::ContainerInstance(cluster, id));
             known.map_or(gone, |instance| Meant::Known(Subject::Instance(instance)))
         }
-        EcsResource::Cluster(_) | EcsResource::TaskDefinition(_) | EcsResource::CapacityProvider(_) => {
+        EcsResource::Cluster(_)
+        | EcsResource::TaskDefinition(_)
+        | EcsResource::CapacityProvider(_)
+        | EcsResource::Daemon(..)
+        | EcsResource::DaemonTaskDefinition(_)
+        | EcsResource::DaemonDeployment(..)
+        | EcsResource::DaemonRevision(..) => {
             let message = "Services, tasks and container instances can be explained.";
             return Err(GantryError::InvalidParameter(message.to_owned()));
         }

@@ -231,6 +231,7 @@ pub(super) fn is_in_use(view: View<'_>, cluster: &ClusterName, provider: &Capaci
         &key.cluster == cluster && task.is_live() && task.capacity_provider.as_ref() == Some(provider)
     });
     by_task
+        || ecs.daemons.of_provider(provider).next().is_some()
         || ecs.services().iter().any(|(key, service)| {
             let in_strategy = |deployment: &Deployment| {
                 let items = deployment.compute.strategy().unwrap_or_default();

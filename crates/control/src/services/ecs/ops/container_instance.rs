@@ -16,7 +16,7 @@ use crate::services::ecs::state::{
 use crate::services::ecs::views::container_instance::{
     Include, asked_arn, container_instance as show, status,
 };
-use crate::services::ecs::{check, quotas, tags};
+use crate::services::ecs::{check, daemons, quotas, tags};
 use crate::services::ssm;
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
@@ -305,10 +305,12 @@ fn describe_host(tx: &mut Tx<'_>, instance: &mut ContainerInstance, document: Id
     if let Some(group) = group {
         instance.attributes.insert(GROUP_ATTRIBUTE.to_owned(), Some(group.to_string()));
     }
-    let managed = machine.and_then(|machine| tx.state.ecs.managed_instances.get(&machine.parse().ok()?));
-    if let Some(managed) = managed.filter(|managed| managed.cluster == instance.cluster) {
-        let provider = Some(managed.provider.to_string());
-        instance.attributes.insert(PROVIDER_ATTRIBUTE.to_owned(), provider);
+    if let Some(id) = machine.and_then(|machine| machine.parse().ok())
+        && let Some(provider) = daemons::join(tx, id, &instance.cluster)
+    {
+        instance.attributes.insert(PROVIDER_ATTRIBUTE.to_owned(), Some(provider.to_string()));
+        // Its daemons come first; without any it is let in at once.
+        instance.status = ContainerInstanceStatus::Registering;
     }
     let prefix = if instance.attributes.contains_key(EXTERNAL_ATTRIBUTE) { "mi" } else { "i" };
     let made_up = || {

@@ -13,13 +13,13 @@ use gantry_decide::deployment::strategy::{
     Strategy,
 };
 use gantry_decide::deployment::traffic::Share;
-use gantry_decide::ids::InvalidId;
+use gantry_decide::ids::{AlarmName, InvalidId};
 
 /// Larger maxima than 200 are accepted by ECS too.
 const MAXIMUM_PERCENT_MAX: i32 = 10_000;
 /// Hooks of a service: enough for two at each stage.
 const HOOKS_MAX: usize = 20;
-/// Alarms of a service: ECS asks CloudWatch for them in one call, which takes so many names.
+/// Alarms of a service or a daemon: ECS asks CloudWatch for them in one call, which takes so many names.
 const ALARMS_MAX: usize = 100;
 /// How long a rolling deployment watches its alarms when all of its tasks are there, unless told otherwise. ECS computes
 /// it from the alarms' periods, below five minutes: three of CloudWatch's usual ones of a minute.
@@ -220,14 +220,7 @@ fn alarms(
     given: &ecs::DeploymentAlarms,
     bake: Option<i32>,
 ) -> Result<(), EcsError> {
-    if given.enable && given.alarm_names.is_empty() {
-        return Err(EcsError::invalid("alarmNames must be specified when deployment alarms are enabled."));
-    }
-    if given.alarm_names.len() > ALARMS_MAX {
-        return Err(EcsError::invalid(format!("A service can have at most {ALARMS_MAX} deployment alarms.")));
-    }
-    let name = |text: &String| text.parse().map_err(|error: InvalidId| EcsError::invalid(error.to_string()));
-    let names = given.alarm_names.iter().map(name).collect::<Result<_, _>>()?;
+    let names = alarm_names(given.enable, &given.alarm_names)?;
     let enabled = given.enable && !configuration.alarms.enable;
     configuration.alarms = DeploymentAlarms { enable: given.enable, rollback: given.rollback, names };
     if !configuration.strategy.shifts_traffic() && bake.is_none() {
@@ -238,6 +231,21 @@ fn alarms(
         }
     }
     Ok(())
+}
+
+/// The names of alarms that deployments watch.
+///
+/// # Errors
+/// For none although they are watched, for too many, and for what can name none.
+pub fn alarm_names(enable: bool, given: &[String]) -> Result<Vec<AlarmName>, EcsError> {
+    if enable && given.is_empty() {
+        return Err(EcsError::invalid("alarmNames must be specified when deployment alarms are enabled."));
+    }
+    if given.len() > ALARMS_MAX {
+        return Err(EcsError::invalid(format!("There can be at most {ALARMS_MAX} deployment alarms.")));
+    }
+    let name = |text: &String| text.parse().map_err(|error: InvalidId| EcsError::invalid(error.to_string()));
+    given.iter().map(name).collect()
 }
 
 fn circuit_breaker(given: &ecs::DeploymentCircuitBreaker) -> Result<CircuitBreaker, EcsError> {

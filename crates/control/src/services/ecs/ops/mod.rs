@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod code_deploy;
 pub mod container_instance;
 mod controllers;
+pub mod daemon;
+pub mod daemon_task_definition;
 pub mod deployment_configuration;
 pub mod execute_command;
 pub mod external_service;

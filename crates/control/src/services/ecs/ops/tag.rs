@@ -3,8 +3,8 @@
 use crate::call::Call;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::state::{
-    CapacityProvider, ContainerInstanceKey, ContainerInstanceStatus, ServiceKey, Tags, TaskDefinitionStatus,
-    TaskKey,
+    CapacityProvider, ContainerInstanceKey, ContainerInstanceStatus, DaemonKey, ServiceKey, Tags,
+    TaskDefinitionStatus, TaskKey,
 };
 use crate::services::ecs::{check, tags};
 use crate::tx::{Tx, View};
@@ -63,7 +63,17 @@ fn tags_of(view: View<'_>, resource: &EcsResource) -> Result<Tags, EcsError> {
             )),
             _ => Err(missing("capacity provider")),
         },
+        EcsResource::Daemon(cluster, name) => {
+            let key = DaemonKey { cluster: cluster.clone(), name: name.clone() };
+            ecs.daemons.daemons.get(&key).map(|daemon| daemon.tags.clone()).ok_or_else(|| missing("daemon"))
+        }
+        EcsResource::DaemonTaskDefinition(id) => {
+            let record = ecs.daemons.definitions.get(id);
+            record.map(|record| record.tags.clone()).ok_or_else(|| missing("daemon task definition"))
+        }
         EcsResource::Container(..)
+        | EcsResource::DaemonDeployment(..)
+        | EcsResource::DaemonRevision(..)
         | EcsResource::ServiceDeployment(..)
         | EcsResource::ServiceRevision(..) => {
             Err(EcsError::invalid("Tagging is not supported for this kind of resource."))
@@ -123,9 +133,17 @@ fn put(tx: &mut Tx<'_>, resource: EcsResource, tags: Tags) {
                 ecs.capacity_providers.put(provider);
             }
         }
+        EcsResource::Daemon(cluster, name) => {
+            ecs.daemons.daemons.edit(&DaemonKey { cluster, name }, |daemon| daemon.tags = tags);
+        }
+        EcsResource::DaemonTaskDefinition(id) => {
+            ecs.daemons.definitions.edit(&id, |record| record.tags = tags);
+        }
         // `tags_of` has refused these.
         EcsResource::ServiceShort(_)
         | EcsResource::Container(..)
+        | EcsResource::DaemonDeployment(..)
+        | EcsResource::DaemonRevision(..)
         | EcsResource::ServiceDeployment(..)
         | EcsResource::ServiceRevision(..) => {}
     }

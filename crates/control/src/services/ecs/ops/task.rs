@@ -10,8 +10,8 @@ use crate::services::ecs::launch::{self, Launch, Launched};
 use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::placement::EXTERNAL_ATTRIBUTE;
 use crate::services::ecs::state::{
-    Compute, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, EffectiveDefinition,
-    LaunchType, Tags, Task, TaskKey,
+    Compute, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, DAEMON_GROUP,
+    EffectiveDefinition, LaunchType, Tags, Task, TaskKey,
 };
 use crate::services::ecs::stop::REASON_LENGTH_MAX;
 use crate::services::ecs::views::container_instance::asked_arn;
@@ -298,6 +298,9 @@ fn group(given: Option<&str>, family: &str) -> Result<String, EcsError> {
         Some(group) if group.chars().count() > GROUP_LENGTH_MAX => {
             Err(EcsError::invalid(format!("The group is longer than {GROUP_LENGTH_MAX} characters.")))
         }
+        Some(group) if group.starts_with(DAEMON_GROUP) => {
+            Err(EcsError::invalid("Invalid namespace for group: 'daemon:' belongs to the tasks of daemons."))
+        }
         Some(group) if group.starts_with("service:") => Err(EcsError::invalid(
             "Invalid namespace for group: 'service:' belongs to the tasks of services.",
         )),
@@ -398,9 +401,6 @@ pub fn list_tasks(
 ) -> Result<ecs::ListTasksResponse, EcsError> {
     let cluster = &check::cluster(view, request.cluster.as_deref())?.name;
     let page = Page::read(request.next_token.as_deref(), request.max_results, LIST_MAX, LIST_MAX)?;
-    if request.daemon_name.is_some() {
-        return Err(EcsError::UnsupportedFeature("Gantry does not serve daemons yet.".to_owned()));
-    }
     if request.started_by.is_some() && (request.family.is_some() || request.service_name.is_some()) {
         return Err(EcsError::invalid("cannot specify startedBy together with family or serviceName."));
     }
@@ -427,8 +427,10 @@ pub fn list_tasks(
             Some(format!("service:{}", key.name))
         }
     };
+    let daemon = request.daemon_name.as_ref().map(|name| format!("{DAEMON_GROUP}{name}"));
     let wanted = |task: &Task| {
         task.desired_status == desired
+            && daemon.as_ref().is_none_or(|group| &task.group == group)
             && instance.as_ref().is_none_or(|key| task.instance.as_ref() == Some(key))
             && group.as_ref().is_none_or(|group| &task.group == group)
             && request.family.as_deref().is_none_or(|family| task.definition_id.family.as_str() == family)

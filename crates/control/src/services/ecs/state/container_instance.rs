@@ -28,6 +28,8 @@ impl ContainerInstanceKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ContainerInstanceStatus {
+    /// Its managed daemons start, before any other task.
+    Registering,
     Active,
     Draining,
     /// Deregistered; its agent is refused until it registers anew.

@@ -2,9 +2,10 @@
 //! all rows together, are derived once at the end.
 
 use super::{
-    AccountSetting, CapacityProvider, Cluster, ContainerInstance, ContainerInstanceKey, EcsState,
-    ExecSession, FamilyRecord, IdempotencyRecord, ManagedInstance, Service, ServiceDeployment,
-    ServiceRevision, Task, TaskDefinitionRecord, TaskKey,
+    AccountSetting, CapacityProvider, Cluster, ContainerInstance, ContainerInstanceKey, Daemon,
+    DaemonDeployment, DaemonFamily, DaemonRevision, DaemonTaskDefinition, EcsState, ExecSession,
+    FamilyRecord, IdempotencyRecord, ManagedInstance, Service, ServiceDeployment, ServiceRevision, Task,
+    TaskDefinitionRecord, TaskKey,
 };
 use crate::services::ecs::placement;
 use gantry_store::{LoadError, Record, decode};
@@ -24,6 +25,11 @@ pub enum Row {
     ServiceRevision(Box<ServiceRevision>),
     ContainerInstance(Box<ContainerInstance>),
     ManagedInstance(Box<ManagedInstance>),
+    DaemonTaskDefinition(Box<DaemonTaskDefinition>),
+    DaemonFamily(DaemonFamily),
+    Daemon(Box<Daemon>),
+    DaemonRevision(Box<DaemonRevision>),
+    DaemonDeployment(Box<DaemonDeployment>),
     Idempotency(IdempotencyRecord),
     ExecSession(ExecSession),
 }
@@ -54,6 +60,16 @@ impl Row {
             Row::ServiceRevision(Box::new(decode(value)?))
         } else if is::<ContainerInstance>(table) {
             Row::ContainerInstance(Box::new(decode(value)?))
+        } else if is::<DaemonTaskDefinition>(table) {
+            Row::DaemonTaskDefinition(Box::new(decode(value)?))
+        } else if is::<DaemonFamily>(table) {
+            Row::DaemonFamily(decode(value)?)
+        } else if is::<Daemon>(table) {
+            Row::Daemon(Box::new(decode(value)?))
+        } else if is::<DaemonRevision>(table) {
+            Row::DaemonRevision(Box::new(decode(value)?))
+        } else if is::<DaemonDeployment>(table) {
+            Row::DaemonDeployment(Box::new(decode(value)?))
         } else if is::<ManagedInstance>(table) {
             Row::ManagedInstance(Box::new(decode(value)?))
         } else if is::<IdempotencyRecord>(table) {
@@ -88,6 +104,11 @@ impl EcsState {
             Row::ServiceDeployment(record) => self.service_deployments.adopt(*record),
             Row::ServiceRevision(record) => self.service_revisions.adopt(*record),
             Row::ContainerInstance(record) => self.container_instances.adopt(*record),
+            Row::DaemonTaskDefinition(record) => self.daemons.definitions.adopt(*record),
+            Row::DaemonFamily(record) => self.daemons.families.adopt(record),
+            Row::Daemon(record) => self.daemons.daemons.adopt(*record),
+            Row::DaemonRevision(record) => self.daemons.revisions.adopt(*record),
+            Row::DaemonDeployment(record) => self.daemons.deployments.adopt(*record),
             Row::ManagedInstance(record) => self.managed_instances.adopt(*record),
             Row::Idempotency(record) => self.idempotency.adopt(record),
             Row::ExecSession(record) => self.exec_sessions.adopt(record),

@@ -1,11 +1,15 @@
 //! Managed Instances: providers whose machines ECS makes and destroys by itself, and those machines.
 
 use gantry_decide::capacity::managed_instances::Requirements;
-use gantry_decide::ids::{CapacityProviderName, ClusterName, Ec2InstanceId};
+use gantry_decide::deployment::managed_daemon::SlotState;
+use gantry_decide::ids::{
+    CapacityProviderName, ClusterName, DaemonName, Ec2InstanceId, ServiceRevisionId, TaskId,
+};
 use gantry_decide::scaling::lifecycle::MachineState;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The settings of a provider of Managed Instances. It belongs to one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,19 @@ pub struct ManagedInstance {
     pub idle_since: Option<Timestamp>,
     /// What the instance provider said of a machine that failed.
     pub failure: Option<String>,
+    /// The daemons that it joined with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub daemons: BTreeMap<DaemonName, Slot>,
+}
+
+/// A daemon's place on an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    pub revision: ServiceRevisionId,
+    /// Without it the instance is of no use.
+    pub critical: bool,
+    pub task: Option<TaskId>,
+    pub state: SlotState,
 }
 
 impl Record for ManagedInstance {

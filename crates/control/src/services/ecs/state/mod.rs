@@ -4,6 +4,7 @@ mod account_setting;
 mod capacity_provider;
 mod cluster;
 mod container_instance;
+mod daemon;
 mod effective_definition;
 mod exec_session;
 mod idempotency;
@@ -19,6 +20,7 @@ pub use account_setting::*;
 pub use capacity_provider::*;
 pub use cluster::*;
 pub use container_instance::*;
+pub use daemon::*;
 pub use effective_definition::*;
 pub use exec_session::*;
 pub use idempotency::*;
@@ -53,6 +55,7 @@ pub enum Change {
     AutoScalingGroup(AutoScalingGroupName),
     Alarm(AlarmName),
     ManagedInstance(Ec2InstanceId),
+    Daemon(DaemonKey),
     /// Targets of a group came, went, or are another way than they were.
     Targets(TargetGroupId),
     /// Something that load balancers are told.
@@ -69,6 +72,7 @@ pub struct EcsState {
     /// Those that somebody made: see [`EcsState::capacity_provider`].
     pub capacity_providers: Table<CapacityProvider>,
     pub managed_instances: Table<ManagedInstance>,
+    pub daemons: Daemons,
     tasks: Table<Task>,
     services: Table<Service>,
     service_deployments: Table<ServiceDeployment>,
@@ -331,6 +335,9 @@ impl EcsState {
     pub(crate) fn drain_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         changes.extend(self.clusters.drain_changes().into_iter().map(Change::Cluster));
+        changes.extend(self.daemons.daemons.drain_changes().into_iter().map(Change::Daemon));
+        let attempts = self.daemons.deployments.drain_changes().into_iter();
+        changes.extend(attempts.map(|key| Change::Daemon(key.daemon)));
         changes.extend(self.managed_instances.drain_changes().into_iter().map(Change::ManagedInstance));
         let providers = self.capacity_providers.drain_changes().into_iter();
         changes.extend(providers.map(Change::CapacityProvider));
@@ -352,6 +359,11 @@ impl EcsState {
         self.clusters.drain_writes(prefix, out);
         self.capacity_providers.drain_writes(prefix, out);
         self.managed_instances.drain_writes(prefix, out);
+        self.daemons.definitions.drain_writes(prefix, out);
+        self.daemons.families.drain_writes(prefix, out);
+        self.daemons.daemons.drain_writes(prefix, out);
+        self.daemons.revisions.drain_writes(prefix, out);
+        self.daemons.deployments.drain_writes(prefix, out);
         self.task_definitions.drain_writes(prefix, out);
         self.tasks.drain_writes(prefix, out);
         self.exec_sessions.drain_writes(prefix, out);

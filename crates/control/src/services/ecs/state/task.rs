@@ -1,9 +1,9 @@
 //! Tasks: what was asked for, where it runs, and what its agent reported.
 
-use super::{ContainerInstanceKey, EffectiveDefinition, ServiceKey, Tags};
+use super::{ContainerInstanceKey, DAEMON_GROUP, EffectiveDefinition, ServiceKey, Tags};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{
-    AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerName, EniId, Scope,
+    AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerName, DaemonName, EniId, Scope,
     TaskDefinitionId, TaskId, VolumeId,
 };
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus, StopCode};
@@ -285,6 +285,11 @@ impl Task {
     pub fn service_key(&self) -> Option<ServiceKey> {
         let name = self.group.strip_prefix("service:")?.parse().ok()?;
         Some(ServiceKey { cluster: self.cluster.clone(), name })
+    }
+
+    /// The managed daemon that it belongs to: only those may set such a group.
+    pub fn daemon_name(&self) -> Option<DaemonName> {
+        self.group.strip_prefix(DAEMON_GROUP)?.parse().ok()
     }
 
     pub fn container(&mut self, name: &str) -> Option<&mut Container> {

@@ -79,6 +79,7 @@ pub fn show_attribute(name: &str, value: Option<&str>, target: Option<String>) -
 
 pub fn status(status: ContainerInstanceStatus) -> &'static str {
     match status {
+        ContainerInstanceStatus::Registering => "REGISTERING",
         ContainerInstanceStatus::Active => "ACTIVE",
         ContainerInstanceStatus::Draining => "DRAINING",
         ContainerInstanceStatus::Inactive => "INACTIVE",

@@ -78,7 +78,13 @@ pub fn task(view: View<'_>, task: &Task, with_tags: bool) -> Result<ecs::Task, E
         stopping_at: millis(task.stopping_at),
         tags: with_tags.then(|| tags::show(&task.tags)),
         task_arn: Some(arn),
-        task_definition_arn: Some(scope.ecs(EcsResource::TaskDefinition(task.definition_id.clone())).text()),
+        task_definition_arn: Some(
+            match task.daemon_name() {
+                Some(_) => scope.ecs(EcsResource::DaemonTaskDefinition(task.definition_id.clone())),
+                None => scope.ecs(EcsResource::TaskDefinition(task.definition_id.clone())),
+            }
+            .text(),
+        ),
         trusted_execution_summary: None,
         version: Some(i64::try_from(task.version).unwrap_or(i64::MAX)),
     })

@@ -47,6 +47,9 @@ fn verdict(view: View<'_>, instance: &ContainerInstance, host: &Host, tasks: usi
                 instance.deregistered_at.map_or(String::new(), |when| format!(" {}", at(view.now, when)));
             format!("{head} was deregistered{when}: its agent is refused until it registers anew.")
         }
+        ContainerInstanceStatus::Registering => {
+            format!("{head} takes no tasks yet: the managed daemons of its capacity provider start first.")
+        }
         ContainerInstanceStatus::Draining if tasks == 0 => {
             format!("{head} is draining and empty: it can be switched off or deregistered.")
         }

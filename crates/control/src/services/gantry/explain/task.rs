@@ -126,7 +126,16 @@ fn capacity_awaited(view: View<'_>, task: &Task) -> String {
         Some(provider) if capacity::managed_scaling(view, provider).is_some() => {
             format!("waits for an instance that managed scaling of the provider {provider} brings")
         }
-        Some(provider) => format!("waits for capacity of the provider {provider}"),
+        Some(provider) => match capacity::managed_instances(view, provider) {
+            Some(settings) => {
+                let failed = settings.failure.as_ref();
+                let failed = failed.map_or(String::new(), |(when, why)| {
+                    format!("; the last one could not be had {}: {why}", at(view.now, *when))
+                });
+                format!("waits for a machine that the provider {provider} of Managed Instances makes{failed}")
+            }
+            None => format!("waits for capacity of the provider {provider}"),
+        },
         None => "waits for capacity".to_owned(),
     }
 }
@@ -259,6 +268,7 @@ fn host(view: View<'_>, task: &Task, told: &mut Explanation) {
     };
     if instance.status != ContainerInstanceStatus::Active {
         let message = match instance.status {
+            ContainerInstanceStatus::Registering => "takes other tasks once its managed daemons run",
             ContainerInstanceStatus::Draining if task.service_key().is_some() => {
                 "is draining: the service replaces the task elsewhere and stops it here"
             }
