@@ -131,6 +131,14 @@ pub fn blocked(service: &str) -> String {
     )
 }
 
+/// Tasks are to go, and those that could are protected from scale-in.
+pub fn protected(service: &str, deployment: DeploymentId) -> String {
+    format!(
+        "(service {service}) was unable to reach steady state because (taskSet {deployment}) was unable to scale in. \
+         Reason: The number of protected tasks are more than the desired count of tasks."
+    )
+}
+
 /// Too many tasks of the cluster wait for instances already.
 pub fn too_many_provisioning(service: &str) -> String {
     format!(

@@ -25,9 +25,9 @@ use census::{Census, Lens};
 use daemon::Daemons;
 pub use digests::Establishing;
 use digests::{Digests, establishing};
-use gantry_decide::deployment::events;
 use gantry_decide::deployment::shift::Next;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
+use gantry_decide::deployment::{events, rolling};
 use gantry_decide::ids::{AlarmName, DeploymentId, ServiceDeploymentId};
 use gantry_decide::mutant;
 use gantry_decide::random::Random;
@@ -79,6 +79,8 @@ pub struct Plan {
     desired: Option<u32>,
     stop: Vec<(TaskKey, Why)>,
     blocked: bool,
+    /// Fewer tasks go than should, for the others are protected; and that is still to be told.
+    protected: bool,
     /// The primary deployment has what it takes.
     arrived: bool,
     /// It has, and from now on waits for its alarms.
@@ -186,6 +188,9 @@ impl Controller for Services {
                 shifting.plan(view, service, &mut plan, &mut until, random)
             }
         };
+        plan.blocked = plan.blocked && !told(service, &events::blocked(service.name.as_str()));
+        let spared = |primary: &Deployment| events::protected(service.name.as_str(), primary.id);
+        plan.protected = plan.protected && !service.primary().is_some_and(|p| told(service, &spared(p)));
         plan.alarmed = deployments::triggered(view, service);
         plan.arrived &= plan.alarmed.is_empty();
         if let Some(baked) =
@@ -279,6 +284,10 @@ impl Controller for Services {
         {
             service.steady_at = None;
         }
+        if let Some(primary) = service.primary().filter(|_| plan.protected) {
+            let message = events::protected(service.name.as_str(), primary.id);
+            deployments::tell(tx, &mut service, message);
+        }
         if plan.blocked {
             let message = events::blocked(service.name.as_str());
             deployments::tell(tx, &mut service, message);
@@ -365,7 +374,22 @@ fn replicas(
         plan.steady = situation.is_steady() && service.steady_at.is_none() && !moves;
     }
     plan.stop = census.choose(view, service, steps, random);
+    plan.protected = spares(view, census, steps, &plan.stop);
     steps.start > 0 || steps.renew > 0
+}
+
+/// Whether tasks that should go stay because they are protected.
+fn spares(view: View<'_>, census: &Census<'_>, steps: rolling::Plan, stop: &[(TaskKey, Why)]) -> bool {
+    let healthy = steps.stop_target.healthy.saturating_add(steps.stop_old.healthy) as usize;
+    let starting = steps.stop_target.starting.saturating_add(steps.stop_old.starting) as usize;
+    let stopped = stop.iter().filter(|(_, why)| *why == Why::Scaling).count();
+    let protected = census.running.iter().any(|(task, ..)| task.is_protected(view.now));
+    protected && stopped < healthy + starting
+}
+
+/// Whether this is what the service told last: to tell it again changes nothing.
+fn told(service: &Service, message: &str) -> bool {
+    service.events.last().is_some_and(|last| last.message == message)
 }
 
 /// The next steps of a DAEMON service; true if it has tasks to start.

@@ -8,6 +8,7 @@ mod cluster;
 mod code_deploy;
 mod container_instance;
 mod daemon;
+mod events;
 mod rebalance;
 pub(crate) mod service;
 mod service_deployment;
