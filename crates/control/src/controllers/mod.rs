@@ -234,14 +234,15 @@ macro_rules! each {
         $body;
         let $driver = &mut $self.managed_scaling;
         $body;
+        // Daemons first: what is left on a new instance is for tasks that wait.
+        let $driver = &mut $self.services;
+        $body;
         let $driver = &mut $self.provisioning;
         $body;
         let $driver = &mut $self.managed_daemons;
         $body;
         // After the tasks have gone where there is room.
         let $driver = &mut $self.managed_instances;
-        $body;
-        let $driver = &mut $self.services;
         $body;
         let $driver = &mut $self.task_definitions;
         $body;

@@ -3,18 +3,22 @@
 use super::census::{Census, Condition, Side};
 use super::{Plan, Why};
 use crate::services::ecs::placement;
-use crate::services::ecs::state::{ContainerInstanceKey, Service, ServiceStatus, Task, TaskKey};
+use crate::services::ecs::state::{
+    ContainerInstance, ContainerInstanceKey, Service, ServiceStatus, Task, TaskKey,
+};
 use crate::tx::View;
 use gantry_decide::deployment::daemon::{self, Place};
 use gantry_decide::deployment::rolling::Tasks;
 use gantry_decide::lifecycle::DesiredStatus;
 use gantry_store::Record;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The instances that concern a service, in the order of their keys.
 pub struct Daemons<'a> {
     keys: Vec<ContainerInstanceKey>,
     places: Vec<Place>,
+    /// Those whose agents are there to start something.
+    connected: BTreeSet<ContainerInstanceKey>,
     /// The live tasks that shall run, by instance.
     running: BTreeMap<ContainerInstanceKey, Vec<(&'a Task, Condition, Side)>>,
 }
@@ -41,8 +45,12 @@ impl<'a> Daemons<'a> {
                 places.entry(key).or_default().stopping += 1;
             }
         }
-        let (keys, places) = places.into_iter().unzip();
-        Daemons { keys, places, running }
+        let (keys, places): (Vec<ContainerInstanceKey>, _) = places.into_iter().unzip();
+        let connected = |key: &&ContainerInstanceKey| {
+            view.state.ecs.container_instance(key).is_some_and(ContainerInstance::takes_tasks)
+        };
+        let connected = keys.iter().filter(connected).cloned().collect();
+        Daemons { keys, places, connected, running }
     }
 
     /// What ECS shows as the desired count.
@@ -60,7 +68,8 @@ impl<'a> Daemons<'a> {
         let mut wants_more = false;
         for (key, step) in self.keys.iter().zip(daemon::plan(&self.places, minimum)) {
             wants_more |= step.start;
-            if step.start && launches {
+            // One that has just registered connects at once, and is no failure until then.
+            if step.start && launches && self.connected.contains(key) {
                 plan.start_on.push(key.clone());
             }
             for (of_target, stop) in [(true, step.stop_target), (false, step.stop_old)] {

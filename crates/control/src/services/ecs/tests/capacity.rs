@@ -1,6 +1,7 @@
 //! Scripts on capacity: tasks that wait for instances, spot tasks that make room, services on strategies.
 
 use super::world::{CLIENT, INVALID, World, fails, registration};
+use crate::controllers::Controllers;
 use crate::controllers::provisioning::Provisioning;
 use crate::controllers::services::Services;
 use crate::controllers::tasks::Tasks;
@@ -9,6 +10,7 @@ use crate::services::ecs::ops::{
     capacity_provider, cluster, container_instance, service, submit, task, task_definition,
 };
 use crate::services::ecs::state::{FARGATE_POOL, Task};
+use crate::state::State;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus, StopCode};
 use serde_json::{Value, json};
@@ -441,4 +443,21 @@ fn tasks_started_on_a_machine_of_ones_own_are_external() {
     assert_eq!(reply["failures"][0]["reason"], "MISSING");
     let wrong = json!({"taskDefinition": "nothing", "containerInstances": ["nobody"]});
     fails(world.write(task::start_task, wrong), CLIENT, "TaskDefinition not found.");
+}
+
+#[test]
+fn a_daemon_has_its_room_on_a_new_instance_before_tasks_that_waited() {
+    let mut world = with_provider(true);
+    let request = json!({"serviceName": "logs", "taskDefinition": "app", "schedulingStrategy": "DAEMON", "launchType": "EC2"});
+    world.write(service::create_service, request).unwrap();
+    world.write(task::run_task, json!({"taskDefinition": "app", "count": 4})).unwrap();
+    join(&mut world, "default", Some("metal"));
+    let mut state = State::default();
+    state.replace(&world.scope, world.state.clone());
+    let World { scope, now, random, placers, .. } = &mut world;
+    Controllers::default().run(*now, &mut state, random, placers, &Vec::new());
+    let tasks = state.get(scope).unwrap().ecs.tasks().values();
+    let placed = tasks.filter(|task| task.instance.is_some());
+    let (daemons, others): (Vec<_>, Vec<_>) = placed.partition(|task| task.group == "service:logs");
+    assert_eq!((daemons.len(), others.len()), (1, 3));
 }

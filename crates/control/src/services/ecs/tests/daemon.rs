@@ -160,3 +160,25 @@ fn what_daemons_cannot_be_is_refused() {
     let replicas = world.read(service::list_services, json!({"schedulingStrategy": "REPLICA"})).unwrap();
     assert!(replicas["serviceArns"].as_array().unwrap().is_empty());
 }
+
+#[test]
+fn an_instance_whose_agent_has_yet_to_connect_is_waited_for() {
+    let mut world = World::with_daemon(1, json!({}));
+    world.agent_acts(runs);
+    world.pass(LONG);
+    let told = world.messages().len();
+    world.add_instance(7800);
+    let key = world.state.ecs.container_instances().iter().map(|(key, _)| key.clone());
+    let key = key.max_by_key(|key| world.state.ecs.container_instance(key).unwrap().registered_at).unwrap();
+    let connect = |world: &mut World, connected| {
+        let mut instance = world.state.ecs.container_instance(&key).unwrap().clone();
+        instance.agent_connected = connected;
+        world.state.ecs.put_container_instance(instance);
+        world.come_to_rest();
+    };
+    connect(&mut world, false);
+    assert_eq!((world.occupied().len(), world.messages().len()), (1, told), "{:?}", world.messages());
+    // No patience is needed then.
+    connect(&mut world, true);
+    assert_eq!(world.occupied(), world.instances());
+}
