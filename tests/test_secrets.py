@@ -5,11 +5,12 @@ The services that hold them are a small server of this test's own, which the age
 import http.server
 import json
 import pathlib
-import subprocess
+import signal
+import socket
 import threading
 
 import pytest
-from conftest import Platform, binary, leftovers, needs_root, until, wait
+from conftest import Platform, engines, leftovers, needs_root, runs_once, until, wait
 from registry import Registry
 from test_containers import BUSYBOX, Host, image, sh
 
@@ -22,9 +23,10 @@ USER, VALUE = "porter", "correct horse battery"
 
 
 class Stores(http.server.BaseHTTPRequestHandler):
-    """One parameter, one secret, one file."""
+    """Two parameters, one secret, one file."""
 
     seen = []
+    parameters = {"/app/colour": "of /app/colour"}
 
     def reply(self, status, text):
         self.send_response(status)
@@ -37,7 +39,7 @@ class Stores(http.server.BaseHTTPRequestHandler):
         target = self.headers["X-Amz-Target"]
         self.seen.append((target, self.headers["Authorization"], self.headers["X-Amz-Security-Token"]))
         if target == "AmazonSSM.GetParameters":
-            found = [{"Name": name, "Value": "of " + name} for name in asked["Names"] if name == "/app/colour"]
+            found = [{"Name": name, "Value": self.parameters[name]} for name in asked["Names"] if name in self.parameters]
             return self.reply(200, json.dumps({"Parameters": found, "InvalidParameters": []}))
         if asked["SecretId"] == SECRET:
             return self.reply(200, json.dumps({"SecretString": json.dumps({"password": VALUE})}))
@@ -56,14 +58,17 @@ class Stores(http.server.BaseHTTPRequestHandler):
         pass
 
 
+engine = engines()
+
+
 @pytest.fixture(scope="module")
-def host(tmp_path_factory):
+def host(tmp_path_factory, engine):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stores)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     directory = tmp_path_factory.mktemp("secrets")
-    installation = Platform(directory / "gantry", "--secrets-manager", url, "--parameter-store", url, "--s3", url)
-    subprocess.run([binary(), "image", "--data-dir", installation.directory, "load", image(directory)], check=True)
+    installation = Platform(directory / "gantry", "--secrets-manager", url, "--parameter-store", url, "--s3", url, docker=engine)
+    installation.image("load", image(directory))
     installation.start()
     try:
         yield Host(installation)
@@ -130,9 +135,60 @@ def test_a_private_registry_is_shown_the_secret(host):
         assert task["containers"][0]["exitCode"] == 7, task["stoppedReason"]
 
 
+def test_options_of_log_drivers_are_secrets(host):
+    """They reach the driver, also of an agent that was killed meanwhile, and are shown to nobody."""
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", 0))
+    receiver.settimeout(60)
+    address = f"udp://127.0.0.1:{receiver.getsockname()[1]}"
+    Stores.parameters["/log/address"] = address
+    log = {"logDriver": "syslog", "options": {"tag": "t"}, "secretOptions": [{"name": "syslog-address", "valueFrom": "/log/address"}]}
+    arn = host.start(sh("env | grep -c syslog; i=0; while true; do i=$((i+1)); echo $i; sleep 0.2; done", logConfiguration=log,
+                        stopTimeout=1), task=EXECUTION)
+    assert receiver.recv(65536).decode().endswith(": 0"), "it is no variable"
+    assert receiver.recv(65536).decode().endswith(": 1")
+    host.platform.end(signal.SIGKILL)
+    host.platform.start()
+    host.ecs = host.platform.client("ecs")
+    until(lambda: receiver.recv(65536).decode().endswith(f": {host.lines(arn)[-1]}"))
+    shown = json.dumps(host.ecs.describe_tasks(tasks=[arn]), default=str) + host.platform.log.read_text()
+    assert address not in shown
+    host.ecs.stop_task(task=arn)
+    host.end(arn)
+
+
+def test_a_log_option_that_is_secret_is_not_told_when_it_is_wrong(host):
+    log = {"logDriver": "syslog", "secretOptions": [{"name": "syslog-address", "valueFrom": "/app/colour"}]}
+    task = host.fails(containers=[sh("exit 0", logConfiguration=log)], task=EXECUTION)
+    assert task["containers"][0]["reason"] == (
+        "CannotCreateContainerError: invalid value for log opt 'syslog-address', which is a secret")
+    log["secretOptions"][0]["valueFrom"] = "/nowhere"
+    task = host.fails(containers=[sh("exit 0", logConfiguration=log)], task=EXECUTION)
+    assert task["stoppedReason"].startswith("ResourceInitializationError: unable to pull secrets or registry auth"), task
+
+
+@pytest.mark.parametrize("kind, path, variable", [
+    ("fluentbit", "/fluent-bit/etc/fluent-bit.conf", "${Http_Passwd_1}"),
+    ("fluentd", "/fluentd/etc/fluent.conf", "\"#{ENV['Http_Passwd_1']}\""),
+])
+def test_a_router_has_secrets_as_variables_that_its_configuration_names(host, kind, path, variable):
+    """The router here is a shell that says what it finds."""
+    output = {"fluentbit": {"Name": "http"}, "fluentd": {"@type": "http"}}[kind]
+    log = {"logDriver": "awsfirelens", "options": output,
+           "secretOptions": [{"name": "Http_Passwd", "valueFrom": SECRET + ":password::"}]}
+    router = sh(f"grep Passwd {path}; env | grep Passwd; exec sleep 100", firelensConfiguration={"type": kind}, stopTimeout=1)
+    arn = host.start(router, sh("env | grep -c Passwd; exec sleep 100", logConfiguration=log, stopTimeout=1), task=EXECUTION)
+    assert until(lambda: len(host.lines(arn)) == 2 and host.lines(arn)) == [
+        f"    Http_Passwd {variable}", f"Http_Passwd_1={VALUE}"]
+    assert until(lambda: host.lines(arn, "app1")) == ["0"]
+    host.ecs.stop_task(task=arn)
+    host.end(arn)
+
+
+@runs_once
 def test_without_services_of_ones_own_the_control_plane_says_what_it_lacks(tmp_path):
     installation = Platform(tmp_path / "gantry")
-    subprocess.run([binary(), "image", "--data-dir", installation.directory, "load", image(tmp_path)], check=True)
+    installation.image("load", image(tmp_path))
     installation.start()
     try:
         task = Host(installation).fails(

@@ -21,6 +21,12 @@ pub fn of_container(parts: &Parts<'_>) -> EngineParts {
         let (target, alias) = link.split_once(':').unwrap_or((link, link));
         (container_id(arn, target), alias.to_owned())
     };
+    let mut docker = (*docker).clone();
+    let own_log_driver = matches!(parts.log, LogDriver::Engine);
+    if let Some(given) = parts.fetched.filter(|_| own_log_driver) {
+        let log = docker.host_config.log_config.get_or_insert_default();
+        *log = log.with_secrets(&given.log_options);
+    }
     EngineParts {
         name: shown_name(arn, known.task(), name),
         // By its name, for people to read, unless that says which of several it is: of an image that never was in a
@@ -30,11 +36,11 @@ pub fn of_container(parts: &Parts<'_>) -> EngineParts {
             None => parts.image.name.familiar(),
         },
         labels: labels(config, arn, known.task(), name),
-        docker: (*docker).clone(),
+        docker,
         ports: requests(container),
         links: container.links.iter().flatten().map(link).collect(),
         volumes: volumes(config, arn, known.task(), parts),
-        own_log_driver: matches!(parts.log, LogDriver::Engine),
+        own_log_driver,
     }
 }
 

@@ -22,11 +22,15 @@ use gantry_decide::time::Timestamp;
 use gantry_wire::EpochMillis;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// Among the keys of namespaces, of which none has such characters: the host's, for containers on an engine's bridge.
 const ON_BRIDGE: &str = "(bridge)";
+
+/// Between two attempts to fetch the options of a log driver.
+const FETCH_AGAIN: Duration = Duration::from_secs(15);
 
 /// Makes a container's image ready.
 pub async fn prepare_image<R: Runtime>(
@@ -254,6 +258,30 @@ fn not_run(task: TaskArn, container: String, failure: Failure) -> Input {
     Input::Event(Event::ContainerFailed { task, container, failure })
 }
 
+/// Says where a container's output goes whose log driver has options that are fetched, once they are. What cannot be had
+/// now may be had later: only after a start of the agent is anything fetched for a container that runs already.
+pub async fn log_driver<R: Runtime>(
+    hands: Arc<Hands<R>>,
+    known: Arc<Known>,
+    arn: TaskArn,
+    name: String,
+) -> LogDriver {
+    loop {
+        let fetched = hands.secrets.of(&hands.credentials, &arn, known.task()).await;
+        let driver = fetched.and_then(|fetched| {
+            container::log_driver(&hands.config, &known, &arn, &name, fetched.container(&name))
+        });
+        match driver {
+            Ok(driver) => return driver,
+            Err(failure) => {
+                tracing::warn!(task = %arn, container = name, reason = failure.reason(), "where a log goes is not known yet");
+                tokio::time::sleep(FETCH_AGAIN).await;
+                hands.secrets.forget(&arn);
+            }
+        }
+    }
+}
+
 /// Starts a container again that has ended, as its restart policy has it.
 pub async fn restart<R: Runtime>(
     hands: Arc<Hands<R>>,
@@ -330,7 +358,9 @@ async fn try_launch<R: Runtime>(
     let payload = containers.iter().find(|c| c.name.as_deref() == Some(name)).ok_or_else(vanished)?;
     let docker = known.docker(name).ok_or_else(vanished)?;
     let id = container_id(arn, name);
-    let log = container::log_driver(&hands.config, known, arn, name)?;
+    let fetched = hands.secrets.of(&hands.credentials, arn, known.task()).await?;
+    let given = fetched.container(name);
+    let log = container::log_driver(&hands.config, known, arn, name, given)?;
     if let LogDriver::Awslogs(to) = &log {
         hands.logs.prepare(to).await.map_err(|error| {
             let text = format!(
@@ -386,7 +416,7 @@ async fn try_launch<R: Runtime>(
         key.map(|key| endpoints::environment(key, host_port, known.role_credentials(), control_plane));
     let mut endpoints = endpoints.unwrap_or_default();
     endpoints.extend(firelens::variables(known, name, others));
-    let fetched = hands.secrets.of(&hands.credentials, arn, known.task()).await?;
+    endpoints.extend(firelens::secret_variables(known, payload, &fetched));
     let parts = Parts {
         config: &hands.config,
         arn,

@@ -72,16 +72,23 @@ pub fn log_driver(
     known: &Known,
     task: &TaskArn,
     container: &str,
+    given: Option<&ForContainer>,
 ) -> Result<LogDriver, Failure> {
     let id = container_id(task, container);
-    let log = known.docker(container).and_then(|docker| docker.host_config.log_config.as_ref());
+    let log = known.log(container);
     if firelens::is_routed(log) {
         return Ok(firelens::log_driver(config, task, known.task(), container, id.as_str()));
     }
     let writer = Writer { region: &config.region, id: id.as_str(), name: container };
-    let read = match LogDriver::read(log, writer) {
+    let secrets = given.map(|given| &given.log_options).filter(|options| !options.is_empty());
+    let whole = log.zip(secrets).map(|(log, secrets)| log.with_secrets(secrets));
+    let read = match LogDriver::read(whole.as_ref().or(log), writer) {
         // Docker has more drivers, and refuses what it does not know.
         Err(OptionError::Driver(_)) if config.runtime.is_docker() => Ok(LogDriver::Engine),
+        // The reason is shown to everybody.
+        Err(OptionError::Value { option, .. }) if secrets.is_some_and(|all| all.contains_key(option)) => {
+            Err(OptionError::Secret { option })
+        }
         other => other,
     };
     read.map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))

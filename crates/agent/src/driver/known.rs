@@ -1,6 +1,7 @@
 //! A payload's task, read: what it takes to run it.
 
 use crate::health::Check;
+use crate::protocol::docker::LogConfig;
 use crate::protocol::payload::{self, CompiledTask, ContainerConfig as Docker, PayloadError};
 use gantry_api::acs;
 use gantry_decide::lifecycle::DesiredStatus;
@@ -50,6 +51,11 @@ impl Known {
     /// The parts of a container that the payload carries in the Docker API's form.
     pub fn docker(&self, name: &str) -> Option<&Docker> {
         self.docker.get(name)
+    }
+
+    /// A container's log driver and its options, but for those that are secrets.
+    pub fn log(&self, container: &str) -> Option<&LogConfig> {
+        self.docker.get(container)?.host_config.log_config.as_ref()
     }
 
     pub(super) fn check(&self, container: &str) -> Option<Check> {

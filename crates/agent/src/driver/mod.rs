@@ -28,6 +28,7 @@ use crate::lease::Lease;
 use crate::network::{Bridged, TaskInterface};
 use crate::protocol::manifest::Manifests;
 use crate::runtime::{ContainerId, Runtime, RuntimeError, State};
+use crate::secrets::log_options;
 use crate::state::{Instance, SavedTask};
 use container::{container_id, log_driver, log_path, pause_id, task_id};
 use gantry_decide::task::NetworkMode;
@@ -395,11 +396,16 @@ impl<R: Runtime> Driver<R> {
     /// Sends what a container writes to where its log driver says.
     fn follow_log(&self, task: &TaskArn, name: &str) {
         let Some(known) = self.known(task) else { return };
-        let config = &self.hands.config;
-        // One that cannot be read was refused when the container was to be launched.
-        if let Ok(driver) = log_driver(config, &known, task, name) {
-            let log = log_path(&config.data_dir, task, name);
-            self.hands.logs.follow(task_id(task), name.to_owned(), log, driver);
+        let (config, id, container) = (&self.hands.config, task_id(task), name.to_owned());
+        let log = log_path(&config.data_dir, task, name);
+        let fetches = known.container(name).is_some_and(|container| log_options(container).next().is_some());
+        if fetches && !firelens::is_routed(known.log(name)) {
+            let hands = Arc::clone(&self.hands);
+            let driver = actions::log_driver(hands, Arc::clone(&known), task.clone(), container.clone());
+            self.hands.logs.follow_once(id, container, log, driver);
+        } else if let Ok(driver) = log_driver(config, &known, task, name, None) {
+            // One that cannot be read was refused when the container was to be launched.
+            self.hands.logs.follow(id, container, log, driver);
         }
     }
 

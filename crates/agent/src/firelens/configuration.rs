@@ -41,6 +41,14 @@ impl Program {
         }
     }
 
+    /// The value of a variable of its environment.
+    pub fn of_variable(self, name: &str) -> String {
+        match self {
+            Program::Fluentd => format!("\"#{{ENV['{name}']}}\""),
+            Program::FluentBit => format!("${{{name}}}"),
+        }
+    }
+
     /// Matches every tag, or every one that begins with what stands before.
     fn any(self) -> &'static str {
         match self {
@@ -61,7 +69,7 @@ pub struct Configuration<'a> {
     /// A configuration file of the router's image.
     pub include: Option<&'a str>,
     /// Log options of the containers whose output it routes.
-    pub containers: BTreeMap<&'a str, &'a BTreeMap<String, String>>,
+    pub containers: BTreeMap<&'a str, BTreeMap<String, String>>,
 }
 
 /// Why there is no configuration.
@@ -256,7 +264,7 @@ mod tests {
             listen: Some("127.0.0.1"),
             metadata: metadata(),
             include: Some("/extra.conf"),
-            containers: BTreeMap::from([("app", &app), ("quiet", &none)]),
+            containers: BTreeMap::from([("app", app), ("quiet", none)]),
         };
         let expected = "\
 [INPUT]
@@ -315,7 +323,7 @@ mod tests {
             listen: Some("0.0.0.0"),
             metadata: metadata(),
             include: None,
-            containers: BTreeMap::from([("app", &app)]),
+            containers: BTreeMap::from([("app", app)]),
         };
         let expected = "\
 <source>
@@ -356,10 +364,16 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_left_to_the_router_s_variables() {
+        assert_eq!(Program::FluentBit.of_variable("token_0"), "${token_0}");
+        assert_eq!(Program::Fluentd.of_variable("token_0"), "\"#{ENV['token_0']}\"");
+    }
+
+    #[test]
     fn what_the_router_could_not_understand_is_refused() {
         let text = |program, pairs: &[(&str, &str)]| {
             let options = options(pairs);
-            let containers = BTreeMap::from([("app", &options)]);
+            let containers = BTreeMap::from([("app", options.clone())]);
             Configuration { program, listen: None, metadata: Vec::new(), include: None, containers }.text()
         };
         let error = text(Program::FluentBit, &[("Host", "h")]).unwrap_err();

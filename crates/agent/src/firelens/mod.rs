@@ -13,6 +13,7 @@ use crate::logs::{Fluentd, LogDriver};
 use crate::network::Bridged;
 use crate::protocol::docker::LogConfig;
 use crate::runtime::BindMount;
+use crate::secrets::{Fetched, log_options};
 use configuration::{Configuration, PORT, Program};
 use gantry_api::acs;
 use gantry_decide::task::NetworkMode;
@@ -86,7 +87,7 @@ pub fn variables(
     container: &str,
     bridged: &BTreeMap<String, Bridged>,
 ) -> BTreeMap<String, String> {
-    let log = known.docker(container).and_then(|docker| docker.host_config.log_config.as_ref());
+    let log = known.log(container);
     let router = router(known.task()).filter(|_| is_routed(log));
     let host = match (known.mode(), router) {
         (NetworkMode::Awsvpc, Some(_)) => Some("127.0.0.1".to_owned()),
@@ -101,6 +102,32 @@ pub fn variables(
             .into()
     })
     .unwrap_or_default()
+}
+
+/// The router's variables that hold the log options which are secrets: its configuration only names them, as with the
+/// stock agent, so that no file of this host's has their values.
+pub fn secret_variables(
+    known: &Known,
+    container: &acs::Container,
+    fetched: &Fetched,
+) -> BTreeMap<String, String> {
+    if container.firelens_configuration.is_none() {
+        return BTreeMap::new();
+    }
+    let containers = known.task().containers.iter().flatten().enumerate();
+    let routed = containers.filter(|(_, other)| is_routed(known.log(name(other))));
+    let options =
+        routed.filter_map(|(index, other)| Some((index, &fetched.container(name(other))?.log_options)));
+    options
+        .flat_map(|(index, options)| {
+            options.iter().map(move |(option, value)| (variable(option, index), value.expose().to_owned()))
+        })
+        .collect()
+}
+
+/// The name of the router's variable with an option of the container that is at this place among the task's.
+fn variable(option: &str, index: usize) -> String {
+    format!("{option}_{index}")
 }
 
 /// Makes what the router finds in its container, and says where. Nothing for a container that is none.
@@ -155,9 +182,12 @@ pub fn provide(
             ),
         ],
     };
-    let routed = task.containers.iter().flatten().filter_map(|container| {
-        let log = known.docker(name(container))?.host_config.log_config.as_ref()?;
-        is_routed(Some(log)).then_some((name(container), log.config.as_ref().unwrap_or(&none)))
+    let routed = task.containers.iter().flatten().enumerate().filter_map(|(index, container)| {
+        let log = known.log(name(container)).filter(|log| is_routed(Some(log)))?;
+        let mut options = log.config.clone().unwrap_or_default();
+        let secret = |option: &str| (option.to_owned(), program.of_variable(&variable(option, index)));
+        options.extend(log_options(container).map(secret));
+        Some((name(container), options))
     });
     let text = Configuration {
         program,

@@ -86,6 +86,19 @@ impl Shipping {
 
     /// Follows the log of a container that runs, or has run. Being followed already is no error.
     pub fn follow(&self, task: String, container: String, log: PathBuf, driver: LogDriver) {
+        if !matches!(driver, LogDriver::File { .. } | LogDriver::None | LogDriver::Engine) {
+            self.follow_once(task, container, log, std::future::ready(driver));
+        }
+    }
+
+    /// The same, as soon as it is known where it goes.
+    pub fn follow_once(
+        &self,
+        task: String,
+        container: String,
+        log: PathBuf,
+        driver: impl Future<Output = LogDriver> + Send + 'static,
+    ) {
         let mut followed = self.followed.lock();
         let key = (task, container);
         if let Some(following) = followed.get(&key)
@@ -95,22 +108,8 @@ impl Shipping {
             return;
         }
         let (wish, wished) = watch::channel(Wish::Follow);
-        let work = match driver {
-            LogDriver::File { .. } | LogDriver::None | LogDriver::Engine => return,
-            LogDriver::Awslogs(to) => {
-                let multiline = to.multiline.clone();
-                let sink = AwslogsSink::new(self.client.in_region(&to.region), to);
-                tokio::spawn(ship(sink, log, multiline, wished))
-            }
-            LogDriver::Syslog(to) => {
-                let sink = LocalSink::new(SyslogReceiver::new(to), &log, format!("syslog:{}", key.1));
-                tokio::spawn(ship(sink, log, None, wished))
-            }
-            LogDriver::Fluentd(to) => {
-                let sink = LocalSink::new(FluentdReceiver::new(to), &log, format!("fluentd:{}", key.1));
-                tokio::spawn(ship(sink, log, None, wished))
-            }
-        };
+        let (client, container) = (self.client.clone(), key.1.clone());
+        let work = tokio::spawn(async move { send(client, driver.await, &container, log, wished).await });
         followed.insert(key, Following { wish, work });
     }
 
@@ -154,6 +153,32 @@ impl Shipping {
     pub async fn finish(&self) {
         let all = std::mem::take(&mut *self.followed.lock());
         finish(all.into_iter().map(|((_, container), following)| (container, following)), END_MAX).await;
+    }
+}
+
+/// Sends a container's log to where its driver says, to its end.
+async fn send(
+    client: Client,
+    driver: LogDriver,
+    container: &str,
+    log: PathBuf,
+    wished: watch::Receiver<Wish>,
+) {
+    match driver {
+        LogDriver::File { .. } | LogDriver::None | LogDriver::Engine => {}
+        LogDriver::Awslogs(to) => {
+            let multiline = to.multiline.clone();
+            let sink = AwslogsSink::new(client.in_region(&to.region), to);
+            ship(sink, log, multiline, wished).await;
+        }
+        LogDriver::Syslog(to) => {
+            let sink = LocalSink::new(SyslogReceiver::new(to), &log, format!("syslog:{container}"));
+            ship(sink, log, None, wished).await;
+        }
+        LogDriver::Fluentd(to) => {
+            let sink = LocalSink::new(FluentdReceiver::new(to), &log, format!("fluentd:{container}"));
+            ship(sink, log, None, wished).await;
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub enum OptionError {
     Missing(&'static str),
     #[error("invalid value for log opt '{option}': {value}")]
     Value { option: &'static str, value: String },
+    #[error("invalid value for log opt '{option}', which is a secret")]
+    Secret { option: &'static str },
 }
 
 /// The options of the driver `awslogs`.

@@ -3,6 +3,7 @@
 //! Only the members that have an effect here. Others are ignored, as the stock agent hands them on to an engine that
 //! may or may not know them; a known member of a wrong type makes its task invalid. Null counts as absent.
 
+use gantry_wire::Secret;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -87,4 +88,14 @@ pub struct LogConfig {
     #[serde(rename = "Type")]
     pub driver: Option<String>,
     pub config: Option<BTreeMap<String, String>>,
+}
+
+impl LogConfig {
+    /// With options whose values were fetched, over those that stand in the payload.
+    pub fn with_secrets(&self, options: &BTreeMap<String, Secret>) -> LogConfig {
+        let mut all = self.clone();
+        let exposed = options.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+        all.config.get_or_insert_default().extend(exposed);
+        all
+    }
 }

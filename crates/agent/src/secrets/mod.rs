@@ -1,5 +1,5 @@
-//! What containers are given that stands in no payload: secrets and parameters, files of variables, and the credentials
-//! of private registries. Fetched with the task's execution role before anything of the task is made.
+//! What containers are given that stands in no payload: secrets and parameters, as variables or as options of log drivers,
+//! files of variables, and the credentials of private registries. Fetched with the task's execution role before anything of the task is made.
 //!
 //! All of a task is fetched at once, by whoever asks first, and kept in memory until the task is forgotten: on disk it
 //! stands only where containers are described, for their owner alone. After a start of the agent it is fetched again if
@@ -85,6 +85,8 @@ pub struct ForContainer {
     /// The first file that has a variable wins.
     pub files: BTreeMap<String, Secret>,
     pub secrets: BTreeMap<String, Secret>,
+    /// Options of its log driver.
+    pub log_options: BTreeMap<String, Secret>,
     pub registry: Option<RegistryAuth>,
 }
 
@@ -181,6 +183,9 @@ impl Secrets {
             for (name, wanted) in &want.variables {
                 given.secrets.extend(values.get(wanted).map(|value| (name.clone(), value.clone())));
             }
+            for (name, wanted) in &want.log_options {
+                given.log_options.extend(values.get(wanted).map(|value| (name.clone(), value.clone())));
+            }
             if let Some((arn, wanted)) = &want.registry {
                 let auth = values.get(wanted).and_then(|text| RegistryAuth::from_secret(text.expose()).ok());
                 given.registry = Some(auth.ok_or_else(|| SecretsError::Registry { arn: arn.clone() })?);
@@ -198,6 +203,17 @@ impl Secrets {
         }
         Ok(fetched)
     }
+}
+
+/// Whether a secret is an option of its container's log driver.
+fn is_log_option(secret: &acs::ContainerSecret) -> bool {
+    secret.target.as_deref() == Some("LOG_DRIVER")
+}
+
+/// The names of a container's log options whose values are fetched.
+pub fn log_options(container: &acs::Container) -> impl Iterator<Item = &str> {
+    let secrets = container.secrets.iter().flatten().filter(|secret| is_log_option(secret));
+    secrets.filter_map(|secret| secret.name.as_deref())
 }
 
 fn wants(container: &acs::Container) -> bool {
@@ -225,6 +241,7 @@ impl Wanted {
 #[derive(Default)]
 struct Want {
     variables: Vec<(String, Wanted)>,
+    log_options: Vec<(String, Wanted)>,
     /// The secret's ARN as it was given, and the secret.
     registry: Option<(String, Wanted)>,
     files: Vec<String>,
@@ -253,7 +270,8 @@ impl Plan {
                     Some("asm") => Wanted::secret(from, region)?,
                     _ => Wanted::Parameter { region: region.to_owned(), name: reference::parameter(from)? },
                 };
-                want.variables.push((secret.name.clone().unwrap_or_default(), wanted));
+                let kind = if is_log_option(secret) { &mut want.log_options } else { &mut want.variables };
+                kind.push((secret.name.clone().unwrap_or_default(), wanted));
             }
             let registry =
                 container.registry_authentication.as_ref().and_then(|auth| auth.asm_auth_data.as_ref());
@@ -283,7 +301,7 @@ impl Plan {
     fn wanted(&self) -> impl Iterator<Item = &Wanted> {
         self.containers.values().flat_map(|want| {
             let registry = want.registry.iter().map(|(_, wanted)| wanted);
-            want.variables.iter().map(|(_, wanted)| wanted).chain(registry)
+            want.variables.iter().chain(&want.log_options).map(|(_, wanted)| wanted).chain(registry)
         })
     }
 }

@@ -149,6 +149,10 @@ async fn everything_that_a_container_names_is_fetched_once() {
     {
         secrets.push(json!({"name": name, "valueFrom": format!("{DB}{rest}"), "provider": "asm", "region": "us-east-2"}));
     }
+    secrets.push(
+        json!({"name": "splunk-token", "valueFrom": "token", "provider": "ssm", "region": "eu-north-1",
+        "target": "LOG_DRIVER"}),
+    );
     let container = format!(
         r#""secrets":{},"environmentFiles":[{{"type":"s3","value":"arn:aws:s3:::bucket/dir 1/a.env"}},
         {{"type":"s3","value":"arn:aws:s3:::bucket/b.env"}}],"registryAuthentication":{{"type":"asm",
@@ -161,6 +165,8 @@ async fn everything_that_a_container_names_is_fetched_once() {
     let app = fetched.container("app").unwrap();
     let values = shown(&app.secrets);
     assert_eq!(values[0], ("KEY", "current hunter2"));
+    assert_eq!(shown(&app.log_options), [("splunk-token", "of \"token\"")]);
+    assert!(!app.secrets.contains_key("splunk-token"), "it is no variable");
     assert_eq!(values[1], ("OLD", "AWSPREVIOUS hunter2"));
     assert!(
         values.contains(&("P10", "of \"p10\"")) && values.contains(&("PATH", "of \"/a/b\"")),

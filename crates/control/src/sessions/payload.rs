@@ -165,10 +165,14 @@ fn container(
             };
             files.iter().map(file).collect()
         }),
-        secrets: definition
-            .secrets
+        secrets: secrets(scope, definition),
+        logs_auth_strategy: task
+            .definition
+            .execution_role_arn
             .as_ref()
-            .map(|secrets| secrets.iter().map(|reference| secret(scope, reference)).collect()),
+            .and(definition.log_configuration.as_ref())
+            .filter(|log| log.log_driver == LogDriver::Awslogs)
+            .map(|_| "ExecutionRole".to_owned()),
         registry_authentication: definition.repository_credentials.as_ref().map(|credentials| {
             let named = &credentials.credentials_parameter;
             acs::RegistryAuthentication {
@@ -189,6 +193,19 @@ fn container(
         }),
         ..Default::default()
     })
+}
+
+/// What the agent fetches values for: variables of the container, and options of its log driver.
+fn secrets(scope: &Scope, definition: &ContainerDefinition) -> Option<Vec<acs::ContainerSecret>> {
+    let variables = definition.secrets.iter().flatten().map(|reference| secret(scope, reference));
+    let options = definition.log_configuration.iter().flat_map(|log| log.secret_options.iter().flatten());
+    // Of another type, since the stock agent makes variables of all that are of that one.
+    let options = options.map(|reference| acs::ContainerSecret {
+        type_: None,
+        target: Some("LOG_DRIVER".to_owned()),
+        ..secret(scope, reference)
+    });
+    Some(variables.chain(options).collect::<Vec<_>>()).filter(|all| !all.is_empty())
 }
 
 /// A variable whose value the agent fetches.

@@ -62,8 +62,6 @@ const NOT_CARRIED: &[&str] = &[
     "ecs.capability.fault-injection",
     "ecs.capability.firelens.options.config.s3",
     "ecs.capability.gmsa",
-    "ecs.capability.secrets.asm.bootstrap.",
-    "ecs.capability.secrets.ssm.bootstrap.",
     "ecs.capability.storage.s3-files",
 ];
 /// In what an agent of ours tells that it makes managed volumes by itself, from what the payload says. Tasks with one go

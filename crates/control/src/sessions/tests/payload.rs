@@ -189,6 +189,7 @@ fn what_agents_fetch_is_named_with_its_store_and_region() {
     let definition = json!({"family": "secretive", "networkMode": "bridge", "executionRoleArn": "porter",
         "containerDefinitions": [{"name": "app", "image": "registry.example.net/app:1", "memory": 64,
             "secrets": [{"name": "PASSWORD", "valueFrom": secret}, {"name": "COLOUR", "valueFrom": "/app/colour"}],
+            "logConfiguration": {"logDriver": "awslogs", "secretOptions": [{"name": "awslogs-group", "valueFrom": "g"}]},
             "environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::bucket/app.env"}],
             "repositoryCredentials": {"credentialsParameter": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:r"}}]});
     let task = sent("default", definition, json!({"taskDefinition": "secretive"}));
@@ -201,7 +202,10 @@ fn what_agents_fetch_is_named_with_its_store_and_region() {
     for one in &mut expected {
         one.as_object_mut().unwrap().extend(variable.as_object().unwrap().clone());
     }
-    assert_eq!(app["secrets"], json!(expected));
+    // The stock agent makes no variable of what has no type.
+    let option = json!({"name": "awslogs-group", "valueFrom": "g", "region": "eu-north-1", "provider": "ssm", "target": "LOG_DRIVER"});
+    assert_eq!(app["secrets"], json!([expected[0], expected[1], option]));
+    assert_eq!(app["logsAuthStrategy"], "ExecutionRole");
     assert_eq!(app["environmentFiles"], json!([{"type": "s3", "value": "arn:aws:s3:::bucket/app.env"}]));
     assert_eq!(
         app["registryAuthentication"],
@@ -213,10 +217,12 @@ fn what_agents_fetch_is_named_with_its_store_and_region() {
 #[test]
 fn a_task_that_needs_what_payloads_do_not_carry_goes_nowhere() {
     let mut script = Script::with_cluster();
-    let log =
-        json!({"logDriver": "syslog", "secretOptions": [{"name": "syslog-tls-cert", "valueFrom": "p"}]});
+    let options = json!({"config-file-type": "s3", "config-file-value": "arn:aws:s3:::bucket/router.conf"});
+    let router = json!({"type": "fluentbit", "options": options});
     let definition = json!({"family": "secretive", "executionRoleArn": "arn:aws:iam::111122223333:role/r",
-        "containerDefinitions": [{"name": "app", "image": "app:1", "memory": 64, "logConfiguration": log}]});
+        "containerDefinitions": [
+            {"name": "app", "image": "app:1", "memory": 64, "logConfiguration": {"logDriver": "awsfirelens"}},
+            {"name": "router", "image": "router:1", "memory": 64, "firelensConfiguration": router}]});
     let registered = script.call("RegisterTaskDefinition", definition).unwrap();
     let announced = registered["taskDefinition"]["requiresAttributes"].as_array().unwrap().clone();
     assert!(announced.len() > 1);
