@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import NETWORK, Platform, binary, groups, leftovers, page, until, wait
+from conftest import NETWORK, Platform, below, binary, groups, leftovers, page, until, wait
 from test_containers import BUSYBOX, IMAGE, Host, image, needs_root, sh
 from test_tasks import address, describe, run
 
@@ -113,6 +113,29 @@ def test_a_full_volume_is_its_tasks_own_matter(host, neighbour):
     host.end(arn)
     assert host.lines(arn) == ["full", "room"]
     assert "Hello from Gantry" in neighbour()
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/loop-control").exists(), reason="this kernel has no loop devices")
+def test_full_ephemeral_storage_is_its_tasks_own_matter(host, neighbour):
+    """What its containers write and its empty volumes have one size, of which the host gives only what is written."""
+    task = {"networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "256", "memory": "512",
+            "ephemeralStorage": {"sizeInGiB": 21}, "volumes": [{"name": "data", "host": {}}]}
+    mount = {"mountPoints": [{"sourceVolume": "data", "containerPath": "/data"}]}
+    # Room that is given without being written: a test need not write 21 GiB.
+    fill = """df -k / | { read x; read device blocks rest; echo $blocks; }
+        i=0; for size in 19g 512m 64m 4m 128k 4k; do
+            while busybox fallocate -l $size /data/$i 2>/dev/null; do i=$((i+1)); done; rm -f /data/$i; i=$((i+1)); done
+        for file in /rest /data/rest /etc/hosts; do cat /bin/busybox 2>/dev/null >> $file || echo full; done
+        rm /data/0; cat /bin/busybox > /rest && echo room"""
+    arn = host.start(sh(fill, **mount), task=task, launchType="FARGATE", networkConfiguration=NETWORK)
+    assert "Hello from Gantry" in neighbour()
+    host.end(arn)
+    blocks, *said = host.lines(arn)
+    assert 20 << 20 < int(blocks) < 21 << 20 and said == ["full", "full", "full", "room"], said
+    assert "Hello from Gantry" in neighbour()
+    of_task = lambda: [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if arn.split("/")[-1] in line]
+    until(lambda: not of_task())
+    assert not [path for path in below(host.platform.directory) if path.suffix == ".img"]
 
 
 def test_an_agent_killed_among_many_tasks_loses_nothing(host):

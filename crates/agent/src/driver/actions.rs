@@ -11,7 +11,7 @@ use crate::images::{LocalImage, PullError};
 use crate::logs::LogDriver;
 use crate::network::{Bridged, NetworkError};
 use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
-use crate::storage;
+use crate::storage::{self, Ephemeral};
 use gantry_api::{acs, ecs};
 use gantry_decide::task::{NetworkMode, PortRange};
 use gantry_decide::task_engine::{
@@ -345,6 +345,17 @@ async fn provide<R: Runtime>(
     provided.await.unwrap_or_else(|error| Err(panicked(error)))
 }
 
+/// Makes a task's ephemeral storage.
+async fn provide_ephemeral<R: Runtime>(hands: &Hands<R>, ephemeral: Ephemeral) -> Result<(), Failure> {
+    let failed = |text: String| {
+        let text = format!("failed to set up the task's ephemeral storage: {text}");
+        Failure::new(FailureKind::ResourceInitializationError, text)
+    };
+    let _one_at_a_time = hands.volumes.lock().await;
+    let provided = tokio::task::spawn_blocking(move || ephemeral.provide()).await;
+    provided.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.text()))
+}
+
 async fn try_launch<R: Runtime>(
     hands: &Arc<Hands<R>>,
     arn: &TaskArn,
@@ -377,6 +388,11 @@ async fn try_launch<R: Runtime>(
         |name: &str| images.get(name).map(|image| image.config.volumes.clone()).unwrap_or_default();
     let of = volumes::Of { agent: &hands.config, arn, task: known.task(), of_image: &declared };
     let mounts = volumes::mounts(of, payload)?;
+    let ephemeral = volumes::ephemeral(&hands.config, arn, known.task());
+    let writable = ephemeral.as_ref().map(|ephemeral| ephemeral.container(id.as_str()));
+    if let Some(ephemeral) = ephemeral {
+        provide_ephemeral(hands, ephemeral).await?;
+    }
     provide(hands, arn, &mounts, &images).await?;
     let router = firelens::provide(&hands.config, arn, known, payload)?;
     make_group(hands, arn, known).await?;
@@ -431,7 +447,8 @@ async fn try_launch<R: Runtime>(
         router: &router,
         links: &links,
         endpoints: &endpoints,
-        fetched: fetched.container(name),
+        writable,
+        fetched: given,
     };
     let run = async {
         let config = container::compile(&parts)?;

@@ -130,6 +130,8 @@ pub struct Parts<'a> {
     pub links: &'a Links,
     /// Variables by which programs find the agent's endpoints.
     pub endpoints: &'a BTreeMap<String, String>,
+    /// Where it writes, of a task with ephemeral storage of its own.
+    pub writable: Option<PathBuf>,
     /// What does not stand in the payload.
     pub fetched: Option<&'a ForContainer>,
 }
@@ -241,6 +243,7 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
             let (max_bytes, max_files) = log.files();
             LogFile { path: log_path(&agent.data_dir, arn, name), max_bytes, max_files }
         },
+        writable: parts.writable.clone(),
         engine: agent.runtime.is_docker().then(|| {
             let mut engine = parts::of_container(parts);
             let given = engine.docker.host_config.devices.get_or_insert_default();
@@ -389,6 +392,7 @@ pub fn pause(agent: &AgentConfig, arn: &TaskArn, task: &acs::Task) -> Result<Con
             max_bytes: PAUSE_LOG_BYTES,
             max_files: 1,
         },
+        writable: None,
         engine: agent.runtime.is_docker().then(|| Box::new(parts::of_pause(agent, arn, task, PAUSE))),
     })
 }

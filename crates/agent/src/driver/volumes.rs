@@ -10,7 +10,7 @@ use super::seed::seed;
 use crate::config::AgentConfig;
 use crate::docker::parts;
 use crate::runtime::BindMount;
-use crate::storage::{self, Disk, EfsMount, StorageError};
+use crate::storage::{self, Disk, EfsMount, Ephemeral, StorageError};
 use gantry_api::acs;
 use gantry_decide::task_engine::{Failure, FailureKind, TaskArn};
 use std::path::{Path, PathBuf};
@@ -122,10 +122,26 @@ fn of_image(of: Of<'_>, container: &str, path: String) -> Option<Mount> {
     let name = format!(".{:016x}", hash(&format!("{container}:{path}")));
     let (source, kind) = match of.agent.runtime.is_docker() {
         true => (PathBuf::from(parts::own_volume(of.agent, of.arn, &name)), Kind::Docker),
-        false => (of.agent.data_dir.join(TASK_VOLUMES).join(task_id(of.arn)).join(name), Kind::Volume),
+        false => (empty_volumes(of).join(name), Kind::Volume),
     };
     let bind = BindMount { source, target: path, read_only: false };
     is_below_root.then(|| Mount { bind, kind, owner: container.to_owned() })
+}
+
+fn of_task_directory(agent: &AgentConfig, arn: &TaskArn) -> PathBuf {
+    agent.data_dir.join(TASK_VOLUMES).join(task_id(arn))
+}
+
+/// The task's ephemeral storage, if it has its own. An engine keeps what its containers write where it wants.
+pub fn ephemeral(agent: &AgentConfig, arn: &TaskArn, task: &acs::Task) -> Option<Ephemeral> {
+    let of_task = of_task_directory(agent, arn);
+    Ephemeral::of(task, &agent.name, &task_id(arn), &of_task).filter(|_| !agent.runtime.is_docker())
+}
+
+/// Where volumes are that begin empty and go with their task.
+fn empty_volumes(of: Of<'_>) -> PathBuf {
+    let ephemeral = ephemeral(of.agent, of.arn, of.task);
+    ephemeral.map_or_else(|| of_task_directory(of.agent, of.arn), |ephemeral| ephemeral.volumes())
 }
 
 fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failure> {
@@ -139,7 +155,7 @@ fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failu
     if !safe || name.is_empty() {
         return Err(invalid("its name cannot name a directory"));
     }
-    let of_task = || agent.data_dir.join(TASK_VOLUMES).join(task_id(arn)).join(name);
+    let of_task = || empty_volumes(of).join(name);
     let of_host = volume.host.as_ref().and_then(|host| host.source_path.as_deref());
     let is_docker_s = volume.docker_volume_configuration.is_some()
         || of_host.is_none_or(str::is_empty) && volume.host.is_some();
@@ -157,7 +173,7 @@ fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failu
         let wanted = EfsMount::read(&agent.efs, efs).map_err(|error| efs_failure(&error))?;
         (storage::place(&agent.name, &task_id(arn), name), Kind::Efs(wanted))
     } else if volume.type_.as_deref().is_none_or(str::is_empty) {
-        let of_task = agent.data_dir.join(TASK_VOLUMES).join(task_id(arn));
+        let of_task = of_task_directory(agent, arn);
         let disk =
             Disk::read(task, name, &of_task, &agent.data_dir).map_err(|error| ebs_failure(name, &error))?;
         (storage::place(&agent.name, &task_id(arn), name), Kind::Ebs(disk))

@@ -230,6 +230,9 @@ pub struct ContainerConfig {
     /// Absolute path of the control group that the container's own is made in.
     pub cgroup_parent: String,
     pub log: LogFile,
+    /// Where what it writes outside of its volumes is; a directory of the container's own where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writable: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Box<EngineParts>>,
 }

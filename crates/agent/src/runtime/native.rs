@@ -8,10 +8,11 @@ use super::process::{self, Process};
 use super::shims::{Line, Shims};
 use super::{ContainerConfig, ContainerId, Runtime, RuntimeError, Started, State};
 use crate::shim::orders::{Order, Report, Running};
-use crate::shim::{CONFIG_FILE, EXIT_FILE, STATE_FILE, UPPER};
+use crate::shim::{CONFIG_FILE, EXIT_FILE, FILES, STATE_FILE, UPPER, WORK};
 use gantry_decide::task_engine::Exit;
 use gantry_decide::time::Timestamp;
 use serde::de::DeserializeOwned;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -85,6 +86,9 @@ impl NativeRuntime {
 
     fn prepare(&self, config: &ContainerConfig) -> io::Result<PathBuf> {
         let directory = self.directory(&config.id);
+        if let Some(writable) = &config.writable {
+            lead_to(writable, &directory)?;
+        }
         for (name, text) in [
             ("hosts", config.hosts_file.clone()),
             ("hostname", format!("{}\n", config.hostname)),
@@ -340,12 +344,26 @@ impl Runtime for NativeRuntime {
     }
 }
 
+/// Everything that a container's programs can write, but for its volumes, lies elsewhere: links lead there.
+fn lead_to(writable: &Path, directory: &Path) -> io::Result<()> {
+    // What lies here may be set-user-ID, and is for nobody of the host.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(writable)?;
+    for name in [UPPER, WORK] {
+        fs::DirBuilder::new().recursive(true).create(writable.join(name))?;
+    }
+    for name in [UPPER, WORK].into_iter().chain(FILES) {
+        std::os::unix::fs::symlink(writable.join(name), directory.join(name))?;
+    }
+    Ok(())
+}
+
 /// Removes what one run of a container left and the next makes anew. What the program wrote stays.
 fn clear_for_restart(directory: &Path) -> io::Result<()> {
-    const KEPT: [&str; 5] = [CONFIG_FILE, UPPER, "hosts", "hostname", "resolv.conf"];
+    let kept = |name: &OsStr| name == CONFIG_FILE || name == UPPER || FILES.iter().any(|file| name == *file);
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if KEPT.iter().any(|kept| entry.file_name() == *kept) {
+        // Links are those that lead to where it writes.
+        if kept(&entry.file_name()) || entry.file_type()?.is_symlink() {
             continue;
         }
         if entry.file_type()?.is_dir() {
@@ -404,4 +422,29 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
 fn now() -> Timestamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_container_that_writes_elsewhere_does_so_again_when_it_runs_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (directory, writable) = (scratch.path().join("c"), scratch.path().join("disk/containers/c"));
+        fs::create_dir(&directory).unwrap();
+        lead_to(&writable, &directory).unwrap();
+        fs::write(directory.join("hosts"), "127.0.0.1 localhost").unwrap();
+        fs::write(directory.join(CONFIG_FILE), "{}").unwrap();
+        fs::write(directory.join(EXIT_FILE), "{}").unwrap();
+        fs::create_dir(directory.join("rootfs")).unwrap();
+        assert!(writable.join("hosts").is_file());
+        clear_for_restart(&directory).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [CONFIG_FILE, "hostname", "hosts", "resolv.conf", UPPER, WORK]);
+        assert!(directory.join(WORK).is_symlink());
+    }
 }

@@ -119,6 +119,7 @@ pub(crate) mod tests {
             ipc: Namespace::Private,
             cgroup_parent: "/gantry/test/task".to_owned(),
             log: LogFile { path: "/log".into(), max_bytes: 1, max_files: 1 },
+            writable: None,
             engine: None,
         }
     }

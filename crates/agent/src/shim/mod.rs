@@ -41,6 +41,10 @@ pub const STATE_FILE: &str = "state.json";
 pub const EXIT_FILE: &str = "exit.json";
 /// The directory of what the container writes. It outlives one run of it.
 pub const UPPER: &str = "upper";
+/// In it: what the file system above the image's layers keeps for itself.
+pub const WORK: &str = "work";
+/// In it: what the container sees in its `/etc`.
+pub const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// The capabilities that this process can hand on.
 fn bounding_set() -> u64 {

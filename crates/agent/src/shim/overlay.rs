@@ -1,5 +1,6 @@
 //! A container's root file system: its image's layers below, what it writes above.
 
+use super::{UPPER, WORK};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount as mount_at};
 use std::fs;
@@ -17,10 +18,11 @@ pub fn prepare(directory: &Path, layers: &[PathBuf]) -> Result<(), String> {
     if layers.len() > LAYERS_MAX {
         return Err(format!("an image of {} layers cannot be mounted", layers.len()));
     }
-    for name in ["rootfs", "upper", "work", "l"] {
+    for name in ["rootfs", UPPER, WORK, "l"] {
         match fs::create_dir(directory.join(name)) {
-            // Of an earlier run.
-            Err(error) if name == super::UPPER && error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            // Of an earlier run, or a link to where it is.
+            Err(error)
+                if [UPPER, WORK].contains(&name) && error.kind() == std::io::ErrorKind::AlreadyExists => {}
             made => made.map_err(|error| failed(name, &error))?,
         }
     }

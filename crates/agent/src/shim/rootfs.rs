@@ -2,7 +2,7 @@
 //! Runs in the container's first process and in its new namespaces, before the host's root is left.
 
 use super::mounts::{Flags, Mount, Root};
-use super::overlay;
+use super::{FILES, overlay};
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::spec::{self, MASKED, READ_ONLY};
 use crate::runtime::{ContainerConfig, Namespace, NetworkNamespace, TmpfsMount};
@@ -254,7 +254,7 @@ fn copy_nodes(from: &Path, to: impl AsFd, depth: usize, made: &mut usize) -> io:
 
 fn files_and_volumes(root: &Root, directory: &Path, config: &ContainerConfig) -> Result<(), String> {
     let sealed = Flags::default().read_only(config.read_only_root);
-    for file in ["hosts", "hostname", "resolv.conf"] {
+    for file in FILES {
         let target = format!("etc/{file}");
         let file = Mount::bind_path(&directory.join(file), sealed);
         file.and_then(|file| root.attach(&file, &target)).map_err(doing(&target))?;

@@ -1,4 +1,5 @@
-//! Managed EBS volumes: a file of the size asked for, with a file system in it, mounted through a loop device.
+//! Managed EBS volumes and ephemeral storage: a file of the size asked for, with a file system in it, mounted through a
+//! loop device.
 //!
 //! The file is sparse: it takes of the host's disk what the task has written. Making one takes the host's `mkfs`
 //! programs, which every distribution has for ext4.
@@ -40,6 +41,8 @@ pub struct Disk {
     bytes: u64,
     /// As asked for.
     kind: Option<String>,
+    /// Nobody looks at it again once it is unmounted, or its host has gone down.
+    passing: bool,
 }
 
 impl Disk {
@@ -77,7 +80,14 @@ impl Disk {
         }
         let kept = property(attachment, "deleteOnTermination").as_deref() == Some("false");
         let directory = if kept { data_dir.join(KEPT) } else { of_task.to_owned() };
-        Ok(Disk { file: directory.join(format!("{id}.img")), bytes: size * BYTES_PER_GIB, kind })
+        let file = directory.join(format!("{id}.img"));
+        Ok(Disk { file, bytes: size * BYTES_PER_GIB, kind, passing: false })
+    }
+
+    /// One that is of use as long as it is mounted, of so many GiB.
+    pub fn passing(file: PathBuf, gib: u64) -> Disk {
+        let bytes = gib.clamp(1, GIB_MAX) * BYTES_PER_GIB;
+        Disk { file, bytes, kind: Some("ext4".to_owned()), passing: true }
     }
 
     /// Makes and mounts it, if it is not there yet.
@@ -102,9 +112,11 @@ impl Disk {
             .open(&self.file);
         let file = file.map_err(StorageError::io(self.file.display().to_string()))?;
         file.set_len(self.bytes).map_err(StorageError::io("making a file of its size"))?;
-        format(&program, kind, &self.file)?;
+        format(&program, if self.passing { PASSING } else { kind }, &self.file)?;
         let (device, _held) = attach(&file).map_err(StorageError::io("attaching a loop device"))?;
-        mount(Some(&device), place, Some(kind), MsFlags::empty(), None::<&str>)
+        // What is deleted in it gives the host's room back.
+        let options = self.passing.then_some("discard");
+        mount(Some(&device), place, Some(kind), MsFlags::empty(), options)
             .map_err(|error| StorageError::io(format!("mounting {kind}"))(error.into()))
     }
 
@@ -118,6 +130,9 @@ impl Disk {
     }
 }
 
+/// An ext4 file system without what it takes to survive its host.
+const PASSING: &str = "passing";
+
 /// A program of the system's.
 fn find(name: &str) -> Option<PathBuf> {
     ["/usr/sbin", "/sbin", "/usr/bin", "/bin"]
@@ -130,6 +145,10 @@ fn format(program: &Path, kind: &str, file: &Path) -> Result<(), StorageError> {
     let mut command = Command::new(program);
     match kind {
         "xfs" => command.args(["-q", "-f"]),
+        // Tables are zero in a file that was empty, and nothing is there to be discarded.
+        PASSING => command
+            .args(["-q", "-F", "-m", "0", "-O", "^has_journal,^resize_inode"])
+            .args(["-E", "lazy_itable_init=1,nodiscard"]),
         _ => command.args(["-q", "-F", "-m", "0"]),
     };
     let output = command.arg(file).stdin(Stdio::null()).output();
@@ -191,7 +210,7 @@ mod tests {
             |task: &acs::Task, name: &str| Disk::read(task, name, Path::new("/d/volumes/t"), Path::new("/d"));
         let disk = read(&task("3", "vol-1", ""), "data").unwrap();
         let file = PathBuf::from("/d/volumes/t/vol-1.img");
-        assert_eq!(disk, Disk { file, bytes: 3 << 30, kind: None });
+        assert_eq!(disk, Disk { file, bytes: 3 << 30, kind: None, passing: false });
         let kept = task(
             "1",
             "vol-1",

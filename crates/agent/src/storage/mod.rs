@@ -4,10 +4,12 @@
 
 mod disk;
 mod efs;
+mod ephemeral;
 mod shared;
 
 pub use disk::Disk;
 pub use efs::{EfsMount, EfsTarget, InvalidEfsTarget};
+pub use ephemeral::Ephemeral;
 pub use shared::share;
 
 use nix::mount::{MntFlags, umount2};

@@ -39,6 +39,10 @@ pub fn compile(scope: &Scope, endpoint: &str, task: &Task) -> acs::Task {
         volumes: Some(definition.volumes.iter().filter_map(volume).collect()),
         cpu: definition.cpu.map(|cpu| f64::from(cpu.0) / CPU_UNITS_PER_VCPU),
         memory: definition.memory.map(|memory| i32::try_from(memory.0).unwrap_or(i32::MAX)),
+        // Agents of ours alone know it.
+        ephemeral_storage_gib: definition
+            .ephemeral_storage
+            .map(|storage| i32::try_from(storage.size_in_gib).unwrap_or(i32::MAX)),
         network_mode: Some(mode.as_str().to_owned()),
         pid_mode: definition.pid_mode.map(|mode| mode.as_str().to_owned()),
         ipc_mode: definition.ipc_mode.map(|mode| mode.as_str().to_owned()),

@@ -91,6 +91,7 @@ impl Bench {
                 max_bytes: 1 << 20,
                 max_files: 2,
             },
+            writable: None,
             engine: None,
         }
     }

@@ -167,6 +167,19 @@ fn a_fargate_task_brings_its_size_and_its_interface() {
     assert_same(&task, &expected);
 }
 
+#[test]
+fn an_agent_makes_as_much_ephemeral_storage_as_a_task_asks_for() {
+    let definition = json!({"family": "big", "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"],
+        "cpu": "256", "memory": "512", "ephemeralStorage": {"sizeInGiB": 30},
+        "containerDefinitions": [{"name": "app", "image": "app:1"}]});
+    let network = json!({"awsvpcConfiguration": {"subnets": ["subnet-1"]}});
+    let run = |overrides: Value| json!({"taskDefinition": "big", "launchType": "FARGATE", "networkConfiguration": network, "overrides": overrides});
+    let task = sent(FARGATE_POOL, definition.clone(), run(json!({})));
+    assert_eq!(task["ephemeralStorageGib"], 30);
+    let task = sent(FARGATE_POOL, definition, run(json!({"ephemeralStorage": {"sizeInGiB": 40}})));
+    assert_eq!(task["ephemeralStorageGib"], 40);
+}
+
 /// Compares member by member, so that a difference can be seen. The account in ARNs does not matter.
 #[track_caller]
 fn assert_same(task: &Value, expected: &Value) {
