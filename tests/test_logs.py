@@ -1,7 +1,13 @@
 """CloudWatch Logs: its API through boto3 and the AWS CLI, and what containers write with the log driver awslogs."""
 
+import itertools
+import pathlib
+import queue
 import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
@@ -105,6 +111,52 @@ def test_the_aws_cli_finds_and_a_tail_follows(gantry, logs):
     put(logs, ["and more"])
     assert tail.more() == ["written while it is followed", "and more"]
     assert tail.more() == []
+
+
+def test_a_live_tail_shows_what_is_taken(gantry, logs):
+    put(logs, ["before it began"])
+    arn, = [g["logGroupArn"] for g in logs.describe_log_groups()["logGroups"] if g["logGroupName"] == "app"]
+    live = gantry.client("logs", inject_host_prefix=False, read_timeout=60)
+    stream = live.start_live_tail(logGroupIdentifiers=[arn], logEventFilterPattern="line")["responseStream"]
+    events = iter(stream)
+    start = next(events)["sessionStart"]
+    assert start["logGroupIdentifiers"] == [arn] and start["logEventFilterPattern"] == "line" and start["sessionId"]
+    put(logs, ["a line", "something else", "another line"])
+    shown = []
+    while len(shown) < 2:
+        update = next(events)["sessionUpdate"]
+        assert update["sessionMetadata"] == {"sampled": False}
+        shown += update["sessionResults"]
+    assert [event["message"] for event in shown] == ["a line", "another line"]
+    assert {event["logStreamName"] for event in shown} == {"one"} and shown[0]["logGroupIdentifier"].endswith(":app")
+    refused("ResourceNotFoundException", "The specified log group does not exist.", live.start_live_tail,
+            logGroupIdentifiers=[arn.replace(":app", ":none")])
+    # A server that ends does not wait for who listens.
+    before = time.monotonic()
+    assert gantry.end() == 0 and time.monotonic() - before < 9
+    assert all("sessionUpdate" in event for event in events)
+
+
+def test_the_aws_cli_follows_live(gantry, logs):
+    arn, = [g["logGroupArn"] for g in logs.describe_log_groups()["logGroups"] if g["logGroupName"] == "app"]
+    aws = pathlib.Path(sys.executable).parent / "aws"
+    command = [sys.executable, aws, "logs", "start-live-tail", "--log-group-identifiers", arn]
+    with subprocess.Popen(command, env=gantry.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tail:
+        try:
+            lines = itertools.count()
+            shown = queue.Queue()
+            threading.Thread(target=lambda: [shown.put(line) for line in tail.stdout], daemon=True).start()
+
+            def seen():
+                put(logs, [f"live line {next(lines)}"])
+                try:
+                    return "live line" in shown.get(timeout=1)
+                except queue.Empty:
+                    assert tail.poll() is None, tail.stderr.read()
+                    return False
+            until(seen)
+        finally:
+            tail.kill()
 
 
 class Following:

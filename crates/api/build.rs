@@ -61,6 +61,10 @@ impl<'a> Generator<'a> {
             shape["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let _ = writeln!(self.out, "gantry_wire::structure! {{ {name} {{");
         for (member, facts) in shape["members"].as_object().into_iter().flatten() {
+            // What a stream of events may end with is an error like all others.
+            if facts["shape"].as_str().is_some_and(|of| self.shapes[of]["exception"] == true) {
+                continue;
+            }
             let required = required.contains(&member.as_str());
             let of = facts["shape"].as_str().expect("a member has a shape");
             let inner = self.type_of(of);

@@ -173,6 +173,7 @@ const SELECTED: &[(&str, &[&str])] = &[
             "PutLogEvents",
             "PutMetricFilter",
             "PutRetentionPolicy",
+            "StartLiveTail",
             "TagLogGroup",
             "TagResource",
             "TestMetricFilter",

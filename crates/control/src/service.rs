@@ -3,6 +3,7 @@
 
 use crate::bulk::Plan;
 use crate::call::{Call, permit};
+use crate::services::logs::links::LiveTail;
 use crate::tx::{Tx, View};
 use gantry_api::ServiceModel;
 use gantry_wire::{ApiError, Structure};
@@ -13,6 +14,9 @@ pub type Reply = Result<Box<dyn Structure + Send>, ApiError>;
 /// What a handler has to do with bulk data, to be worked out against a published snapshot.
 pub type Planning = Box<dyn FnOnce(View<'_>) -> Result<Plan, ApiError> + Send>;
 
+/// What is to be followed, to be worked out against a published snapshot.
+pub type Following = Box<dyn FnOnce(View<'_>) -> Result<LiveTail, ApiError> + Send>;
+
 /// A decoded, authorised request, ready to run.
 pub enum Prepared {
     /// Runs on any thread against a published snapshot.
@@ -21,6 +25,8 @@ pub enum Prepared {
     Write(Box<dyn FnOnce(&mut Tx<'_>) -> Reply + Send>),
     /// Plans on any thread against a published snapshot what to do with bulk data, and answers when that is done.
     Bulk(Planning),
+    /// Is answered by events as they come, for as long as the caller listens.
+    Follow(Following),
 }
 
 /// One operation of a service.
@@ -70,7 +76,7 @@ pub fn authorise(call: &Call, demand: &crate::call::Demand) -> Result<(), ApiErr
 ///
 /// `read Name => authoriser, handler` with `fn authoriser(&Request, &Scope) -> Demand` and
 /// `fn handler(View<'_>, &Call, Request) -> Result<Response, E>`; `write` alike with `&mut Tx<'_>`; `bulk` like `read`,
-/// but its handler returns a [`Plan`] on bulk data. `E` becomes an [`ApiError`] through `From`.
+/// but its handler returns a [`Plan`] on bulk data; `follow` like `read`, but it returns a [`LiveTail`]. `E` becomes an [`ApiError`] through `From`.
 #[macro_export]
 macro_rules! operations {
     ($api:ident; $($kind:ident $name:ident => $authoriser:path, $handler:path;)*) => {
@@ -96,6 +102,9 @@ macro_rules! operations {
             Ok(response) => Ok(Box::new(response)),
             Err(error) => Err(error.into()),
         }))
+    };
+    (@follow $call:ident, $request:ident, $handler:path) => {
+        $crate::service::Prepared::Follow(Box::new(move |view| Ok($handler(view, &$call, $request)?)))
     };
     (@bulk $call:ident, $request:ident, $handler:path) => {
         $crate::service::Prepared::Bulk(Box::new(move |view| Ok($handler(view, &$call, $request)?)))

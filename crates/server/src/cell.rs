@@ -3,8 +3,9 @@
 
 use crate::agents::{self, Agents};
 use crate::balancers::Balancers;
-use crate::endpoint::{self, ReadRequest, Services};
+use crate::endpoint::{self, Answer, Answered, ReadRequest, Services};
 use crate::exec::{self, DataChannels};
+use crate::live_tail;
 use crate::logs::{Keep, LogStore};
 use crate::os;
 use crate::transport::Response;
@@ -71,6 +72,8 @@ pub struct Shared {
     routing: watch::Sender<Arc<RoutingConfig>>,
     /// Tells that another snapshot was published.
     publications: watch::Sender<()>,
+    /// Tells what has no end of its own that the server ends.
+    ending: watch::Sender<()>,
 }
 
 impl Shared {
@@ -79,8 +82,9 @@ impl Shared {
         let (waiting, inquiring) = Default::default();
         let (routing, _) = watch::channel(Arc::default());
         let (publications, _) = watch::channel(());
+        let (ending, _) = watch::channel(());
         let agents = Arc::default();
-        Arc::new(Shared { snapshot, waiting, inquiring, agents, routing, publications })
+        Arc::new(Shared { snapshot, waiting, inquiring, agents, routing, publications, ending })
     }
 
     /// What the store of log events is to keep, by the state at the time of asking: log groups as they say, events of
@@ -112,6 +116,17 @@ impl Shared {
     /// Tells of every snapshot that is published from now on.
     pub(crate) fn publications(&self) -> watch::Receiver<()> {
         self.publications.subscribe()
+    }
+
+    /// Resolves when the server ends.
+    pub(crate) fn ending(&self) -> watch::Receiver<()> {
+        self.ending.subscribe()
+    }
+
+    /// Closes what has no end of its own.
+    pub fn end(&self) {
+        self.agents.close_all();
+        self.ending.send_replace(());
     }
 
     /// The answer to a call that is about to be handed over.
@@ -150,7 +165,7 @@ impl Shared {
     pub fn abandon(&self) {
         self.waiting.lock().clear();
         self.inquiring.lock().clear();
-        self.agents.close_all();
+        self.end();
     }
 }
 
@@ -312,9 +327,9 @@ impl Services for Cell {
         &self,
         call: endpoint::Call,
         read: &mut ReadRequest<'_>,
-    ) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
+    ) -> Pin<Box<dyn Future<Output = Answered> + Send>> {
         let scope = call.caller.scope.clone();
-        let ready = |reply| Box::pin(std::future::ready(reply));
+        let ready = |reply: Reply| Box::pin(std::future::ready(reply.map(Answer::Response)));
         let state = self.shared.snapshot.load().snapshot(&scope);
         let view = View { scope: &scope, state: &state, now: os::now() };
         if let Err(error) = ssm::links::check_caller(view, &call.caller) {
@@ -325,11 +340,25 @@ impl Services for Cell {
             Ok(Prepared::Read(handler)) => ready(handler(view)),
             Ok(Prepared::Bulk(handler)) => match handler(view) {
                 Err(error) => ready(Err(error)),
-                Ok(plan) => Box::pin(bulk(Arc::clone(&self.log_events), Arc::clone(&self.bulk_reads), plan)),
+                Ok(plan) => {
+                    let done = bulk(Arc::clone(&self.log_events), Arc::clone(&self.bulk_reads), plan);
+                    Box::pin(async { done.await.map(Answer::Response) })
+                }
             },
+            Ok(Prepared::Follow(handler)) => {
+                let begun = handler(view).and_then(|tail| {
+                    let tap = self.log_events.follow(tail.groups()).map_err(|_| {
+                        ApiError::new("LimitExceededException", "Too many sessions follow log groups.")
+                    })?;
+                    Ok(live_tail::begin(tail, tap, scope.clone(), Arc::clone(&self.shared)))
+                });
+                Box::pin(std::future::ready(begun.map(Answer::Stream)))
+            }
             Ok(Prepared::Write(handler)) => match self.write(scope, handler) {
                 Err(error) => ready(Err(error)),
-                Ok(reply) => Box::pin(async { reply.await.unwrap_or_else(|_| Err(stopping())) }),
+                Ok(reply) => {
+                    Box::pin(async { reply.await.unwrap_or_else(|_| Err(stopping())).map(Answer::Response) })
+                }
             },
         }
     }

@@ -5,7 +5,7 @@ use crate::agents;
 use crate::exec;
 use crate::keys::{Auth, Keys, SigningKeys, open_account};
 use crate::os::{self, OsRandom};
-use crate::transport::{Handler, Refusal, Request, Response};
+use crate::transport::{Body, Handler, Refusal, Request, Response};
 use gantry_api::ecs;
 pub use gantry_control::call::Caller;
 use gantry_control::call::{Machine, Principal};
@@ -20,7 +20,7 @@ use gantry_wire::sigv4::{
     Claim, Payload, Refusal as BadSignature, SessionKey, SignedRequest, activation_code, machine_key,
     machine_of,
 };
-use gantry_wire::{ApiError, EpochMillis, Protocol, Secret, ServiceModel, Structure, protocol};
+use gantry_wire::{ApiError, EpochMillis, Protocol, Secret, ServiceModel, Structure, event_stream, protocol};
 use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -29,6 +29,7 @@ use hyper::upgrade::OnUpgrade;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// Says only that the server answers; needs no signature.
 const HEALTH_PATH: &str = "/_gantry/health";
@@ -48,8 +49,16 @@ pub struct Call {
     pub base_url: String,
 }
 
-/// A response not yet encoded, or the error that answers instead.
-pub type Reply = Result<Box<dyn Structure + Send>, ApiError>;
+/// What answers a request.
+pub enum Answer {
+    /// Not yet encoded.
+    Response(Box<dyn Structure + Send>),
+    /// The messages of a stream of events, for as long as they come.
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+/// An answer, or the error that is there instead.
+pub type Answered = Result<Answer, ApiError>;
 /// Fills a request structure from the body, in the protocol's own way.
 pub type ReadRequest<'a> = dyn FnMut(&mut dyn Structure) -> Result<(), ApiError> + 'a;
 
@@ -81,7 +90,7 @@ pub trait Services: Send + Sync + 'static {
     fn status(&self) -> Pin<Box<dyn Future<Output = Result<EngineStatus, ApiError>> + Send>>;
 
     /// Reads the request, authorises it and begins it; the future is its answer.
-    fn call(&self, call: Call, read: &mut ReadRequest<'_>) -> Pin<Box<dyn Future<Output = Reply> + Send>>;
+    fn call(&self, call: Call, read: &mut ReadRequest<'_>) -> Pin<Box<dyn Future<Output = Answered> + Send>>;
 }
 
 /// The endpoint over some services.
@@ -127,7 +136,11 @@ impl<S: Services> Endpoint<S> {
             Err(error) => Err(error),
         };
         match reply {
-            Ok(response) => encode(&target, response.as_ref(), request_id),
+            Ok(Answer::Response(response)) => encode(&target, response.as_ref(), request_id),
+            Ok(Answer::Stream(messages)) => {
+                let body = Body::stream(messages);
+                respond(StatusCode::OK, event_stream::CONTENT_TYPE, body, request_id)
+            }
             Err(error) => encode_error(service.protocol, service.xml_namespace, &error, request_id),
         }
     }
@@ -364,8 +377,13 @@ fn encode_error(protocol: Protocol, namespace: &str, error: &ApiError, request_i
     respond(status, protocol.content_type(), body, request_id)
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>, request_id: RequestId) -> Response {
-    let mut response = Response::new(Bytes::from(body).into());
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Body>,
+    request_id: RequestId,
+) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Ok(request_id) = HeaderValue::from_str(&request_id.to_string()) {

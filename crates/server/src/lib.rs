@@ -10,6 +10,7 @@ pub mod exec;
 mod feed;
 pub mod instances;
 pub mod keys;
+mod live_tail;
 mod loading;
 pub mod logs;
 pub mod os;

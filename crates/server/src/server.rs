@@ -194,7 +194,7 @@ impl Server {
         if let Some(instances) = &self.instances {
             instances.abort();
         }
-        self.shared.agents().close_all();
+        self.shared.end();
         self.transport.shutdown().await;
         let stopped = self.writer.stop();
         // Last, so that the feed has what the writer did last.

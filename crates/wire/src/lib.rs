@@ -6,6 +6,7 @@
 pub mod data_channel;
 pub mod envelope;
 pub mod error;
+pub mod event_stream;
 pub mod field;
 pub mod json;
 pub mod limits;

@@ -373,7 +373,7 @@ mod tests {
     fn what_the_router_could_not_understand_is_refused() {
         let text = |program, pairs: &[(&str, &str)]| {
             let options = options(pairs);
-            let containers = BTreeMap::from([("app", options.clone())]);
+            let containers = BTreeMap::from([("app", options)]);
             Configuration { program, listen: None, metadata: Vec::new(), include: None, containers }.text()
         };
         let error = text(Program::FluentBit, &[("Host", "h")]).unwrap_err();

@@ -195,7 +195,6 @@ fn container(
             ),
             version: Some(DOCKER_API.to_owned()),
         }),
-        ..Default::default()
     })
 }
 

@@ -42,6 +42,8 @@ pub fn run(arguments: &EnvArgs, out: &mut impl Write) -> Result<()> {
     writeln!(out, "export AWS_SECRET_ACCESS_KEY={}", pair.secret_access_key)?;
     writeln!(out, "export AWS_DEFAULT_REGION={}", arguments.region)?;
     writeln!(out, "export AWS_ENDPOINT_URL={}", endpoint.trim())?;
+    // `stream-` before the host of an address, as StartLiveTail has it, names no host.
+    writeln!(out, "export AWS_DISABLE_HOST_PREFIX_INJECTION=true")?;
     writeln!(out, "unset AWS_SESSION_TOKEN AWS_PROFILE")?;
     Ok(())
 }

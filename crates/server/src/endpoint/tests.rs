@@ -42,8 +42,8 @@ impl Services for Parrot {
         &MODELS
     }
 
-    fn call(&self, call: Call, read: &mut ReadRequest<'_>) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
-        let reply: Reply = match call.target.operation.name {
+    fn call(&self, call: Call, read: &mut ReadRequest<'_>) -> Pin<Box<dyn Future<Output = Answered> + Send>> {
+        let reply: Result<Box<dyn Structure + Send>, ApiError> = match call.target.operation.name {
             "ListClusters" => {
                 let mut request = ecs::ListClustersRequest::default();
                 read(&mut request).map(|()| {
@@ -59,7 +59,7 @@ impl Services for Parrot {
             }
             other => panic!("nobody serves {other}"),
         };
-        Box::pin(std::future::ready(reply))
+        Box::pin(std::future::ready(reply.map(Answer::Response)))
     }
 }
 

@@ -12,6 +12,7 @@ mod codec;
 mod group;
 mod scan;
 mod segment;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod wal;
@@ -23,13 +24,15 @@ use gantry_decide::ids::LogGroupId;
 use gantry_decide::time::Timestamp;
 use group::Group;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread::JoinHandle;
+pub use tap::Tap;
+use tap::Taps;
 use writing::{Command, Writing};
 
 /// Appends that may wait for the disk.
@@ -76,6 +79,7 @@ pub enum OpenError {
 /// What the store's thread and its readers share.
 struct Shared {
     groups: Mutex<BTreeMap<LogGroupId, Group>>,
+    taps: Taps,
     queued: AtomicUsize,
     /// Set when what is on the disk is not known any more.
     broken: AtomicBool,
@@ -98,6 +102,7 @@ impl LogStore {
         let (commands, arriving) = mpsc::sync_channel(QUEUE_MAX);
         let shared = Arc::new(Shared {
             groups: Mutex::new(groups),
+            taps: Taps::default(),
             queued: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
         });
@@ -149,6 +154,14 @@ impl LogStore {
             // Only `append` can answer when the disk has it.
             Request::Append(_) => Err(bulk::Error::Unavailable),
         }
+    }
+
+    /// Follows groups from now on.
+    ///
+    /// # Errors
+    /// When too many do.
+    pub fn follow(&self, groups: BTreeSet<LogGroupId>) -> Result<Arc<Tap>, bulk::Error> {
+        self.shared.taps.open(groups).ok_or(bulk::Error::Busy)
     }
 
     fn scan(&self, request: &Scan) -> Page {

@@ -204,6 +204,7 @@ impl Writing {
         {
             let mut groups = shared.groups.lock();
             for Taken { append, first, done } in taken {
+                shared.taps.show(&append, first);
                 groups.entry(append.group).or_default().take(append, first);
                 answers.push(done);
             }

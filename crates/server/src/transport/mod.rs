@@ -1,14 +1,16 @@
 //! HTTP/1.1 as this server speaks it: listeners, limits, timeouts and shutdown. Knows nothing of AWS: a [`Handler`]
 //! turns complete, bounded requests into responses, and words the refusals that happen here.
 
+mod body;
 mod browser;
 mod deadline;
 
+pub use body::Body;
 use deadline::WriteDeadline;
 use futures_util::FutureExt;
 use http::request::Parts;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Bytes, Incoming};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -38,8 +40,8 @@ pub const BODY_BYTES_MAX: usize = 4 << 20;
 const BODY_UNITS_MAX: usize = 65_536;
 const BODY_UNIT: usize = 4096;
 
-/// The answer to a request. Bodies are complete: the largest page of any operation is a few MiB.
-pub type Response = http::Response<Full<Bytes>>;
+/// The answer to a request. Bodies are complete, and the largest page of any operation a few MiB; or they go on.
+pub type Response = http::Response<Body>;
 
 /// Times within which a client must do its part.
 #[derive(Clone, Copy, Debug)]

@@ -12,14 +12,14 @@ impl Handler for Echo {
         match request.parts.uri.path() {
             "/panic" => panic!("asked to"),
             "/slow" => tokio::time::sleep(Duration::from_millis(300)).await,
-            "/big" => return Response::new(Full::new(Bytes::from(vec![b'x'; 64 << 20]))),
+            "/big" => return Response::new(vec![b'x'; 64 << 20].into()),
             _ => {}
         }
-        Response::new(Full::new(request.body))
+        Response::new(request.body.into())
     }
 
     fn refuse(&self, parts: &Parts, refusal: Refusal) -> Response {
-        Response::new(Full::new(format!("{refusal:?} {}", parts.uri.path()).into()))
+        Response::new(format!("{refusal:?} {}", parts.uri.path()).into())
     }
 }
 

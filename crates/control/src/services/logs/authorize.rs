@@ -97,6 +97,10 @@ pub fn filter_log_events(request: &logs::FilterLogEventsRequest, scope: &Scope) 
     Demand::on("logs:FilterLogEvents", group)
 }
 
+pub fn start_live_tail(request: &logs::StartLiveTailRequest, _: &Scope) -> Demand {
+    Demand { action: "logs:StartLiveTail", resources: request.log_group_identifiers.clone() }
+}
+
 pub fn describe_metric_filters(request: &logs::DescribeMetricFiltersRequest, scope: &Scope) -> Demand {
     Demand::on("logs:DescribeMetricFilters", of_identified(scope, request.log_group_name.as_deref(), None))
 }

@@ -1,6 +1,7 @@
 //! What others may know of CloudWatch Logs.
 
 use super::ops::event::retained_from;
+pub use super::ops::live_tail::LiveTail;
 use crate::state::State;
 use gantry_decide::ids::LogGroupId;
 use gantry_decide::time::Timestamp;

@@ -30,6 +30,7 @@ pub static SERVICE: Service = Service {
         bulk PutLogEvents => authorize::put_log_events, ops::event::put_log_events;
         bulk GetLogEvents => authorize::get_log_events, ops::event::get_log_events;
         bulk FilterLogEvents => authorize::filter_log_events, ops::event::filter_log_events;
+        follow StartLiveTail => authorize::start_live_tail, ops::live_tail::start_live_tail;
         write TagResource => authorize::tag_resource, ops::tag::tag_resource;
         write UntagResource => authorize::untag_resource, ops::tag::untag_resource;
         read ListTagsForResource => authorize::list_tags_for_resource, ops::tag::list_tags_for_resource;
@@ -68,7 +69,6 @@ pub static SERVICE: Service = Service {
         "PutQueryDefinition",
         "PutResourcePolicy",
         "PutSubscriptionFilter",
-        "StartLiveTail",
         "StartQuery",
         "StopQuery",
     ],

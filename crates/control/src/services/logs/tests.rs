@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::SERVICE;
+use super::links::LiveTail;
+use crate::bulk::logs::Found;
 use crate::bulk::memory::MemoryLogs;
 use crate::bulk::{Answer, Request};
 use crate::call::{Call, Caller, Principal};
@@ -47,7 +49,7 @@ impl World {
         world
     }
 
-    fn call(&mut self, operation: &str, request: Value) -> Result<Value, ApiError> {
+    fn prepare(&mut self, operation: &str, request: &Value) -> Result<Prepared, ApiError> {
         let caller = Caller {
             scope: self.scope.clone(),
             principal: Principal::Root,
@@ -56,9 +58,18 @@ impl World {
         let request_id = RequestId::random(&mut self.random);
         let call = Call { caller, request_id, endpoint: String::new() };
         let body = request.to_string();
-        let prepared = (SERVICE.operation(operation).unwrap().prepare)(call, &mut |structure| {
+        (SERVICE.operation(operation).unwrap().prepare)(call, &mut |structure| {
             json::read(structure, body.as_bytes())
-        })?;
+        })
+    }
+
+    fn follow(&mut self, request: Value) -> Result<LiveTail, ApiError> {
+        let Prepared::Follow(follow) = self.prepare("StartLiveTail", &request)? else { panic!("it goes on") };
+        follow(View { scope: &self.scope, state: &self.state, now: self.now })
+    }
+
+    fn call(&mut self, operation: &str, request: Value) -> Result<Value, ApiError> {
+        let prepared = self.prepare(operation, &request)?;
         let view = View { scope: &self.scope, state: &self.state, now: self.now };
         let response = match prepared {
             Prepared::Read(read) => read(view)?,
@@ -67,6 +78,7 @@ impl World {
                 let Request::Logs(request) = plan.request;
                 (plan.reply)(Ok(Answer::Logs(self.events.perform(request))))?
             }
+            Prepared::Follow(_) => panic!("{operation} has no end"),
             Prepared::Write(write) => {
                 let mut state = self.state.clone();
                 let (scope, now) = (&self.scope, self.now);
@@ -400,4 +412,68 @@ fn an_agent_may_write_and_not_read() {
     };
     prepare("PutLogEvents").unwrap();
     assert_eq!(prepare("GetLogEvents").unwrap_err().code, "AccessDeniedException");
+}
+
+#[test]
+fn a_live_tail_shows_what_was_asked_for_and_a_sample_of_too_much() {
+    let mut world = World::with_stream();
+    let arn = format!("arn:aws:logs:eu-north-1:{}:log-group:app", world.scope.account);
+    let mut tail = world
+        .follow(json!({"logGroupIdentifiers": [arn], "logStreamNamePrefixes": ["o"], "logEventFilterPattern": "error"}))
+        .unwrap();
+    assert_eq!(tail.start().1.log_group_identifiers, Some(vec![arn.clone()]));
+    // Streams that came to be later are known by then.
+    for name in ["other", "elsewhere"] {
+        world.does("CreateLogStream", json!({"logGroupName": "app", "logStreamName": name}));
+    }
+    let group = *tail.groups().first().unwrap();
+    let stream = |name: &str| world.state.logs.streams.values().find(|s| s.name.as_str() == name).unwrap().id;
+    let event = |name: &str, number: u64, message: &str| {
+        let (at, message) = (world.now, message.to_owned());
+        (group, Found { stream: stream(name), at, number, ingested_at: at, message })
+    };
+    let view = View { scope: &world.scope, state: &world.state, now: world.now };
+    let shown = |tail: &mut LiveTail| {
+        let update = tail.update().1;
+        let messages = update.session_results.unwrap().into_iter();
+        let shown: Vec<_> = messages
+            .map(|e| (e.log_stream_name.unwrap(), e.log_group_identifier.unwrap(), e.message.unwrap()))
+            .collect();
+        (update.session_metadata.unwrap().sampled.unwrap(), shown)
+    };
+    assert_eq!(shown(&mut tail), (false, vec![]));
+    let came = vec![
+        event("one", 0, "error 1"),
+        event("one", 1, "fine"),
+        event("elsewhere", 2, "error 2"),
+        event("other", 3, "error 3"),
+    ];
+    tail.take(view, came, false);
+    let (sampled, seen) = shown(&mut tail);
+    let name = format!("{}:app", world.scope.account);
+    let one = |stream: &str, text: &str| (stream.to_owned(), name.clone(), text.to_owned());
+    assert_eq!((sampled, seen), (false, vec![one("one", "error 1"), one("other", "error 3")]));
+    for many in 0..4 {
+        let came = (0..400).map(|n| event("one", n, &format!("error {}", many * 400 + n)));
+        tail.take(view, came.collect(), false);
+    }
+    let (sampled, seen) = shown(&mut tail);
+    assert!(sampled && (250..=500).contains(&seen.len()), "{}", seen.len());
+    let numbers: Vec<usize> = seen.iter().map(|(.., text)| text[6..].parse().unwrap()).collect();
+    assert!(numbers.windows(2).all(|two| two[1] - two[0] == 4) && numbers[0] == 0, "{numbers:?}");
+    assert_eq!(shown(&mut tail), (false, vec![]));
+    tail.take(view, vec![event("one", 9, "error")], true);
+    assert!(shown(&mut tail).0, "some were missed");
+
+    for (wrong, code) in [
+        (json!({"logGroupIdentifiers": ["app"]}), "InvalidParameterException"),
+        (json!({"logGroupIdentifiers": [format!("{arn}:*")]}), "InvalidParameterException"),
+        (json!({"logGroupIdentifiers": [arn.replace(":app", ":none")]}), "ResourceNotFoundException"),
+        (
+            json!({"logGroupIdentifiers": [arn], "logStreamNames": ["a"], "logStreamNamePrefixes": ["b"]}),
+            "InvalidParameterException",
+        ),
+    ] {
+        assert_eq!(world.follow(wrong).unwrap_err().code, code);
+    }
 }

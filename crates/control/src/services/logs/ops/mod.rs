@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod group;
+pub mod live_tail;
 pub mod metric_filter;
 pub mod stream;
 pub mod tag;
