@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import NETWORK, Platform, below, binary, groups, leftovers, page, until, wait
+from conftest import NETWORK, Platform, below, binary, engines, groups, leftovers, page, runs_once, until, wait
 from test_containers import BUSYBOX, IMAGE, Host, image, needs_root, sh
 from test_tasks import address, describe, run
 
@@ -20,10 +20,13 @@ POLITE = "local/polite:1"
 TASKS = 50
 
 
+engine = engines()
+
+
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory):
+def installation(tmp_path_factory, engine):
     directory = tmp_path_factory.mktemp("faults")
-    installation = Platform(directory / "gantry", "--cpu", "65536", "--memory", "16384")
+    installation = Platform(directory / "gantry", "--cpu", "65536", "--memory", "16384", docker=engine)
     for archive in image(directory), image(directory, POLITE, StopSignal="SIGUSR1"):
         installation.image("load", archive)
     try:
@@ -115,6 +118,7 @@ def test_a_full_volume_is_its_tasks_own_matter(host, neighbour):
     assert "Hello from Gantry" in neighbour()
 
 
+@runs_once
 @pytest.mark.skipif(not pathlib.Path("/dev/loop-control").exists(), reason="this kernel has no loop devices")
 def test_full_ephemeral_storage_is_its_tasks_own_matter(host, neighbour):
     """What its containers write and its empty volumes have one size, of which the host gives only what is written."""
@@ -156,7 +160,8 @@ def test_an_agent_killed_among_many_tasks_loses_nothing(host):
 
     def described():
         return {t["taskArn"]: t for t in host.ecs.describe_tasks(tasks=list(arns))["tasks"]}
-    until(lambda: all(t["lastStatus"] != "PENDING" for t in described().values()))
+    # Docker makes one container after the other.
+    until(lambda: all(t["lastStatus"] != "PENDING" for t in described().values()), seconds=180)
     before = described()
     host.platform.end(signal.SIGKILL)
     time.sleep(lines * 0.2 + 3)
@@ -190,6 +195,7 @@ def test_an_agent_killed_among_many_tasks_loses_nothing(host):
     until(lambda: all(t["lastStatus"] == "STOPPED" for t in described().values()))
 
 
+@runs_once
 def test_after_a_restart_of_the_host_services_come_back_and_nothing_dead_is_left(host):
     """The host's memory is lost: processes, control groups, namespaces, addresses and rules. Its disk is there."""
     platform = host.platform

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import Gantry, Platform, leftovers, needs_root, until, wait
+from conftest import Gantry, Platform, both_runtimes, leftovers, needs_root, until, wait
 from registry import BUSYBOX, Registry
 from test_tasks import describe, run
 
@@ -16,7 +16,7 @@ pytestmark = [needs_root, pytest.mark.skipif(not BUSYBOX, reason="needs a static
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, engine):
     """Starts a platform with these flags; one that runs already is ended first."""
     started = []
 
@@ -26,7 +26,7 @@ def start(tmp_path):
         before = dict(os.environ)
         os.environ.update(environment or {})
         try:
-            started.append(Platform(tmp_path / "gantry", *flags).start())
+            started.append(Platform(tmp_path / "gantry", *flags, docker=engine).start())
         finally:
             os.environ.clear()
             os.environ.update(before)
@@ -331,6 +331,7 @@ def test_a_deployments_tasks_run_one_image_whatever_becomes_of_its_tag(start):
 def test_images_of_a_service_are_there_before_its_tasks(start):
     # However full this machine's disk is.
     installation = start("--image-cleanup-interval", "1s", "--image-minimum-cleanup-age", "1s", "--image-disk-high", "100")
+@both_runtimes
     ecs = installation.client("ecs")
     with Registry() as registry:
         image = f"{registry.host}/team/app:1"

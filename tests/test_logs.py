@@ -269,6 +269,7 @@ def test_a_group_that_must_not_be_made_has_to_be_there(tools):
 
 
 @needs_root
+@both_runtimes
 def test_syslog_and_fluentd_get_the_lines(tools):
     ecs = tools.client("ecs")
     syslog = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -9,7 +9,7 @@ import time
 import boto3
 import botocore.config
 import pytest
-from conftest import NETWORK, Platform, binary, leftovers, needs_root, until
+from conftest import NETWORK, Platform, engines, leftovers, needs_root, until
 from test_containers import BUSYBOX, IMAGE, Host, image, sh
 from test_tasks import describe
 
@@ -21,11 +21,14 @@ LIFETIME = 24
 SPEAK = "env | grep ^AWS_; exec sleep 1000"
 
 
+engine = engines()
+
+
 @pytest.fixture(scope="module")
-def host(tmp_path_factory):
+def host(tmp_path_factory, engine):
     directory = tmp_path_factory.mktemp("roles")
-    installation = Platform(directory / "gantry", "--role-lifetime", f"{LIFETIME}s")
-    subprocess.run([binary(), "image", "--data-dir", installation.directory, "load", image(directory)], check=True)
+    installation = Platform(directory / "gantry", "--role-lifetime", f"{LIFETIME}s", docker=engine)
+    installation.image("load", image(directory))
     installation.start()
     try:
         yield Host(installation)
