@@ -9,7 +9,7 @@ use crate::endpoints::{self, Owner};
 use crate::firelens;
 use crate::images::{LocalImage, PullError};
 use crate::logs::LogDriver;
-use crate::network::{Bridged, NetworkError};
+use crate::network::{Bridged, LINGER_LOOK, LINGER_MAX, NetworkError};
 use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
 use crate::storage::{self, Ephemeral};
 use gantry_api::{acs, ecs};
@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 /// Among the keys of namespaces, of which none has such characters: the host's, for containers on an engine's bridge.
 const ON_BRIDGE: &str = "(bridge)";
@@ -185,8 +186,14 @@ pub async fn listen_again<R: Runtime>(hands: Arc<Hands<R>>, key: String, owner: 
 /// Takes a namespace away, and who listens in it.
 async fn detach<R: Runtime>(hands: &Hands<R>, key: String) -> Result<(), Failure> {
     hands.listeners.lock().remove(&key);
+    let (network, namespace) = (hands.network.clone(), key.clone());
+    let released = blocking(move || network.release(&namespace)).await;
+    let until = Instant::now() + LINGER_MAX;
+    while hands.network.lingers(&key) && Instant::now() < until {
+        sleep(LINGER_LOOK).await;
+    }
     let network = hands.network.clone();
-    blocking(move || network.detach(&key)).await
+    released.and(blocking(move || network.detach(&key)).await)
 }
 
 /// Makes the control group that a task's containers are in; one that is there is limited anew.
@@ -275,7 +282,7 @@ pub async fn log_driver<R: Runtime>(
             Ok(driver) => return driver,
             Err(failure) => {
                 tracing::warn!(task = %arn, container = name, reason = failure.reason(), "where a log goes is not known yet");
-                tokio::time::sleep(FETCH_AGAIN).await;
+                sleep(FETCH_AGAIN).await;
                 hands.secrets.forget(&arn);
             }
         }
