@@ -359,6 +359,13 @@ fn lead_to(writable: &Path, directory: &Path) -> io::Result<()> {
 
 /// Removes what one run of a container left and the next makes anew. What the program wrote stays.
 fn clear_for_restart(directory: &Path) -> io::Result<()> {
+    // What the layers' file system kept for itself is of no use to the next one, and in its way.
+    let work = directory.join(WORK);
+    if work.is_symlink() {
+        let place = fs::read_link(&work)?;
+        fs::remove_dir_all(&place)?;
+        fs::create_dir(&place)?;
+    }
     let kept = |name: &OsStr| name == CONFIG_FILE || name == UPPER || FILES.iter().any(|file| name == *file);
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -439,6 +446,7 @@ mod tests {
         fs::write(directory.join(CONFIG_FILE), "{}").unwrap();
         fs::write(directory.join(EXIT_FILE), "{}").unwrap();
         fs::create_dir(directory.join("rootfs")).unwrap();
+        fs::create_dir_all(directory.join(WORK).join("incompat/volatile")).unwrap();
         assert!(writable.join("hosts").is_file());
         clear_for_restart(&directory).unwrap();
         let mut left: Vec<_> =
@@ -446,5 +454,6 @@ mod tests {
         left.sort();
         assert_eq!(left, [CONFIG_FILE, "hostname", "hosts", "resolv.conf", UPPER, WORK]);
         assert!(directory.join(WORK).is_symlink());
+        assert_eq!(fs::read_dir(writable.join(WORK)).unwrap().count(), 0);
     }
 }
