@@ -1,6 +1,7 @@
 //! Docker Engine as a peer: a daemon of the benchmark's own, with an image that is imported from a directory. Nothing is
 //! pulled from anywhere.
 
+use crate::storm::pss;
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -60,6 +61,24 @@ impl Docker {
         let mut command = Command::new("docker");
         command.arg("--host").arg(socket(self.directory.path())).args(arguments);
         command
+    }
+
+    /// By what Gantry is told of it.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![("GANTRY_RUNTIME", "docker".to_owned()), ("DOCKER_HOST", socket(self.directory.path()))]
+    }
+
+    /// KiB that the daemon, its containerd and their shims take.
+    pub fn memory(&self) -> Result<f64> {
+        let directory = self.directory.path().to_string_lossy().into_owned();
+        let mut sum = 0.0;
+        for process in std::fs::read_dir("/proc")?.flatten() {
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&command).contains(&directory) {
+                sum += pss(&process.path());
+            }
+        }
+        Ok(sum)
     }
 
     /// Milliseconds of one container from `docker run` to its end, without a network.

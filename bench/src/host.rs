@@ -24,6 +24,8 @@ pub struct Host {
     pub credentials: Credentials,
     child: Child,
     program: PathBuf,
+    /// By which its commands find the engine that its containers are made of.
+    engine: Vec<(&'static str, String)>,
 }
 
 /// How long a start may take before the benchmark gives up.
@@ -35,13 +37,26 @@ const CAPACITY: [&str; 4] = ["--cpu", "131072", "--memory", "262144"];
 impl Host {
     /// Starts `gantry up`, with the sample images.
     pub fn up() -> Result<Host> {
+        Host::up_on(Vec::new())
+    }
+
+    /// The same on an engine, by the variables that lead to it.
+    pub fn up_on(engine: Vec<(&'static str, String)>) -> Result<Host> {
         let program = program()?;
         let directory = tempfile::tempdir()?;
-        let samples =
-            Command::new(&program).args(["image", "samples", "--data-dir"]).arg(directory.path()).status()?;
-        anyhow::ensure!(samples.success(), "the sample images could not be made");
-        let child = spawn(Command::new(&program).arg("up").args(CAPACITY), directory.path())?;
-        Host::reach(program, directory, child)
+        let mut samples = Command::new(&program);
+        samples.args(["image", "samples", "--data-dir"]).arg(directory.path()).envs(engine.clone());
+        anyhow::ensure!(samples.status()?.success(), "the sample images could not be made");
+        let child =
+            spawn(Command::new(&program).arg("up").args(CAPACITY).envs(engine.clone()), directory.path())?;
+        let mut host = Host::reach(program, directory, child)?;
+        host.engine = engine;
+        Ok(host)
+    }
+
+    /// What its containers are made of.
+    pub fn runtime(&self) -> &'static str {
+        if self.engine.is_empty() { "the native runtime" } else { "Docker Engine" }
     }
 
     /// Starts `gantry server` on one core of the machine.
@@ -79,7 +94,7 @@ impl Host {
             secret_access_key: Secret::new(text("secret_access_key")),
             session_token: None,
         };
-        Ok(Host { directory, endpoint, credentials, child, program })
+        Ok(Host { directory, endpoint, credentials, child, program, engine: Vec::new() })
     }
 
     pub fn client(&self) -> Result<Client> {
@@ -106,6 +121,7 @@ impl Host {
         let listed = Command::new(&self.program)
             .args(["sweep", "--list", "--data-dir"])
             .arg(self.directory.path())
+            .envs(self.engine.clone())
             .output()
             .context("gantry sweep --list")?;
         Ok(String::from_utf8(listed.stdout)?)
@@ -172,6 +188,7 @@ impl Drop for Host {
         let _ = Command::new(&self.program)
             .args(["sweep", "--data-dir"])
             .arg(self.directory.path())
+            .envs(self.engine.clone())
             .stdout(Stdio::null())
             .status();
     }

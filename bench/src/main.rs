@@ -10,6 +10,8 @@ mod host;
 mod load;
 mod place;
 mod proxy;
+mod replace;
+mod ship;
 mod start;
 mod storm;
 mod table;
@@ -18,7 +20,10 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "usage: cargo xtask bench NAME
 
-  start   from RunTask to the container's program, beside docker, runc and the bare unshare; then 500 at once
+  start   from RunTask to the container's program, beside docker, runc and the bare unshare; then 500 at once; then
+          both with containers of Docker Engine's
+  replace from the SIGKILL of a service's process to its replacement's RUNNING
+  ship    lines per second from containers to CloudWatch Logs
   api     signed reads and durable writes per second, beside etcd
   foot    time to the first answer, memory
   place   placements per second at 5,000 instances: in process, then durable with 5,000 agents on sockets
@@ -31,6 +36,8 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match name.as_str() {
         "start" => runtime.block_on(start::run()),
+        "replace" => runtime.block_on(replace::run()),
+        "ship" => runtime.block_on(ship::run()),
         "api" => runtime.block_on(api::run()),
         "foot" => runtime.block_on(foot::run()),
         "place" => {

@@ -1,12 +1,13 @@
 //! The start of a task: from RunTask's first byte to its reply, to the program's first line of output, and to RUNNING as
 //! DescribeTasks tells it. Beside it, in turns: `docker run` and `runc run` of the same program where they are installed,
-//! and the bare `unshare`. Then many at once: see [`storm`].
+//! and the bare `unshare`. Then the same with containers of Docker Engine's, and on both many at once: see [`storm`].
 
 use crate::docker::Docker;
 use crate::host::Host;
 use crate::storm;
 use crate::table::{Row, print};
 use anyhow::{Context, Result};
+use gantry_agent::client::Client;
 use gantry_agent::runtime::logs::Reader;
 use gantry_api::ecs;
 use std::path::{Path, PathBuf};
@@ -15,41 +16,99 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const ROUNDS: usize = 40;
 
+/// Tasks at once, natively and on Docker.
+const STORM: usize = 500;
+const STORM_ON_DOCKER: usize = 100;
+
 pub async fn run() -> Result<()> {
     let host = Host::up()?;
-    let client = host.client()?;
-    for (family, image) in [("web", "nginx:latest")] {
-        let definition = ecs::RegisterTaskDefinitionRequest {
-            family: family.to_owned(),
-            network_mode: Some(ecs::NetworkMode::Awsvpc),
-            requires_compatibilities: Some(vec![ecs::Compatibility::Fargate]),
-            cpu: Some("256".to_owned()),
-            memory: Some("512".to_owned()),
-            container_definitions: vec![ecs::ContainerDefinition {
-                name: Some("web".to_owned()),
-                image: Some(image.to_owned()),
-                ..Default::default()
-            }],
-            ..Default::default()
-        };
-        client.ecs::<ecs::RegisterTaskDefinition>(&definition).await?;
+    let (client, run) = (host.client()?, define(&host).await?);
+    let bundle = Bundle::make(&host)?;
+    let docker = Docker::start(&layer(&host)?)?;
+    let mut times = Times::default();
+    let (mut with_docker, mut with_runc, mut with_unshare) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        times.take(&host, &client, &run).await?;
+        if let Some(docker) = &docker {
+            with_docker.push(docker.run()?);
+        }
+        if let Some(time) = bundle.runc(round)? {
+            with_runc.push(time);
+        }
+        with_unshare.push(unshare()?);
     }
+    let mut rows = times.rows();
+    if !with_docker.is_empty() {
+        rows.push(Row::new("docker run of the same program, to its end", "ms", with_docker));
+    }
+    if !with_runc.is_empty() {
+        rows.push(Row::new("runc run of the same program, to its end", "ms", with_runc));
+    }
+    rows.push(Row::new("unshare of five namespaces, to its end", "ms", with_unshare));
+    print("Start of a task", &rows);
+    storm::run(&host, &run, STORM, || Ok(0.0)).await?;
+    drop(host);
+    match docker {
+        Some(docker) => on_docker(&docker).await,
+        None => Ok(()),
+    }
+}
+
+/// Tasks whose containers are Docker's, beside `docker run`.
+async fn on_docker(docker: &Docker) -> Result<()> {
+    let host = Host::up_on(docker.variables())?;
+    let (client, run) = (host.client()?, define(&host).await?);
+    let (mut times, mut alone) = (Times::default(), Vec::new());
+    for _ in 0..ROUNDS {
+        times.take(&host, &client, &run).await?;
+        alone.push(docker.run()?);
+    }
+    let mut rows = times.rows();
+    rows.push(Row::new("docker run of the same program, to its end", "ms", alone));
+    print("Start of a task on Docker Engine", &rows);
+    storm::run(&host, &run, STORM_ON_DOCKER, || docker.memory()).await
+}
+
+/// Registers the task; how it is run.
+pub async fn define(host: &Host) -> Result<ecs::RunTaskRequest> {
+    let definition = ecs::RegisterTaskDefinitionRequest {
+        family: "web".to_owned(),
+        network_mode: Some(ecs::NetworkMode::Awsvpc),
+        requires_compatibilities: Some(vec![ecs::Compatibility::Fargate]),
+        cpu: Some("256".to_owned()),
+        memory: Some("512".to_owned()),
+        container_definitions: vec![ecs::ContainerDefinition {
+            name: Some("web".to_owned()),
+            image: Some("nginx:latest".to_owned()),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    host.client()?.ecs::<ecs::RegisterTaskDefinition>(&definition).await?;
     let subnets = vec!["subnet-1".to_owned()];
     let network = ecs::AwsVpcConfiguration { subnets, ..Default::default() };
-    let run = ecs::RunTaskRequest {
+    Ok(ecs::RunTaskRequest {
         task_definition: "web".to_owned(),
         launch_type: Some(ecs::LaunchType::Fargate),
         network_configuration: Some(ecs::NetworkConfiguration { awsvpc_configuration: Some(network) }),
         ..Default::default()
-    };
-    let bundle = Bundle::make(&host)?;
-    let (mut replied, mut speaks, mut runs) = (Vec::new(), Vec::new(), Vec::new());
-    let docker = Docker::start(&layer(&host)?)?;
-    let (mut with_docker, mut with_runc, mut with_unshare) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
+    })
+}
+
+/// Of starts, in milliseconds.
+#[derive(Default)]
+struct Times {
+    replied: Vec<f64>,
+    speaks: Vec<f64>,
+    runs: Vec<f64>,
+}
+
+impl Times {
+    /// Starts one task, and stops it.
+    async fn take(&mut self, host: &Host, client: &Client, run: &ecs::RunTaskRequest) -> Result<()> {
         let (started, at) = (Instant::now(), epoch());
-        let answer = client.ecs::<ecs::RunTask>(&run).await?;
-        replied.push(millis(started.elapsed()));
+        let answer = client.ecs::<ecs::RunTask>(run).await?;
+        self.replied.push(millis(started.elapsed()));
         let arn = answer.tasks.iter().flatten().next().and_then(|task| task.task_arn.clone());
         let arn = arn.with_context(|| format!("not placed: {:?}", answer.failures))?;
         let describe = ecs::DescribeTasksRequest { tasks: vec![arn.clone()], ..Default::default() };
@@ -61,33 +120,20 @@ pub async fn run() -> Result<()> {
             anyhow::ensure!(started.elapsed() < Duration::from_secs(30), "the task does not start");
             tokio::time::sleep(Duration::from_micros(300)).await;
         }
-        runs.push(millis(started.elapsed()));
-        speaks.push((first_line(&host, &arn).await? - at) * 1000.0);
+        self.runs.push(millis(started.elapsed()));
+        self.speaks.push((first_line(host, &arn).await? - at) * 1000.0);
         client.ecs::<ecs::StopTask>(&ecs::StopTaskRequest { task: arn, ..Default::default() }).await?;
         tokio::time::sleep(Duration::from_millis(60)).await;
-        if let Some(docker) = &docker {
-            with_docker.push(docker.run()?);
-        }
-        if let Some(time) = bundle.runc(round)? {
-            with_runc.push(time);
-        }
-        with_unshare.push(unshare()?);
+        Ok(())
     }
-    let mut rows = vec![
-        Row::new("RunTask replies, durable", "ms", replied),
-        Row::new("the program speaks (awsvpc, all on)", "ms", speaks),
-        Row::new("RUNNING is read back", "ms", runs),
-    ];
-    if !with_docker.is_empty() {
-        rows.push(Row::new("docker run of the same program, to its end", "ms", with_docker));
+
+    fn rows(self) -> Vec<Row> {
+        vec![
+            Row::new("RunTask replies, durable", "ms", self.replied),
+            Row::new("the program speaks (awsvpc, all on)", "ms", self.speaks),
+            Row::new("RUNNING is read back", "ms", self.runs),
+        ]
     }
-    if !with_runc.is_empty() {
-        rows.push(Row::new("runc run of the same program, to its end", "ms", with_runc));
-    }
-    rows.push(Row::new("unshare of five namespaces, to its end", "ms", with_unshare));
-    print("Start of a task", &rows);
-    drop(docker);
-    storm::run(&host, &run).await
 }
 
 fn millis(time: Duration) -> f64 {

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const TASKS: usize = 500;
 /// What RunTask takes at most.
 const BATCH: usize = 10;
 /// What DescribeTasks takes at most.
@@ -22,12 +21,18 @@ const RUN_MAX: Duration = Duration::from_secs(120);
 /// From the last RUNNING to the measurement of memory: what a start leaves to do is done by then.
 const SETTLE: Duration = Duration::from_secs(2);
 
-pub async fn run(host: &Host, run: &ecs::RunTaskRequest) -> Result<()> {
+/// `tasks` is a multiple of a hundred. `peer` tells what an engine takes of memory beside, in KiB.
+pub async fn run(
+    host: &Host,
+    run: &ecs::RunTaskRequest,
+    tasks: usize,
+    peer: impl Fn() -> Result<f64>,
+) -> Result<()> {
     let client = host.client()?;
-    let before = (Remains::of(host)?, memory(host)?);
+    let before = (Remains::of(host)?, memory(host)?, peer()?);
     let (started, mut arns) = (Instant::now(), Vec::new());
     let many = ecs::RunTaskRequest { count: Some(BATCH as i32), ..run.clone() };
-    for _ in 0..TASKS / BATCH / CALLS {
+    for _ in 0..tasks / BATCH / CALLS {
         for answer in try_join_all((0..CALLS).map(|_| client.ecs::<ecs::RunTask>(&many))).await? {
             ensure!(
                 answer.failures.as_deref().unwrap_or_default().is_empty(),
@@ -37,13 +42,14 @@ pub async fn run(host: &Host, run: &ecs::RunTaskRequest) -> Result<()> {
             arns.extend(answer.tasks.unwrap_or_default().into_iter().filter_map(|task| task.task_arn));
         }
     }
-    ensure!(arns.len() == TASKS, "{} of {TASKS} were placed", arns.len());
+    ensure!(arns.len() == tasks, "{} of {tasks} were placed", arns.len());
     let placed = started.elapsed();
     wait_for(&client, &arns, "RUNNING").await?;
-    let rate = TASKS as f64 / started.elapsed().as_secs_f64();
+    let rate = tasks as f64 / started.elapsed().as_secs_f64();
     tokio::time::sleep(SETTLE).await;
     let (shims, agent) = memory(host)?;
-    let per_task = |now: f64, before: f64| (now - before) / TASKS as f64;
+    let engine = peer()?;
+    let per_task = |now: f64, before: f64| (now - before) / tasks as f64;
     let stopping = Instant::now();
     for some in arns.chunks(CALLS) {
         let stop = |arn: &String| ecs::StopTaskRequest { task: arn.clone(), ..Default::default() };
@@ -51,15 +57,16 @@ pub async fn run(host: &Host, run: &ecs::RunTaskRequest) -> Result<()> {
         try_join_all(requests.iter().map(|request| client.ecs::<ecs::StopTask>(request))).await?;
     }
     wait_for(&client, &arns, "STOPPED").await?;
-    let stopped = TASKS as f64 / stopping.elapsed().as_secs_f64();
+    let stopped = tasks as f64 / stopping.elapsed().as_secs_f64();
     print(
-        &format!("{TASKS} tasks at once, none lost"),
+        &format!("{tasks} tasks at once on {}, none lost", host.runtime()),
         &[
-            Row::new("placed, durable", "tasks/s", vec![TASKS as f64 / placed.as_secs_f64()]),
+            Row::new("placed, durable", "tasks/s", vec![tasks as f64 / placed.as_secs_f64()]),
             Row::new("from the first byte to all RUNNING", "tasks/s", vec![rate]),
             Row::new("from the first StopTask to all STOPPED", "tasks/s", vec![stopped]),
             Row::new("shim of an idle task (PSS)", "KiB", vec![per_task(shims, before.1.0)]),
             Row::new("server and agents for it (PSS)", "KiB", vec![per_task(agent, before.1.1)]),
+            Row::new("the engine for it (PSS)", "KiB", vec![per_task(engine, before.2)]),
         ],
     );
     let left = loop {
@@ -110,7 +117,7 @@ impl Remains {
     fn of(host: &Host) -> Result<Remains> {
         let listed = host.leftovers()?;
         let mut remains = Remains { listed: BTreeMap::new(), mounts: 0, links: 0 };
-        for line in listed.lines().filter(|line| !line.starts_with("container ")) {
+        for line in listed.lines().filter(|line| !line.contains("container ")) {
             let (kind, name) = line.rsplit_once(' ').unwrap_or((line, ""));
             *remains.listed.entry(kind.to_owned()).or_default() += 1;
             if kind == "link" {
@@ -142,7 +149,7 @@ fn memory(host: &Host) -> Result<(f64, f64)> {
     Ok((shims, agent))
 }
 
-fn pss(process: &Path) -> f64 {
+pub fn pss(process: &Path) -> f64 {
     let rollup = std::fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0)

@@ -1,8 +1,10 @@
 //! The batch sample: counts primes range by range, reports as it goes, and ends.
 //!
 //! `JOB_RANGES` (default 10) and `JOB_SECONDS` (default 2) say how much and how slowly, `JOB_EXIT_CODE` how it ends.
+//! `JOB_LINES` has it write so many numbered lines beside each range, to see what becomes of a lot of output.
 
 use super::signals;
+use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,15 +23,29 @@ pub fn main() -> ExitCode {
     if let Ok(bucket) = std::env::var("S3_BUCKET") {
         println!("working for bucket {bucket} (the sample reads and writes nothing there)");
     }
+    let lines = setting("JOB_LINES", 0);
     let mut found = 0;
     for range in 0..ranges {
         let start = Instant::now();
         found += primes(range * RANGE, (range + 1) * RANGE);
         println!("{}% {found} primes below {}", (range + 1) * 100 / ranges, (range + 1) * RANGE);
+        if let Err(error) = write_lines(range * lines, lines) {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
         std::thread::sleep(pace.saturating_sub(start.elapsed()));
     }
     println!("done");
     ExitCode::from(u8::try_from(setting("JOB_EXIT_CODE", 0)).unwrap_or(u8::MAX))
+}
+
+/// Lines of a hundred bytes, as applications write them.
+fn write_lines(first: u64, count: u64) -> std::io::Result<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    for number in first..first + count {
+        writeln!(out, "line {number:010} {:.<83}", "of the batch sample ")?;
+    }
+    out.flush()
 }
 
 fn setting(name: &str, default: u64) -> u64 {
