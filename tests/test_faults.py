@@ -138,8 +138,7 @@ def test_full_ephemeral_storage_is_its_tasks_own_matter(host, neighbour):
     assert 20 << 20 < int(blocks) < 21 << 20 and said == ["full", "full", "full", "room"], said
     assert "Hello from Gantry" in neighbour()
     of_task = lambda: [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if arn.split("/")[-1] in line]
-    until(lambda: not of_task())
-    assert not [path for path in below(host.platform.directory) if path.suffix == ".img"]
+    until(lambda: not of_task() and not [path for path in below(host.platform.directory) if path.suffix == ".img"])
 
 
 def test_an_agent_killed_among_many_tasks_loses_nothing(host):

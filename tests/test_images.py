@@ -215,6 +215,30 @@ def test_a_pull_goes_on_where_it_was_when_its_agent_died(start):
         assert store(installation)[1]["partial"] == 0
 
 
+def test_a_task_that_waits_for_its_image_says_so(start):
+    with Registry() as registry:
+        registry.push("team/app:1", {"noise": os.urandom(1 << 20)}, ["sh", "-c", "true"])
+        goes_on = threading.Event()
+
+        def stall(handler, body):
+            if len(body) > 1 << 20:
+                goes_on.wait(60)
+            return body
+
+        registry.fault = stall
+        installation = start()
+        ecs = installation.client("ecs")
+        arn = run(ecs, definition(f"{registry.host}/team/app:1"))
+        began = until(lambda: describe(ecs, arn).get("pullStartedAt"))
+        task = describe(ecs, arn)
+        assert task["lastStatus"] == "PENDING" and "pullStoppedAt" not in task
+        assert "pulls its images, since" in installation.gantry("explain", arn).stdout
+        goes_on.set()
+        wait(ecs, "tasks_stopped", tasks=[arn])
+        task = describe(ecs, arn)
+        assert task["pullStartedAt"] == began < task["pullStoppedAt"]
+
+
 def test_images_go_when_nobody_needs_them_and_not_before(start):
     impatient = ["--image-cleanup-interval", "1s", "--image-minimum-cleanup-age", "1s", "--task-cleanup-wait", "1s"]
     with Registry() as registry:
@@ -307,6 +331,7 @@ def digests(ecs, service, count):
     return [task["containers"][0]["imageDigest"] for task in tasks()]
 
 
+@both_runtimes
 def test_a_deployments_tasks_run_one_image_whatever_becomes_of_its_tag(start):
     ecs = start().client("ecs")
     with Registry() as registry:
@@ -331,7 +356,6 @@ def test_a_deployments_tasks_run_one_image_whatever_becomes_of_its_tag(start):
 def test_images_of_a_service_are_there_before_its_tasks(start):
     # However full this machine's disk is.
     installation = start("--image-cleanup-interval", "1s", "--image-minimum-cleanup-age", "1s", "--image-disk-high", "100")
-@both_runtimes
     ecs = installation.client("ecs")
     with Registry() as registry:
         image = f"{registry.host}/team/app:1"

@@ -21,6 +21,7 @@ use gantry_decide::task_engine::{
 use gantry_decide::time::Timestamp;
 use gantry_wire::EpochMillis;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -32,6 +33,8 @@ const ON_BRIDGE: &str = "(bridge)";
 
 /// Between two attempts to fetch the options of a log driver.
 const FETCH_AGAIN: Duration = Duration::from_secs(15);
+/// How long an image may take to be ready without anybody being told.
+const PULL_TOLD_AFTER: Duration = Duration::from_secs(2);
 
 /// Makes a container's image ready.
 pub async fn prepare_image<R: Runtime>(
@@ -67,8 +70,30 @@ async fn ready_image<R: Runtime>(
         let text = format!("invalid reference format: {image}: {error}");
         Failure::new(FailureKind::CannotPullContainerError, text)
     })?;
-    let ready = hands.images.ensure(&name, auth, &task_id(task)).await;
+    let id = task_id(task);
+    let ready = hands.images.ensure(&name, auth, &id);
+    let ready = tokio::select! {
+        ready = ready => ready,
+        never = tell_of_pull(hands, task, super::now()) => match never {},
+    };
     ready.map_err(|error| Failure::new(kind_of(&error), error.to_string()))
+}
+
+/// Tells the control plane of a pull that takes its time, so that who asks why a task does not run yet can see it. One that
+/// does not is told of when the task runs.
+async fn tell_of_pull<R: Runtime>(hands: &Hands<R>, task: &TaskArn, began: Timestamp) -> Infallible {
+    sleep(PULL_TOLD_AFTER).await;
+    let request = ecs::SubmitTaskStateChangeRequest {
+        cluster: Some(hands.config.cluster.clone()),
+        task: Some(task.0.clone()),
+        pull_started_at: Some(EpochMillis(began.as_millis())),
+        ..Default::default()
+    };
+    if let Err(error) = hands.client.ecs::<ecs::SubmitTaskStateChange>(&request).await {
+        // The next report says it too.
+        tracing::debug!(task = %task, %error, "the beginning of a pull was not told");
+    }
+    std::future::pending().await
 }
 
 fn kind_of(_error: &PullError) -> FailureKind {
