@@ -2,6 +2,7 @@
 //! driver may spread it over threads; rows are taken in any order, and what rests on others (a task's definition, the
 //! indexes) is found once, at the end.
 
+use crate::services::acm::state as acm;
 use crate::services::autoscaling::state as autoscaling;
 use crate::services::cloudwatch::state as cloudwatch;
 use crate::services::ec2::state as ec2;
@@ -38,6 +39,7 @@ pub struct Row {
 
 /// Whose record it is.
 enum Service {
+    Acm(acm::Row),
     AutoScaling(autoscaling::Row),
     CloudWatch(cloudwatch::Row),
     Ec2(ec2::Row),
@@ -62,6 +64,7 @@ impl Row {
             region: region.parse().map_err(|_| bad_key())?,
         };
         let record = match service {
+            "acm" => acm::Row::read(table, value).map(|row| row.map(Service::Acm)),
             "autoscaling" => autoscaling::Row::read(table, value).map(|row| row.map(Service::AutoScaling)),
             "cloudwatch" => cloudwatch::Row::read(table, value).map(|row| row.map(Service::CloudWatch)),
             "ec2" => ec2::Row::read(table, value).map(|row| row.map(Service::Ec2)),
@@ -99,6 +102,7 @@ impl Loading {
         let Row { scope, record } = row;
         let loaded = self.scopes.entry(scope).or_default();
         match record {
+            Service::Acm(row) => loaded.state.acm.adopt(row),
             Service::AutoScaling(row) => loaded.state.autoscaling.adopt(row),
             Service::CloudWatch(row) => loaded.state.cloudwatch.adopt(row),
             Service::Ec2(row) => loaded.state.ec2.adopt(row),

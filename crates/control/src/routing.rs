@@ -1,6 +1,7 @@
 //! From load balancing's tables to what a balancer is told: pure, whole each time, in an order that follows from the
 //! records alone, so that equal states give equal configurations.
 
+use crate::services::acm::links::{self as certificates, Pem};
 use crate::services::ecs;
 use crate::services::elbv2::links::codes;
 use crate::services::elbv2::state::{
@@ -10,6 +11,7 @@ use crate::services::elbv2::state::{
 use crate::sessions::neighbours;
 use crate::state::{ScopeState, State};
 use crate::tx::View;
+use gantry_decide::arn::Arn;
 use gantry_decide::ids::{BalancerKind, Scope};
 pub use gantry_decide::routing::TargetNews;
 use gantry_decide::routing::config::{
@@ -44,9 +46,25 @@ pub fn compile(state: &State, generation: u64) -> RoutingConfig {
         let mut compiled = load_balancer(scope, &state.elbv2, balancer);
         compiled.addresses.retain(|address| addresses.insert(address.ip));
         compiled.host_names.retain(|name| names.insert(name.clone()));
+        for tls in compiled.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            // Nothing here depends on the time.
+            let view = View { scope, state, now: Timestamp::EPOCH };
+            for arn in std::iter::once(&tls.default_certificate).chain(&tls.certificates) {
+                let at = certificates::issued_at(view, arn.as_str());
+                config.certificates.extend(at.map(|at| (arn.clone(), at)));
+            }
+        }
         config.load_balancers.push(compiled);
     }
     config
+}
+
+/// What a balancer serves for a certificate that its configuration names.
+pub fn certificate(state: &State, arn: &CertificateArn) -> Option<Pem> {
+    let named: Arn = arn.as_str().parse().ok()?;
+    let scope = Scope { account: named.account.parse().ok()?, region: named.region.parse().ok()? };
+    let view = View { scope: &scope, state: state.get(&scope)?, now: Timestamp::EPOCH };
+    certificates::pem(view, arn.as_str())
 }
 
 fn seconds(read: &Read<'_>, key: &str) -> Duration {

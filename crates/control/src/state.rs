@@ -1,6 +1,7 @@
 //! All the state of a cell: per scope (account and region) one [`ScopeState`] of typed tables. Cloning is cheap,
 //! because tables share what did not change; that is what snapshots and transactions are made of.
 
+use crate::services::acm::state::AcmState;
 use crate::services::autoscaling::state::AutoScalingState;
 use crate::services::cloudwatch::state::CloudWatchState;
 use crate::services::ec2::state::Ec2State;
@@ -39,6 +40,7 @@ pub struct State {
 /// One account's state in one region. A request never sees more than its caller's.
 #[derive(Clone, Default)]
 pub struct ScopeState {
+    pub acm: AcmState,
     pub autoscaling: AutoScalingState,
     pub cloudwatch: CloudWatchState,
     pub ec2: Ec2State,
@@ -52,6 +54,7 @@ pub struct ScopeState {
 impl ScopeState {
     /// Panics where the tables contradict each other. Called by tests and by the simulator after every step.
     pub fn check_invariants(&self) {
+        self.acm.check_invariants();
         self.autoscaling.check_invariants();
         self.ec2.check_invariants();
         self.ecs.check_invariants();
@@ -125,7 +128,8 @@ impl State {
                 let alarms = state.cloudwatch.alarms.drain_changes().into_iter().map(Change::Alarm);
                 changes.extend(alarms.map(|change| (scope.clone(), change)));
                 let news = state.elbv2.drain_changes();
-                let routing = news.any.then_some(Change::Routing);
+                // Balancers fetch a certificate anew when it changed.
+                let routing = (news.any | state.acm.drain_changes()).then_some(Change::Routing);
                 let targets = news.groups.into_iter().map(Change::Targets).chain(routing);
                 changes.extend(targets.map(|change| (scope.clone(), change)));
             }
@@ -140,6 +144,7 @@ impl State {
             if let Some(state) = self.scopes.get_mut(&scope) {
                 let (state, prefix) = (Arc::make_mut(state), format!("{scope}/"));
                 state.ecs.drain_writes(&prefix, &mut writes);
+                state.acm.drain_writes(&prefix, &mut writes);
                 state.autoscaling.drain_writes(&prefix, &mut writes);
                 state.cloudwatch.drain_writes(&prefix, &mut writes);
                 state.ec2.drain_writes(&prefix, &mut writes);

@@ -354,6 +354,8 @@ random_ids! {
     AttachmentId: uuid, "an attachment id (a UUID)";
     /// A set of role credentials of a task. Whoever knows it can fetch them: treat as a secret.
     CredentialsId: uuid, "a credentials id (a UUID)";
+    /// A certificate of Certificate Manager: a UUID, the last part of its ARN.
+    CertificateId: uuid, "a certificate id (a UUID)";
     /// An activation, by which machines of the user's own join: a UUID.
     ActivationId: uuid, "an activation id (a UUID)";
     /// A log group between its creation and its deletion: one made later under the same name is another.

@@ -3,26 +3,33 @@
 use crate::config::balancers::LbListen;
 use anyhow::{Context, Result};
 use gantry_decide::routing::HealthReport;
-use gantry_decide::routing::config::{RoutingConfig, TargetGroupArn, TargetKey};
-use gantry_edge::balancer::{Balancer, Inherited, Observer, Problem, Settings};
+use gantry_decide::routing::config::{CertificateArn, RoutingConfig, TargetGroupArn, TargetKey};
+use gantry_edge::balancer::{Balancer, Inherited, Observer, Pem, Problem, Settings};
 use gantry_server::balancers::Seat;
-use gantry_server::server::Server;
+use gantry_server::server::{Certificates, Server};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Tells the server.
-struct Teller(Seat);
+/// Tells the server, and asks it for certificates.
+struct Teller {
+    seat: Seat,
+    certificates: Certificates,
+}
 
 impl Observer for Teller {
     fn health(&self, report: HealthReport) {
-        self.0.health(&report);
+        self.seat.health(&report);
     }
 
     fn drained(&self, group: &TargetGroupArn, target: &TargetKey) {
-        self.0.drained(group, target);
+        self.seat.drained(group, target);
+    }
+
+    fn certificate(&self, arn: &CertificateArn) -> Option<Pem> {
+        self.certificates.find(arn)
     }
 
     fn problem(&self, problem: Problem) {
@@ -66,9 +73,9 @@ impl LocalBalancer {
     /// # Errors
     /// When threads cannot be made.
     pub fn start(server: &Server, listen: LbListen, data_dir: &Path) -> Result<LocalBalancer> {
-        let teller = Arc::new(Teller(server.balancers().local()));
+        let (seat, certificates) = (server.balancers().local(), server.certificates());
         let logs = data_dir.join("access-logs");
-        let balancer = start(listen, logs, teller, Inherited::default())?;
+        let balancer = start(listen, logs, Arc::new(Teller { seat, certificates }), Inherited::default())?;
         let shared = balancer.shared_address();
         let feeding = tokio::spawn(feed(Arc::new(balancer), server.balancers().configurations()));
         Ok(LocalBalancer { shared, feeding })

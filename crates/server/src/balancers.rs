@@ -1,6 +1,7 @@
 //! Balancers between their connections and the engine: each is told what to serve as it changes, and what all of them see
 //! of their targets is brought together. One in the server's own process takes a seat like those on other hosts.
 
+use crate::certificates::Certificates;
 use crate::endpoint::Caller;
 use crate::sockets::{self, Outgoing};
 use crate::target_news::Mailbox;
@@ -40,6 +41,7 @@ pub struct Balancers {
     connected: Mutex<Connected>,
     mailbox: Arc<Mailbox>,
     configurations: watch::Receiver<Arc<RoutingConfig>>,
+    certificates: Certificates,
 }
 
 /// The open connections.
@@ -69,7 +71,11 @@ impl Seat {
 }
 
 impl Balancers {
-    pub fn new(mailbox: Arc<Mailbox>, configurations: watch::Receiver<Arc<RoutingConfig>>) -> Arc<Balancers> {
+    pub fn new(
+        mailbox: Arc<Mailbox>,
+        configurations: watch::Receiver<Arc<RoutingConfig>>,
+        certificates: Certificates,
+    ) -> Arc<Balancers> {
         // Of others than the one in this process the server knows only when they come.
         let observers = Mutex::new(Observers::new(Timestamp::EPOCH, true));
         Arc::new(Balancers {
@@ -78,6 +84,7 @@ impl Balancers {
             connected: Mutex::default(),
             mailbox,
             configurations,
+            certificates,
         })
     }
 
@@ -180,6 +187,7 @@ impl Balancers {
         let (mailbox, outbox) = sockets::mailbox();
         let mut telling = JoinSet::new();
         let mut configurations = self.configurations.clone();
+        let known = self.certificates.clone();
         telling.spawn(async move {
             configurations.mark_changed();
             let mut alive = interval(ALIVE);
@@ -195,7 +203,9 @@ impl Balancers {
                             // Nothing was compiled yet.
                             continue;
                         }
-                        let certificates = BTreeMap::new();
+                        let named = configuration.certificates.keys();
+                        let found = named.filter_map(|arn| Some((arn.clone(), known.find(arn)?)));
+                        let certificates = found.collect();
                         ToBalancer::Serve(Box::new(Instructions { configuration, certificates }))
                     }
                     _ = alive.tick() => ToBalancer::Alive,

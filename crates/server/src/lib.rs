@@ -4,6 +4,7 @@ mod agents;
 pub mod backend;
 pub mod balancers;
 pub mod cell;
+mod certificates;
 pub mod committer;
 pub mod endpoint;
 pub mod exec;

@@ -3,6 +3,8 @@
 use crate::backend::sqlite::{OpenError, SqliteBackend};
 use crate::balancers::Balancers;
 use crate::cell::{Cell, Shared};
+pub use crate::certificates::Certificates;
+use crate::certificates::Issuer;
 use crate::endpoint::Endpoint;
 use crate::feed::FeedWriter;
 use crate::instances::{InstanceProvider, Instances};
@@ -125,7 +127,11 @@ impl Server {
         let feed =
             FeedWriter::start(Arc::clone(&shared), Arc::clone(&log_events)).map_err(StartError::Feed)?;
         let target_news = Arc::<Mailbox>::default();
-        let balancers = Balancers::new(Arc::clone(&target_news), shared.routing());
+        let balancers = Balancers::new(
+            Arc::clone(&target_news),
+            shared.routing(),
+            Certificates::new(Arc::clone(&shared)),
+        );
         let mut carrying = JoinSet::new();
         carrying.spawn(target_news::carry(target_news, writer.inbox()));
         carrying.spawn(Arc::clone(&balancers).look_after());
@@ -141,6 +147,8 @@ impl Server {
         let transport = Transport::start(address, endpoint, config.transport)
             .await
             .map_err(|source| StartError::Listen { address, source })?;
+        let issuer = Issuer::new(Arc::clone(&shared), writer.inbox());
+        carrying.spawn(issuer.run(shared.publications()));
         Ok(Server {
             transport,
             shared,
@@ -171,6 +179,11 @@ impl Server {
     /// The balancers, here and on other hosts.
     pub fn balancers(&self) -> &Arc<Balancers> {
         &self.balancers
+    }
+
+    /// Finds the certificates that balancers are told to serve.
+    pub fn certificates(&self) -> Certificates {
+        Certificates::new(Arc::clone(&self.shared))
     }
 
     pub fn keys(&self) -> &Keys {

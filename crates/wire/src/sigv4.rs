@@ -11,6 +11,7 @@ mod checksum;
 mod key;
 mod payload;
 mod refusal;
+mod seal;
 mod session;
 mod stamp;
 

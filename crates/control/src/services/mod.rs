@@ -1,5 +1,6 @@
 //! The AWS services, one folder each, all of the same inner shape: who has read one has read all.
 
+pub mod acm;
 pub mod autoscaling;
 pub mod cloudwatch;
 pub mod ec2;
@@ -14,6 +15,7 @@ use crate::service::Service;
 
 /// Every service that the endpoint serves.
 pub static SERVICES: &[&Service] = &[
+    &acm::SERVICE,
     &autoscaling::SERVICE,
     &ec2::SERVICE,
     &ecs::SERVICE,

@@ -18,6 +18,9 @@ pub struct RoutingConfig {
     pub load_balancers: Vec<LoadBalancer>,
     /// Every target group, also those that no rule names: their targets are `unused`.
     pub target_groups: Vec<TargetGroup>,
+    /// When each certificate that a listener names became what it is now: at another time it is to be fetched anew.
+    #[serde(default)]
+    pub certificates: BTreeMap<CertificateArn, Timestamp>,
 }
 
 /// ARNs of Elastic Load Balancing and of certificates. A balancer compares and shows them, and reads nothing in them.

@@ -298,8 +298,12 @@ impl World {
             // A test names its folder as the prefix, and the prefix is then `p`.
             folder = Some(std::mem::replace(&mut logs.prefix, "p".to_owned()).into());
         }
-        let config =
-            RoutingConfig { generation: 1, load_balancers: vec![load_balancer], target_groups: groups };
+        let config = RoutingConfig {
+            generation: 1,
+            load_balancers: vec![load_balancer],
+            target_groups: groups,
+            ..RoutingConfig::default()
+        };
         let told = Arc::new(Told::default());
         let settings = Settings {
             workers: 2,

@@ -49,7 +49,7 @@ impl SessionKey {
     }
 
     /// 64 bytes that only this key gives for `text`. `purpose` keeps uses of the key apart.
-    fn derive(&self, purpose: &str, text: &[u8]) -> hmac::Tag {
+    pub(super) fn derive(&self, purpose: &str, text: &[u8]) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(purpose.as_bytes());
         context.update(&[0]);

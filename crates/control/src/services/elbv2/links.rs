@@ -2,12 +2,13 @@
 
 use super::check;
 use super::errors::{Elbv2Error, Limit};
-use super::state::{Read, Target, TargetGroup, TargetId, TargetKey, of_target_group};
+use super::state::{Read, Target, TargetGroup, TargetId, TargetKey, Tls, of_target_group};
 use crate::tx::{Tx, View};
 use gantry_decide::ids::{SecurityGroupId, SubnetId, TargetGroupId, TaskId};
 use gantry_decide::routing::HealthReport;
 use gantry_decide::routing::config::{self as routing, TargetGroupArn};
 use gantry_decide::time::Timestamp;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Targets of one group: AWS's quota for one load balancer.
@@ -22,9 +23,13 @@ pub fn codes(text: &str) -> Option<Vec<(u16, u16)>> {
     text.split(',').map(|part| range(part.trim())).collect()
 }
 
-/// Whether there is a certificate of that ARN.
-pub fn has_certificate(_view: View<'_>, _arn: &str) -> bool {
-    false
+/// The ARNs of the load balancers with a listener that serves a certificate.
+pub fn users_of_certificate(view: View<'_>, arn: &str) -> Vec<String> {
+    let uses = |tls: &Tls| tls.certificate == arn || tls.more_certificates.iter().any(|more| more == arn);
+    let listeners = view.state.elbv2.listeners.values();
+    let users = listeners.filter(|listener| listener.tls.as_ref().is_some_and(uses));
+    let users: BTreeSet<_> = users.map(|listener| listener.id.balancer.clone()).collect();
+    users.into_iter().map(|balancer| view.scope.balancing(balancer).to_string()).collect()
 }
 
 /// Whether a load balancer is in a subnet.

@@ -1,9 +1,10 @@
 //! The certificates of listeners.
 
 use crate::call::Call;
+use crate::services::acm;
 use crate::services::elbv2::errors::{Elbv2Error, Limit, shortened};
 use crate::services::elbv2::state::{Listener, Tls};
-use crate::services::elbv2::{check, links, views};
+use crate::services::elbv2::{check, views};
 use crate::tx::{Tx, View};
 use gantry_api::elbv2;
 
@@ -16,7 +17,7 @@ pub const CERTIFICATES_MAX: usize = 25;
 /// When there is none.
 pub fn named(view: View<'_>, given: &elbv2::Certificate) -> Result<String, Elbv2Error> {
     let arn = given.certificate_arn.clone().unwrap_or_default();
-    if links::has_certificate(view, &arn) {
+    if acm::links::is_issued(view, &arn) {
         Ok(arn)
     } else {
         Err(Elbv2Error::CertificateNotFound(shortened(&arn)))
