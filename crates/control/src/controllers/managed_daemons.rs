@@ -259,6 +259,7 @@ fn launch_of(
         started_by: Some(daemon.deployment.to_string()),
         tags,
         enable_execute_command: revision.execute_command,
+        balanced: None,
         image_digests: Default::default(),
     })
 }

@@ -29,6 +29,7 @@ pub(crate) mod task_definitions;
 pub(crate) mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod traffic;
 
 /// How often one step lets controllers react to each other. Above the longest chain of reactions, and low enough that
 /// a step ends, and is told of, within milliseconds.
@@ -221,6 +222,7 @@ pub struct Controllers {
     service_targets: Driver<service_targets::ServiceTargets>,
     targets: Driver<targets::Targets>,
     tasks: Driver<tasks::Tasks>,
+    traffic: Driver<traffic::TrafficRules>,
 }
 
 /// Calls the same method on every controller.
@@ -251,6 +253,8 @@ macro_rules! each {
         let $driver = &mut $self.targets;
         $body;
         let $driver = &mut $self.tasks;
+        $body;
+        let $driver = &mut $self.traffic;
         $body;
     }};
 }
@@ -295,6 +299,7 @@ impl Controllers {
             self.service_targets.wake_at(),
             self.targets.wake_at(),
             self.tasks.wake_at(),
+            self.traffic.wake_at(),
         ];
         wishes.into_iter().fold(self.next_resync, Timestamp::min)
     }
@@ -313,6 +318,7 @@ impl Controllers {
             self.service_targets.status(),
             self.targets.status(),
             self.tasks.status(),
+            self.traffic.status(),
         ]
     }
 }

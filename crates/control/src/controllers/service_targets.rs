@@ -37,12 +37,13 @@ impl Controller for ServiceTargets {
     }
 
     fn all(view: View<'_>) -> Vec<TaskKey> {
-        let balanced =
-            view.state.ecs.services().values().filter(|service| !service.load_balancers.is_empty());
         let tasks = |service: &Arc<Service>| {
-            view.state.ecs.in_books_of(&service.key()).map(TaskKey::from).collect::<Vec<_>>()
+            let key = service.key();
+            let all = view.state.ecs.in_books_of(&key);
+            let of_groups = all.filter(|task| !balanced::of_task(service, task).is_empty());
+            of_groups.map(TaskKey::from).collect::<Vec<_>>()
         };
-        balanced.flat_map(tasks).collect()
+        view.state.ecs.services().values().flat_map(tasks).collect()
     }
 
     fn plan(view: View<'_>, key: &TaskKey, _random: &mut dyn Random) -> (Option<Plan>, LookAgain) {

@@ -113,12 +113,9 @@ impl Controller for Tasks {
 
 /// Tasks that wait for their targets in a group.
 fn draining(view: View<'_>, group: &TargetGroupId) -> Vec<TaskKey> {
-    let services = view.state.ecs.services().values();
-    let of_group =
-        services.filter(|service| service.load_balancers.iter().any(|lb| lb.target_group == *group));
     let waiting = |task: &&Task| task.last_status == LastStatus::Deactivating;
     let mut tasks = Vec::new();
-    for service in of_group {
+    for service in balanced::services_of_group(view, group) {
         tasks.extend(view.state.ecs.tasks_of(&service.key()).filter(waiting).map(TaskKey::from));
     }
     tasks

@@ -158,7 +158,8 @@ impl<'a> Census<'a> {
     }
 
     fn condition(&mut self, view: View<'_>, service: &Service, task: &Task) -> Condition {
-        let own = self.own_condition(view.now, task, !service.load_balancers.is_empty());
+        let is_balanced = !balanced::of_task(service, task).is_empty();
+        let own = self.own_condition(view.now, task, is_balanced);
         match (own, balanced::verdict(view, service, task)) {
             (Condition::Unhealthy, _) | (_, Verdict::None) => own,
             (Condition::Starting, Verdict::Unhealthy(..)) if task.last_status != LastStatus::Running => own,

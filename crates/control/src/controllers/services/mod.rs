@@ -14,11 +14,11 @@ mod steps;
 mod task_sets;
 
 use super::{Controller, LookAgain};
-use crate::services::ecs::deployments;
 use crate::services::ecs::state::{
     Change, ContainerInstanceKey, Deployment, RolloutState, SchedulingStrategy, Service,
     ServiceDeploymentKey, ServiceKey, ServiceStatus, Task, TaskKey,
 };
+use crate::services::ecs::{balanced, deployments};
 use crate::tx::{Tx, View};
 pub use census::placement_strategies;
 use census::{Census, Lens};
@@ -122,10 +122,7 @@ impl Controller for Services {
             }
             Change::Task(key) => keys.extend(view.state.ecs.task(key).and_then(Task::service_key)),
             Change::Targets(group) => {
-                let services = view.state.ecs.services().values();
-                let of_group = services
-                    .filter(|service| service.load_balancers.iter().any(|lb| lb.target_group == *group));
-                keys.extend(of_group.map(|service| service.key()));
+                keys.extend(balanced::services_of_group(view, group).map(|service| service.key()));
             }
             // Draining moves the tasks that are there, and daemons follow whatever changes.
             Change::ContainerInstance(key) => {
@@ -261,7 +258,7 @@ impl Controller for Services {
             rebalance::apply(tx, &mut service, step);
         }
         task_sets::note_steady(tx, &mut service, &plan.steady_sets);
-        service.deployments.retain(|deployment| !plan.finished.contains(&deployment.id));
+        balanced::forget(tx.view(), &mut service, &plan.finished);
         match plan.shift.filter(|_| same) {
             Some(Next::Go(shift)) => deployments::shift(tx, &service, shift),
             Some(Next::Fail(failure)) => deployments::fail(tx, &mut service, &failure.reason()),

@@ -170,6 +170,7 @@ pub fn launch_of(view: View<'_>, service: &Service, deployment: &Deployment) -> 
         started_by: Some(deployment.id.to_string()),
         tags,
         enable_execute_command: service.enable_execute_command,
+        balanced: balanced::groups(service, deployment),
         image_digests: deployment.image_digests.clone().unwrap_or_default(),
     })
 }

@@ -1,6 +1,7 @@
 //! How service deployments begin and end: the steps that operations and the services controller share. Each keeps the
 //! service's own list of deployments and the record of the attempt in agreement.
 
+use super::balanced::ServiceLoadBalancer;
 use super::state::{
     Compute, Deployment, NetworkConfiguration, RevisionTasks, Rollback, RolloutState, Service,
     ServiceDeployment, ServiceDeploymentKey, ServiceKey, ServiceRevision, ServiceRevisionKey, Task, TaskSet,
@@ -33,13 +34,14 @@ pub struct Wanted {
     pub platform_version: Option<String>,
     pub network: Option<NetworkConfiguration>,
     pub volume: Option<VolumeConfiguration>,
+    pub load_balancers: Vec<ServiceLoadBalancer>,
 }
 
 /// Makes a new deployment the service's primary one. An attempt that was still going on gives way. The caller puts the
 /// service.
 pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
     let id = DeploymentId::random(tx.random);
-    let deployment = Deployment {
+    let mut deployment = Deployment {
         id,
         revision: ServiceRevisionId::random(tx.random),
         attempt: ServiceDeploymentId::random(tx.random),
@@ -50,6 +52,8 @@ pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
         platform_version: wanted.platform_version,
         network: wanted.network,
         volume: wanted.volume,
+        alternate: false,
+        load_balancers: Some(wanted.load_balancers),
         rollout_state: RolloutState::InProgress,
         rollout_state_reason: events::in_progress_reason(id),
         failures: Failures::default(),
@@ -63,6 +67,7 @@ pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
     let sources: Vec<_> = counted.filter(|tasks| tasks.running + tasks.pending > 0).collect();
     let shifts = service.configuration.strategy.shifts_traffic() && !service.is_daemon();
     let shift = shifts.then(|| shift_of(view, service, deployment.revision, &sources));
+    deployment.alternate = takes_alternate(service, shift.as_ref());
     supersede(tx, service, deployment.attempt);
     let mut attempt = ServiceDeployment {
         service: service.key(),
@@ -109,6 +114,8 @@ pub fn add_task_set(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted, set:
         platform_version: wanted.platform_version,
         network: wanted.network,
         volume: wanted.volume,
+        load_balancers: Some(wanted.load_balancers),
+        alternate: false,
         rollout_state: RolloutState::InProgress,
         rollout_state_reason: String::new(),
         failures: Failures::default(),
@@ -118,6 +125,24 @@ pub fn add_task_set(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted, set:
         task_set: Some(set),
     });
     id
+}
+
+/// Whether a new deployment's tasks belong to the alternate target groups: where traffic shifts, to those that the tasks
+/// before do not belong to.
+fn takes_alternate(service: &Service, shift: Option<&Shift>) -> bool {
+    let of = |revision: ServiceRevisionId| {
+        service.deployments.iter().find(|known| known.revision == revision).map(|known| known.alternate)
+    };
+    match shift {
+        Some(shift) => shift.source.and_then(of).is_some_and(|alternate| !alternate),
+        None => serving(service).is_some_and(|serving| serving.alternate),
+    }
+}
+
+/// The deployment whose tasks serve: the newest that arrived, or the first one while it is on its way.
+pub fn serving(service: &Service) -> Option<&Deployment> {
+    let arrived = service.deployments.iter().find(|known| known.rollout_state == RolloutState::Completed);
+    arrived.or(service.primary())
 }
 
 /// How a deployment of `target` begins that shifts traffic, while the service has the revisions before it.

@@ -1,6 +1,7 @@
 //! Making tasks: from a definition and where it shall run to records placed on instances. Used by RunTask, StartTask
 //! and the service controller alike.
 
+use super::balanced::ServiceLoadBalancer;
 use super::capacity::{self, Waits};
 use super::placement;
 use super::state::{
@@ -45,6 +46,8 @@ pub struct Launch {
     pub started_by: Option<String>,
     pub tags: Tags,
     pub enable_execute_command: bool,
+    /// The target groups that its tasks belong to.
+    pub balanced: Option<Arc<[ServiceLoadBalancer]>>,
     /// What images are pinned to, by container.
     pub image_digests: BTreeMap<ContainerName, String>,
 }
@@ -286,6 +289,7 @@ fn draft(tx: &mut Tx<'_>, launch: &Launch) -> Task {
             })
         }),
         instance: None,
+        balanced: launch.balanced.clone(),
         waiting: None,
         launch_type: launch.launch_type,
         capacity_provider: launch.capacity_provider.clone(),

@@ -3,6 +3,7 @@
 //! The heart of Gantry. Handlers are in `ops`, what they ask of IAM in `authorize`, response shapes in `views`. Records
 //! and indexes are in `state`, what a request may name in `check`, the words of every refusal in `errors`.
 
+pub(crate) mod advanced;
 mod authorize;
 pub(crate) mod balanced;
 mod bridge;

@@ -1,5 +1,6 @@
 //! Scripts: calls in, replies and table changes out.
 
+mod advanced;
 mod alarms;
 mod balanced;
 mod capacity;

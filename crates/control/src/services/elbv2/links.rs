@@ -4,10 +4,14 @@ use super::check;
 use super::errors::{Elbv2Error, Limit};
 use super::state::{Read, Target, TargetGroup, TargetId, TargetKey, Tls, of_target_group};
 use crate::tx::{Tx, View};
-use gantry_decide::ids::{SecurityGroupId, SubnetId, TargetGroupId, TaskId};
+use gantry_decide::arn::{BalancingArn, BalancingResource};
+use gantry_decide::ids::{
+    ListenerId, LoadBalancerId, RuleId, Scope, SecurityGroupId, SubnetId, TargetGroupId, TaskId,
+};
 use gantry_decide::routing::HealthReport;
-use gantry_decide::routing::config::{self as routing, TargetGroupArn};
+use gantry_decide::routing::config::{self as routing, Action, Forward, TargetGroupArn, WeightedGroup};
 use gantry_decide::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -148,4 +152,112 @@ pub fn drained(tx: &mut Tx<'_>, group: &TargetGroupArn, target: &routing::Target
     if tx.state.elbv2.targets.get(&key).is_some_and(|target| target.deregistered_at.is_some()) {
         tx.state.elbv2.targets.remove(&key);
     }
+}
+
+/// What sends requests to target groups for a service: a rule, or a listener by its default action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sender {
+    /// The default one of a listener included.
+    Rule(RuleId),
+    Listener(ListenerId),
+}
+
+impl Sender {
+    pub fn arn(&self, scope: &Scope) -> String {
+        match self {
+            Sender::Rule(id) => scope.balancing(id.clone()).to_string(),
+            Sender::Listener(id) => scope.balancing(id.clone()).to_string(),
+        }
+    }
+
+    fn listener(&self) -> &ListenerId {
+        match self {
+            Sender::Rule(id) => &id.listener,
+            Sender::Listener(id) => id,
+        }
+    }
+
+    pub fn balancer(&self) -> &LoadBalancerId {
+        &self.listener().balancer
+    }
+}
+
+/// The rule or listener that an ARN names, if it is one of the scope's.
+pub fn sender(view: View<'_>, arn: &str) -> Option<Sender> {
+    let sender = match arn.parse::<BalancingArn>().ok().filter(|arn| arn.scope == *view.scope)?.resource {
+        BalancingResource::Rule(id) => Sender::Rule(id),
+        BalancingResource::Listener(id) => Sender::Listener(id),
+        _ => return None,
+    };
+    action_of(view, &sender).is_some().then_some(sender)
+}
+
+fn action_of<'a>(view: View<'a>, sender: &Sender) -> Option<&'a Action> {
+    let elbv2 = &view.state.elbv2;
+    let listener = elbv2.listener(sender.listener());
+    match sender {
+        Sender::Listener(_) => listener.map(|listener| &listener.default_action),
+        Sender::Rule(id) => {
+            let default = listener.filter(|listener| listener.default_rule == *id);
+            elbv2.rule(id).map(|rule| &rule.action).or(default.map(|listener| &listener.default_action))
+        }
+    }
+}
+
+/// What it forwards, if that is what it does.
+pub fn forwarding<'a>(view: View<'a>, sender: &Sender) -> Option<&'a Forward> {
+    match action_of(view, sender)? {
+        Action::Forward(forward) => Some(forward),
+        _ => None,
+    }
+}
+
+fn weighted(scope: &Scope, weights: &[(TargetGroupId, u16)]) -> Vec<WeightedGroup> {
+    let one = |(group, weight): &(TargetGroupId, u16)| WeightedGroup {
+        group: TargetGroupArn::new(&scope.balancing(group.clone()).to_string()),
+        weight: *weight,
+    };
+    weights.iter().map(one).collect()
+}
+
+/// Whether it forwards to these groups alone, with these weights. True also of one that is gone or does something else now:
+/// there is nothing that could be set.
+pub fn has_weights(view: View<'_>, sender: &Sender, weights: &[(TargetGroupId, u16)]) -> bool {
+    let Some(forward) = forwarding(view, sender) else { return true };
+    let wanted = weighted(view.scope, weights);
+    if forward.groups.len() == wanted.len() && wanted.iter().all(|one| forward.groups.contains(one)) {
+        return true;
+    }
+    let can = |(group, _): &(TargetGroupId, u16)| {
+        view.state.elbv2.target_group(group).is_some() && !is_used_beyond(view, group, sender.balancer())
+    };
+    !weights.iter().all(can)
+}
+
+/// Has it forward to these groups alone, with these weights, after [`has_weights`] said that it does not.
+pub fn set_weights(tx: &mut Tx<'_>, sender: &Sender, weights: &[(TargetGroupId, u16)]) {
+    if has_weights(tx.view(), sender, weights) {
+        return;
+    }
+    let groups = weighted(tx.scope, weights);
+    let change = |action: &mut Action| {
+        if let Action::Forward(forward) = action {
+            forward.groups = groups;
+        }
+    };
+    match sender {
+        Sender::Rule(id) if tx.state.elbv2.rules.contains_key(id) => {
+            tx.state.elbv2.rules.edit(id, |rule| change(&mut rule.action));
+        }
+        _ => {
+            let id = sender.listener();
+            tx.state.elbv2.listeners.edit(id, |listener| change(&mut listener.default_action));
+        }
+    }
+}
+
+/// Whether another load balancer sends requests to a group.
+pub fn is_used_beyond(view: View<'_>, group: &TargetGroupId, balancer: &LoadBalancerId) -> bool {
+    view.state.elbv2.balancers_of(view.scope, group).iter().any(|user| user != balancer)
 }

@@ -58,6 +58,7 @@ pub fn create(
         placement_strategy: convert::strategies(request.placement_strategy.as_deref())?,
         health_check_grace_period_seconds: 0,
         load_balancers: Vec::new(),
+        former_groups: Vec::new(),
         enable_ecs_managed_tags: request.enable_ecs_managed_tags.unwrap_or(false),
         propagate_tags: propagate(request.propagate_tags.as_ref()),
         enable_execute_command: request.enable_execute_command.unwrap_or(false),

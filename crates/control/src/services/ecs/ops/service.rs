@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::page::{Page, SHORT_MAX};
+use crate::services::ecs::balanced::ServiceLoadBalancer;
 use crate::services::ecs::convert::{self, shortened};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::deployment_configuration::configure;
@@ -135,7 +136,8 @@ pub fn create_service(
             request.health_check_grace_period_seconds,
             !load_balancers.is_empty(),
         )?,
-        load_balancers,
+        load_balancers: load_balancers.clone(),
+        former_groups: Vec::new(),
         enable_ecs_managed_tags: request.enable_ecs_managed_tags.unwrap_or(false),
         propagate_tags: propagate(request.propagate_tags.as_ref()),
         enable_execute_command: request.enable_execute_command.unwrap_or(false),
@@ -159,7 +161,8 @@ pub fn create_service(
         check::rebalancing(&service, wanted.compute.launch_type())?;
     }
     let volume = convert::volume(request.volume_configurations.as_deref(), &record.definition)?;
-    let wanted = wanted.with(network, volume);
+    balanced::check_strategy(&service)?;
+    let wanted = wanted.with(network, volume, load_balancers);
     match controller {
         DeploymentController::CodeDeploy => code_deploy::create(tx, &mut service, wanted)?,
         _ => deployments::begin(tx, &mut service, wanted),
@@ -224,6 +227,7 @@ impl Wanted<'_> {
         &self,
         network: Option<NetworkConfiguration>,
         volume: Option<VolumeConfiguration>,
+        load_balancers: Vec<ServiceLoadBalancer>,
     ) -> deployments::Wanted {
         deployments::Wanted {
             task_definition: self.record.id.clone(),
@@ -231,6 +235,7 @@ impl Wanted<'_> {
             platform_version: self.platform.filter(|text| !text.is_empty()).map(str::to_owned),
             network,
             volume,
+            load_balancers,
         }
     }
 }
@@ -303,7 +308,6 @@ pub fn update_service(
         return Err(EcsError::ServiceNotActive);
     }
     refuse([
-        (given(request.load_balancers.as_ref()), "loadBalancers"),
         (given(request.service_registries.as_ref()), "serviceRegistries"),
         (given(request.vpc_lattice_configurations.as_ref()), "vpcLatticeConfigurations"),
         (given(request.gateway_connectors.as_ref()), "gatewayConnectors"),
@@ -415,7 +419,23 @@ fn redeploy(
         }
         given => convert::volume(given, &record.definition)?,
     };
+    let load_balancers = match request.load_balancers.as_deref() {
+        None => {
+            balanced::fit(tx.view(), &service.load_balancers, &record.definition)?;
+            service.load_balancers.clone()
+        }
+        given => balanced::read(tx.view(), given, &record.definition)?,
+    };
+    let rebalanced = load_balancers != service.load_balancers;
+    service.load_balancers = load_balancers.clone();
+    balanced::check_strategy(service)?;
+    if request.health_check_grace_period_seconds.is_some() {
+        let given = request.health_check_grace_period_seconds;
+        service.health_check_grace_period_seconds =
+            balanced::grace_period(given, !load_balancers.is_empty())?;
+    }
     let differs = record.id != primary.task_definition
+        || rebalanced
         || network != primary.network
         || volume != primary.volume
         || platform.map(str::to_owned) != primary.platform_version;
@@ -426,7 +446,7 @@ fn redeploy(
         }
         return Ok(());
     }
-    deployments::begin(tx, service, wanted.with(network, volume));
+    deployments::begin(tx, service, wanted.with(network, volume, load_balancers));
     Ok(())
 }
 

@@ -288,6 +288,7 @@ fn launch_of(view: View<'_>, asked: &Asked<'_>, launch_type: LaunchType) -> Resu
         started_by: started_by(asked.started_by)?,
         tags: task_tags(asked, &record.tags)?,
         enable_execute_command: asked.execute_command,
+        balanced: None,
         image_digests: Default::default(),
     })
 }

@@ -9,7 +9,7 @@ use crate::services::ecs::state::{
     Cluster, DeploymentController, LaunchType, Service, ServiceKey, ServiceStatus, TaskSet,
 };
 use crate::services::ecs::views::task_set as show;
-use crate::services::ecs::{check, compute, deployments, tags};
+use crate::services::ecs::{balanced, check, compute, deployments, tags};
 use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
@@ -83,9 +83,6 @@ pub fn create_task_set(
     if let Some(index) = known.and_then(|arn| find(tx.view(), &service, &arn).ok()) {
         return Ok(ecs::CreateTaskSetResponse { task_set: shown(tx.view(), &service, index) });
     }
-    if request.load_balancers.as_ref().is_some_and(|list| !list.is_empty()) {
-        return Err(later("loadBalancers of task sets"));
-    }
     if request.service_registries.as_ref().is_some_and(|list| !list.is_empty()) {
         return Err(later("serviceRegistries of task sets"));
     }
@@ -116,6 +113,12 @@ pub fn create_task_set(
     if record.definition.volume_configured_at_launch().is_some() {
         return Err(later("volumes configured at launch of task sets"));
     }
+    let load_balancers = balanced::read(tx.view(), request.load_balancers.as_deref(), &record.definition)?;
+    if load_balancers.iter().any(|one| one.advanced.is_some()) {
+        return Err(EcsError::invalid(
+            "advancedConfiguration is not supported with the EXTERNAL deployment controller.",
+        ));
+    }
     let set = TaskSet {
         status: TaskSetStatus::Active,
         scale: scale(request.scale.as_ref())?,
@@ -123,7 +126,7 @@ pub fn create_task_set(
         tags: tags::read(request.tags.as_deref())?,
         steady: false,
     };
-    let id = deployments::add_task_set(tx, &mut service, wanted.with(network, None), set);
+    let id = deployments::add_task_set(tx, &mut service, wanted.with(network, None, load_balancers), set);
     tx.state.ecs.put_service(service.clone());
     if let Some(token) = token {
         let arn = show::arn(tx.view(), service.key(), id);

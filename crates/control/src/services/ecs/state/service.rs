@@ -11,7 +11,7 @@ use gantry_decide::deployment::strategy::Strategy;
 use gantry_decide::deployment::task_set::{Scale, TaskSetStatus};
 use gantry_decide::ids::{
     ClusterName, ContainerName, DeploymentId, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId,
-    TaskDefinitionId, TaskId,
+    TargetGroupId, TaskDefinitionId, TaskId,
 };
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_decide::time::Timestamp;
@@ -85,6 +85,13 @@ pub struct Deployment {
     /// The volume that each of its tasks gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeConfiguration>,
+    /// As they were asked for; None in a deployment of an older Gantry, which has those of its service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancers: Option<Vec<ServiceLoadBalancer>>,
+    /// Its tasks belong to the alternate target groups. They take turns from one deployment to the next that shifts
+    /// traffic.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub alternate: bool,
     pub rollout_state: RolloutState,
     pub rollout_state_reason: String,
     pub failures: Failures,
@@ -99,6 +106,10 @@ pub struct Deployment {
     /// Of a service whose controller is not ECS all are task sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_set: Option<TaskSet>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a deployment has beyond others whose size somebody else decides.
@@ -234,6 +245,9 @@ pub struct Service {
     pub health_check_grace_period_seconds: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_balancers: Vec<ServiceLoadBalancer>,
+    /// Groups of deployments that are gone, in which tasks of theirs may still drain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_groups: Vec<TargetGroupId>,
     pub enable_ecs_managed_tags: bool,
     pub propagate_tags: PropagateTags,
     pub enable_execute_command: bool,

@@ -1,6 +1,7 @@
 //! What services went through: an unchanging record of each revision, and of each attempt to bring one about.
 
 use super::{Compute, Deployment, DeploymentConfiguration, NetworkConfiguration, ServiceKey};
+use crate::services::ecs::balanced::ServiceLoadBalancer;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::deployment::alarms::Watch;
 use gantry_decide::deployment::shift::Shift;
@@ -66,6 +67,11 @@ pub struct ServiceRevision {
     pub network: Option<NetworkConfiguration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeConfiguration>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancers: Vec<ServiceLoadBalancer>,
+    /// See [`Deployment::alternate`].
+    #[serde(default)]
+    pub alternate: bool,
     /// What the images' tags stood for, by container. The only part that comes later.
     #[serde(default)]
     pub image_digests: BTreeMap<ContainerName, String>,
@@ -82,6 +88,8 @@ impl ServiceRevision {
             platform_version: deployment.platform_version.clone(),
             network: deployment.network.clone(),
             volume: deployment.volume.clone(),
+            load_balancers: deployment.load_balancers.clone().unwrap_or_default(),
+            alternate: deployment.alternate,
             image_digests: deployment.image_digests.clone().unwrap_or_default(),
         }
     }

@@ -1,6 +1,7 @@
 //! Tasks: what was asked for, where it runs, and what its agent reported.
 
 use super::{ContainerInstanceKey, DAEMON_GROUP, EffectiveDefinition, ServiceKey, Tags};
+use crate::services::ecs::balanced::ServiceLoadBalancer;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{
     AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerName, DaemonName, EniId, Scope,
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskKey {
@@ -207,6 +209,10 @@ pub struct Task {
     pub volume: Option<Box<TaskVolume>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<ContainerInstanceKey>,
+    /// The target groups that it belongs to while it runs, as its deployment had them when it was launched. None without
+    /// any, and in tasks of an older Gantry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balanced: Option<Arc<[ServiceLoadBalancer]>>,
     /// Present while the task waits in PROVISIONING for an instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Box<Waiting>>,

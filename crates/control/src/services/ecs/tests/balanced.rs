@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// A definition `site` with a dynamic host port, and the group of a listener.
-fn world() -> (World, String) {
+pub(super) fn world() -> (World, String) {
     let mut world = World::with_capacity(4096);
     let container = json!({
         "name": "site", "image": "site:1", "memory": 128, "cpu": 64, "versionConsistency": "disabled",
@@ -30,7 +30,7 @@ fn world() -> (World, String) {
     (world, group)
 }
 
-fn balanced(group: &str, more: Value) -> Value {
+pub(super) fn balanced(group: &str, more: Value) -> Value {
     let mut request = json!({
         "taskDefinition": "site", "desiredCount": 1,
         "loadBalancers": [{ "targetGroupArn": group, "containerName": "site", "containerPort": 80 }],
@@ -43,7 +43,7 @@ fn balanced(group: &str, more: Value) -> Value {
 const FIRST_PORT: u16 = 32768;
 
 /// The agent brings tasks up, each with the next host port.
-fn run(world: &mut World) {
+pub(super) fn run(world: &mut World) {
     world.agent_acts(|_| Fate::Runs);
     for mut task in world.live() {
         if task.containers[0].network_bindings.is_empty() {
@@ -62,7 +62,7 @@ fn run(world: &mut World) {
     rest(world);
 }
 
-fn rest(world: &mut World) {
+pub(super) fn rest(world: &mut World) {
     for _ in 0..3 {
         settle::<ServiceTargets>(world);
         settle::<Targets>(world);
@@ -71,7 +71,7 @@ fn rest(world: &mut World) {
 }
 
 /// The balancer finds targets healthy, but the one with the first port as given.
-fn tell(world: &mut World, first: HealthState, reason: Option<Reason>) {
+pub(super) fn tell(world: &mut World, first: HealthState, reason: Option<Reason>) {
     let targets: Vec<_> = world.state.elbv2.targets.values().cloned().collect();
     for target in targets {
         let is_first = target.key.port == FIRST_PORT;

@@ -174,6 +174,7 @@ impl World {
             enable_execute_command: false,
             sent: true,
             accounted: false,
+            balanced: None,
             protected_until: None,
             version: 1,
             created_at: self.now,

@@ -184,7 +184,7 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         health_check_grace_period_seconds: (!service.load_balancers.is_empty())
             .then(|| integer(service.health_check_grace_period_seconds)),
         launch_type,
-        load_balancers: Some(balanced::view(view, service)),
+        load_balancers: Some(balanced::show(view, &service.load_balancers)),
         network_configuration: primary.and_then(|p| p.network.as_ref()).map(network),
         pending_count: Some(count(&tasks, |task| task.last_status < LastStatus::Running)),
         placement_constraints: Some(service.placement_constraints.iter().map(constraint).collect()),

@@ -1,11 +1,11 @@
 //! Service deployments and revisions as the API shows them.
 
 use super::service;
-use crate::services::ecs::deployments;
 use crate::services::ecs::state::{
     LaunchType, RevisionTasks, Service, ServiceDeployment, ServiceRevision, ServiceRevisionKey,
 };
 use crate::services::ecs::views::task::millis;
+use crate::services::ecs::{balanced, deployments};
 use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
@@ -194,12 +194,13 @@ pub fn service_revision(view: View<'_>, revision: &ServiceRevision) -> ecs::Serv
         created_at: millis(Some(revision.created_at)),
         guard_duty_enabled: Some(false),
         launch_type,
-        load_balancers: Some(Vec::new()),
+        load_balancers: Some(balanced::show(view, &revision.load_balancers)),
         network_configuration: revision.network.as_ref().map(service::network),
         volume_configurations: revision.volume.as_ref().and_then(service::volume),
         platform_family: fargate.then(|| "Linux".to_owned()),
         platform_version: fargate
             .then(|| revision.platform_version.clone().unwrap_or_else(|| "1.4.0".to_owned())),
+        resolved_configuration: balanced::resolved(view, revision),
         service_arn: Some(revision.service.arn(scope).to_string()),
         service_registries: Some(Vec::new()),
         service_revision_arn: Some(revision.key().arn(scope).to_string()),

@@ -4,8 +4,8 @@ use super::service::{asked_platform, compute, count, integer, network};
 use crate::services::ecs::state::{
     ContainerInstanceStatus, Deployment, LaunchType, Service, ServiceKey, Task, TaskSet,
 };
-use crate::services::ecs::tags;
 use crate::services::ecs::views::task::millis;
+use crate::services::ecs::{balanced, tags};
 use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
@@ -46,7 +46,7 @@ pub fn task_set(
         external_id: set.external_id.clone(),
         id: Some(id.clone()),
         launch_type,
-        load_balancers: Some(Vec::new()),
+        load_balancers: Some(balanced::show(view, deployment.load_balancers.as_deref().unwrap_or_default())),
         network_configuration: deployment.network.as_ref().map(network),
         pending_count: Some(count(&tasks, |task| task.last_status < LastStatus::Running)),
         platform_family: fargate.then(|| "Linux".to_owned()),

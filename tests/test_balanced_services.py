@@ -1,0 +1,245 @@
+"""Services behind load balancers, with real containers: traffic that shifts between revisions, groups that change, targets
+by host port, targets that fail."""
+
+import re
+import threading
+import urllib.request
+
+import pytest
+from conftest import NETWORK, Platform, leftovers, needs_root, page, until
+from test_deployments import CHECKED, attempt, waiting
+from test_ecs import WEB, refused
+from test_load_balancing import WEB_GROUP, address_of, balancer, forward, group, states
+
+pytestmark = needs_root
+
+ROLE = "arn:aws:iam::123456789012:role/ecs-balancing"
+REVISION = re.compile(r"<th>revision</th><td>(\d+)</td>")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    installation = Platform(tmp_path_factory.mktemp("balanced") / "gantry").start()
+    try:
+        yield installation
+    finally:
+        installation.sweep()
+    assert leftovers(installation.directory) == []
+
+
+class Load:
+    """Four clients that ask all the time, and what they were told: the revision that answered, or an error."""
+
+    def __init__(self, url):
+        self.url = url
+        self.answers = []
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self.ask) for _ in range(4)]
+
+    def ask(self):
+        while not self.stopped.is_set():
+            try:
+                with urllib.request.urlopen(self.url, timeout=10) as answer:
+                    text = answer.read().decode()
+            except OSError as error:
+                self.answers.append(error)
+                continue
+            assert "Hello from Gantry" in text
+            found = REVISION.search(text)
+            # A busy machine's container may answer before it has found out what it is.
+            if found:
+                self.answers.append(found[1])
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def revision(url):
+    found = REVISION.search(page(url))
+    return found and found[1]
+
+
+def define(ecs, family, **more):
+    made = ecs.register_task_definition(**{**WEB, "family": family, **more})["taskDefinition"]
+    return made["taskDefinitionArn"], str(made["revision"])
+
+
+def lines(elb, arn, actions, *ports):
+    return [elb.create_listener(LoadBalancerArn=arn, Protocol="HTTP", Port=port, DefaultActions=actions)["Listeners"][0]
+            ["ListenerArn"] for port in ports]
+
+
+def default_rule(elb, listener):
+    return elb.describe_rules(ListenerArn=listener)["Rules"][0]["RuleArn"]
+
+
+def weights(elb, listener):
+    (action,) = elb.describe_rules(ListenerArn=listener)["Rules"][0]["Actions"]
+    return [entry["Weight"] for entry in action["ForwardConfig"]["TargetGroups"]]
+
+
+def remove(ecs, elb, arn, *services):
+    for name in services:
+        ecs.delete_service(service=name, force=True)
+    elb.delete_load_balancer(LoadBalancerArn=arn)
+    until(lambda: not ecs.list_tasks()["taskArns"])
+
+
+def test_blue_and_green_take_turns_without_a_failed_request(shared):
+    ecs, elb = shared.client("ecs"), shared.client("elbv2")
+    web = balancer(elb, "turns")
+    blue, green = (group(shared, elb, name, **WEB_GROUP) for name in ("turns-a", "turns-b"))
+    production, test = lines(elb, web["LoadBalancerArn"], forward(blue), 80, 8080)
+    advanced = {"alternateTargetGroupArn": green, "productionListenerRule": default_rule(elb, production),
+                "testListenerRule": default_rule(elb, test), "roleArn": ROLE}
+    balanced = {"targetGroupArn": blue, "containerName": "web-server", "containerPort": 80}
+    first, one = define(ecs, "turns")
+    create = dict(serviceName="web", taskDefinition=first, desiredCount=2, launchType="FARGATE",
+                  networkConfiguration=NETWORK, deploymentConfiguration={"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 0})
+    refused("InvalidParameterException", "advancedConfiguration field is required", ecs.create_service,
+            loadBalancers=[balanced], **create)
+    service = ecs.create_service(loadBalancers=[{**balanced, "advancedConfiguration": advanced}], **create)["service"]
+    assert service["loadBalancers"] == [{**balanced, "advancedConfiguration": advanced}]
+    until(lambda: attempt(ecs)["status"] == "SUCCESSFUL")
+    assert (weights(elb, production), len(states(elb, blue)), states(elb, green)) == ([100, 0], 2, {})
+    url, side = (f"http://{address_of(web)}:{port}/" for port in (80, 8080))
+    assert until(lambda: revision(url)) == one
+
+    second, two = define(ecs, "turns")
+    pause = {"targetType": "PAUSE", "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT", "POST_PRODUCTION_TRAFFIC_SHIFT"]}
+    shifting = {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 0, "lifecycleHooks": [pause]}
+    with Load(url) as load:
+        ecs.update_service(service="web", taskDefinition=second, deploymentConfiguration=shifting)
+        hook = until(lambda: waiting(ecs, "POST_TEST_TRAFFIC_SHIFT"))
+        # Green answers those who test it, and nobody else.
+        until(lambda: revision(side) == two)
+        assert (weights(elb, production), weights(elb, test)) == ([100, 0], [0, 100])
+        assert set(states(elb, green).values()) == {"healthy"} and set(load.answers) == {one}
+        deployment = attempt(ecs)["serviceDeploymentArn"]
+        ecs.continue_service_deployment(serviceDeploymentArn=deployment, hookId=hook["hookId"])
+        hook = until(lambda: waiting(ecs, "POST_PRODUCTION_TRAFFIC_SHIFT"))
+        until(lambda: load.answers[-20:] == [two] * 20)
+        assert weights(elb, production) == [0, 100]
+        # Back again.
+        ecs.continue_service_deployment(serviceDeploymentArn=deployment, hookId=hook["hookId"], action="ROLLBACK")
+        until(lambda: attempt(ecs)["status"] == "ROLLBACK_SUCCESSFUL")
+        until(lambda: load.answers[-20:] == [one] * 20)
+        assert (weights(elb, production), weights(elb, test)) == ([100, 0], [100, 0])
+        assert until(lambda: not states(elb, green)) and len(states(elb, blue)) == 2
+
+        # And over for good: the groups have changed their roles.
+        ecs.update_service(service="web", taskDefinition=second,
+                           deploymentConfiguration={"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 0, "lifecycleHooks": []})
+        until(lambda: attempt(ecs)["status"] == "SUCCESSFUL")
+        assert (weights(elb, production), weights(elb, test)) == ([0, 100], [0, 100])
+        until(lambda: load.answers[-20:] == [two] * 20 and not states(elb, blue))
+        arn = attempt(ecs)["targetServiceRevision"]["arn"]
+        (shown,) = ecs.describe_service_revisions(serviceRevisionArns=[arn])["serviceRevisions"]
+        assert shown["resolvedConfiguration"]["loadBalancers"] == [
+            {"targetGroupArn": green, "productionListenerRule": advanced["productionListenerRule"]}]
+        third, three = define(ecs, "turns")
+        ecs.update_service(service="web", taskDefinition=third)
+        until(lambda: attempt(ecs)["status"] == "SUCCESSFUL" and weights(elb, production) == [100, 0])
+        until(lambda: load.answers[-20:] == [three] * 20 and not states(elb, green))
+    assert set(load.answers) == {one, two, three}, [answer for answer in load.answers if not isinstance(answer, str)]
+    remove(ecs, elb, web["LoadBalancerArn"], "web")
+
+
+def test_a_canary_gets_its_share(shared):
+    ecs, elb = shared.client("ecs"), shared.client("elbv2")
+    web = balancer(elb, "canary")
+    own, other = (group(shared, elb, name, **WEB_GROUP) for name in ("canary-a", "canary-b"))
+    (production,) = lines(elb, web["LoadBalancerArn"], forward(own), 80)
+    advanced = {"alternateTargetGroupArn": other, "productionListenerRule": default_rule(elb, production), "roleArn": ROLE}
+    first, one = define(ecs, "canary")
+    canary = {"strategy": "CANARY", "bakeTimeInMinutes": 0,
+              "canaryConfiguration": {"canaryPercent": 12.5, "canaryBakeTimeInMinutes": 1}}
+    ecs.create_service(serviceName="web", taskDefinition=first, desiredCount=1, launchType="FARGATE",
+                       networkConfiguration=NETWORK, loadBalancers=[
+                           {"targetGroupArn": own, "containerName": "web-server", "containerPort": 80,
+                            "advancedConfiguration": advanced}])
+    until(lambda: attempt(ecs)["status"] == "SUCCESSFUL")
+    second, two = define(ecs, "canary")
+    ecs.update_service(service="web", taskDefinition=second, deploymentConfiguration=canary)
+    until(lambda: weights(elb, production) == [875, 125])
+    url = f"http://{address_of(web)}/"
+    until(lambda: revision(url) == two)
+    assert until(lambda: revision(url) == one)
+    ecs.stop_service_deployment(serviceDeploymentArn=attempt(ecs)["serviceDeploymentArn"], stopType="ROLLBACK")
+    until(lambda: attempt(ecs)["status"] == "ROLLBACK_SUCCESSFUL")
+    assert weights(elb, production) == [100, 0]
+    remove(ecs, elb, web["LoadBalancerArn"], "web")
+
+
+def test_load_balancers_of_a_service_come_change_and_go(shared):
+    ecs, elb = shared.client("ecs"), shared.client("elbv2")
+    web, net = balancer(elb, "changing"), balancer(elb, "changing-net", Type="network")
+    http, more = (group(shared, elb, name, **WEB_GROUP) for name in ("changing-http", "changing-more"))
+    tcp = group(shared, elb, "changing-tcp", Protocol="TCP", HealthCheckIntervalSeconds=5)
+    lines(elb, web["LoadBalancerArn"], forward(http), 80)
+    lines(elb, web["LoadBalancerArn"], forward(more), 81)
+    elb.create_listener(LoadBalancerArn=net["LoadBalancerArn"], Protocol="TCP", Port=80, DefaultActions=forward(tcp))
+    definition, one = define(ecs, "changing", containerDefinitions=CHECKED["containerDefinitions"])
+    entry = lambda arn: {"targetGroupArn": arn, "containerName": "web-server", "containerPort": 80}
+    ecs.create_service(serviceName="web", taskDefinition=definition, desiredCount=1, launchType="FARGATE",
+                       networkConfiguration=NETWORK)
+    until(lambda: ecs.describe_services(services=["web"])["services"][0]["runningCount"] == 1)
+    ecs.update_service(service="web", loadBalancers=[entry(http), entry(more), entry(tcp)])
+    until(lambda: attempt(ecs)["status"] == "SUCCESSFUL")
+    # One task is a target of each, by the application's and by the network's.
+    assert [set(states(elb, arn).values()) for arn in (http, more, tcp)] == [{"healthy"}] * 3
+    urls = [f"http://{address_of(web)}/", f"http://{address_of(web)}:81/", f"http://{address_of(net)}/"]
+    with Load(urls[2]) as load:
+        assert [revision(url) for url in urls] == [one] * 3
+        refused("InvalidParameterException", "did not have a container port 81", ecs.update_service, service="web",
+                loadBalancers=[{**entry(tcp), "containerPort": 81}])
+        ecs.update_service(service="web", loadBalancers=[entry(tcp)])
+        until(lambda: attempt(ecs)["status"] == "SUCCESSFUL" and not states(elb, http) and not states(elb, more))
+        assert ecs.describe_services(services=["web"])["services"][0]["loadBalancers"] == [entry(tcp)]
+        until(lambda: set(states(elb, tcp).values()) == {"healthy"})
+    assert set(load.answers) == {one}, [answer for answer in load.answers if not isinstance(answer, str)]
+    ecs.update_service(service="web", loadBalancers=[])
+    until(lambda: not states(elb, tcp) and "loadBalancers" in ecs.describe_services(services=["web"])["services"][0])
+    assert ecs.describe_services(services=["web"])["services"][0]["loadBalancers"] == []
+    elb.delete_load_balancer(LoadBalancerArn=net["LoadBalancerArn"])
+    remove(ecs, elb, web["LoadBalancerArn"], "web")
+
+
+def test_targets_are_host_ports_in_bridge_mode_and_replaced_when_unhealthy(shared):
+    ecs, elb = shared.client("ecs"), shared.client("elbv2")
+    web = balancer(elb, "ports")
+    targets = group(shared, elb, "ports", TargetType="instance", HealthCheckPath="/health", UnhealthyThresholdCount=2,
+                    **WEB_GROUP)
+    lines(elb, web["LoadBalancerArn"], forward(targets), 80)
+    container = {"name": "web-server", "image": "nginx:latest", "memory": 64,
+                 "portMappings": [{"containerPort": 80, "hostPort": 0}]}
+    definition = ecs.register_task_definition(family="ports", networkMode="bridge", containerDefinitions=[container])
+    definition = definition["taskDefinition"]["taskDefinitionArn"]
+    ecs.create_service(serviceName="ports", taskDefinition=definition, desiredCount=2, launchType="EC2",
+                       healthCheckGracePeriodSeconds=0, loadBalancers=[
+                           {"targetGroupArn": targets, "containerName": "web-server", "containerPort": 80}])
+    describe = lambda: elb.describe_target_health(TargetGroupArn=targets)["TargetHealthDescriptions"]
+    healthy = lambda: [entry["Target"] for entry in describe() if entry["TargetHealth"]["State"] == "healthy"]
+    first = until(lambda: len(healthy()) == 2 and healthy())
+    (instance,) = ecs.describe_container_instances(
+        containerInstances=ecs.list_container_instances()["containerInstanceArns"])["containerInstances"]
+    assert {target["Id"] for target in first} == {instance["ec2InstanceId"]}
+    assert len({target["Port"] for target in first}) == 2
+    assert "Hello from Gantry" in page(f"http://{address_of(web)}/")
+
+    before = set(ecs.list_tasks(serviceName="ports")["taskArns"])
+    elb.modify_target_group(TargetGroupArn=targets, HealthCheckPath="/nothing")
+    told = lambda: [event["message"] for event in ecs.describe_services(services=["ports"])["services"][0]["events"]]
+    until(lambda: any("is unhealthy in (target-group" in message for message in told()))
+    elb.modify_target_group(TargetGroupArn=targets, HealthCheckPath="/health")
+    until(lambda: not before & set(ecs.list_tasks(serviceName="ports")["taskArns"]) or
+          any("Health checks failed" in message for message in told()))
+    until(lambda: len(healthy()) == 2 and len(describe()) == 2)
+    remove(ecs, elb, web["LoadBalancerArn"], "ports")
