@@ -235,6 +235,35 @@ resource "aws_lb_listener" "tcp" {
   }
 }
 
+resource "aws_ecs_cluster" "this" { name = "tf" }
+
+resource "aws_ecs_task_definition" "web" {
+  family                   = "web"
+  network_mode             = "awsvpc"
+  requires_compatibilities = ["FARGATE"]
+  cpu                      = 256
+  memory                   = 512
+  container_definitions    = jsonencode([{ name = "web", image = "nginx:latest", portMappings = [{ containerPort = 80 }] }])
+}
+
+resource "aws_ecs_service" "web" {
+  name            = "web"
+  cluster         = aws_ecs_cluster.this.id
+  task_definition = aws_ecs_task_definition.web.arn
+  desired_count   = 0
+  launch_type     = "FARGATE"
+  network_configuration { subnets = aws_lb.web.subnets }
+  dynamic "load_balancer" {
+    for_each = aws_lb_target_group.web[*].arn
+    content {
+      target_group_arn = load_balancer.value
+      container_name   = "web"
+      container_port   = 80
+    }
+  }
+  depends_on = [aws_lb_listener.web, aws_lb_listener_rule.split]
+}
+
 output "name" { value = aws_lb.web.dns_name }
 """
 
@@ -246,6 +275,8 @@ def test_terraform_makes_load_balancers(gantry, tmp_path):
         elb = gantry.client("elbv2")
         assert [b["LoadBalancerName"] for b in elb.describe_load_balancers()["LoadBalancers"]] == ["web", "net"]
         assert len(elb.describe_target_groups()["TargetGroups"]) == 3
+        (service,) = gantry.client("ecs").describe_services(cluster="tf", services=["web"])["services"]
+        assert len(service["loadBalancers"]) == 2
     assert gantry.client("elbv2").describe_load_balancers()["LoadBalancers"] == []
 
 
