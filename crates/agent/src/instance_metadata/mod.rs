@@ -81,10 +81,10 @@ pub async fn serve(listener: TcpListener, facts: Facts) {
 impl Service {
     fn answer(&self, asked: &Parts) -> Response<Body> {
         let path = asked.uri.path();
-        match &asked.method {
-            &Method::PUT if path == "/latest/api/token" => self.token(&asked.headers),
-            &Method::GET if !self.may_ask(&asked.headers) => plain(StatusCode::UNAUTHORIZED, String::new()),
-            &Method::GET => match self.facts.look_up(path) {
+        match asked.method {
+            Method::PUT if path == "/latest/api/token" => self.token(&asked.headers),
+            Method::GET if !self.may_ask(&asked.headers) => plain(StatusCode::UNAUTHORIZED, String::new()),
+            Method::GET => match self.facts.look_up(path) {
                 Some(text) => plain(StatusCode::OK, text),
                 None => plain(StatusCode::NOT_FOUND, String::new()),
             },
