@@ -1,6 +1,7 @@
 //! Planted bugs, of the kinds that are told of after real failures: they show what the simulator would notice.
 //!
-//! A build without the feature `mutants` knows none: [`is`] is then a constant, and nothing is left of its branches.
+//! Builds for development know them, so that every test run can see that the oracles are not blind, and optimised ones
+//! with the feature `mutants`. In all others [`is`] is a constant, and nothing is left of its branches.
 
 /// Every bug that can be planted.
 pub const ALL: &[&str] = &[
@@ -17,6 +18,23 @@ pub const ALL: &[&str] = &[
     "breaker never trips",
     "no end of a failed rollback",
     "superseded attempt goes on",
+    "old revision stopped before the bake",
+    "steps of traffic without a pause",
+    "all of the traffic in the first step",
+    "a share of the traffic lost",
+    "traffic to tasks that are not well",
+    "traffic left behind on the way back",
+    "hooks not waited for",
+    "hooks that time out pass",
+    "hooks asked once more",
+    "old revisions stopped before the source stands",
+    "source of the traffic forgotten",
+    "failed source started again",
+    "shares of task sets rounded down",
+    "deleted task sets keep their tasks",
+    "deleted task sets stay",
+    "zones never rebalanced",
+    "rebalancing stops the old task first",
     "old deployments kept",
     "old tasks count as new",
     "one more chosen to stop",
@@ -56,26 +74,31 @@ pub const ALL: &[&str] = &[
     "stop forgotten in a restart",
 ];
 
-#[cfg(feature = "mutants")]
+#[cfg(any(feature = "mutants", debug_assertions))]
 thread_local! {
     static PLANTED: std::cell::Cell<&'static str> = const { std::cell::Cell::new("") };
 }
 
 /// Plants a bug in all that this thread runs; the empty name removes it.
-#[cfg(feature = "mutants")]
+#[cfg(any(feature = "mutants", debug_assertions))]
 pub fn plant(name: &'static str) {
     PLANTED.set(name);
 }
 
 /// Whether this bug is planted.
-#[cfg(feature = "mutants")]
+#[cfg(any(feature = "mutants", debug_assertions))]
 pub fn is(name: &str) -> bool {
+    let planted = PLANTED.get();
+    // Asked all the time, and nearly always in vain.
+    if planted.is_empty() {
+        return false;
+    }
     debug_assert!(ALL.contains(&name), "{name} is on no list");
-    PLANTED.get() == name
+    planted == name
 }
 
 /// Whether this bug is planted: never.
-#[cfg(not(feature = "mutants"))]
+#[cfg(not(any(feature = "mutants", debug_assertions)))]
 #[inline(always)]
 pub const fn is(_name: &str) -> bool {
     false

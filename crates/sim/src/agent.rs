@@ -89,6 +89,16 @@ impl Agent {
         self.session = None;
     }
 
+    /// The host is gone at once, with all that runs on it. What it comes back with is on its disk.
+    pub fn lose_power(&mut self) {
+        self.die();
+        self.runtime.clear();
+        self.fenced = false;
+        if let Some(lease) = &mut self.lease {
+            lease.fenced();
+        }
+    }
+
     pub fn step(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
         self.engine.as_mut().map(|engine| engine.step(now, event)).unwrap_or_default()
     }

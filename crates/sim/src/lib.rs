@@ -3,6 +3,8 @@
 
 pub mod agent;
 pub mod fleet;
+#[cfg(any(feature = "mutants", debug_assertions))]
+pub mod hunt;
 pub mod oracle;
 pub mod trial;
 pub mod workload;

@@ -2,6 +2,9 @@
 
 use gantry_sim::fleet::Report;
 use gantry_sim::fleet::plan::{Case, Plan};
+use gantry_sim::fleet::silence::{self, Silence};
+#[cfg(any(feature = "mutants", debug_assertions))]
+use gantry_sim::hunt::{self, Hunt};
 use gantry_sim::trial::{attempt, keep_panics, shrink};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -12,10 +15,12 @@ const USAGE: &str = "usage: gantry-sim COMMAND
 
   run [SEEDS] [MINUTES] [FIRST]   runs seeds until so many, or so much time, have passed: 2000, 5, 0
   shrink SEED                     leaves out the steps that a failure does not need
-  mutants [SEEDS]                 shows which planted bugs so many seeds find: 300; needs the feature `mutants`";
+  leases [FLEETS]                 measures how soon tasks of silent agents run elsewhere: in 20 fleets
+  mutants [SEEDS] [FILE]          shows which planted bugs so many seeds find: 300, and writes the table to a file;
+                                  optimised it needs the feature `mutants`";
 
 /// Of the planted bugs, in percent.
-#[cfg(feature = "mutants")]
+#[cfg(any(feature = "mutants", debug_assertions))]
 const FOUND_MIN: usize = 95;
 
 /// What all runs did together.
@@ -80,38 +85,43 @@ fn run(seeds: u64, minutes: u64, first: u64) -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Plants each bug and looks which seed finds it.
-#[cfg(feature = "mutants")]
-fn mutants(seeds: u64) -> ExitCode {
-    use gantry_decide::mutant;
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let found = std::sync::atomic::AtomicUsize::new(0);
-    let work = || {
-        while let Some(name) = mutant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
-            mutant::plant(name);
-            let failure =
-                (0..seeds).find_map(|seed| Some((seed, attempt(&Case::of(seed), Plan::SMALL).err()?)));
-            mutant::plant("");
-            match failure {
-                Some((seed, failure)) => {
-                    found.fetch_add(1, Ordering::Relaxed);
-                    let failure: String = failure.chars().take(120).collect();
-                    println!("found   {name}: seed {seed}: {failure}");
-                }
-                None => println!("MISSED  {name}"),
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    let (found, all) = (found.into_inner(), mutant::ALL.len());
-    println!("{found} of {all} planted bugs are found: {} %", found * 100 / all);
-    if found * 100 >= all * FOUND_MIN { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+/// Measures what leases promise, in so many fleets.
+fn leases(fleets: u64) -> ExitCode {
+    let mut all = Silence::default();
+    (0..fleets).for_each(|seed| all.add(silence::measure(seed, 20)));
+    let Silence { elsewhere, pauses, hangs, false_deaths, fences, fences_in_hangs } = &all;
+    println!("{} agents fell silent; until their tasks ran elsewhere, in seconds:", elsewhere.len());
+    for percent in [1, 50, 90, 99, 100] {
+        println!("  p{percent:<4} {:.2}", all.percentile(percent).as_secs_f64());
+    }
+    println!("{pauses} agents paused for less than 2 s: {fences} hosts ended tasks");
+    println!("{hangs} times the server hung for up to 20 s: {fences_in_hangs} hosts ended tasks");
+    println!("{false_deaths} instances were given up that were only slow");
+    if *false_deaths == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-#[cfg(not(feature = "mutants"))]
-fn mutants(_seeds: u64) -> ExitCode {
-    eprintln!("built without the feature `mutants`");
+/// Plants each bug, looks which seed finds it, and writes the table of it to `file`, if there is one.
+#[cfg(any(feature = "mutants", debug_assertions))]
+fn mutants(seeds: u64, file: Option<&str>) -> ExitCode {
+    let told = |hunt: &Hunt| match &hunt.found {
+        Some((seed, by)) => println!("found   {}: seed {seed}: {by}", hunt.bug),
+        None => println!("MISSED  {}", hunt.bug),
+    };
+    let hunts = hunt::all(gantry_decide::mutant::ALL, seeds, told);
+    let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
+    println!("{found} of {} planted bugs are found: {} %", hunts.len(), found * 100 / hunts.len());
+    if let Some(file) = file
+        && let Err(error) = std::fs::write(file, hunt::table(&hunts, seeds))
+    {
+        eprintln!("{file}: {error}");
+        return ExitCode::FAILURE;
+    }
+    if found * 100 >= hunts.len() * FOUND_MIN { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(any(feature = "mutants", debug_assertions)))]
+fn mutants(_seeds: u64, _file: Option<&str>) -> ExitCode {
+    eprintln!("optimised without the feature `mutants`");
     ExitCode::FAILURE
 }
 
@@ -119,9 +129,12 @@ fn main() -> ExitCode {
     keep_panics();
     let words: Vec<String> = std::env::args().skip(1).collect();
     let number = |index: usize, usual: u64| words.get(index).map_or(Ok(usual), |word| word.parse());
-    match (words.first().map(String::as_str), number(1, 2000), number(2, 5), number(3, 0)) {
-        (Some("run"), Ok(seeds), Ok(minutes), Ok(first)) => run(seeds, minutes, first),
-        (Some("shrink"), Ok(seed), ..) if words.len() == 2 => match shrink(seed, Plan::SMALL) {
+    match (words.first().map(String::as_str), number(1, 2000)) {
+        (Some("run"), Ok(seeds)) => match (number(2, 5), number(3, 0)) {
+            (Ok(minutes), Ok(first)) => run(seeds, minutes, first),
+            _ => usage(),
+        },
+        (Some("shrink"), Ok(seed)) if words.len() == 2 => match shrink(seed, Plan::SMALL) {
             Some((case, failure)) => {
                 println!("{failure}\n{case:?}");
                 ExitCode::FAILURE
@@ -131,13 +144,19 @@ fn main() -> ExitCode {
                 ExitCode::SUCCESS
             }
         },
-        (Some("mutants"), ..) => match number(1, 300) {
-            Ok(seeds) => mutants(seeds),
-            Err(_) => ExitCode::FAILURE,
+        (Some("leases"), _) => match number(1, 20) {
+            Ok(fleets) => leases(fleets),
+            Err(_) => usage(),
         },
-        _ => {
-            eprintln!("{USAGE}");
-            ExitCode::FAILURE
-        }
+        (Some("mutants"), _) => match number(1, 300) {
+            Ok(seeds) => mutants(seeds, words.get(2).map(String::as_str)),
+            Err(_) => usage(),
+        },
+        _ => usage(),
     }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::FAILURE
 }

@@ -62,6 +62,7 @@ fn a_seed_replays_bit_by_bit() {
 
 #[test]
 fn hundreds_of_agents_are_no_other_world() {
-    let plan = Plan { agents: 300, turmoil: 120, calls_every: 10, faults_every: 1, tasks: 300 };
+    let plan =
+        Plan { agents: 300, turmoil: 120, calls_every: 10, faults_every: 1, tasks: 300, ..Plan::SMALL };
     under(&Case::of(1), plan);
 }

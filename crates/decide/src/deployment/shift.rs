@@ -10,6 +10,7 @@ use super::stage::Stage;
 use super::strategy::Strategy;
 use super::traffic::{Share, Traffic, Weights};
 use crate::ids::{RequestId, ServiceRevisionId};
+use crate::mutant;
 use crate::random::Random;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -168,7 +169,8 @@ impl Shift {
         }
         match self.stage {
             Stage::ReconcileService if !self.settled => {
-                self.once(facts.source_ready || !facts.others_serve, now, || self.settle(now))
+                let hasty = mutant::is("old revisions stopped before the source stands");
+                self.once(facts.source_ready || !facts.others_serve || hasty, now, || self.settle(now))
             }
             Stage::ReconcileService => self.once(facts.others_gone, now, || self.at(Stage::PreScaleUp, now)),
             Stage::PreScaleUp => Next::Go(self.at(Stage::ScaleUp, now)),
@@ -182,7 +184,8 @@ impl Shift {
             Stage::PostTestTrafficShift => Next::Go(self.at(Stage::PreProductionTrafficShift, now)),
             // Nobody is sent to where not all is well.
             Stage::PreProductionTrafficShift => {
-                self.once(facts.target_ready, now, || self.step(strategy, now))
+                let hasty = mutant::is("traffic to tasks that are not well");
+                self.once(facts.target_ready || hasty, now, || self.step(strategy, now))
             }
             Stage::ProductionTrafficShift => {
                 let until = self.since + strategy.bake_after(self.steps);
@@ -194,7 +197,11 @@ impl Shift {
                 self.after(until, now, || self.at(next, now))
             }
             Stage::PostProductionTrafficShift => Next::Go(self.at(Stage::BakeTime, now)),
-            Stage::BakeTime if self.since + bake > now => Next::Wait(Some(self.since + bake)),
+            Stage::BakeTime
+                if self.since + bake > now && !mutant::is("old revision stopped before the bake") =>
+            {
+                Next::Wait(Some(self.since + bake))
+            }
             // What it goes back to is there as long as not all is well.
             Stage::BakeTime if facts.target_ready => Next::Go(self.at(Stage::CleanUp, now)),
             Stage::BakeTime => Next::Wait(Some(self.began + WHOLE_MAX)),
@@ -240,7 +247,9 @@ impl Shift {
     fn back_to(&self, stage: Stage, now: Timestamp) -> Shift {
         let mut back = self.at(stage, now);
         let to_source = self.source.map(Weights::all_to).unwrap_or_default();
-        back.traffic.production = to_source.clone();
+        if !mutant::is("traffic left behind on the way back") {
+            back.traffic.production = to_source.clone();
+        }
         if stage != Stage::ProductionTrafficShift {
             back.traffic.test = to_source;
         }

@@ -1,6 +1,7 @@
 //! How a deployment replaces one revision by the next: a few tasks at a time, or side by side and then by traffic.
 
 use super::traffic::Share;
+use crate::mutant;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -51,6 +52,7 @@ impl Strategy {
     pub fn share_after(self, steps: u32) -> Share {
         match (self, steps) {
             (_, 0) => Share::NONE,
+            _ if mutant::is("all of the traffic in the first step") => Share::ALL,
             (Strategy::Linear { step, .. }, _) => step.times(steps),
             (Strategy::Canary { share, .. }, 1) => share,
             _ => Share::ALL,
@@ -61,7 +63,8 @@ impl Strategy {
     pub fn bake_after(self, steps: u32) -> Duration {
         let minutes = match self {
             Strategy::Linear { bake_minutes, .. } | Strategy::Canary { bake_minutes, .. }
-                if self.share_after(steps) < Share::ALL =>
+                if self.share_after(steps) < Share::ALL
+                    && !mutant::is("steps of traffic without a pause") =>
             {
                 bake_minutes
             }

@@ -1,6 +1,7 @@
 //! Task sets: the parts of a service whose deployments somebody else drives (the EXTERNAL controller). How many tasks each
 //! shall have follows from its scale.
 
+use crate::mutant;
 use serde::{Deserialize, Serialize};
 
 /// A share of the service's desired count, in millionths of a percent: a percentage of ECS's is any fraction.
@@ -28,6 +29,9 @@ impl Scale {
     /// ECS's `computedDesiredCount`: rounded up.
     pub fn of(self, desired: u32) -> u32 {
         let parts = u64::from(desired) * u64::from(self.0);
+        if mutant::is("shares of task sets rounded down") {
+            return u32::try_from(parts / (u64::from(MILLION) * 100)).unwrap_or(desired);
+        }
         // At most `desired`.
         u32::try_from(parts.div_ceil(u64::from(MILLION) * 100)).unwrap_or(desired)
     }

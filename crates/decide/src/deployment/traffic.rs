@@ -4,6 +4,7 @@
 //! without a load balancer has shares that nobody reads, as on ECS.
 
 use crate::ids::ServiceRevisionId;
+use crate::mutant;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -66,7 +67,8 @@ impl Weights {
     /// `share` to `target` and the rest to `source`; all to `target` where there is no other.
     pub fn split(source: Option<ServiceRevisionId>, target: ServiceRevisionId, share: Share) -> Weights {
         let Some(source) = source.filter(|source| *source != target) else { return Weights::all_to(target) };
-        let both = [(source, share.rest()), (target, share)];
+        let rest = if mutant::is("a share of the traffic lost") { Share::NONE } else { share.rest() };
+        let both = [(source, rest), (target, share)];
         Weights(both.into_iter().filter(|(_, share)| *share > Share::NONE).collect())
     }
 

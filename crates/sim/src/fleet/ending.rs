@@ -3,6 +3,7 @@
 
 use super::Fleet;
 use super::plan::{Host, Wish, Without};
+use super::shifts;
 use crate::agent::Agent;
 use gantry_control::services::ecs::state::{RolloutState, Service, ServiceDeploymentKey, Task, TaskKey};
 use gantry_control::state::ScopeState;
@@ -10,8 +11,8 @@ use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
 use gantry_decide::random::Random;
 use gantry_decide::task_engine::TaskArn;
 use gantry_store::Record;
-use serde_json::json;
-use std::collections::BTreeSet;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long everything may take to come right by itself: the longest pause of a service whose tasks cannot start, and some.
@@ -77,7 +78,12 @@ impl Fleet {
             self.ask(("StopTask", json!({"task": task})));
         }
         for wish in self.script.wishes.clone() {
-            let mut request = json!({"service": wish.name, "deploymentConfiguration": wish.configuration()});
+            let mut request = json!({"service": wish.name});
+            if wish.is_external {
+                self.tidy_sets(&wish);
+            } else {
+                request["deploymentConfiguration"] = wish.configuration();
+            }
             if !wish.is_daemon {
                 request["desiredCount"] = json!(1 + self.random.below(self.fits(&wish)));
             }
@@ -90,6 +96,11 @@ impl Fleet {
         let state = self.snapshot();
         self.judge_what_is_missing(&state);
         for wish in self.script.wishes.clone() {
+            if wish.is_external {
+                self.judge_deleted_sets(&state, &wish);
+                self.tidy_sets(&wish);
+                continue;
+            }
             let service = Self::service_of(&state, wish.name);
             for older in state.ecs.deployments_of(&service.key()).filter(|older| older.id != service.attempt)
             {
@@ -104,13 +115,17 @@ impl Fleet {
             let waits = hopeless && !wish.breaker && primary.rollout_state != RolloutState::Completed;
             assert!(
                 attempt.status.is_over() || waits,
-                "{wish:?}: the attempt is {:?}, with {:?}",
-                attempt.status,
+                "the attempt of {wish:?} goes on: {}, with {:?}",
+                shifts::told(&state, service),
                 events(service)
             );
             if hopeless || primary.rollout_state != RolloutState::Completed {
-                let request =
+                let mut request =
                     json!({"service": wish.name, "taskDefinition": good.0, "forceNewDeployment": true});
+                if !wish.is_daemon {
+                    // Nobody decides any more.
+                    request["deploymentConfiguration"] = json!({"lifecycleHooks": []});
+                }
                 self.ask(("UpdateService", request));
             }
         }
@@ -166,12 +181,56 @@ impl Fleet {
                 false => usize::try_from(self.desired[wish.name]).unwrap_or(0),
             };
             assert_eq!(running, wanted, "{wish:?} does not have its tasks: {:?}", events(service));
+            if wish.is_external {
+                self.judge_sets(&state, wish);
+                continue;
+            }
             let primary = service.primary().expect("a service has a deployment");
             assert_eq!(primary.rollout_state, RolloutState::Completed, "{}", wish.name);
             assert_eq!(service.deployments.len(), 1, "{} keeps old deployments", wish.name);
             let newest = |task: &Task| task.definition_id == primary.task_definition;
             assert!(state.ecs.tasks_of(&service.key()).all(newest), "{} runs an older revision", wish.name);
+            self.judge_zones(&state, wish);
         }
+    }
+
+    /// A service that ECS rebalances by default is spread evenly over the zones, unless no host of the poorest has room.
+    fn judge_zones(&self, state: &ScopeState, wish: &Wish) {
+        let by_zone = |strategy: &Value| strategy["field"] == "attribute:ecs.availability-zone";
+        let spreads = wish.strategy.first().is_none_or(by_zone);
+        let service = Self::service_of(state, wish.name);
+        let maximum =
+            u64::from(service.desired_count) * u64::from(service.configuration.maximum_percent) / 100;
+        let has_room_to_move = maximum > u64::from(service.desired_count);
+        if wish.is_daemon || wish.is_fargate || !spreads || !has_room_to_move {
+            return;
+        }
+        // By zone: tasks of the service, and whether one more finds room.
+        let mut zones: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
+        for (index, host) in self.script.hosts.iter().enumerate() {
+            if host.is_fargate || wish.rack.is_some_and(|rack| rack != host.rack) {
+                continue;
+            }
+            let arn = &self.agents[index].instance_arn;
+            let here = || {
+                let on = |task: &Task| task.instance.as_ref().map(|key| key.arn(&self.scope).to_string());
+                state
+                    .ecs
+                    .tasks()
+                    .values()
+                    .filter(move |task| task.is_live() && on(task).as_ref() == Some(arn))
+            };
+            let own = here().filter(|task| task.service_key().as_ref() == Some(&service.key())).count();
+            let (cpu, memory) = self.judge.used(here());
+            let fits = cpu + wish.cpu <= host.cpu && memory + wish.memory <= host.memory;
+            let is_free = own == 0 || wish.port.is_none() && !wish.distinct;
+            let zone = zones.entry(host.zone).or_default();
+            zone.0 += own;
+            zone.1 |= fits && is_free;
+        }
+        let most = zones.values().map(|(tasks, _)| *tasks).max().unwrap_or(0);
+        let starved = zones.iter().find(|(_, (tasks, room))| *room && tasks + 2 <= most);
+        assert!(starved.is_none(), "{wish:?} is not spread over its zones: {zones:?}, {:?}", events(service));
     }
 
     /// What is STOPPED runs nowhere.

@@ -101,12 +101,7 @@ impl Fleet {
     /// With all that runs on it. What it comes back with is on its disk.
     pub(super) fn kill_host(&mut self, agent: usize) {
         self.kill_agent(agent);
-        let host = &mut self.agents[agent];
-        host.runtime.clear();
-        host.fenced = false;
-        if let Some(lease) = &mut host.lease {
-            lease.fenced();
-        }
+        self.agents[agent].lose_power();
     }
 
     fn kill_agent(&mut self, agent: usize) {

@@ -83,7 +83,7 @@ impl Fleet {
         } else {
             Event::ImageReady { task, container, digest: None, pull: None }
         };
-        self.after(5..3000, What::Happened { agent, life, event });
+        self.after(5..self.plan.pull_millis, What::Happened { agent, life, event });
     }
 
     /// Starts a container. What the durable state does not know must never run.

@@ -2,15 +2,19 @@
 //! sums. Nothing here calls what the control plane decides by.
 
 use super::plan::{Host, Wish};
+use super::sets;
+use super::shifts::{self, Shifts, Sides};
 use gantry_control::services::ecs::state::ContainerInstanceStatus::Active;
 use gantry_control::services::ecs::state::{
-    ContainerInstanceKey, Service, ServiceKey, ServiceStatus, Task, TaskKey,
+    ContainerInstanceKey, RolloutState, Service, ServiceDeploymentKey, ServiceKey, ServiceStatus, Task,
+    TaskKey,
 };
 use gantry_control::state::ScopeState;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus, StopCode};
 use gantry_decide::time::Timestamp;
-use gantry_store::Write;
+use gantry_store::{Record, Write};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A task that runs counts as healthy after so long: ECS's documented figure.
@@ -58,6 +62,24 @@ pub struct Judge {
     tasks: BTreeMap<TaskKey, Seen>,
     on_host: BTreeMap<ContainerInstanceKey, BTreeSet<TaskKey>>,
     of_service: BTreeMap<String, BTreeSet<TaskKey>>,
+    pub shifts: Shifts,
+    /// Deployments that have failed, of each service, before the last step.
+    failed: BTreeMap<ServiceKey, BTreeSet<String>>,
+}
+
+/// Of a service, the deployments that have failed.
+fn failed(service: &Service) -> BTreeSet<String> {
+    let failed =
+        service.deployments.iter().filter(|deployment| deployment.rollout_state == RolloutState::Failed);
+    failed.map(|deployment| deployment.id.to_string()).collect()
+}
+
+/// Of its path in the journal: cluster, service, id.
+fn deployment_key(path: &str) -> Option<ServiceDeploymentKey> {
+    let (cluster, rest) = path.split_once('/')?;
+    let (name, id) = rest.split_once('/')?;
+    let service = ServiceKey { cluster: cluster.parse().ok()?, name: name.parse().ok()? };
+    Some(ServiceDeploymentKey { service, id: id.parse().ok()? })
 }
 
 /// What a task of no service weighs: users run the first one's definition.
@@ -83,6 +105,8 @@ impl Judge {
             tasks: BTreeMap::new(),
             on_host: BTreeMap::new(),
             of_service: BTreeMap::new(),
+            shifts: Shifts::default(),
+            failed: BTreeMap::new(),
         }
     }
 
@@ -91,7 +115,10 @@ impl Judge {
     }
 
     /// A new process has read what was stored.
-    pub fn begin_anew(&mut self, state: &ScopeState) {
+    pub fn begin_anew(&mut self, now: Timestamp, state: &ScopeState) {
+        self.shifts.begin_anew(now, state);
+        self.failed =
+            state.ecs.services().iter().map(|(key, service)| (key.clone(), failed(service))).collect();
         self.tasks.clear();
         self.on_host.clear();
         self.of_service.clear();
@@ -149,7 +176,14 @@ impl Judge {
     pub fn follow(&mut self, now: Timestamp, state: &ScopeState, writes: &[Write]) -> Vec<TaskKey> {
         let (mut came, mut settled) = (Vec::new(), Vec::new());
         let (mut given_up, mut ended) = (Vec::new(), Vec::new());
+        let mut risen = Vec::new();
         for write in writes {
+            if let Some((_, path)) = write.key.split_once("/ecs/service-deployment/") {
+                let key = deployment_key(path).unwrap_or_else(|| panic!("{path} names no deployment"));
+                if self.shifts.follow(now, state, &key) {
+                    risen.push(key.service);
+                }
+            }
             let Some((_, path)) = write.key.split_once("/ecs/task/") else { continue };
             let Some((cluster, id)) = path.split_once('/') else { panic!("{path} names no task") };
             let key = TaskKey {
@@ -183,9 +217,24 @@ impl Judge {
                 self.check_host(state, key, host, seen);
             }
         }
-        let grown: BTreeSet<&String> = came.iter().filter_map(|(_, seen)| seen.service.as_ref()).collect();
-        for name in grown {
-            self.check_maximum(state, name);
+        let mut grown: BTreeMap<&String, Vec<&Seen>> = BTreeMap::new();
+        for (_, seen) in &came {
+            if let Some(name) = &seen.service {
+                grown.entry(name).or_default().push(seen);
+            }
+        }
+        for (name, tasks) in grown {
+            self.check_maximum(state, name, &tasks);
+        }
+        for service in risen {
+            self.check_target(now, state, &service);
+        }
+        for write in writes {
+            let Some((_, path)) = write.key.split_once("/ecs/service/") else { continue };
+            let Some((cluster, name)) = path.split_once('/') else { panic!("{path} names no service") };
+            if let Some(service) = Self::service(state, name).filter(|_| cluster == "default") {
+                self.failed.insert(service.key(), failed(service));
+            }
         }
         let mut shrunk: BTreeMap<&String, Vec<&Seen>> = BTreeMap::new();
         for seen in &given_up {
@@ -226,6 +275,12 @@ impl Judge {
         );
     }
 
+    /// CPU and memory that tasks take.
+    pub fn used<'a>(&self, tasks: impl Iterator<Item = &'a Arc<Task>>) -> (i64, i64) {
+        let weights = tasks.map(|task| self.read(task)).map(|seen| (seen.cpu, seen.memory));
+        weights.fold((0, 0), |sum, (cpu, memory)| (sum.0 + cpu, sum.1 + memory))
+    }
+
     fn service<'a>(state: &'a ScopeState, name: &str) -> Option<&'a Service> {
         let key =
             ServiceKey { cluster: "default".parse().expect("a cluster's name"), name: name.parse().ok()? };
@@ -236,8 +291,9 @@ impl Judge {
         self.of_service.get(name).into_iter().flatten().map(|key| &self.tasks[key])
     }
 
-    /// No more tasks than the maximum percent allows, once one was started.
-    fn check_maximum(&self, state: &ScopeState, name: &str) {
+    /// No more tasks than the maximum percent allows, once some were started. Revisions that stand side by side are each
+    /// a matter of their own, and no other ones grow.
+    fn check_maximum(&self, state: &ScopeState, name: &str, came: &[&Seen]) {
         let service =
             Self::service(state, name).unwrap_or_else(|| panic!("{name} starts tasks and is not there"));
         if self.weights[name].is_daemon {
@@ -246,8 +302,57 @@ impl Judge {
         let (desired, percent) =
             (u64::from(service.desired_count), u64::from(service.configuration.maximum_percent));
         let most = desired * percent / 100;
-        let live = self.tasks_of(name).count() as u64;
-        assert!(live <= most, "{name} has {live} tasks; {percent} % of {desired} allow {most}");
+        // Who has failed and does not come back gets no tasks.
+        let before = self.failed.get(&service.key());
+        let hopeless: BTreeSet<String> =
+            before.into_iter().flatten().filter(|id| failed(service).contains(*id)).cloned().collect();
+        for task in came {
+            let is_hopeless = task.started_by.as_ref().is_some_and(|by| hopeless.contains(by));
+            assert!(!is_hopeless, "{name} starts tasks of a deployment that has failed: {task:?}");
+        }
+        if service.is_external() {
+            let growing: BTreeSet<&Option<String>> = came.iter().map(|task| &task.started_by).collect();
+            return growing.into_iter().for_each(|by| sets::judge_growth(state, service, by.as_ref()));
+        }
+        let check = |live: u64| {
+            assert!(live <= most, "{name} has {live} tasks; {percent} % of {desired} allow {most}");
+        };
+        let Some(Sides { source, target, .. }) = shifts::sides(state, service) else {
+            return check(self.tasks_of(name).count() as u64);
+        };
+        let growing: BTreeSet<&Option<String>> = came.iter().map(|task| &task.started_by).collect();
+        for by in growing {
+            assert!(by.is_some() && (*by == source || *by == target), "{name} starts tasks of {by:?}");
+            check(self.tasks_of(name).filter(|task| task.started_by == *by).count() as u64);
+        }
+    }
+
+    /// A set of which a healthy task was stopped keeps its share of them: all of it, by ECS's defaults.
+    fn check_sets(&self, now: Timestamp, service: &Service, given_up: &[&Seen]) {
+        let is_well = |task: &Seen| {
+            let is_old = task.started_at.is_some_and(|at| at + HEALTHY_AFTER <= now);
+            task.status == LastStatus::Running && task.desired == DesiredStatus::Running && is_old
+        };
+        for (by, share) in sets::shares(service) {
+            let own = |task: &Seen| task.started_by.as_ref() == Some(&by) && is_well(task);
+            if given_up.iter().any(|task| own(task)) {
+                let left = self.tasks_of(service.name.as_str()).filter(|task| own(task)).count();
+                assert!(left >= share, "{} keeps {left} healthy tasks of a set of {share}", service.name);
+            }
+        }
+    }
+
+    /// Nobody is sent to a revision that does not have its tasks.
+    fn check_target(&self, now: Timestamp, state: &ScopeState, key: &ServiceKey) {
+        let name = key.name.as_str();
+        let Some(service) = state.ecs.service(key) else { return };
+        let Some(Sides { target, .. }) = shifts::sides(state, service) else { return };
+        let is_well = |task: &&Seen| {
+            let is_old = task.started_at.is_some_and(|at| at + HEALTHY_AFTER <= now);
+            task.started_by == target && task.shall_run() && task.status == LastStatus::Running && is_old
+        };
+        let (well, desired) = (self.tasks_of(name).filter(is_well).count(), service.desired_count);
+        assert!(well >= desired as usize, "{name} sends traffic to {well} of {desired} tasks");
     }
 
     /// Enough healthy tasks remain, once a healthy one was told to stop.
@@ -256,6 +361,9 @@ impl Judge {
         let Some(primary) = service.primary().map(|primary| primary.id.to_string()) else { return };
         if service.status != ServiceStatus::Active {
             return;
+        }
+        if service.is_external() {
+            return self.check_sets(now, service, given_up);
         }
         let weight = &self.weights[name];
         let on = |task: &Seen| task.instance.as_ref().and_then(|host| state.ecs.container_instance(host));
@@ -268,17 +376,30 @@ impl Judge {
         };
         // A daemon's task on a host that is not for it any more is no loss.
         let counts = |task: &Seen| serves(task) && !(weight.is_daemon && drained(task));
-        if !given_up.iter().any(|task| counts(task)) {
-            return;
-        }
         let percent = u64::from(service.configuration.minimum_healthy_percent);
         let least = (u64::from(service.desired_count) * percent).div_ceil(100);
-        let left = self.tasks_of(name).filter(|task| counts(task)).count() as u64;
-        assert!(
-            left >= least,
-            "{name} keeps {left} healthy tasks; {percent} % of {} are {least}. Stopped: {given_up:?}. Left at {now:?}: {:?}",
-            service.desired_count,
-            self.tasks_of(name).collect::<Vec<_>>()
-        );
+        let sides = shifts::sides(state, service);
+        // While revisions stand side by side each that gets traffic shall have enough tasks, and who is in the way of both
+        // goes once that is so.
+        let serving = sides.iter().flat_map(|sides| sides.serving.iter().map(Some));
+        let groups: Vec<Option<&String>> = serving.collect();
+        let groups = if groups.is_empty() { vec![None] } else { groups };
+        for group in groups {
+            let of = |task: &Seen| group.is_none() || task.started_by.as_ref() == group;
+            let in_the_way = |task: &Seen| {
+                group.is_some()
+                    && sides.as_ref().is_some_and(|sides| sides.is_other(task.started_by.as_ref()))
+            };
+            if !given_up.iter().any(|task| (of(task) || in_the_way(task)) && counts(task)) {
+                continue;
+            }
+            let left = self.tasks_of(name).filter(|task| of(task) && counts(task)).count() as u64;
+            assert!(
+                left >= least,
+                "{name} keeps {left} healthy tasks; {percent} % of {} are {least}. Stopped at {now:?}: {given_up:?}. {}",
+                service.desired_count,
+                shifts::told(state, service)
+            );
+        }
     }
 }

@@ -11,7 +11,7 @@ use gantry_wire::envelope::seal;
 use std::time::Duration;
 
 /// Ten times as long as usual: a simulated hour has so many fewer messages, and the same misfortunes between them.
-pub const TERMS: Terms = Terms {
+pub const SLOW: Terms = Terms {
     length: Duration::from_secs(23),
     renew_every: Duration::from_secs(6),
     margin: Duration::from_secs(4),
@@ -56,7 +56,7 @@ impl Fleet {
             leaving: None,
         };
         self.say(agent, seal("LeaseRequest", &request));
-        self.at(self.now + TERMS.renew_every, What::Renew { agent, session });
+        self.at(self.now + self.plan.terms.renew_every, What::Renew { agent, session });
     }
 
     pub(super) fn leased(&mut self, agent: usize, message: acs::LeaseMessage) {

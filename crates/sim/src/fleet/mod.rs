@@ -9,6 +9,9 @@ mod hosts;
 mod judge;
 mod leases;
 pub mod plan;
+mod sets;
+mod shifts;
+pub mod silence;
 mod trace;
 mod users;
 mod wires;
@@ -17,6 +20,7 @@ use crate::agent::Agent;
 use gantry_control::engine::{CallId, Engine};
 use gantry_control::state::State;
 use gantry_decide::ids::{AccountId, Scope, SubnetId, VpcId};
+use gantry_decide::lease::Terms;
 use gantry_decide::random::{Random, Seeded};
 use gantry_decide::task_engine::{Event, Submission, TaskArn};
 use gantry_decide::time::Timestamp;
@@ -123,8 +127,8 @@ pub struct Report {
 }
 
 /// A control plane's process on what the store holds.
-fn engine(state: State, last_seq: u64, seed: u64) -> Engine {
-    Engine::new(state, last_seq, Box::new(Seeded::new(seed)), crate::roles(), leases::TERMS)
+fn engine(state: State, last_seq: u64, seed: u64, terms: Terms) -> Engine {
+    Engine::new(state, last_seq, Box::new(Seeded::new(seed)), crate::roles(), terms)
 }
 
 /// The run. See the module.
@@ -172,7 +176,7 @@ impl Fleet {
     /// # Panics
     /// When something does not hold.
     pub fn run(case: &Case, plan: Plan) -> Report {
-        let mut fleet = Fleet::new(case, plan);
+        let mut fleet = Fleet::new(case.seed, plan, Script::of(case.seed, plan));
         fleet.set_up();
         fleet.begin(case);
         let start = fleet.now;
@@ -192,13 +196,12 @@ impl Fleet {
         fleet.report
     }
 
-    fn new(case: &Case, plan: Plan) -> Fleet {
-        let mut random = Seeded::new(case.seed);
+    fn new(seed: u64, plan: Plan, script: Script) -> Fleet {
+        let mut random = Seeded::new(seed);
         let now = Timestamp::from_millis(1_900_000_000_000);
-        let script = Script::of(case.seed, plan);
         let scope = Scope { account: AccountId::DEFAULT, region: "eu-north-1".parse().expect("a region") };
         let vpc = VpcId::derived(&format!("{scope} default VPC"));
-        let engine = engine(State::default(), 0, random.next_u64());
+        let engine = engine(State::default(), 0, random.next_u64(), plan.terms);
         Fleet {
             plan,
             now,

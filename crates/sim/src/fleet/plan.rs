@@ -1,5 +1,6 @@
 //! What a run is made of, all drawn from its seed: hosts, services, and the steps of users and of misfortune.
 
+use gantry_decide::lease::Terms;
 use gantry_decide::random::{Random, Seeded};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -17,10 +18,21 @@ pub struct Plan {
     pub faults_every: u64,
     /// Tasks of the largest service.
     pub tasks: usize,
+    pub terms: Terms,
+    /// How long an image takes at most.
+    pub pull_millis: u64,
 }
 
 impl Plan {
-    pub const SMALL: Plan = Plan { agents: 6, turmoil: 600, calls_every: 12, faults_every: 8, tasks: 12 };
+    pub const SMALL: Plan = Plan {
+        agents: 6,
+        turmoil: 600,
+        calls_every: 12,
+        faults_every: 8,
+        tasks: 12,
+        terms: super::leases::SLOW,
+        pull_millis: 3000,
+    };
 }
 
 /// A seed, and which of its steps are taken: all, or those that a failure was shrunk to.
@@ -82,6 +94,8 @@ pub struct Wish {
     pub name: &'static str,
     pub is_daemon: bool,
     pub is_fargate: bool,
+    /// Users make its task sets.
+    pub is_external: bool,
     pub distinct: bool,
     /// Only on hosts of this rack.
     pub rack: Option<&'static str>,
@@ -94,7 +108,67 @@ pub struct Wish {
     pub maximum: u32,
     pub breaker: bool,
     pub rollback: bool,
+    pub manner: Manner,
 }
+
+/// How deployments of a service replace one revision by the next, and what they wait for on their way.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// Of a deployment configuration, what says so.
+    pub strategy: Value,
+    pub hooks: Value,
+}
+
+impl Manner {
+    /// A few tasks at a time, at once.
+    pub fn rolling() -> Manner {
+        Manner { strategy: json!({"strategy": "ROLLING"}), hooks: json!([]) }
+    }
+
+    /// Any that shifts traffic. Its pauses are short against [`super::ending::BY_ITSELF`], all of them together.
+    fn shifting(random: &mut Seeded) -> Manner {
+        let minutes = |random: &mut Seeded| json!(random.below(4));
+        let mut strategy = match random.below(3) {
+            0 => json!({"strategy": "BLUE_GREEN"}),
+            1 => json!({"strategy": "LINEAR", "linearConfiguration":
+                {"stepPercent": pick(random, &[25.0, 33.3, 60.0]), "stepBakeTimeInMinutes": minutes(random)}}),
+            _ => json!({"strategy": "CANARY", "canaryConfiguration":
+                {"canaryPercent": pick(random, &[5.0, 50.0]), "canaryBakeTimeInMinutes": minutes(random)}}),
+        };
+        strategy["bakeTimeInMinutes"] = minutes(random);
+        let hooks: Vec<Value> = (0..random.below(3))
+            .map(|_| {
+                let stages = [pick(random, &PAUSES), pick(random, &PAUSES)];
+                json!({"targetType": "PAUSE", "lifecycleStages": stages, "timeoutConfiguration":
+                    {"timeoutInMinutes": 1 + random.below(4), "action": pick(random, &["CONTINUE", "CONTINUE", "ROLLBACK"])}})
+            })
+            .collect();
+        Manner { strategy, hooks: json!(hooks) }
+    }
+
+    /// Any.
+    pub fn any(random: &mut Seeded) -> Manner {
+        if random.below(2) == 0 { Manner::rolling() } else { Manner::shifting(random) }
+    }
+
+    /// The members of a deployment configuration.
+    pub fn put(&self, configuration: &mut Value) {
+        for (name, value) in self.strategy.as_object().into_iter().flatten() {
+            configuration[name] = value.clone();
+        }
+        configuration["lifecycleHooks"] = self.hooks.clone();
+    }
+}
+
+/// Where deployments may pause.
+const PAUSES: [&str; 6] = [
+    "RECONCILE_SERVICE",
+    "PRE_SCALE_UP",
+    "POST_SCALE_UP",
+    "POST_TEST_TRAFFIC_SHIFT",
+    "PRE_PRODUCTION_TRAFFIC_SHIFT",
+    "POST_PRODUCTION_TRAFFIC_SHIFT",
+];
 
 const NAMES: [&str; 4] = ["one", "two", "three", "four"];
 const RACKS: [&str; 2] = ["left", "right"];
@@ -198,10 +272,15 @@ fn wish(random: &mut Seeded, index: usize, name: &'static str, pool: bool) -> Wi
     };
     let (minimum, maximum) = pick(random, if is_daemon { &DAEMON_PERCENTAGES[..] } else { &PERCENTAGES[..] });
     let breaker = random.below(2) == 0;
+    // Side by side they need room that ports and instances of their own do not leave.
+    let shifts = !is_daemon && random.below(3) == 0;
+    let manner = if shifts { Manner::shifting(random) } else { Manner::rolling() };
+    let is_external = free && !shifts && random.below(5) == 0;
     Wish {
         name,
         is_daemon,
         is_fargate,
+        is_external,
         distinct: free && random.below(5) == 0,
         rack: (!is_fargate && random.below(5) == 0).then(|| pick(random, &RACKS)),
         port,
@@ -212,6 +291,7 @@ fn wish(random: &mut Seeded, index: usize, name: &'static str, pool: bool) -> Wi
         maximum,
         breaker,
         rollback: breaker && random.below(3) > 0,
+        manner,
     }
 }
 
@@ -240,8 +320,13 @@ impl Wish {
     }
 
     pub fn creation(&self, count: usize, subnet: &str) -> Value {
-        let mut request = json!({"serviceName": self.name, "taskDefinition": self.families()[0].0,
-            "deploymentConfiguration": self.configuration()});
+        let mut request = json!({"serviceName": self.name});
+        if self.is_external {
+            request["deploymentController"] = json!({"type": "EXTERNAL"});
+        } else {
+            request["taskDefinition"] = json!(self.families()[0].0);
+            request["deploymentConfiguration"] = self.configuration();
+        }
         if self.is_daemon {
             request["schedulingStrategy"] = json!("DAEMON");
         } else {
@@ -264,7 +349,11 @@ impl Wish {
     }
 
     pub fn configuration(&self) -> Value {
-        json!({"minimumHealthyPercent": self.minimum, "maximumPercent": self.maximum,
-            "deploymentCircuitBreaker": {"enable": self.breaker, "rollback": self.rollback}})
+        let mut configuration = json!({"minimumHealthyPercent": self.minimum, "maximumPercent": self.maximum,
+            "deploymentCircuitBreaker": {"enable": self.breaker, "rollback": self.rollback}});
+        if !self.is_daemon {
+            self.manner.put(&mut configuration);
+        }
+        configuration
     }
 }

@@ -1,6 +1,6 @@
 //! What users do, and what they were told.
 
-use super::plan::{Host, Program, Wish};
+use super::plan::{Host, Manner, Program, Wish};
 use super::{Fleet, Waiting};
 use crate::agent::Agent;
 use gantry_control::call::Principal;
@@ -10,6 +10,7 @@ use gantry_control::services::ecs::state::{
 };
 use gantry_control::state::ScopeState;
 use gantry_decide::arn::{EcsArn, EcsResource};
+use gantry_decide::deployment::hooks::{HookRun, HookStatus};
 use gantry_decide::lease::Holder;
 use gantry_decide::random::{Random, Seeded};
 use gantry_store::Record;
@@ -43,7 +44,7 @@ impl Fleet {
             }
         }
         let state = self.published.snapshot(&self.scope);
-        self.judge.begin_anew(&state);
+        self.judge.begin_anew(self.server_now(), &state);
         self.wake = self.now + std::time::Duration::from_millis(1);
         self.at(self.wake, super::What::Wake);
     }
@@ -91,31 +92,42 @@ impl Fleet {
     /// A step of the script.
     pub(super) fn user(&mut self, random: &mut Seeded) {
         let wish = self.script.wishes[random.below(self.script.wishes.len())].clone();
-        let asked = match random.below(12) {
-            0..=2 if !wish.is_daemon => {
+        let asked = match random.below(13) {
+            0..=2 if !wish.is_daemon && !(wish.is_external && random.below(2) == 0) => {
                 let count = random.below(self.plan.tasks + 1);
                 ("UpdateService", json!({"service": wish.name, "desiredCount": count}))
             }
+            1..=5 if wish.is_external => match self.change_sets(&wish, random) {
+                Some(asked) => asked,
+                None => return,
+            },
             0..=4 => {
                 let families = wish.families();
                 let index = [0, 0, 1, 1, 2][random.below(5)];
                 ("UpdateService", json!({"service": wish.name, "taskDefinition": families[index].0}))
             }
             5 => ("UpdateService", json!({"service": wish.name, "forceNewDeployment": true})),
-            6 => {
+            6 if !wish.is_external => {
                 let mut configuration = wish.configuration();
                 if !wish.is_daemon && random.below(3) == 0 {
                     configuration["minimumHealthyPercent"] = json!(NARROW.0);
                     configuration["maximumPercent"] = json!(NARROW.1);
                 }
+                if !wish.is_daemon && random.below(2) == 0 {
+                    Manner::any(random).put(&mut configuration);
+                }
                 ("UpdateService", json!({"service": wish.name, "deploymentConfiguration": configuration}))
             }
-            7 => ("RunTask", json!({"taskDefinition": LOOSE, "count": 1 + random.below(3)})),
+            6 | 7 => ("RunTask", json!({"taskDefinition": LOOSE, "count": 1 + random.below(3)})),
             8 => match self.stop_deployment(&wish, random) {
                 Some(asked) => asked,
                 None => return,
             },
-            9 | 10 => {
+            9 => match self.decide_hook(&wish, random) {
+                Some(asked) => asked,
+                None => return,
+            },
+            10 | 11 => {
                 let agent = random.below(self.agents.len());
                 self.set_status(agent, if random.below(2) == 0 { "DRAINING" } else { "ACTIVE" })
             }
@@ -143,6 +155,23 @@ impl Fleet {
         // One that is over is refused: users do not try for ever.
         let open = state.ecs.service_deployment(&key).is_some_and(|attempt| !attempt.status.is_over());
         open.then_some(("StopServiceDeployment", request))
+    }
+
+    /// Says how a deployment goes on that waits for it.
+    fn decide_hook(&mut self, wish: &Wish, random: &mut Seeded) -> Option<(&'static str, Value)> {
+        let state = self.snapshot();
+        let service = Self::service_of(&state, wish.name);
+        let key = ServiceDeploymentKey { service: service.key(), id: service.attempt };
+        let shift = state.ecs.service_deployment(&key)?.shift.as_ref()?;
+        let waits = |hook: &&HookRun| hook.status_at(self.server_now()) == HookStatus::AwaitingAction;
+        let hook = shift.hooks.iter().find(waits)?.id.clone();
+        let action = if random.below(4) == 0 { "ROLLBACK" } else { "CONTINUE" };
+        if action == "CONTINUE" {
+            self.judge.shifts.may_go_on(&hook);
+        }
+        let arn = key.arn(&self.scope).to_string();
+        let request = json!({"serviceDeploymentArn": arn, "hookId": hook, "action": action});
+        Some(("ContinueServiceDeployment", request))
     }
 
     fn stop_task(&self, random: &mut Seeded) -> Option<(&'static str, Value)> {

@@ -48,7 +48,7 @@ impl Fleet {
         };
         self.step(Input::Session { id: SessionId(session), input: SessionInput::Opened(opening) });
         if self.agents[agent].lease.is_some() {
-            self.at(self.now + super::leases::TERMS.renew_every, What::Renew { agent, session });
+            self.at(self.now + self.plan.terms.renew_every, What::Renew { agent, session });
         }
     }
 

@@ -17,6 +17,7 @@ use gantry_decide::deployment::rebalance::{self, Move, Spread};
 use gantry_decide::deployment::{events, rolling};
 use gantry_decide::ids::TaskId;
 use gantry_decide::lifecycle::StopCode;
+use gantry_decide::mutant;
 use gantry_decide::random::Random;
 use gantry_store::Record;
 use std::collections::BTreeSet;
@@ -68,11 +69,14 @@ pub fn plan(
     if let Some(moving) = &service.rebalancing.moving {
         return match moves {
             false => Some(Step::GiveUp),
-            true if situation.is_steady() => Some(finish(view, census, moving, random)),
+            true if situation.is_steady() || mutant::is("rebalancing stops the old task first") => {
+                Some(finish(view, census, moving, random))
+            }
             true => None,
         };
     }
     let waits = service.rebalancing.not_before.is_some_and(|at| at > view.now);
+    let waits = waits || mutant::is("zones never rebalanced");
     if waits || !may(service) || !situation.is_steady() || situation.upper() <= situation.desired {
         return None;
     }

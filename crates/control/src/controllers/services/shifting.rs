@@ -10,6 +10,7 @@ use crate::services::ecs::state::{Deployment, RolloutState, Service, ServiceDepl
 use crate::tx::View;
 use gantry_decide::deployment::shift::{Facts, Next, Shift, Want, Wants};
 use gantry_decide::ids::{DeploymentId, ServiceRevisionId};
+use gantry_decide::mutant;
 use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 
@@ -45,6 +46,9 @@ impl<'a> Shifting<'a> {
 
     /// The deployments that are needed even without tasks.
     pub fn kept(&self) -> Vec<DeploymentId> {
+        if mutant::is("source of the traffic forgotten") {
+            return Vec::new();
+        }
         self.source.into_iter().chain(self.target).map(|deployment| deployment.id).collect()
     }
 
@@ -69,8 +73,12 @@ impl<'a> Shifting<'a> {
 
         let goes_on = !self.attempt.status.is_over();
         if goes_on && plan.attempt.is_none_or(|turn| turn == Turn::Begin) {
+            // A source that never arrived has all the tasks that it will get, unless it is gone back to.
+            let is_primary = |known: &Deployment| service.primary().is_some_and(|first| first.id == known.id);
+            let never_grows =
+                |source: &Deployment| source.rollout_state != RolloutState::Completed && !is_primary(source);
             let facts = Facts {
-                source_ready: self.source.is_none() || source.is_ready(service),
+                source_ready: self.source.is_none_or(never_grows) || source.is_ready(service),
                 target_ready: target.is_ready(service),
                 source_gone: source.is_gone(),
                 target_gone: target.is_gone(),
@@ -123,7 +131,8 @@ impl Side<'_> {
         } else if settled
             && may_launch(view, deployment)
             // What never arrived may never start.
-            && deployment.rollout_state == RolloutState::Completed
+            && (deployment.rollout_state == RolloutState::Completed
+                || mutant::is("failed source started again"))
         {
             plan.others.push((deployment.id, steps.start.min(STARTS_PER_ROUND_MAX)));
         }

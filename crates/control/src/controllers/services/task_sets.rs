@@ -9,6 +9,7 @@ use crate::tx::{Tx, View};
 use gantry_decide::deployment::events;
 use gantry_decide::deployment::task_set::TaskSetStatus;
 use gantry_decide::ids::DeploymentId;
+use gantry_decide::mutant;
 use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 
@@ -41,7 +42,8 @@ pub fn plan(
         if situation.is_steady() != set.steady {
             plan.steady_sets.push((deployment.id, situation.is_steady()));
         }
-        if set.status == TaskSetStatus::Draining && census.is_empty() {
+        let stays = mutant::is("deleted task sets stay");
+        if set.status == TaskSetStatus::Draining && census.is_empty() && !stays {
             plan.finished.push(deployment.id);
         }
     }

@@ -150,11 +150,15 @@ fn shift_of(view: View<'_>, service: &Service, target: ServiceRevisionId, before
     let traffic = traffic(view, service);
     let known = |revision: &ServiceRevisionId| service.deployments.iter().any(|d| d.revision == *revision);
     let arrived = service.deployments.iter().find(|d| d.rollout_state == RolloutState::Completed);
-    let running = before.iter().find(|tasks| tasks.running > 0);
+    let runs = |revision: &ServiceRevisionId| {
+        before.iter().any(|tasks| tasks.revision == *revision && tasks.running > 0)
+    };
+    let most = before.iter().filter(|tasks| tasks.running > 0).max_by_key(|tasks| tasks.running);
+    // What never arrived gets no more tasks: traffic alone, without any, makes nobody a source.
     let source = arrived
         .map(|deployment| deployment.revision)
-        .or_else(|| traffic.production.most().filter(known))
-        .or_else(|| running.map(|tasks| tasks.revision));
+        .or_else(|| traffic.production.most().filter(|revision| known(revision) && runs(revision)))
+        .or_else(|| most.map(|tasks| tasks.revision));
     let others = before.iter().any(|tasks| Some(tasks.revision) != source);
     Shift::begin(source, target, traffic, others, view.now)
 }
@@ -205,7 +209,8 @@ fn wanted(view: View<'_>, service: &Service, deployment: &Deployment) -> Option<
 /// The current attempt goes on to `shift`.
 pub fn shift(tx: &mut Tx<'_>, service: &Service, mut shift: Shift) {
     let Some(mut record) = current(tx.view(), service).cloned() else { return };
-    if record.shift.as_ref().is_none_or(|known| known.stage != shift.stage) {
+    let again = mutant::is("hooks asked once more");
+    if again || record.shift.as_ref().is_none_or(|known| known.stage != shift.stage) {
         shift.open_hooks(&record.configuration.hooks, tx.random, tx.now);
     }
     record.shift = Some(shift);

@@ -13,6 +13,7 @@ use gantry_decide::ids::{
     ClusterName, ContainerName, DeploymentId, Scope, ServiceDeploymentId, ServiceName, ServiceRevisionId,
     TargetGroupId, TaskDefinitionId, TaskId,
 };
+use gantry_decide::mutant;
 use gantry_decide::task::launch_volume::VolumeConfiguration;
 use gantry_decide::time::Timestamp;
 use gantry_store::{LoadError, Record};
@@ -326,7 +327,9 @@ impl Service {
 
     /// How many tasks a task set shall have.
     pub fn computed(&self, set: &TaskSet) -> u32 {
-        let stays = self.status == ServiceStatus::Active && set.status != TaskSetStatus::Draining;
+        let drains =
+            set.status == TaskSetStatus::Draining && !mutant::is("deleted task sets keep their tasks");
+        let stays = self.status == ServiceStatus::Active && !drains;
         if stays { set.scale.of(self.desired_count) } else { 0 }
     }
 

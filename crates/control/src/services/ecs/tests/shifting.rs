@@ -298,6 +298,25 @@ fn a_newer_deployment_begins_with_one_revision_that_serves() {
 }
 
 #[test]
+fn a_source_that_never_arrived_holds_nobody_up() {
+    let mut world = World::with_capacity(7800);
+    world.create_service(json!({"desiredCount": 2, "deploymentConfiguration": blue_green(5)}));
+    world.come_up();
+    world.stop_deployment("ABORT");
+    world.deploy_next(blue_green(5));
+    world.come_up();
+    assert_eq!((world.stage().as_str(), world.sides()), ("BAKE_TIME", (2, 2)));
+    world.stop_deployment("ABORT");
+    // What has the traffic gets no third task, for it never arrived.
+    world.update_service(json!({"desiredCount": 3}));
+    world.deploy_next(blue_green(0));
+    for _ in 0..4 {
+        world.come_up();
+    }
+    assert_eq!((world.statuses()[0].as_str(), world.sides()), ("SUCCESSFUL", (0, 3)));
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_refused() {
     let mut world = World::with_service(json!({"desiredCount": 1}));
     let hook = |stage: &str| json!({"targetType": "PAUSE", "lifecycleStages": [stage]});
