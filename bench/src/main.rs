@@ -4,6 +4,7 @@
 mod api;
 mod docker;
 mod durable;
+mod fill;
 mod fleet;
 mod foot;
 mod host;
@@ -26,7 +27,8 @@ const USAGE: &str = "usage: cargo xtask bench NAME
   ship    lines per second from containers to CloudWatch Logs
   api     signed reads and durable writes per second, beside etcd
   foot    time to the first answer, memory
-  place   placements per second at 5,000 instances: in process, then durable with 5,000 agents on sockets
+  place   placements per second: the judge alone, clusters of up to 10,000 instances in process, then durable with
+          5,000 agents on sockets; `place in-process` leaves the last part out
   proxy   the load balancer beside nginx and HAProxy, layers 7 and 4; needs them and wrk (Debian packages); ten minutes,
           `proxy short` three";
 
@@ -42,7 +44,11 @@ fn main() -> Result<()> {
         "foot" => runtime.block_on(foot::run()),
         "place" => {
             place::run()?;
-            runtime.block_on(durable::run())
+            fill::run()?;
+            match std::env::args().nth(2).as_deref() {
+                Some("in-process") => Ok(()),
+                _ => runtime.block_on(durable::run()),
+            }
         }
         "proxy" => proxy::run(std::env::args().nth(2).is_some_and(|word| word == "short")),
         proxy::SERVE => proxy::serve(&std::env::args().skip(2).collect::<Vec<_>>()),

@@ -21,7 +21,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gantry-wire", &[]),
     ("gantry-store", &[]),
     ("gantry-fuzz", &["gantry-agent", "gantry-api", "gantry-wire", "gantry-decide"]),
-    ("gantry-bench", &["gantry-agent", "gantry-edge", "gantry-api", "gantry-wire", "gantry-decide"]),
+    (
+        "gantry-bench",
+        &["gantry-agent", "gantry-control", "gantry-edge", "gantry-api", "gantry-wire", "gantry-decide"],
+    ),
     ("gantry-sim", &["gantry-control", "gantry-decide", "gantry-store", "gantry-api", "gantry-wire"]),
     ("xtask", &[]),
 ];
