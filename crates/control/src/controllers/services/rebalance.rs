@@ -206,5 +206,10 @@ fn start_in(tx: &mut Tx<'_>, service: &Service, primary: &Deployment, zone: &str
     hosts.sort_by_cached_key(|key| {
         view.state.ecs.tasks_on(key).filter(|task| task.service_key().as_ref() == Some(&own)).count()
     });
+    let request = capacity::request_for(view, &launch);
+    let pool = view.state.ecs.pool(&placement::pool_name(&launch.cluster, launch.launch_type));
+    // Constraints that depend on the tasks that are there bind here too.
+    hosts.retain(|key| pool.host(key).is_some_and(|host| host.refuses(&request).is_none()));
+    drop(pool);
     hosts.into_iter().find_map(|host| launch::start_if_it_fits(tx, &launch, host).ok()).map(|task| task.id)
 }

@@ -110,6 +110,22 @@ fn whatever_else_is_to_be_done_comes_first() {
 }
 
 #[test]
+fn constraints_bind_what_moves_too() {
+    let mut world = World::with_capacity(7800);
+    (0..3).for_each(|_| _ = world.add_instance(7800));
+    world.create_service(json!({"desiredCount": 4, "placementConstraints": [{"type": "distinctInstance"}]}));
+    world.agent_acts(runs);
+    world.pass(LONG);
+    world.add_instance_in('b');
+    for _ in 0..6 {
+        world.agent_acts(runs);
+        world.pass(LONG);
+    }
+    // The only instance of the other zone has one.
+    assert_eq!(world.by_zone(), spread(&[("a", 3), ("b", 1)]));
+}
+
+#[test]
 fn it_asks_for_what_can_be() {
     let mut world = World::with_capacity(7800);
     let service = |more: serde_json::Value| {
