@@ -29,8 +29,11 @@ pub struct Shift {
     pub stage: Stage,
     /// Steps of the production traffic that were taken.
     pub steps: u32,
-    /// Revisions other than the source may go: it stands in for them.
+    /// Revisions other than the source may go: it stands in for them, or the target does.
     pub settled: bool,
+    /// Until then those give way as far as the source can do without them.
+    #[serde(default)]
+    pub gives_way: bool,
     /// It goes back to the source.
     pub returning: bool,
     pub began: Timestamp,
@@ -46,6 +49,8 @@ pub struct Shift {
 pub struct Facts {
     /// All the source shall have is there and well; true without a source.
     pub source_ready: bool,
+    /// The source gets no more tasks, for it never arrived.
+    pub source_is_final: bool,
     pub target_ready: bool,
     /// No task is left, nor on its way out.
     pub source_gone: bool,
@@ -63,6 +68,8 @@ pub enum Want {
     All,
     /// Those that it has; nothing is started nor stopped.
     Keep,
+    /// So many healthy ones as the source lacks.
+    GiveWay,
     Nothing,
 }
 
@@ -114,6 +121,7 @@ impl Shift {
             stage,
             steps: 0,
             settled: !others,
+            gives_way: false,
             returning: false,
             began: now,
             since: now,
@@ -131,7 +139,11 @@ impl Shift {
 
     /// How many tasks each revision shall have.
     pub fn wants(&self) -> Wants {
-        let others = if self.settled { Want::Nothing } else { Want::Keep };
+        let others = match (self.settled, self.gives_way) {
+            (true, _) => Want::Nothing,
+            (false, true) => Want::GiveWay,
+            (false, false) => Want::Keep,
+        };
         let (source, target) = match (self.returning, self.stage) {
             (false, Stage::ReconcileService | Stage::PreScaleUp) => (Want::All, Want::Nothing),
             (false, Stage::CleanUp) => (Want::Nothing, Want::All),
@@ -168,10 +180,7 @@ impl Shift {
             Verdict::Passed => {}
         }
         match self.stage {
-            Stage::ReconcileService if !self.settled => {
-                let hasty = mutant::is("old revisions stopped before the source stands");
-                self.once(facts.source_ready || !facts.others_serve || hasty, now, || self.settle(now))
-            }
+            Stage::ReconcileService if !self.settled => self.reconcile(facts, now),
             Stage::ReconcileService => self.once(facts.others_gone, now, || self.at(Stage::PreScaleUp, now)),
             Stage::PreScaleUp => Next::Go(self.at(Stage::ScaleUp, now)),
             Stage::ScaleUp => self.once(facts.target_ready, now, || self.at(Stage::PostScaleUp, now)),
@@ -203,11 +212,27 @@ impl Shift {
                 Next::Wait(Some(self.since + bake))
             }
             // What it goes back to is there as long as not all is well.
-            Stage::BakeTime if facts.target_ready => Next::Go(self.at(Stage::CleanUp, now)),
+            Stage::BakeTime if facts.target_ready => {
+                Next::Go(Shift { settled: true, ..self.at(Stage::CleanUp, now) })
+            }
             Stage::BakeTime => Next::Wait(Some(self.began + WHOLE_MAX)),
             Stage::CleanUp if facts.source_gone && facts.others_gone && facts.target_ready => Next::Arrived,
             Stage::CleanUp => Next::Wait(None),
         }
+    }
+
+    /// Revisions besides source and target go once the source stands in for them. They give way to it before, for they may
+    /// hold the room that it needs; where it never will, they stay until the target stands.
+    fn reconcile(&self, facts: Facts, now: Timestamp) -> Next {
+        let stands_in = self.source.is_some() && facts.source_ready || !facts.others_serve;
+        let hasty = mutant::is("old revisions stopped before the source stands");
+        if !stands_in && !hasty && !self.gives_way {
+            return Next::Go(Shift { gives_way: true, ..self.clone() });
+        }
+        if !stands_in && (self.source.is_none() || facts.source_is_final) {
+            return Next::Go(self.at(Stage::PreScaleUp, now));
+        }
+        self.once(stands_in || hasty, now, || self.settle(now))
     }
 
     fn next_back(&self, facts: Facts, now: Timestamp) -> Next {

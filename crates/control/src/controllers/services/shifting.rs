@@ -30,6 +30,8 @@ struct Side<'a> {
     census: Option<Census<'a>>,
     deployment: Option<&'a Deployment>,
     want: Want,
+    /// Healthy tasks of the source, to which others give way.
+    beside: u32,
 }
 
 impl<'a> Shifting<'a> {
@@ -63,13 +65,14 @@ impl<'a> Shifting<'a> {
     ) -> bool {
         let side = |deployment: Option<&'a Deployment>, want| {
             let census = |deployment: &Deployment| Census::take(view, service, Lens::Only(deployment.id));
-            Side { census: deployment.map(census), deployment, want }
+            Side { census: deployment.map(census), deployment, want, beside: 0 }
         };
         let source = side(self.source, self.wants.source);
         let target = side(self.target, self.wants.target);
         let kept = self.kept();
         let census = Census::take(view, service, Lens::Others(&kept));
-        let others = Side { census: Some(census), deployment: None, want: self.wants.others };
+        let beside = source.healthy(service);
+        let others = Side { census: Some(census), deployment: None, want: self.wants.others, beside };
 
         let goes_on = !self.attempt.status.is_over();
         if goes_on && plan.attempt.is_none_or(|turn| turn == Turn::Begin) {
@@ -78,7 +81,8 @@ impl<'a> Shifting<'a> {
             let never_grows =
                 |source: &Deployment| source.rollout_state != RolloutState::Completed && !is_primary(source);
             let facts = Facts {
-                source_ready: self.source.is_none_or(never_grows) || source.is_ready(service),
+                source_ready: self.source.is_none() || source.is_ready(service),
+                source_is_final: self.source.is_some_and(never_grows),
                 target_ready: target.is_ready(service),
                 source_gone: source.is_gone(),
                 target_gone: target.is_gone(),
@@ -107,6 +111,11 @@ impl Side<'_> {
         self.census.as_ref().is_some_and(steady)
     }
 
+    fn healthy(&self, service: &Service) -> u32 {
+        let counted = |census: &Census<'_>| census.situation(service, service.desired_count).target.healthy;
+        self.census.as_ref().map_or(0, counted)
+    }
+
     fn is_gone(&self) -> bool {
         self.census.as_ref().is_none_or(Census::is_empty)
     }
@@ -116,12 +125,13 @@ impl Side<'_> {
         let desired = match self.want {
             Want::All => service.desired_count,
             Want::Nothing => 0,
+            Want::GiveWay => service.desired_count.saturating_sub(self.beside),
             Want::Keep => return false,
         };
         let situation = census.situation(service, desired);
         let steps = situation.plan();
         plan.stop.extend(census.choose(view, service, steps, random));
-        plan.blocked |= situation.is_blocked();
+        plan.blocked |= situation.is_blocked() && self.want != Want::GiveWay;
         let Some(deployment) = self.deployment.filter(|_| steps.start > 0) else { return false };
         let (launches, settled) = allowed(view, service, plan);
         if service.primary().is_some_and(|primary| primary.id == deployment.id) {

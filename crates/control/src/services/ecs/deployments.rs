@@ -202,7 +202,7 @@ fn wanted(view: View<'_>, service: &Service, deployment: &Deployment) -> Option<
     match want {
         Want::All => Some(service.desired_count),
         Want::Nothing => Some(0),
-        Want::Keep => None,
+        Want::Keep | Want::GiveWay => None,
     }
 }
 

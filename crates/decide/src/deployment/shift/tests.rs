@@ -10,6 +10,7 @@ use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 const BAKE: Duration = Duration::from_secs(600);
 const READY: Facts = Facts {
     source_ready: true,
+    source_is_final: false,
     target_ready: true,
     source_gone: true,
     target_gone: true,
@@ -113,7 +114,16 @@ fn several_revisions_give_way_once_the_source_stands_in_for_them() {
     assert_eq!(shift.wants(), keeps);
     let busy = Facts { source_ready: false, others_gone: false, others_serve: true, ..READY };
     let next = |shift: &Shift, facts| shift.next(Strategy::BlueGreen, BAKE, facts, Timestamp::EPOCH);
+    let Next::Go(shift) = next(&shift, busy) else { panic!("nobody gives way") };
+    assert_eq!((shift.stage, shift.wants().others), (Stage::ReconcileService, Want::GiveWay));
     assert!(matches!(next(&shift, busy), Next::Wait(_)));
+    // A source that never will stand in for them keeps nobody waiting, and them in their place.
+    let Next::Go(onward) = next(&shift, Facts { source_is_final: true, ..busy }) else { panic!("it waits") };
+    assert_eq!((onward.stage, onward.wants().others), (Stage::PreScaleUp, Want::GiveWay));
+    let baked = Shift { stage: Stage::BakeTime, ..onward };
+    let later = Timestamp::EPOCH + BAKE;
+    let Next::Go(over) = baked.next(Strategy::BlueGreen, BAKE, busy, later) else { panic!("it waits") };
+    assert_eq!((over.stage, over.wants().others), (Stage::CleanUp, Want::Nothing));
     // Tasks that do not serve are no reason to wait.
     assert!(matches!(next(&shift, Facts { others_serve: false, ..busy }), Next::Go(_)));
     let Next::Go(settled) = next(&shift, Facts { source_ready: true, ..busy }) else { panic!("it waits") };
@@ -122,7 +132,7 @@ fn several_revisions_give_way_once_the_source_stands_in_for_them() {
     assert!(matches!(next(&settled, READY), Next::Go(Shift { stage: Stage::PreScaleUp, .. })));
     // The way back from there does not leave anybody without a server either.
     let back = shift.turn_back(Timestamp::EPOCH).unwrap();
-    assert_eq!((back.wants().others, next(&back, busy)), (Want::Keep, Next::Wait(None)));
+    assert_eq!((back.wants().others, next(&back, busy)), (Want::GiveWay, Next::Wait(None)));
     let Next::Go(cleaning) = next(&back, READY) else { panic!("it waits") };
     assert_eq!((cleaning.stage, next(&cleaning, READY)), (Stage::CleanUp, Next::Arrived));
 }
@@ -161,7 +171,7 @@ proptest! {
 
     /// Whatever happens, who gets production traffic has all its tasks, and traffic adds up.
     #[test]
-    fn who_serves_is_kept(choices in prop::collection::vec((any::<[bool; 6]>(), 0u64..3600), 1..80), other: bool) {
+    fn who_serves_is_kept(choices in prop::collection::vec((any::<[bool; 7]>(), 0u64..3600), 1..80), other: bool) {
         let [blue, green, third] = ids();
         let traffic = Traffic { production: Weights::all_to(if other { third } else { blue }), ..Traffic::default() };
         let mut shift = Shift::begin(Some(blue), green, traffic, other, Timestamp::EPOCH);
@@ -169,8 +179,17 @@ proptest! {
         let mut now = Timestamp::EPOCH;
         for (bits, seconds) in choices {
             now = now + Duration::from_secs(seconds);
-            let [source_ready, target_ready, source_gone, target_gone, others_gone, others_serve] = bits;
-            let facts = Facts { source_ready, target_ready, source_gone, target_gone, others_gone, others_serve };
+            let [source_ready, source_is_final, target_ready, source_gone, target_gone, others_gone, others_serve] =
+                bits;
+            let facts = Facts {
+                source_ready,
+                source_is_final,
+                target_ready,
+                source_gone,
+                target_gone,
+                others_gone,
+                others_serve,
+            };
             let turn = |shift: &Shift| shift.turn_back(now).unwrap();
             shift = match shift.next(strategy, BAKE, facts, now) {
                 Next::Go(next) => next,
@@ -186,7 +205,7 @@ proptest! {
                 } else if revision == green {
                     prop_assert_eq!(wants.target, Want::All);
                 } else {
-                    prop_assert_eq!(wants.others, Want::Keep);
+                    prop_assert_ne!(wants.others, Want::Nothing);
                 }
             }
         }
