@@ -214,7 +214,7 @@ impl Judge {
         }
         for (key, seen) in came.iter().chain(&settled) {
             if let Some(host) = &seen.instance {
-                self.check_host(state, key, host, seen);
+                self.check_host(now, state, key, host, seen);
             }
         }
         let mut grown: BTreeMap<&String, Vec<&Seen>> = BTreeMap::new();
@@ -250,11 +250,20 @@ impl Judge {
     }
 
     /// Capacity, ports and constraints of a host that has just been given a task.
-    fn check_host(&self, state: &ScopeState, key: &TaskKey, host: &ContainerInstanceKey, seen: &Seen) {
+    fn check_host(
+        &self,
+        now: Timestamp,
+        state: &ScopeState,
+        key: &TaskKey,
+        host: &ContainerInstanceKey,
+        seen: &Seen,
+    ) {
         let has = &self.hosts[host];
         let instance = state.ecs.container_instance(host).expect("a task is on an instance that is there");
         assert!(instance.status == Active, "{key} is placed on an instance that is {:?}", instance.status);
-        assert!(instance.agent_connected, "{key} is placed where no agent listens");
+        // The same step may learn of a connection's end, after it has placed.
+        let listens = instance.agent_connected || instance.disconnected_at == Some(now);
+        assert!(listens, "{key} of {seen:?} is placed where no agent listens: {instance:?}");
         let here: Vec<&Seen> =
             self.on_host.get(host).into_iter().flatten().map(|key| &self.tasks[key]).collect();
         let cpu: i64 = here.iter().map(|task| task.cpu).sum();
@@ -380,8 +389,9 @@ impl Judge {
         let least = (u64::from(service.desired_count) * percent).div_ceil(100);
         let sides = shifts::sides(state, service);
         // While revisions stand side by side each that gets traffic shall have enough tasks, and who is in the way of both
-        // goes once that is so.
-        let serving = sides.iter().flat_map(|sides| sides.serving.iter().map(Some));
+        // goes once that is so. Until then it is all of them together that shall be enough.
+        let settled = sides.iter().filter(|sides| sides.settled);
+        let serving = settled.flat_map(|sides| sides.serving.iter().map(Some));
         let groups: Vec<Option<&String>> = serving.collect();
         let groups = if groups.is_empty() { vec![None] } else { groups };
         for group in groups {

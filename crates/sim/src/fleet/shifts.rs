@@ -30,6 +30,8 @@ pub struct Sides {
     pub target: Option<String>,
     /// Who gets production traffic; empty while all tasks serve alike.
     pub serving: BTreeSet<String>,
+    /// Others than these two have given way, or do so for the target.
+    pub settled: bool,
 }
 
 impl Sides {
@@ -104,6 +106,7 @@ pub fn sides(state: &ScopeState, service: &Service) -> Option<Sides> {
         source: shift.source.and_then(started_by),
         target: started_by(shift.target),
         serving: serving.collect(),
+        settled: shift.settled,
     })
 }
 
