@@ -319,7 +319,7 @@ impl Judge {
             let is_hopeless = task.started_by.as_ref().is_some_and(|by| hopeless.contains(by));
             assert!(!is_hopeless, "{name} starts tasks of a deployment that has failed: {task:?}");
         }
-        if service.is_external() {
+        if service.has_task_sets() {
             let growing: BTreeSet<&Option<String>> = came.iter().map(|task| &task.started_by).collect();
             return growing.into_iter().for_each(|by| sets::judge_growth(state, service, by.as_ref()));
         }
@@ -371,7 +371,7 @@ impl Judge {
         if service.status != ServiceStatus::Active {
             return;
         }
-        if service.is_external() {
+        if service.has_task_sets() {
             return self.check_sets(now, service, given_up);
         }
         let weight = &self.weights[name];
