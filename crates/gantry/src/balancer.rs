@@ -43,7 +43,7 @@ pub struct LocalBalancer {
     feeding: JoinHandle<()>,
 }
 
-/// Starts what carries traffic, found by host name where the settings say. The usual address may be another
+/// Starts what carries traffic once it is opened, found by host name where the settings say. The usual address may be another
 /// installation's: then there is none.
 ///
 /// # Errors
@@ -76,6 +76,7 @@ impl LocalBalancer {
         let (seat, certificates) = (server.balancers().local(), server.certificates());
         let logs = data_dir.join("access-logs");
         let balancer = start(listen, logs, Arc::new(Teller { seat, certificates }), Inherited::default())?;
+        balancer.open();
         let shared = balancer.shared_address();
         let feeding = tokio::spawn(feed(Arc::new(balancer), server.balancers().configurations()));
         Ok(LocalBalancer { shared, feeding })

@@ -101,11 +101,13 @@ impl Balancer {
     /// # Errors
     /// When threads cannot be started, or the shared listener's address is taken.
     pub fn start(settings: &Settings, observer: Arc<dyn Observer>) -> Result<Balancer, StartError> {
-        Balancer::inherit(settings, observer, Inherited::default())
+        let balancer = Balancer::inherit(settings, observer, Inherited::default())?;
+        balancer.open();
+        Ok(balancer)
     }
 
     /// As [`Self::start`], with sockets that a predecessor listened on: they are used where the configuration wants
-    /// their addresses.
+    /// their addresses. Nothing is accepted before [`Self::open`].
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -166,6 +168,11 @@ impl Balancer {
         };
         handle.spawn(retry(Arc::downgrade(&inner)));
         Ok(Balancer { inner, shared, threads, connections, _checks: checks })
+    }
+
+    /// Serves who connects, from now on.
+    pub fn open(&self) {
+        self.inner.lock().sockets.open();
     }
 
     /// Gives another process everything that is listened on, to be listened on by both.

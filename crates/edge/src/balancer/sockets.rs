@@ -56,6 +56,8 @@ pub struct Sockets {
     shared: Option<SocketAddr>,
     /// Taken over from a predecessor, until the first configuration says what is wanted of them.
     inherited: BTreeMap<Bound, Socket>,
+    /// Workers accept nothing yet: who connects waits in the kernel, or is served by a predecessor.
+    waiting: bool,
 }
 
 impl Sockets {
@@ -64,7 +66,21 @@ impl Sockets {
         runtime: Handle,
         inherited: BTreeMap<Bound, Socket>,
     ) -> Sockets {
-        Sockets { workers, runtime, held: BTreeMap::new(), wanted: BTreeMap::new(), shared: None, inherited }
+        Sockets {
+            workers,
+            runtime,
+            held: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            shared: None,
+            inherited,
+            waiting: true,
+        }
+    }
+
+    /// Has workers accept from now on.
+    pub fn open(&mut self) {
+        self.waiting = false;
+        self.held.values().for_each(|(wish, socket)| self.tell(socket, &wish.entrance));
     }
 
     /// All that is listened on.
@@ -149,6 +165,9 @@ impl Sockets {
 
     /// Has workers serve a socket, in place of how they served it before.
     fn tell(&self, socket: &Socket, entrance: &Entrance) {
+        if self.waiting {
+            return;
+        }
         match (socket, entrance) {
             (Socket::Stream(socket), entrance) => {
                 self.send(|| Ok(Command::Listen { socket: socket.try_clone()?, entrance: entrance.clone() }))

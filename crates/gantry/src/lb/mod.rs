@@ -12,6 +12,7 @@ use gantry_agent::channel::{self, Incoming, Target};
 use gantry_agent::client::Client;
 use gantry_agent::protocol::backoff::Growth;
 use gantry_decide::random::Random;
+use gantry_decide::routing::HealthState;
 use gantry_decide::routing::channel::{FromBalancer, Instructions, NAME, NAME_LENGTH, PATH, ToBalancer};
 use gantry_edge::balancer::hand_over::{self, Offer};
 use gantry_edge::balancer::{Balancer, Inherited};
@@ -24,7 +25,7 @@ use std::time::Duration;
 use teller::Teller;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 /// In the data directory: where the process that takes this one's place finds it.
 const HAND_OVER_FILE: &str = "hand-over.sock";
@@ -33,6 +34,9 @@ const HAND_OVER_FILE: &str = "hand-over.sock";
 const DRAIN_MAX: Duration = Duration::from_secs(300);
 /// How often what it was told is saved, where it changed, and how often it is looked whether the last connection has ended.
 const TURN: Duration = Duration::from_millis(500);
+/// For the first health checks, before the place of another process is taken; and how often it is looked.
+const CHECKS_MAX: Duration = Duration::from_secs(5);
+const CHECKS_LOOK: Duration = Duration::from_millis(20);
 /// Messages between the balancer and its connection. What does not fit is told anew later.
 const MESSAGES: usize = 64;
 /// For the last word to the control plane.
@@ -72,6 +76,10 @@ pub async fn run(config: LbConfig, stop: impl Future<Output = ()>) -> Result<()>
         lb.apply(instructions).await?;
         lb.changed = false;
     }
+    if predecessor.is_some() {
+        lb.first_checks().await;
+    }
+    lb.balancer.open();
     if let Some(predecessor) = predecessor {
         spawn_blocking(move || predecessor.replace()).await?.context("the load balancer before this one")?;
         // What it alone could have until now.
@@ -190,6 +198,19 @@ impl Lb {
         // A control plane that is away finds out by itself.
         let _ = timeout(FAREWELL_MAX, connection).await;
         Ok(())
+    }
+
+    /// Waits until every target was checked once: as long as none is known to be healthy, all would be asked, also those that
+    /// the process before this one knows to be unwell.
+    async fn first_checks(&self) {
+        let unknown = || {
+            let health = self.balancer.health();
+            health.iter().any(|report| report.health.state == HealthState::Initial)
+        };
+        let begun = Instant::now();
+        while unknown() && begun.elapsed() < CHECKS_MAX {
+            sleep(CHECKS_LOOK).await;
+        }
     }
 
     async fn hear(&mut self, text: &str) -> Result<()> {
