@@ -3,6 +3,7 @@
 import json
 import pathlib
 import signal
+import socket
 import time
 
 import pytest
@@ -245,13 +246,17 @@ def test_published_ports_outlive_a_crash_and_stay_taken(platform):
     assert "Hello from Gantry" in page(f"http://127.0.0.1:{port}/")
 
     def held():
-        """Read, not tried: a try could come between the agent and its port."""
-        lines = pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
-        return any(local == f"00000000:{port:04X}" and state == "0A"
-                   for _, local, _, state, *_ in map(str.split, lines))
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                return True
+        return False
 
-    # The agent takes its networks over shortly after the platform answers.
-    until(held)
+    # An agent that is connected has taken its networks over. A try before could come between it and its port.
+    instance, = ecs.list_container_instances()["containerInstanceArns"]
+    until(lambda: ecs.describe_container_instances(containerInstances=[instance])["containerInstances"][0]["agentConnected"])
+    assert held()
     ecs.stop_task(task=arn)
     wait(ecs, "tasks_stopped", tasks=[arn])
     assert not held()

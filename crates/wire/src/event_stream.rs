@@ -55,7 +55,6 @@ fn message(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// The protocol's published example: no headers and an empty payload would be 16 bytes; this has one of each.
     #[test]
     fn a_message_is_what_readers_expect() {
         let message = message(&[(":message-type", "event")], b"{}");
