@@ -232,7 +232,7 @@ impl Cell {
         if self.agents[id.0 as usize].is_none() {
             return Ok(());
         }
-        let frame = Frame::open(text)?;
+        let frame = Frame::open(text).context("an agent hears no envelope")?;
         let text = match frame.kind.as_ref() {
             "HeartbeatMessage" => {
                 let message: acs::HeartbeatMessage = frame.message()?;

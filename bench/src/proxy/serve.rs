@@ -51,6 +51,7 @@ pub fn serve(arguments: &[String]) -> Result<()> {
     };
     let mut config = RoutingConfig {
         generation: 1,
+        certificates: Default::default(),
         load_balancers: vec![LoadBalancer {
             arn: LoadBalancerArn::new("balancer"),
             kind,
