@@ -163,7 +163,7 @@ def test_programs_of_an_instance_ask_for_its_metadata_and_tasks_do_not(platform,
 
         instance, = until(lambda: [one for one in instances(ecs, "default") if mine(one)])
         # As AWS's SDKs ask.
-        assert InstanceMetadataRegionFetcher(timeout=5, num_attempts=3).retrieve_region() == "us-east-1"
+        assert InstanceMetadataRegionFetcher(timeout=5, num_attempts=3, env={}).retrieve_region() == "us-east-1"
         with pytest.raises(urllib.error.HTTPError, match="401"):
             told("meta-data/instance-id")
         token = {"x_aws_ec2_metadata_token": told("api/token", "PUT", x_aws_ec2_metadata_token_ttl_seconds="60")}
