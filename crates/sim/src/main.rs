@@ -89,13 +89,15 @@ fn run(seeds: u64, minutes: u64, first: u64) -> ExitCode {
 fn leases(fleets: u64) -> ExitCode {
     let mut all = Silence::default();
     (0..fleets).for_each(|seed| all.add(silence::measure(seed, 20)));
-    let Silence { elsewhere, pauses, hangs, false_deaths, fences, fences_in_hangs } = &all;
+    let Silence { elsewhere, pauses, hangs, false_deaths, given_up_in_hangs, fences, fences_in_hangs } = &all;
     println!("{} agents fell silent; until their tasks ran elsewhere, in seconds:", elsewhere.len());
     for percent in [1, 50, 90, 99, 100] {
         println!("  p{percent:<4} {:.2}", all.percentile(percent).as_secs_f64());
     }
     println!("{pauses} agents paused for less than 2 s: {fences} hosts ended tasks");
-    println!("{hangs} times the server hung for up to 20 s: {fences_in_hangs} hosts ended tasks");
+    println!(
+        "{hangs} times the server hung for up to 20 s: {fences_in_hangs} hosts ended tasks, {given_up_in_hangs} were given up"
+    );
     println!("{false_deaths} instances were given up that were only slow");
     if *false_deaths == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -30,8 +30,9 @@ pub struct Silence {
     pub pauses: usize,
     /// Pauses of the server.
     pub hangs: usize,
-    /// Instances whose tasks were given away in a pause of either kind.
+    /// Instances whose tasks were given away in a pause of their own, and after the server had hung.
     pub false_deaths: usize,
+    pub given_up_in_hangs: usize,
     /// Hosts that ended their tasks in a pause of their own, and while the server hung.
     pub fences: usize,
     pub fences_in_hangs: usize,
@@ -51,6 +52,7 @@ impl Silence {
         self.pauses += other.pauses;
         self.hangs += other.hangs;
         self.false_deaths += other.false_deaths;
+        self.given_up_in_hangs += other.given_up_in_hangs;
         self.fences += other.fences;
         self.fences_in_hangs += other.fences_in_hangs;
     }
@@ -81,7 +83,11 @@ pub fn measure(seed: u64, rounds: usize) -> Silence {
     for _ in 0..rounds {
         let agent = random.below(HOSTS);
         match random.below(3) {
-            0 => silence.elsewhere.push(fleet.fall_silent(agent, random)),
+            0 => {
+                // One that has nothing to lose would show nothing.
+                let busiest = (0..HOSTS).max_by_key(|agent| fleet.agents[*agent].running().count());
+                silence.elsewhere.push(fleet.fall_silent(busiest.unwrap_or(agent), random));
+            }
             1 => {
                 silence.pauses += 1;
                 let until = fleet.now + Duration::from_millis(random.below(PAUSE_MAX) as u64);
@@ -97,7 +103,7 @@ pub fn measure(seed: u64, rounds: usize) -> Silence {
                 silence.hangs += 1;
                 fleet.server_stalls = fleet.now + Duration::from_millis(random.below(HANG_MAX) as u64);
                 let (lost, fences) = fleet.watch_for(REST);
-                silence.false_deaths += lost;
+                silence.given_up_in_hangs += lost;
                 silence.fences_in_hangs += fences;
             }
         }
