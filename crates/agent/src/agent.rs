@@ -184,9 +184,10 @@ async fn run_on<R: Runtime>(
     let on_host = tokio::spawn(on_host);
     let logs = hands.logs.clone();
     let mut driver = Driver::new(engine, (Arc::clone(&hands), inbox), saver, instance.clone(), acs_out);
-    driver.recover(saved).await?;
-    let lease = config.has_lease().then(|| Lease::open(&config.name, &config.program)).transpose();
+    let has_tasks = !saved.is_empty();
+    let lease = config.has_lease().then(|| Lease::open(&config.name, &config.program, has_tasks)).transpose();
     let lease = lease.map_err(AgentError::Lease)?;
+    driver.recover(saved).await?;
     let images = hands.images.clone();
     let cleaning = tokio::spawn(images.clone().keep_clean());
     let fetching = tokio::spawn(images.clone().keep_fetching());

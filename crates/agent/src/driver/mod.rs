@@ -280,7 +280,7 @@ impl<R: Runtime> Driver<R> {
         loop {
             // Before anything else is begun: what was heard on a lease that is over counts no more.
             if settles_by.is_none() && lease.is_some_and(Lease::has_run_out) {
-                tracing::error!("nothing is heard of the control plane: the tasks of this host end");
+                tracing::error!("the lease on the tasks of this host is over: they end");
                 settles_by = Some(Instant::now() + crate::lease::SETTLE_MAX);
                 self.request_all_stops();
             }

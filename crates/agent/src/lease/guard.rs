@@ -49,17 +49,40 @@ const UNTIL: u64 = 0;
 const FENCED: u64 = 8;
 
 impl Record {
-    /// Opens the record of an agent, which is made when it is not there: it does not outlive a start of the host.
+    /// Opens the record of an agent, which is made when it is not there.
     ///
     /// # Errors
     /// Of the file.
     pub fn open(name: &str) -> io::Result<Record> {
         fs::create_dir_all(storage::DIRECTORY)?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path(name))?;
+        Record::open_at(&path(name))
+    }
+
+    fn open_at(path: &Path) -> io::Result<Record> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         if file.metadata()?.len() < 16 {
             file.set_len(16)?;
         }
         Ok(Record(file))
+    }
+
+    /// Opens the record of an agent that starts. `has_tasks`: it was given tasks before. No record outlives a start of
+    /// the host: where there is none, nobody knows whether the lease on those tasks has been over since, so they have to end.
+    ///
+    /// # Errors
+    /// Of the file.
+    pub fn resume(name: &str, has_tasks: bool) -> io::Result<Record> {
+        fs::create_dir_all(storage::DIRECTORY)?;
+        Record::resume_at(&path(name), has_tasks)
+    }
+
+    fn resume_at(path: &Path, has_tasks: bool) -> io::Result<Record> {
+        let is_new = !path.exists();
+        let record = Record::open_at(path)?;
+        if is_new && has_tasks {
+            record.set(FENCED, 1)?;
+        }
+        Ok(record)
     }
 
     fn number(&self, at: u64) -> io::Result<u64> {
@@ -182,4 +205,28 @@ fn end(hierarchies: &Hierarchies, group: &str) -> usize {
         groups.extend(below.map(|name| format!("{group}/{name}")));
     }
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn tasks_of_before_the_hosts_start_have_to_end() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("a.lease");
+        assert!(!Record::resume_at(&path, false).unwrap().is_fenced().unwrap(), "there is nothing to end");
+        fs::remove_file(&path).unwrap();
+        let record = Record::resume_at(&path, true).unwrap();
+        assert!(record.is_fenced().unwrap());
+        // They have ended, and the agent starts anew on the same host.
+        record.clear().unwrap();
+        record.set_until(Duration::from_secs(5)).unwrap();
+        let record = Record::resume_at(&path, true).unwrap();
+        assert_eq!(
+            (record.is_fenced().unwrap(), record.until().unwrap()),
+            (false, Some(Duration::from_secs(5)))
+        );
+    }
 }

@@ -47,12 +47,12 @@ struct Shared {
 }
 
 impl Lease {
-    /// Takes up the lease of the agent of this name, and starts its guard.
+    /// Takes up the lease of the agent of this name, and starts its guard. `has_tasks`: it was given tasks before.
     ///
     /// # Errors
     /// When the record cannot be written, or no process be started.
-    pub fn open(name: &str, program: &Path) -> io::Result<Lease> {
-        let record = Record::open(name)?;
+    pub fn open(name: &str, program: &Path, has_tasks: bool) -> io::Result<Lease> {
+        let record = Record::resume(name, has_tasks)?;
         let mut holder = Holder::default();
         holder.resume(record.until()?);
         guard::start(name, program)?;
