@@ -149,6 +149,8 @@ impl Shift {
             (false, Stage::CleanUp) => (Want::Nothing, Want::All),
             (false, _) => (Want::All, Want::All),
             (true, Stage::CleanUp) => (Want::All, Want::Nothing),
+            // Until the source stands in for all, the target serves on.
+            (true, _) if self.traffic.production.of(self.target) > Share::NONE => (Want::All, Want::All),
             (true, _) => (Want::All, Want::Keep),
         };
         Wants { source, target, others }

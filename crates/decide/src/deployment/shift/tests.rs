@@ -120,6 +120,11 @@ fn several_revisions_give_way_once_the_source_stands_in_for_them() {
     // A source that never will stand in for them keeps nobody waiting, and them in their place.
     let Next::Go(onward) = next(&shift, Facts { source_is_final: true, ..busy }) else { panic!("it waits") };
     assert_eq!((onward.stage, onward.wants().others), (Stage::PreScaleUp, Want::GiveWay));
+    // Who is sent traffic on such a way serves on, also on the way back, until the source does.
+    let shifted = onward.step(Strategy::BlueGreen, Timestamp::EPOCH).turn_back(Timestamp::EPOCH).unwrap();
+    assert_eq!(shifted.wants().target, Want::All);
+    let Next::Go(cleaned) = next(&shifted, READY) else { panic!("it waits") };
+    assert_eq!((cleaned.stage, cleaned.wants().target), (Stage::CleanUp, Want::Nothing));
     let baked = Shift { stage: Stage::BakeTime, ..onward };
     let later = Timestamp::EPOCH + BAKE;
     let Next::Go(over) = baked.next(Strategy::BlueGreen, BAKE, busy, later) else { panic!("it waits") };
