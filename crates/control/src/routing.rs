@@ -1,7 +1,7 @@
 //! From load balancing's tables to what a balancer is told: pure, whole each time, in an order that follows from the
 //! records alone, so that equal states give equal configurations.
 
-use crate::services::acm::links::{self as certificates, Pem};
+use crate::services::acm::links as certificates;
 use crate::services::ecs;
 use crate::services::elbv2::links::codes;
 use crate::services::elbv2::state::{
@@ -14,6 +14,7 @@ use crate::tx::View;
 use gantry_decide::arn::Arn;
 use gantry_decide::ids::{BalancerKind, Scope};
 pub use gantry_decide::routing::TargetNews;
+use gantry_decide::routing::channel::Pem;
 use gantry_decide::routing::config::{
     self, Address, Algorithm, CertificateArn, DesyncMode, ForwardedFor, HealthCheckPort, ListenerArn,
     ListenerAttributes, ListenerTls, LoadBalancerArn, LoadBalancerAttributes, LoadBalancerKind,

@@ -6,6 +6,7 @@ use super::x509;
 use crate::tx::{Tx, View};
 use gantry_decide::ids::CertificateId;
 use gantry_decide::random::Random;
+use gantry_decide::routing::channel::Pem;
 use gantry_decide::time::Timestamp;
 use gantry_wire::Secret;
 use gantry_wire::sigv4::SessionKey;
@@ -31,20 +32,12 @@ fn issued<'a>(view: View<'a>, arn: &str) -> Option<&'a Issued> {
     certificate.issued.as_ref()
 }
 
-/// A certificate with its key, both as PEM.
-#[derive(Clone, Debug)]
-pub struct Pem {
-    /// The certificate, then the ones that vouch for it.
-    pub chain: String,
-    pub key: Secret,
-}
-
 /// What a balancer serves for an ARN.
 pub fn pem(view: View<'_>, arn: &str) -> Option<Pem> {
     let issued = issued(view, arn)?;
     let key = view.state.installation.key.as_ref()?.unseal(SEALING, arn, &issued.key.0)?;
     let above = issued.chain.as_deref().unwrap_or_default();
-    Some(Pem { chain: format!("{}{above}", issued.body), key })
+    Some(Pem { chain: format!("{}{above}", issued.body), key: key.expose().to_owned() })
 }
 
 pub(super) fn seal(key: &SessionKey, random: &mut dyn Random, arn: &str, secret: &str) -> SealedKey {
