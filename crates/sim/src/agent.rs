@@ -93,7 +93,8 @@ impl Agent {
     pub fn lose_power(&mut self) {
         self.die();
         self.runtime.clear();
-        self.fenced = false;
+        // What it has of a lease goes too: tasks of before have to end, for others may have them now.
+        self.fenced = self.lease.is_some() && !self.disk.is_empty();
         if let Some(lease) = &mut self.lease {
             lease.fenced();
         }

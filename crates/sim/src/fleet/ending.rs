@@ -241,10 +241,8 @@ impl Fleet {
             let instance = instance.and_then(|key| head.ecs.container_instance(key));
             let lost = instance.is_some_and(|instance| instance.lost_at.is_some());
             let arn = TaskArn(key.arn(&self.scope).to_string());
-            // Who holds no lease may run on what is given up: the stock agent, which never does, and one of ours whose
-            // host was started anew, until it hears of the control plane.
-            let holds = |agent: &Agent| agent.lease.as_ref().is_some_and(|lease| lease.until().is_some());
-            let excused = |agent: &Agent| lost && !holds(agent);
+            // The stock agent, which holds no leases, may run on what is given up.
+            let excused = |agent: &Agent| lost && agent.lease.is_none();
             let runs = |agent: &&Agent| agent.running().any(|task| *task == arn) && !excused(agent);
             if let Some(agent) = self.agents.iter().find(runs) {
                 let task = head.ecs.task(key).map(|task| (task.stop_code, &task.stopped_reason, task.sent));

@@ -93,7 +93,7 @@ impl Fleet {
     pub(super) fn user(&mut self, random: &mut Seeded) {
         let wish = self.script.wishes[random.below(self.script.wishes.len())].clone();
         let asked = match random.below(13) {
-            0..=2 if !wish.is_daemon && !(wish.is_external && random.below(2) == 0) => {
+            0..=2 if !(wish.is_daemon || wish.is_external && random.below(2) == 0) => {
                 let count = random.below(self.plan.tasks + 1);
                 ("UpdateService", json!({"service": wish.name, "desiredCount": count}))
             }
