@@ -468,8 +468,6 @@ ROLE = "arn:aws:iam::123456789012:role/r"
     ({}, {"logConfiguration": {"logDriver": "splunk", "options": {}}}),
     ({}, {"credentialSpecs": ["credentialspecdomainless:arn:aws:s3:::bucket/spec"]}),
     ({}, {"dockerSecurityOptions": ["label:type:svirt"]}),
-    ({"executionRoleArn": ROLE}, {"logConfiguration": {"logDriver": "syslog", "secretOptions": [
-        {"name": "syslog-tls-cert", "valueFrom": "parameter"}]}}),
 ])
 def test_what_nobody_can_run_is_refused_at_once(host, task, container):
     assert refused(host, task, **container).startswith("ATTRIBUTE")
