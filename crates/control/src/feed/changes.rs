@@ -94,9 +94,14 @@ impl News {
                 (ContainerInstanceStatus::Inactive, _) => {
                     (new.deregistered_at, FeedKind::InstanceDeregistered, "the instance was deregistered")
                 }
-                (_, None) => return,
+                // Nobody knows what one was before that is new, unless it registered since the last look.
+                (status, None)
+                    if status != ContainerInstanceStatus::Draining || new.registered_at < self.since =>
+                {
+                    return;
+                }
                 (ContainerInstanceStatus::Draining, _) => (
-                    Some(self.since),
+                    Some(self.since.max(new.registered_at)),
                     FeedKind::InstanceDraining,
                     "the instance drains: it takes no new tasks",
                 ),

@@ -371,6 +371,23 @@ fn the_feed_tells_of_services_and_instances() {
     assert_eq!(told.kinds(json!({"filterPattern": "%^INSTANCE_%"})).len(), all.len());
 }
 
+#[test]
+fn an_instance_that_drains_as_soon_as_it_is_there_is_told_of() {
+    let mut told = Told::with_capacity(7800);
+    let now = told.world.now;
+    told.change_instance(|instance| {
+        instance.registered_at = now;
+        instance.status = ContainerInstanceStatus::Draining;
+    });
+    let both = ["INSTANCE_REGISTERED", "INSTANCE_DRAINING"].map(str::to_owned);
+    assert_eq!(sorted(&told.kinds(json!({"filterPattern": "%^INSTANCE_%"}))), sorted(&both));
+    // A server that starts knows it from its tables, and not since when.
+    let mut later = Told::with_capacity(7800);
+    later.world.state = told.world.state.clone();
+    later.world.pass(LONG);
+    assert_eq!(later.kinds(json!({"filterPattern": "%^INSTANCE_%"})), both[..1]);
+}
+
 fn sorted(words: &[String]) -> Vec<String> {
     let mut words = words.to_vec();
     words.sort();
