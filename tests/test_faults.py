@@ -207,11 +207,11 @@ def test_after_a_restart_of_the_host_services_come_back_and_nothing_dead_is_left
     wait(host.ecs, "tasks_running", tasks=[lone])
     before = host.ecs.list_tasks()["taskArns"]
     platform.end(signal.SIGKILL)
-    for directory in {g for arn in before for g in groups(arn)}:
-        for procs in directory.glob("**/cgroup.procs"):
-            # A shim that outlives its container takes the group away meanwhile.
+    for top in {g for arn in before for g in groups(arn)}:
+        # A shim that outlives its container takes the group away meanwhile, which this way of looking does not mind.
+        for directory, _, _ in os.walk(top):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                for pid in procs.read_text().split():
+                for pid in pathlib.Path(directory, "cgroup.procs").read_text().split():
                     os.kill(int(pid), signal.SIGKILL)
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
@@ -232,8 +232,8 @@ def test_after_a_restart_of_the_host_services_come_back_and_nothing_dead_is_left
         elif kind == "network namespace":
             subprocess.run(["umount", f"/run/netns/{name}"], check=False)
             pathlib.Path(f"/run/netns/{name}").unlink()
-    for directory in sorted({g for arn in before for g in groups(arn)}, key=lambda g: -len(str(g))):
-        for path in sorted((p for p in directory.glob("**/") if p.is_dir()), key=lambda p: -len(str(p))):
+    for top in sorted({g for arn in before for g in groups(arn)}, key=lambda g: -len(str(g))):
+        for path in sorted((pathlib.Path(d) for d, _, _ in os.walk(top)), key=lambda p: -len(str(p))):
             with contextlib.suppress(FileNotFoundError):
                 until(lambda: not (path / "cgroup.procs").read_text().strip())
                 path.rmdir()
