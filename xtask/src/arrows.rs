@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gantry-decide", &[]),
     ("gantry-wire", &[]),
     ("gantry-store", &[]),
-    ("gantry-fuzz", &["gantry-agent", "gantry-api", "gantry-wire", "gantry-decide"]),
+    ("gantry-fuzz", &["gantry-agent", "gantry-edge", "gantry-api", "gantry-wire", "gantry-decide"]),
     (
         "gantry-bench",
         &["gantry-agent", "gantry-control", "gantry-edge", "gantry-api", "gantry-wire", "gantry-decide"],

@@ -112,7 +112,7 @@ fn whatever_else_is_to_be_done_comes_first() {
 #[test]
 fn constraints_bind_what_moves_too() {
     let mut world = World::with_capacity(7800);
-    (0..3).for_each(|_| _ = world.add_instance(7800));
+    (0..3).for_each(|_| world.add_instance(7800));
     world.create_service(json!({"desiredCount": 4, "placementConstraints": [{"type": "distinctInstance"}]}));
     world.agent_acts(runs);
     world.pass(LONG);
