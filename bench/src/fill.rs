@@ -9,9 +9,10 @@ use gantry_control::engine::{CallId, Effect, Engine, Input};
 use gantry_control::roles::{LIFETIME, Roles};
 use gantry_control::service::Prepared;
 use gantry_control::services::ecs;
+use gantry_control::services::ecs::quotas::Quotas;
 use gantry_control::services::ecs::state::{ContainerInstanceKey, RolloutState};
 use gantry_control::sessions::{Channel, Opening, SessionId, SessionInput, SessionOutput};
-use gantry_control::state::State;
+use gantry_control::state::{Installation, State};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{AccountId, RequestId, Scope};
 use gantry_decide::lease::Terms;
@@ -120,11 +121,15 @@ impl Cell {
         // Instances that die shall be missed soon.
         let terms = Terms { without: Duration::from_secs(3), ..Terms::USUAL };
         let roles = Roles::new(SessionKey::new(&[1; SessionKey::LENGTH]), LIFETIME);
+        // What is measured is larger than what ECS allows.
+        let quotas = Quotas { container_instances: 1_000_000, tasks: 1_000_000, ..Quotas::default() };
+        let mut state = State::default();
+        state.install(Installation { quotas, ..Installation::default() });
         Cell {
             now: Timestamp::from_millis(1_900_000_000_000),
             random,
             scope: Scope { account: AccountId::DEFAULT, region: "eu-north-1".parse().expect("a region") },
-            engine: Engine::new(State::default(), 0, Box::new(Seeded::new(seed)), roles, terms),
+            engine: Engine::new(state, 0, Box::new(Seeded::new(seed)), roles, terms),
             published: State::default(),
             queue: VecDeque::new(),
             wake: Timestamp::NEVER,
