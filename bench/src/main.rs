@@ -27,8 +27,8 @@ const USAGE: &str = "usage: cargo xtask bench NAME
   ship    lines per second from containers to CloudWatch Logs
   api     signed reads and durable writes per second, beside etcd
   foot    time to the first answer, memory
-  place   placements per second: the judge alone, clusters of up to 10,000 instances in process, then durable with
-          5,000 agents on sockets; `place in-process` leaves the last part out
+  place   placements per second: the judge alone, then durable with 5,000 agents on sockets
+  fill    clusters of up to 10,000 instances in process: filled, some of them dying, all services updated
   proxy   the load balancer beside nginx and HAProxy, layers 7 and 4; needs them and wrk (Debian packages); ten minutes,
           `proxy short` three";
 
@@ -44,12 +44,9 @@ fn main() -> Result<()> {
         "foot" => runtime.block_on(foot::run()),
         "place" => {
             place::run()?;
-            fill::run()?;
-            match std::env::args().nth(2).as_deref() {
-                Some("in-process") => Ok(()),
-                _ => runtime.block_on(durable::run()),
-            }
+            runtime.block_on(durable::run())
         }
+        "fill" => fill::run(),
         "proxy" => proxy::run(std::env::args().nth(2).is_some_and(|word| word == "short")),
         proxy::SERVE => proxy::serve(&std::env::args().skip(2).collect::<Vec<_>>()),
         proxy::COPY => proxy::copy(&std::env::args().skip(2).collect::<Vec<_>>()),
