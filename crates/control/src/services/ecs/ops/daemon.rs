@@ -4,6 +4,7 @@
 use crate::call::Call;
 use crate::page::{LIST_MAX, Page};
 use crate::services::ecs::errors::EcsError;
+use crate::services::ecs::ops::attempts::{LIST_DEFAULT, asked_for, described, order};
 use crate::services::ecs::ops::daemon_task_definition;
 use crate::services::ecs::ops::deployment_configuration::alarm_names;
 use crate::services::ecs::ops::idempotency::Token;
@@ -23,17 +24,12 @@ use gantry_decide::deployment::task_set::Scale;
 use gantry_decide::ids::{
     CapacityProviderName, ClusterName, DaemonName, ServiceDeploymentId, ServiceRevisionId,
 };
-use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 
 /// Capacity providers of one daemon: as many as a cluster can have by ECS's quota.
 const PROVIDERS_MAX: usize = 20;
 /// Daemons of one cluster: each is on every instance of its providers, and no instance has room for so many.
 const DAEMONS_MAX: usize = 100;
-/// ARNs that the describing operations take.
-const DESCRIBE_MAX: usize = 20;
-/// ListDaemonDeployments shows so many unless asked for more.
-const LIST_DEFAULT: i32 = 20;
 
 /// What the two requests that begin a deployment have in common.
 struct Wanted<'a> {
@@ -291,39 +287,19 @@ pub fn list_daemons(
     Ok(ecs::ListDaemonsResponse { daemon_summaries_list: Some(daemon_summaries_list), next_token })
 }
 
-fn bounded(arns: &[String], what: &str) -> Result<(), EcsError> {
-    if arns.is_empty() {
-        return Err(EcsError::invalid(format!("{what} cannot be empty.")));
-    }
-    if arns.len() > DESCRIBE_MAX {
-        return Err(EcsError::invalid(format!(
-            "At most {DESCRIBE_MAX} {what} can be described in one call."
-        )));
-    }
-    Ok(())
-}
-
-fn missing(arn: &str) -> ecs::Failure {
-    ecs::Failure { arn: Some(arn.to_owned()), reason: Some("MISSING".to_owned()), detail: None }
-}
-
 pub fn describe_daemon_deployments(
     view: View<'_>,
     _call: &Call,
     request: ecs::DescribeDaemonDeploymentsRequest,
 ) -> Result<ecs::DescribeDaemonDeploymentsResponse, EcsError> {
-    bounded(&request.daemon_deployment_arns, "daemonDeploymentArns")?;
-    let (mut found, mut failures) = (Vec::new(), Vec::new());
-    for arn in &request.daemon_deployment_arns {
+    let find = |arn: &str| {
         let EcsResource::DaemonDeployment(cluster, name, id) = check::own_arn(view, arn)? else {
             return Err(EcsError::invalid(format!("Invalid identifier: {arn}")));
         };
         let key = DaemonDeploymentKey { daemon: DaemonKey { cluster, name }, id };
-        match view.state.ecs.daemons.deployments.get(&key) {
-            Some(deployment) => found.push(show::deployment(view, deployment)),
-            None => failures.push(missing(arn)),
-        }
-    }
+        Ok(view.state.ecs.daemons.deployments.get(&key).map(|deployment| show::deployment(view, deployment)))
+    };
+    let (found, failures) = described(&request.daemon_deployment_arns, "daemonDeploymentArns", find)?;
     Ok(ecs::DescribeDaemonDeploymentsResponse { daemon_deployments: Some(found), failures: Some(failures) })
 }
 
@@ -332,18 +308,14 @@ pub fn describe_daemon_revisions(
     _call: &Call,
     request: ecs::DescribeDaemonRevisionsRequest,
 ) -> Result<ecs::DescribeDaemonRevisionsResponse, EcsError> {
-    bounded(&request.daemon_revision_arns, "daemonRevisionArns")?;
-    let (mut found, mut failures) = (Vec::new(), Vec::new());
-    for arn in &request.daemon_revision_arns {
+    let find = |arn: &str| {
         let EcsResource::DaemonRevision(cluster, name, id) = check::own_arn(view, arn)? else {
             return Err(EcsError::invalid(format!("Invalid identifier: {arn}")));
         };
         let key = DaemonRevisionKey { daemon: DaemonKey { cluster, name }, id };
-        match view.state.ecs.daemons.revisions.get(&key) {
-            Some(revision) => found.push(show::revision(view, revision)),
-            None => failures.push(missing(arn)),
-        }
-    }
+        Ok(view.state.ecs.daemons.revisions.get(&key).map(|revision| show::revision(view, revision)))
+    };
+    let (found, failures) = described(&request.daemon_revision_arns, "daemonRevisionArns", find)?;
     Ok(ecs::DescribeDaemonRevisionsResponse { daemon_revisions: Some(found), failures: Some(failures) })
 }
 
@@ -355,19 +327,11 @@ pub fn list_daemon_deployments(
     let key = named(view, &request.daemon_arn)?.key();
     let page = Page::read(request.next_token.as_deref(), request.max_results, LIST_MAX, LIST_DEFAULT)?;
     let statuses = request.status.unwrap_or_default();
-    let within = request.created_at.unwrap_or_default();
-    let after = within.after.map(|at| Timestamp::from_millis(at.0));
-    let before = within.before.map(|at| Timestamp::from_millis(at.0));
-    let wanted = |deployment: &&DaemonDeployment| {
-        deployment.daemon == key
-            && (statuses.is_empty()
-                || statuses.iter().any(|status| status.as_str() == deployment.status.as_str()))
-            && after.is_none_or(|after| deployment.created_at > after)
-            && before.is_none_or(|before| deployment.created_at < before)
-    };
-    let order = |deployment: &DaemonDeployment| {
-        format!("{:016x}{}", deployment.created_at.as_millis(), deployment.id)
-    };
+    let statuses = statuses.iter().map(|status| status.as_str().to_owned()).collect();
+    let asked_for = asked_for(statuses, request.created_at);
+    let wanted =
+        |attempt: &&DaemonDeployment| attempt.daemon == key && asked_for(attempt.status, attempt.created_at);
+    let order = |attempt: &DaemonDeployment| order(attempt.created_at, attempt.id);
     let all = view.state.ecs.daemons.deployments.values().map(AsRef::as_ref);
     let mut found: Vec<&DaemonDeployment> = all.filter(wanted).collect();
     found.sort_by_key(|deployment| std::cmp::Reverse(order(deployment)));

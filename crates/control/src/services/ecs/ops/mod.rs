@@ -1,6 +1,7 @@
 //! Handlers by resource.
 
 pub mod account_setting;
+mod attempts;
 pub mod attribute;
 pub mod candidate;
 pub mod capacity_provider;

@@ -1,10 +1,11 @@
 //! Service deployments and revisions: describe, list, stop, continue.
 
 use crate::call::Call;
-use crate::page::Page;
+use crate::page::{LIST_MAX, Page};
 use crate::services::ecs::check;
 use crate::services::ecs::deployments;
 use crate::services::ecs::errors::EcsError;
+use crate::services::ecs::ops::attempts::{LIST_DEFAULT, asked_for, described, order};
 use crate::services::ecs::ops::deployment_configuration::action;
 use crate::services::ecs::state::{ServiceDeployment, ServiceDeploymentKey, ServiceKey, ServiceRevisionKey};
 use crate::services::ecs::views::service_deployment as show;
@@ -13,29 +14,6 @@ use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
 use gantry_decide::deployment::hooks::HookAction;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
-use gantry_decide::time::Timestamp;
-
-/// ARNs that the two describing operations take.
-const DESCRIBE_MAX: usize = 20;
-/// ListServiceDeployments shows this many at most, and by default.
-const LIST_MAX: i32 = 100;
-const LIST_DEFAULT: i32 = 20;
-
-fn missing(arn: &str) -> ecs::Failure {
-    ecs::Failure { arn: Some(arn.to_owned()), reason: Some("MISSING".to_owned()), detail: None }
-}
-
-fn bounded(arns: &[String], what: &str) -> Result<(), EcsError> {
-    if arns.is_empty() {
-        return Err(EcsError::invalid(format!("{what} cannot be empty.")));
-    }
-    if arns.len() > DESCRIBE_MAX {
-        return Err(EcsError::invalid(format!(
-            "At most {DESCRIBE_MAX} {what} can be described in one call."
-        )));
-    }
-    Ok(())
-}
 
 fn deployment_key(view: View<'_>, arn: &str) -> Result<ServiceDeploymentKey, EcsError> {
     match check::own_arn(view, arn)? {
@@ -51,14 +29,11 @@ pub fn describe_service_deployments(
     _call: &Call,
     request: ecs::DescribeServiceDeploymentsRequest,
 ) -> Result<ecs::DescribeServiceDeploymentsResponse, EcsError> {
-    bounded(&request.service_deployment_arns, "serviceDeploymentArns")?;
-    let (mut found, mut failures) = (Vec::new(), Vec::new());
-    for arn in &request.service_deployment_arns {
-        match view.state.ecs.service_deployment(&deployment_key(view, arn)?) {
-            Some(deployment) => found.push(show::service_deployment(view, deployment)),
-            None => failures.push(missing(arn)),
-        }
-    }
+    let find = |arn: &str| {
+        let found = view.state.ecs.service_deployment(&deployment_key(view, arn)?);
+        Ok(found.map(|deployment| show::service_deployment(view, deployment)))
+    };
+    let (found, failures) = described(&request.service_deployment_arns, "serviceDeploymentArns", find)?;
     Ok(ecs::DescribeServiceDeploymentsResponse { service_deployments: Some(found), failures: Some(failures) })
 }
 
@@ -67,18 +42,15 @@ pub fn describe_service_revisions(
     _call: &Call,
     request: ecs::DescribeServiceRevisionsRequest,
 ) -> Result<ecs::DescribeServiceRevisionsResponse, EcsError> {
-    bounded(&request.service_revision_arns, "serviceRevisionArns")?;
-    let (mut found, mut failures) = (Vec::new(), Vec::new());
-    for arn in &request.service_revision_arns {
+    let find = |arn: &str| {
         let EcsResource::ServiceRevision(cluster, name, id) = check::own_arn(view, arn)? else {
             return Err(EcsError::invalid(format!("Invalid identifier: {arn}")));
         };
         let key = ServiceRevisionKey { service: ServiceKey { cluster, name }, id };
-        match view.state.ecs.service_revision(&key) {
-            Some(revision) => found.push(show::service_revision(view, revision)),
-            None => failures.push(missing(arn)),
-        }
-    }
+        let found = view.state.ecs.service_revision(&key);
+        Ok(found.map(|revision| show::service_revision(view, revision)))
+    };
+    let (found, failures) = described(&request.service_revision_arns, "serviceRevisionArns", find)?;
     Ok(ecs::DescribeServiceRevisionsResponse { service_revisions: Some(found), failures: Some(failures) })
 }
 
@@ -93,18 +65,11 @@ pub fn list_service_deployments(
         .ok_or(EcsError::ServiceNotFound)?;
     let page = Page::read(request.next_token.as_deref(), request.max_results, LIST_MAX, LIST_DEFAULT)?;
     let statuses = request.status.unwrap_or_default();
-    let within = request.created_at.unwrap_or_default();
-    let after = within.after.map(|at| Timestamp::from_millis(at.0));
-    let before = within.before.map(|at| Timestamp::from_millis(at.0));
-    let wanted = |deployment: &&ServiceDeployment| {
-        (statuses.is_empty() || statuses.iter().any(|status| status.as_str() == deployment.status.as_str()))
-            && after.is_none_or(|after| deployment.created_at > after)
-            && before.is_none_or(|before| deployment.created_at < before)
-    };
+    let statuses = statuses.iter().map(|status| status.as_str().to_owned()).collect();
+    let asked_for = asked_for(statuses, request.created_at);
+    let wanted = |attempt: &&ServiceDeployment| asked_for(attempt.status, attempt.created_at);
     let mut found: Vec<_> = view.state.ecs.deployments_of(&service).filter(wanted).collect();
-    let order = |deployment: &ServiceDeployment| {
-        format!("{:016x}{}", deployment.created_at.as_millis(), deployment.id)
-    };
+    let order = |attempt: &ServiceDeployment| order(attempt.created_at, attempt.id);
     found.sort_by_key(|deployment| std::cmp::Reverse(order(deployment)));
     let (service_deployments, next_token) = page.descending(true).cut(
         found.into_iter(),
