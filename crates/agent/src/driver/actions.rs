@@ -9,7 +9,7 @@ use crate::endpoints::{self, Owner};
 use crate::firelens;
 use crate::images::{LocalImage, PullError};
 use crate::logs::LogDriver;
-use crate::network::{Bridged, LINGER_LOOK, LINGER_MAX, NetworkError};
+use crate::network::{Bridged, NetworkError};
 use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
 use crate::storage::{self, Ephemeral};
 use gantry_api::{acs, ecs};
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// Among the keys of namespaces, of which none has such characters: the host's, for containers on an engine's bridge.
 const ON_BRIDGE: &str = "(bridge)";
@@ -211,14 +211,8 @@ pub async fn listen_again<R: Runtime>(hands: Arc<Hands<R>>, key: String, owner: 
 /// Takes a namespace away, and who listens in it.
 async fn detach<R: Runtime>(hands: &Hands<R>, key: String) -> Result<(), Failure> {
     hands.listeners.lock().remove(&key);
-    let (network, namespace) = (hands.network.clone(), key.clone());
-    let released = blocking(move || network.release(&namespace)).await;
-    let until = Instant::now() + LINGER_MAX;
-    while hands.network.lingers(&key) && Instant::now() < until {
-        sleep(LINGER_LOOK).await;
-    }
     let network = hands.network.clone();
-    released.and(blocking(move || network.detach(&key)).await)
+    blocking(move || network.detach(&key)).await
 }
 
 /// Makes the control group that a task's containers are in; one that is there is limited anew.

@@ -29,12 +29,13 @@
 use super::instance;
 use super::netlink::Message;
 use super::nft::{
-    self, Batch, FORWARD, Header, INPUT, Is, LINK_NAME_LENGTH, Meta, POSTROUTING, PRIORITY_FILTER,
+    self, Batch, FORWARD, Header, INPUT, Is, LINK_NAME_LENGTH, Line, Meta, POSTROUTING, PRIORITY_FILTER,
     PRIORITY_SOURCE, REGISTER_A, TYPE_IPV4, TYPE_IPV6, TYPE_LINK, TableFamily, compare,
 };
 use gantry_decide::network::firewall::{self, Change, Family, Match, Rule, Side};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Links to tasks, bridges, and links to tasks of other hosts, of all agents of a host: what goes there keeps its address.
 const ON_HOST: [&str; 3] = [super::LINK_PREFIX, "gb-", super::OVERLAY_PREFIX];
@@ -45,11 +46,16 @@ const HOSTS: &str = "hosts4";
 #[derive(Clone, Debug)]
 pub struct Table {
     pub name: String,
-    /// The link to other hosts, if there is one, and its UDP port.
-    pub overlay: Option<(String, u16)>,
+    overlay: Option<(String, u16)>,
+    line: Arc<Line>,
 }
 
 impl Table {
+    /// `overlay`: the link to other hosts, if there is one, and its UDP port.
+    pub fn new(name: String, overlay: Option<(String, u16)>) -> Table {
+        Table { name, overlay, line: Arc::default() }
+    }
+
     /// Makes the table anew, in one step.
     pub fn install(&self, resolvers: &[IpAddr], hosts: &[IpAddr], changes: &[Change]) -> io::Result<()> {
         let mut batch = Batch::anew(TableFamily::Inet, &self.name)?;
@@ -146,22 +152,22 @@ impl Table {
             });
         }
         add(&mut batch, changes);
-        batch.commit()
+        batch.commit(&self.line)
     }
 
     /// Other hosts are known now, or no longer.
     pub fn hosts(&self, joined: &[IpAddr], left: &[IpAddr]) -> io::Result<()> {
-        let mut batch = Batch::begin(TableFamily::Inet, &self.name)?;
+        let mut batch = Batch::begin(TableFamily::Inet, &self.name);
         batch.remove(HOSTS, left, element);
         batch.add(HOSTS, joined, element);
-        batch.commit()
+        batch.commit(&self.line)
     }
 
     /// All of the changes, or none.
     pub fn apply(&self, changes: &[Change]) -> io::Result<()> {
-        let mut batch = Batch::begin(TableFamily::Inet, &self.name)?;
+        let mut batch = Batch::begin(TableFamily::Inet, &self.name);
         add(&mut batch, changes);
-        batch.commit()
+        batch.commit(&self.line)
     }
 
     pub fn exists(&self) -> io::Result<bool> {

@@ -11,7 +11,7 @@
 use super::nat;
 use super::netlink::Message;
 use super::nft::{
-    self, Batch, Header, INPUT, Is, Meta, OUTPUT, PRIORITY_DESTINATION, PRIORITY_FILTER, REGISTER_A,
+    self, Batch, Header, INPUT, Is, Line, Meta, OUTPUT, PRIORITY_DESTINATION, PRIORITY_FILTER, REGISTER_A,
     TableFamily, Verdict, compare,
 };
 use std::io;
@@ -39,7 +39,7 @@ pub fn install(agent: &str) -> io::Result<()> {
         for_instance(rule);
         nft::decide(rule, Verdict::Drop);
     });
-    batch.commit()
+    batch.commit(&Line::default())
 }
 
 /// Goes on with what is meant for an instance's metadata.

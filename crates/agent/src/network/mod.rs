@@ -21,6 +21,7 @@ mod nft;
 mod overlay;
 mod ports;
 mod proxy;
+mod removal;
 mod route;
 
 pub use block::{InvalidBlock, Ipv4Block};
@@ -42,6 +43,7 @@ use netlink::Socket;
 use overlay::Overlay;
 use parking_lot::Mutex;
 use ports::Ports;
+use removal::Removal;
 use route::{Route, Veth};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +52,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Where tasks ask their agent, as on ECS.
 pub const ENDPOINT_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 2);
@@ -155,6 +156,7 @@ struct Inner {
     table: Table,
     guard: Guard,
     overlay: Option<Overlay>,
+    removal: Removal,
     bridge: u32,
     state: Mutex<State>,
 }
@@ -174,17 +176,17 @@ pub fn bridge_name(agent: &str) -> String {
 }
 
 fn table(agent: &str) -> Table {
-    Table { name: format!("gantry-{agent}") }
+    Table::new(format!("gantry-{agent}"))
 }
 
 /// Of an agent that listens on the host for containers on an engine's bridge.
 fn endpoints(agent: &str) -> Table {
-    Table { name: format!("gantry-{agent}-endpoints") }
+    Table::new(format!("gantry-{agent}-endpoints"))
 }
 
 /// Of an agent that answers for the instance's metadata.
 fn instance_table(agent: &str) -> Table {
-    Table { name: instance::table(agent) }
+    Table::new(instance::table(agent))
 }
 
 fn namespace_prefix(agent: &str) -> String {
@@ -201,11 +203,6 @@ pub fn overlay_name(agent: &str) -> String {
 
 /// How the names of links to namespaces begin, of all agents.
 const LINK_PREFIX: &str = "gv";
-/// How long the kernel may take to clear away a link whose namespace nobody keeps: it takes 50 ms, and 200 ms for hundreds.
-/// Who keeps one, such as a connection that a task left open, loses it then.
-pub const LINGER_MAX: Duration = Duration::from_secs(1);
-/// How often that is looked for.
-pub const LINGER_LOOK: Duration = Duration::from_millis(10);
 /// All of them, as firewalls name them.
 pub const LINKS: &str = "gv+";
 
@@ -247,12 +244,12 @@ impl Network {
         let table = table(&config.name);
         table.install(&name, block, &published).map_err(io("installing the firewall rules"))?;
         let prefix = namespace_prefix(&config.name);
-        for namespace in namespace::list(&prefix) {
+        let mut old = namespace::list(&prefix);
+        old.retain(|namespace| {
             let key = namespace.strip_prefix(&prefix).unwrap_or_default();
-            if !tasks.contains_key(key) && !bridged.contains_key(key) {
-                remove_namespace(&mut socket, &namespace).map_err(io("removing an old namespace"))?;
-            }
-        }
+            !tasks.contains_key(key) && !bridged.contains_key(key)
+        });
+        remove_namespaces(&old).map_err(io("removing old namespaces"))?;
         state.bridged = bridged;
         let guarded = tasks.iter().filter_map(|(key, interface)| {
             Some((link_name(&format!("{prefix}{key}")), interface.as_ref()?.guarded()))
@@ -266,11 +263,12 @@ impl Network {
                 .ok()
         });
         let link = overlay.as_ref().map(|_| (overlay_name(&config.name), overlay::PORT));
-        let filter = filter::Table { name: table.name.clone(), overlay: link };
+        let filter = filter::Table::new(table.name.clone(), link);
         let hosts = overlay.as_ref().map(Overlay::hosts).unwrap_or_default();
         let (file, resolvers) = (config.state.join("security-groups.json"), config.resolvers.clone());
         let guard = Guard::open(filter, file, resolvers, hosts, guarded)?;
-        Ok(Network(Arc::new(Inner { config, table, guard, overlay, bridge, state: Mutex::new(state) })))
+        let (removal, state) = (Removal::default(), Mutex::new(state));
+        Ok(Network(Arc::new(Inner { config, table, guard, overlay, removal, bridge, state })))
     }
 
     /// Where the namespace of a task or container is, if it is there.
@@ -465,21 +463,6 @@ impl Network {
         }
     }
 
-    /// Gives a namespace up, and has the kernel take its link away once nobody keeps it: it clears many away in one go,
-    /// while each link that is deleted costs it some 20 ms, in which no other link of the host can be made or changed.
-    /// [`detach`](Network::detach) comes after, when it [is](Network::lingers) gone or has been waited for.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn release(&self, key: &str) -> Result<(), NetworkError> {
-        namespace::remove(&self.namespace(key)).map_err(io("removing a namespace"))
-    }
-
-    /// Whether the host has its end of a link yet.
-    pub fn lingers(&self, key: &str) -> bool {
-        route::index(&link_name(&self.namespace(key))).is_ok()
-    }
-
     /// Takes a network away. One that is not there is no error.
     ///
     /// # Errors
@@ -525,7 +508,11 @@ impl Network {
     }
 
     fn remove(&self, key: &str) -> io::Result<()> {
-        remove_namespace(&mut Socket::route()?, &self.namespace(key))
+        let namespace = self.namespace(key);
+        // The pair goes at once with its end here, even while processes keep the namespace.
+        let deleted = self.0.removal.delete(&link_name(&namespace));
+        namespace::remove(&namespace)?;
+        deleted
     }
 
     /// Makes a namespace, or takes a process's, with a link to the host, whose end there `fill` sets up. The link's: the
@@ -598,10 +585,11 @@ impl Network {
     }
 }
 
-fn remove_namespace(socket: &mut Socket, namespace: &str) -> io::Result<()> {
-    // The pair goes at once with its end here, even while processes keep the namespace.
-    let deleted = route::delete(socket, &link_name(namespace));
-    namespace::remove(namespace)?;
+/// Removes namespaces and their links, those that processes keep too.
+fn remove_namespaces(namespaces: &[String]) -> io::Result<()> {
+    let links: Vec<String> = namespaces.iter().map(|namespace| link_name(namespace)).collect();
+    let deleted = removal::delete(links.iter().map(String::as_str));
+    namespaces.iter().try_for_each(|namespace| namespace::remove(namespace))?;
     deleted
 }
 
@@ -624,7 +612,7 @@ pub fn leftovers(agent: &str) -> Vec<String> {
         }
     }
     let table = table(agent);
-    let filter = filter::Table { name: table.name.clone(), overlay: None };
+    let filter = filter::Table::new(table.name.clone(), None);
     if endpoints(agent).exists().unwrap_or(false) {
         found.push(format!("nf_tables table ip {}", endpoints(agent).name));
     }
@@ -646,17 +634,7 @@ pub fn leftovers(agent: &str) -> Vec<String> {
 pub fn remove_all(agent: &str) -> Result<(), NetworkError> {
     let mut socket = Socket::route().map_err(io("opening a netlink socket"))?;
     let namespaces = namespace::list(&namespace_prefix(agent));
-    for namespace in &namespaces {
-        namespace::remove(namespace).map_err(io("removing a namespace"))?;
-    }
-    let lingers = || namespaces.iter().any(|namespace| route::index(&link_name(namespace)).is_ok());
-    let until = Instant::now() + LINGER_MAX;
-    while lingers() && Instant::now() < until {
-        std::thread::sleep(LINGER_LOOK);
-    }
-    for namespace in &namespaces {
-        remove_namespace(&mut socket, namespace).map_err(io("removing a namespace"))?;
-    }
+    remove_namespaces(&namespaces).map_err(io("removing namespaces"))?;
     let bridge = bridge_name(agent);
     let ports = fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
     for port in ports.into_iter().flatten().flatten() {
@@ -677,7 +655,7 @@ pub fn remove_all(agent: &str) -> Result<(), NetworkError> {
         }
     }
     let table = table(agent);
-    let filter = filter::Table { name: table.name.clone(), overlay: None };
+    let filter = filter::Table::new(table.name.clone(), None);
     table.remove().and_then(|()| filter.remove()).map_err(io("removing the firewall rules"))
 }
 

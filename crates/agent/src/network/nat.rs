@@ -25,13 +25,14 @@
 use super::block::Ipv4Block;
 use super::netlink::Message;
 use super::nft::{
-    self, Batch, Header, Is, Meta, OUTPUT, POSTROUTING, PREROUTING, PRIORITY_DESTINATION, PRIORITY_SOURCE,
-    REGISTER_A, REGISTER_B, TableFamily, compare,
+    self, Batch, Header, Is, Line, Meta, OUTPUT, POSTROUTING, PREROUTING, PRIORITY_DESTINATION,
+    PRIORITY_SOURCE, REGISTER_A, REGISTER_B, TableFamily, compare,
 };
 use gantry_decide::task::TransportProtocol;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 /// A port of the host that leads to a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,9 +52,14 @@ const TARGET_ADDRESS: u32 = 16;
 #[derive(Clone, Debug)]
 pub struct Table {
     pub name: String,
+    line: Arc<Line>,
 }
 
 impl Table {
+    pub fn new(name: String) -> Table {
+        Table { name, line: Arc::default() }
+    }
+
     /// Makes the table anew such that what a machine of this host sends elsewhere leaves with the host's address; what it
     /// sends to others of them, whose links begin with `links`, keeps its own.
     pub fn install_for_machine(&self, links: &str, machine: Ipv4Addr) -> io::Result<()> {
@@ -66,7 +72,7 @@ impl Table {
             compare(rule, REGISTER_A, Is::Other, links.as_bytes());
             nft::masquerade(rule);
         });
-        batch.commit()
+        batch.commit(&self.line)
     }
 
     /// Makes the table anew with these ports, in one step: what was published stays so.
@@ -108,14 +114,14 @@ impl Table {
             nft::masquerade(rule);
         });
         batch.add(MAP, ports, element);
-        batch.commit()
+        batch.commit(&self.line)
     }
 
     /// All of the ports, or none.
     pub fn publish(&self, ports: &[Published]) -> io::Result<()> {
-        let mut batch = Batch::begin(TableFamily::Ipv4, &self.name)?;
+        let mut batch = Batch::begin(TableFamily::Ipv4, &self.name);
         batch.add(MAP, ports, element);
-        batch.commit()
+        batch.commit(&self.line)
     }
 
     /// Ports that are not there are no error.
@@ -134,9 +140,9 @@ impl Table {
 
     /// All of the ports, or none.
     pub(super) fn remove_ports(&self, ports: &[Published]) -> io::Result<()> {
-        let mut batch = Batch::begin(TableFamily::Ipv4, &self.name)?;
+        let mut batch = Batch::begin(TableFamily::Ipv4, &self.name);
         batch.remove(MAP, ports, element);
-        batch.commit()
+        batch.commit(&self.line)
     }
 
     pub fn exists(&self) -> io::Result<bool> {
@@ -160,7 +166,7 @@ pub fn install_endpoint(table: &str, address: Ipv4Addr, port: u16) -> io::Result
         batch.base_chain(chain, "nat", hook, PRIORITY_DESTINATION);
         batch.rule(chain, |rule| lead(rule, address, port));
     }
-    batch.commit()
+    batch.commit(&Line::default())
 }
 
 /// One port of the map, and where it leads. Each part of a concatenation fills 32 bits.

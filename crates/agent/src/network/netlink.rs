@@ -96,6 +96,7 @@ impl Message {
 }
 
 /// A socket to the kernel, in the network namespace of the thread that opened it.
+#[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
@@ -137,7 +138,7 @@ impl Socket {
         Ok(Socket { fd, sequence: 0 })
     }
 
-    pub fn next_sequence(&mut self) -> u32 {
+    fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }

@@ -2,6 +2,7 @@
 //! to be installed, and a change costs no process.
 
 use super::netlink::{F_ACKNOWLEDGE, F_APPEND, F_CREATE, Message, Socket};
+use parking_lot::Mutex;
 use std::io;
 
 const SUBSYSTEM: u16 = 10;
@@ -68,13 +69,30 @@ pub enum Verdict<'a> {
     Jump(&'a str),
 }
 
+/// The way to the kernel's firewall, of the namespace in which it is first used, which stays open: the kernel makes who
+/// closes one wait until what others of the namespace removed is cleared away, for some 15 ms.
+#[derive(Debug, Default)]
+pub struct Line(Mutex<Option<Socket>>);
+
+impl Line {
+    fn tell(&self, message: &Message, last: u32) -> io::Result<()> {
+        let mut line = self.0.lock();
+        // After an error it is not used again: answers to this change could be taken for those to another.
+        let mut socket = line.take().map_or_else(Socket::netfilter, Ok)?;
+        socket.send(message)?;
+        socket.acknowledged(last)?;
+        *line = Some(socket);
+        Ok(())
+    }
+}
+
 /// One atomic change: all of it, or nothing.
 pub struct Batch {
     message: Message,
-    socket: Socket,
     family: TableFamily,
     table: String,
-    /// The number of the last command.
+    /// The number of the last message, and that of the last command.
+    sequence: u32,
     last: u32,
 }
 
@@ -92,55 +110,57 @@ pub fn exists(family: TableFamily, table: &str) -> io::Result<bool> {
 
 /// A table that is not there is no error.
 pub fn remove(family: TableFamily, table: &str) -> io::Result<()> {
-    let mut batch = Batch::begin(family, table)?;
+    let mut batch = Batch::begin(family, table);
     // Making it first lets the removal succeed whether or not it was there.
     batch.table(NEW_TABLE);
     batch.table(DELETE_TABLE);
-    batch.commit()
+    batch.commit(&Line::default())
 }
 
 impl Batch {
     /// A change of a table that is there.
-    pub fn begin(family: TableFamily, table: &str) -> io::Result<Batch> {
-        let (message, socket) = (Message::default(), Socket::netfilter()?);
-        let mut batch = Batch { message, socket, family, table: table.to_owned(), last: 0 };
+    pub fn begin(family: TableFamily, table: &str) -> Batch {
+        let (message, table) = (Message::default(), table.to_owned());
+        let mut batch = Batch { message, family, table, sequence: 0, last: 0 };
         batch.boundary(BATCH_BEGIN);
-        Ok(batch)
+        batch
     }
 
     /// A table made anew, whatever it was before.
     pub fn anew(family: TableFamily, table: &str) -> io::Result<Batch> {
-        let mut batch = Batch::begin(family, table)?;
-        batch.table(NEW_TABLE);
-        batch.table(DELETE_TABLE);
+        let mut batch = Batch::begin(family, table);
+        if exists(family, table)? {
+            // Should it vanish meanwhile, this makes what the next command removes.
+            batch.table(NEW_TABLE);
+            batch.table(DELETE_TABLE);
+        }
         batch.table(NEW_TABLE);
         Ok(batch)
     }
 
     fn boundary(&mut self, kind: u16) {
-        let sequence = self.socket.next_sequence();
-        let start = self.message.begin(kind, 0, sequence);
+        self.sequence += 1;
+        let start = self.message.begin(kind, 0, self.sequence);
         let [high, low] = SUBSYSTEM.to_be_bytes();
         self.message.raw(&[0, 0, high, low]);
         self.message.end(start);
     }
 
     fn command(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Message)) {
-        self.last = self.socket.next_sequence();
+        self.sequence += 1;
+        self.last = self.sequence;
         let start = self.message.begin(SUBSYSTEM << 8 | kind, flags | F_ACKNOWLEDGE, self.last);
         self.message.raw(&[self.family as u8, 0, 0, 0]).text(1, &self.table);
         fill(&mut self.message);
         self.message.end(start);
     }
 
-    pub fn commit(mut self) -> io::Result<()> {
+    pub fn commit(mut self, line: &Line) -> io::Result<()> {
         if self.last == 0 {
             return Ok(());
         }
-        let last = self.last;
         self.boundary(BATCH_END);
-        self.socket.send(&self.message)?;
-        self.socket.acknowledged(last)
+        line.tell(&self.message, self.last)
     }
 
     fn table(&mut self, kind: u16) {

@@ -13,7 +13,7 @@
 use super::filter;
 use super::netlink::Message;
 use super::nft::{
-    self, Batch, Is, Meta, OUTPUT, PREROUTING, PRIORITY_DESTINATION, REGISTER_A, TableFamily, Verdict,
+    self, Batch, Is, Line, Meta, OUTPUT, PREROUTING, PRIORITY_DESTINATION, REGISTER_A, TableFamily, Verdict,
     compare,
 };
 use gantry_decide::network::firewall::{Match, Rule, Side, Verdict as Decision};
@@ -55,7 +55,7 @@ pub fn install(proxy: &ProxyRules) -> io::Result<()> {
         tcp(rule);
         nft::redirect(rule, proxy.egress_port);
     });
-    batch.commit()
+    batch.commit(&Line::default())
 }
 
 /// What `matches` is left as it is.

@@ -19,7 +19,10 @@ const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
 const LINK_MASTER: u16 = 10;
 const LINK_INFO: u16 = 18;
+const LINK_GROUP: u16 = 27;
 const LINK_NAMESPACE_FD: u16 = 28;
+const LINK_SEND_QUEUES: u16 = 31;
+const LINK_RECEIVE_QUEUES: u16 = 32;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
@@ -146,9 +149,14 @@ pub fn remove_tunnelled(socket: &mut Socket, to: IpAddr, link: u32) -> io::Resul
 }
 
 /// Makes a pair of links: one here, which is up; `eth0` in the other namespace, still down.
+///
+/// Each end has the one queue that it uses. Left to itself the kernel makes as many as there are processors and gives up
+/// all but one, for which it waits until no processor looks at them, and lets nobody else of the host change a
+/// link meanwhile.
 pub fn veth(socket: &mut Socket, veth: &Veth<'_>, namespace: &OwnedFd) -> io::Result<()> {
     socket.request(NEW_LINK, F_CREATE | F_EXCLUSIVE, |message| {
         message.raw(&link_header(0, UP)).text(LINK_NAME, veth.name).number(LINK_MTU, veth.mtu);
+        message.number(LINK_SEND_QUEUES, 1).number(LINK_RECEIVE_QUEUES, 1);
         if let Some(bridge) = veth.bridge {
             message.number(LINK_MASTER, bridge);
         }
@@ -162,6 +170,8 @@ pub fn veth(socket: &mut Socket, veth: &Veth<'_>, namespace: &OwnedFd) -> io::Re
                         .text(LINK_NAME, "eth0")
                         .attribute(LINK_ADDRESS, &veth.peer_mac)
                         .number(LINK_MTU, veth.mtu)
+                        .number(LINK_SEND_QUEUES, 1)
+                        .number(LINK_RECEIVE_QUEUES, 1)
                         .number(LINK_NAMESPACE_FD, namespace.as_raw_fd().cast_unsigned());
                 });
             });
@@ -178,10 +188,29 @@ pub fn set_up(socket: &mut Socket, index: u32) -> io::Result<()> {
 /// A link that is not there is no error.
 pub fn delete(socket: &mut Socket, name: &str) -> io::Result<()> {
     let Ok(index) = index(name) else { return Ok(()) };
-    let deleted = socket.request(DELETE_LINK, 0, |message| {
+    absent_is_well(socket.request(DELETE_LINK, 0, |message| {
         message.raw(&link_header(index, 0));
+    }))
+}
+
+/// Puts a link into a group, of which [`delete_group`] makes an end. One that is not there is no error.
+pub fn join_group(socket: &mut Socket, name: &str, group: u32) -> io::Result<()> {
+    let Ok(index) = index(name) else { return Ok(()) };
+    let joined = socket.request(NEW_LINK, 0, |message| {
+        message.raw(&link_header(index, 0)).number(LINK_GROUP, group);
     });
-    match deleted {
+    absent_is_well(joined)
+}
+
+/// Deletes all links of a group, for which the kernel waits as long as for one. An empty one is no error.
+pub fn delete_group(socket: &mut Socket, group: u32) -> io::Result<()> {
+    absent_is_well(socket.request(DELETE_LINK, 0, |message| {
+        message.raw(&link_header(0, 0)).number(LINK_GROUP, group);
+    }))
+}
+
+fn absent_is_well(done: io::Result<()>) -> io::Result<()> {
+    match done {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
         other => other,
     }

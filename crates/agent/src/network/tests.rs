@@ -407,6 +407,31 @@ fn a_task_asks_at_port_80_and_may_serve_there_itself() {
     drop(bench.network.listen("asks").unwrap());
 }
 
+/// Each is told of its own only, whoever the kernel was asked by; the others keep theirs.
+#[test]
+fn networks_that_go_together_are_gone_for_each() {
+    const TASKS: u32 = 24;
+    let Some(bench) = Bench::new("nett13", "10.246.0.0/22") else { return };
+    let key = |task: u32| format!("t{task}");
+    let link = |task: u32| link_name(&bench.network.namespace(&key(task)));
+    (0..TASKS).for_each(|task| _ = bench.task(&key(task), 10 + task));
+    std::thread::scope(|scope| {
+        for task in (0..TASKS).step_by(2) {
+            let (bench, link) = (&bench, &link);
+            scope.spawn(move || {
+                // Whoever is inside keeps the namespace, not its link.
+                let _inside = fs::File::open(bench.network.path(&key(task))).unwrap();
+                bench.network.detach(&key(task)).unwrap();
+                assert!(route::index(&link(task)).is_err());
+                assert!(!namespace::exists(&bench.network.namespace(&key(task))));
+            });
+        }
+    });
+    (1..TASKS).step_by(2).for_each(|task| _ = route::index(&link(task)).unwrap());
+    // Its address can be had again at once.
+    bench.task(&key(0), 10);
+}
+
 /// Prints how long many at once take, as when a service is stopped.
 #[test]
 #[ignore = "a measurement"]

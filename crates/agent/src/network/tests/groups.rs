@@ -137,7 +137,7 @@ fn rules_outlive_the_agent_and_a_lost_table() {
     let holds = || bench.reaches("client", server, 80) && !bench.reaches("client", server, 81);
     assert!(holds());
     // Somebody removes it; whatever comes next makes it anew.
-    filter::Table { name: "gantry-netg4".to_owned(), overlay: None }.remove().unwrap();
+    filter::Table::new("gantry-netg4".to_owned(), None).remove().unwrap();
     bench.task("other", 7);
     assert!(holds());
     let tasks = [("server", 5, web), ("client", 6, open()), ("other", 7, open())]
