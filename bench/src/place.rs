@@ -145,7 +145,7 @@ fn pool(instances: u32, tasks: u32) -> Pool<u32> {
                 free_gpus: 0,
                 free_memory: 16_000 + i64::from(key % 97),
                 used_ports: Arc::new(BTreeSet::new()),
-                groups,
+                groups: groups.into(),
             },
         );
     }

@@ -371,7 +371,7 @@ fn waiting(view: View<'_>, name: &CapacityProviderName, settings: &ManagedInstan
         }
     }
     let pool = view.state.ecs.pool(&settings.cluster);
-    let own = |host: &&gantry_decide::placement::Host| {
+    let own = |host: &gantry_decide::placement::Host| {
         host.profile.attributes.get(PROVIDER_ATTRIBUTE).and_then(Option::as_deref) == Some(name.as_str())
     };
     groups.retain(|(request, _)| {

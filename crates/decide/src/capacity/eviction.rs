@@ -85,7 +85,7 @@ fn victims<T>(host: &Host, staying: &[Tenant<T>], request: &Request) -> Option<V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::placement::Profile;
+    use crate::placement::{Groups, Profile};
     use crate::time::Timestamp;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -110,7 +110,7 @@ mod tests {
             free_memory: i64::from(memory),
             free_gpus: 0,
             used_ports: Arc::default(),
-            groups: BTreeMap::new(),
+            groups: Groups::default(),
         };
         for tenant in &tenants {
             host.take(&tenant.held);

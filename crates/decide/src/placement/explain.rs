@@ -88,7 +88,7 @@ impl Host {
                 found.push(Shortfall::Attribute { name, wanted, found: found_value });
             }
         }
-        let now = self.with(request, 0);
+        let now = self.site().with(request, 0);
         for constraint in &request.constraints {
             match constraint {
                 Constraint::MemberOf(query) if !query.matches(&now) => {
@@ -188,7 +188,7 @@ mod tests {
             free_memory: 1_024,
             free_gpus: 0,
             used_ports: BTreeSet::from([(Protocol::Tcp, 80)]).into(),
-            groups: BTreeMap::from([("service:web".into(), 2)]),
+            groups: BTreeMap::from([("service:web".into(), 2)]).into(),
         }
     }
 
@@ -242,7 +242,8 @@ mod tests {
                 profile.attributes.insert("rack".to_owned(), Some(rack));
             }
             (host.free_cpu, host.free_memory, host.free_gpus) = (cpu, memory, gpus);
-            host.groups = (tasks > 0).then(|| ("service:web".into(), tasks)).into_iter().collect();
+            let groups: BTreeMap<_, _> = (tasks > 0).then(|| ("service:web".into(), tasks)).into_iter().collect();
+            host.groups = groups.into();
             host
         }
     }

@@ -1,5 +1,7 @@
 //! A container instance as placement sees it, and whether it can take a task.
 
+use super::groups::{ByGroup, Groups, NoTasks};
+use super::stock::{Free, Held, whole};
 use super::{Constraint, HostPort, Refusal, Request};
 use crate::mutant;
 use crate::query::Candidate;
@@ -19,7 +21,7 @@ pub struct Profile {
     pub registered_at: Timestamp,
 }
 
-/// A container instance. Pools copy one for each task that comes or goes, so what seldom changes is shared.
+/// A container instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     pub profile: Arc<Profile>,
@@ -31,40 +33,28 @@ pub struct Host {
     pub free_gpus: i64,
     /// Reserved at registration or held by tasks.
     pub used_ports: Arc<BTreeSet<HostPort>>,
-    /// How many tasks of each group are here; no entry is zero.
-    pub groups: BTreeMap<Arc<str>, u32>,
+    /// How many tasks of each group are here.
+    pub groups: Groups,
 }
 
-impl Host {
-    /// The first check that the instance fails, if any.
-    pub fn refuses(&self, request: &Request) -> Option<Refusal> {
-        self.refuses_for_good(request).or_else(|| self.with(request, 0).refuses_now())
-    }
-
-    /// Whether a task of this kind belongs here at all: on an ACTIVE instance with the attributes that it asks for, within
-    /// its constraints. What is free, and whether the agent is there just now, does not count.
-    pub fn suits(&self, request: &Request) -> bool {
-        let connected = Profile { connected: true, ..self.profile.as_ref().clone() };
-        let host = Host { profile: Arc::new(connected), ..self.clone() };
-        host.refuses_for_good(request).is_none()
-    }
-
-    /// Checks whose outcome no placement can change: they look at the profile alone.
-    pub(super) fn refuses_for_good(&self, request: &Request) -> Option<Refusal> {
-        let profile = &self.profile;
-        if !profile.active && !mutant::is("tasks placed on draining instances") {
+impl Profile {
+    /// Checks whose outcome no placement can change.
+    pub(super) fn refuses(&self, request: &Request) -> Option<Refusal> {
+        if !self.active && !mutant::is("tasks placed on draining instances") {
             return Some(Refusal::Inactive);
         }
-        if !profile.connected && !mutant::is("tasks placed on silent agents") {
+        if !self.connected && !mutant::is("tasks placed on silent agents") {
             return Some(Refusal::Agent);
         }
         let has = |(name, value): (&String, &Option<String>)| {
-            profile.attributes.get(name).is_some_and(|own| value.is_none() || own == value)
+            self.attributes.get(name).is_some_and(|own| value.is_none() || own == value)
         };
         if !request.attributes.iter().all(has) {
             return Some(Refusal::Attribute);
         }
-        let now = self.with(request, 0);
+        let site =
+            Site { profile: self, free: Free::default(), used_ports: &BTreeSet::new(), groups: &NoTasks };
+        let now = site.with(request, 0);
         let fails = |constraint: &Constraint| match constraint {
             Constraint::MemberOf(query) => {
                 !query.depends_on_tasks() && !query.matches(&now) && !mutant::is("memberOf ignored")
@@ -73,76 +63,116 @@ impl Host {
         };
         request.constraints.iter().any(fails).then_some(Refusal::MemberOf)
     }
+}
 
-    /// The instance once `more` tasks of a request are on it.
-    pub(super) fn with<'a>(&'a self, request: &'a Request, more: u32) -> Burdened<'a> {
-        Burdened { host: self, request, more }
+impl Host {
+    /// The first check that the instance fails, if any.
+    pub fn refuses(&self, request: &Request) -> Option<Refusal> {
+        self.profile.refuses(request).or_else(|| self.site().with(request, 0).refuses_now())
+    }
+
+    /// Whether a task of this kind belongs here at all: on an ACTIVE instance with the attributes that it asks for, within
+    /// its constraints. What is free, and whether the agent is there just now, does not count.
+    pub fn suits(&self, request: &Request) -> bool {
+        let connected = Profile { connected: true, ..self.profile.as_ref().clone() };
+        connected.refuses(request).is_none()
+    }
+
+    pub(super) fn site(&self) -> Site<'_> {
+        Site { profile: &self.profile, free: self.free(), used_ports: &self.used_ports, groups: &self.groups }
+    }
+
+    pub(super) fn free(&self) -> Free {
+        Free {
+            cpu: self.free_cpu,
+            memory: self.free_memory,
+            gpus: whole(self.free_gpus),
+            tasks: self.groups.total(),
+        }
+    }
+
+    pub(super) fn set_free(&mut self, free: Free) {
+        (self.free_cpu, self.free_memory, self.free_gpus) = (free.cpu, free.memory, i64::from(free.gpus));
     }
 
     pub(super) fn attribute(&self, name: &str) -> Option<Option<&str>> {
         self.profile.attributes.get(name).map(Option::as_deref)
     }
 
-    pub(super) fn tasks_of(&self, group: &str) -> u32 {
-        self.groups.get(group).copied().unwrap_or(0)
-    }
-
+    /// Counts a task that is here, checks or not.
     pub(crate) fn take(&mut self, request: &Request) {
-        self.free_cpu -= i64::from(request.cpu);
-        self.free_memory -= i64::from(request.memory);
-        self.free_gpus -= i64::from(request.gpus);
-        if !request.ports.is_empty() {
-            Arc::make_mut(&mut self.used_ports).extend(request.ports.iter().copied());
-        }
-        match self.groups.get_mut(request.group.as_str()) {
-            Some(count) => *count += 1,
-            None => drop(self.groups.insert(Arc::from(request.group.as_str()), 1)),
-        }
+        self.hold(&Held::of(request));
     }
 
+    /// Gives back what a task held.
     pub(crate) fn give_back(&mut self, request: &Request) {
-        self.free_cpu += i64::from(request.cpu);
-        self.free_memory += i64::from(request.memory);
-        self.free_gpus += i64::from(request.gpus);
-        if !request.ports.is_empty() && !mutant::is("ports never given back") {
-            let used = Arc::make_mut(&mut self.used_ports);
-            for port in &request.ports {
-                used.remove(port);
-            }
-        }
-        if let Some(count) = self.groups.get_mut(request.group.as_str()) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.groups.remove(request.group.as_str());
-            }
-        }
+        self.let_go(&Held::of(request));
+    }
+
+    pub(super) fn hold(&mut self, held: &Held) {
+        let mut free = self.free();
+        held.take(&mut free);
+        self.set_free(free);
+        held.take_ports(&mut self.used_ports);
+        self.groups.add(&held.group, 1);
+    }
+
+    pub(super) fn let_go(&mut self, held: &Held) {
+        let mut free = self.free();
+        held.give_back(&mut free);
+        self.set_free(free);
+        held.give_ports_back(&mut self.used_ports);
+        self.groups.add(&held.group, -1);
+    }
+}
+
+/// An instance as the checks see it, wherever its figures stand.
+#[derive(Clone, Copy)]
+pub(super) struct Site<'a> {
+    pub profile: &'a Profile,
+    pub free: Free,
+    pub used_ports: &'a BTreeSet<HostPort>,
+    pub groups: &'a dyn ByGroup,
+}
+
+impl<'a> Site<'a> {
+    /// The instance once `more` tasks of a request are on it.
+    pub fn with(self, request: &'a Request, more: u32) -> Burdened<'a> {
+        Burdened { site: self, request, own: None, more }
     }
 }
 
 /// An instance with some tasks of a request on top of those that are there.
 #[derive(Clone, Copy)]
 pub(super) struct Burdened<'a> {
-    host: &'a Host,
+    site: Site<'a>,
     request: &'a Request,
+    /// Tasks of the request's group without the new ones, where somebody keeps count.
+    own: Option<u32>,
     more: u32,
 }
 
 impl Burdened<'_> {
+    /// Saves asking for the tasks of the request's group.
+    pub fn knowing(self, own: u32) -> Self {
+        Burdened { own: Some(own), ..self }
+    }
+
     pub fn free_cpu(&self) -> i64 {
-        self.host.free_cpu - i64::from(self.more) * i64::from(self.request.cpu)
+        self.site.free.cpu - i64::from(self.more) * i64::from(self.request.cpu)
     }
 
     pub fn free_memory(&self) -> i64 {
-        self.host.free_memory - i64::from(self.more) * i64::from(self.request.memory)
+        self.site.free.memory - i64::from(self.more) * i64::from(self.request.memory)
     }
 
     fn free_gpus(&self) -> i64 {
-        self.host.free_gpus - i64::from(self.more) * i64::from(self.request.gpus)
+        i64::from(self.site.free.gpus) - i64::from(self.more) * i64::from(self.request.gpus)
     }
 
     /// Tasks of the request's group.
     pub fn tasks_of_group(&self) -> u32 {
-        self.host.tasks_of(&self.request.group) + self.more
+        self.own.unwrap_or_else(|| self.site.groups.of(&self.request.group)) + self.more
     }
 
     /// Checks that depend on the tasks that are here.
@@ -167,7 +197,7 @@ impl Burdened<'_> {
             Some(Refusal::Memory)
         } else if !ports.is_empty()
             && !mutant::is("ports not counted")
-            && (self.more > 0 || ports.iter().any(|port| self.host.used_ports.contains(port)))
+            && (self.more > 0 || ports.iter().any(|port| self.site.used_ports.contains(port)))
         {
             Some(Refusal::Ports)
         } else if self.free_gpus() < i64::from(self.request.gpus) {
@@ -180,32 +210,34 @@ impl Burdened<'_> {
 
 impl Candidate for Burdened<'_> {
     fn agent_connected(&self) -> bool {
-        self.host.profile.connected
+        self.site.profile.connected
     }
 
     fn agent_version(&self) -> &str {
-        &self.host.profile.agent_version
+        &self.site.profile.agent_version
     }
 
     fn ec2_instance_id(&self) -> Option<&str> {
-        self.host.profile.ec2_instance_id.as_deref()
+        self.site.profile.ec2_instance_id.as_deref()
     }
 
     fn registered_at(&self) -> Timestamp {
-        self.host.profile.registered_at
+        self.site.profile.registered_at
     }
 
     fn running_tasks_count(&self) -> u64 {
-        let here: u64 = self.host.groups.values().map(|count| u64::from(*count)).sum();
-        here + u64::from(self.more)
+        u64::from(self.site.free.tasks) + u64::from(self.more)
     }
 
     fn any_task_group(&self, condition: &mut dyn FnMut(&str) -> bool) -> bool {
-        self.host.groups.keys().any(|group| condition(group))
-            || (self.more > 0 && condition(&self.request.group))
+        self.site.groups.any(condition) || (self.more > 0 && condition(&self.request.group))
+    }
+
+    fn has_task_group(&self, name: &str) -> bool {
+        self.site.groups.of(name) > 0 || (self.more > 0 && *self.request.group == *name)
     }
 
     fn attribute(&self, name: &str) -> Option<Option<&str>> {
-        self.host.attribute(name)
+        self.site.profile.attributes.get(name).map(Option::as_deref)
     }
 }

@@ -3,15 +3,20 @@
 //! Constraints bind; strategies are best effort, each deciding only among the equals that the one before left.
 
 mod explain;
+mod groups;
 mod host;
+mod log;
 mod placer;
 mod pool;
 mod scale_in;
+mod settled;
 mod shape;
+mod stock;
 #[cfg(test)]
 mod tests;
 
 pub use explain::Shortfall;
+pub use groups::Groups;
 pub use host::{Host, Profile};
 pub use placer::Placer;
 pub use pool::Pool;

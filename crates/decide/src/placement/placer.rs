@@ -1,45 +1,65 @@
 //! Places tasks on a pool, and remembers between calls what it worked out, so that a call costs what changed since the
 //! last one and not the size of the cluster.
 //!
-//! Level-triggered: a placer compares the pool that it is given with the one that it saw last (shared parts are skipped)
-//! and looks again at the instances that differ. So it may be given the pool of a transaction that was dropped, or none
-//! of the pools between, and is right all the same; a new one answers as one that has seen everything.
+//! Level-triggered: a placer finds out what leads from the pool that it saw last to the one that it is given, and looks
+//! again at those instances. So it may be given the pool of a transaction that was dropped, or none of the pools between,
+//! and is right all the same; a new one answers as one that has seen everything.
 
-use super::pool::{Pool, Seat};
-use super::shape::Shape;
-use super::{Placed, Refusals, Request};
+use super::groups::ByGroup;
+use super::host::{Profile, Site};
+use super::log::{Change, What};
+use super::pool::Pool;
+use super::settled::Settled;
+use super::shape::{News, Shape};
+use super::stock::{Free, Held};
+use super::{HostPort, Placed, Refusals, Request};
+use crate::mutant;
 use crate::random::Random;
-use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Requests of different shape whose candidates are kept; the one unused for longest goes first. A shape takes some 20
+/// Requests of different shape whose candidates are kept; the one unused for longest goes first. A shape takes some 40
 /// bytes an instance, and clusters seldom start tasks of more kinds at a time.
 const SHAPES_MAX: usize = 32;
-/// Changes kept for shapes that were not used lately, at least. One that lags further behind than there are instances
-/// is quicker made anew.
-const CHANGES_KEPT_MIN: usize = 1024;
+/// Changes kept for shapes that were not used lately. One that lags further behind is made anew, which takes about as
+/// long at ten thousand instances; more would only push out of the processor's caches what is needed.
+const CHANGES_KEPT: usize = 4096;
 
 /// What was worked out about one pool. It has no state that matters: see the module.
 #[derive(Clone, Debug)]
 pub struct Placer<K: Ord + Clone> {
-    seen: OrdMap<K, Arc<Seat>>,
-    /// By number.
-    hosts: Vec<Option<(K, Arc<Seat>)>>,
-    /// Numbers of hosts that changed, oldest first, each with whether its profile did.
-    changes: VecDeque<(u32, bool)>,
+    seen: Option<Pool<K>>,
+    /// By number, as all that follows: apart from what is seldom asked for, so that the figures of thousands stay at hand.
+    free: Vec<Free>,
+    spots: Vec<Option<Spot<K>>>,
+    /// Changes of instances, oldest first.
+    changes: VecDeque<Seen<K>>,
     /// How many changes were forgotten before the first of `changes`.
     forgotten: u64,
     /// The one used last comes last.
     shapes: Vec<Shape>,
 }
 
+/// What tasks do not change of an instance, but for its ports.
+#[derive(Clone, Debug)]
+struct Spot<K> {
+    key: K,
+    profile: Arc<Profile>,
+    used_ports: Arc<BTreeSet<HostPort>>,
+}
+
+#[derive(Clone, Debug)]
+struct Seen<K> {
+    change: Change<K>,
+    profile_changed: bool,
+}
+
 impl<K: Ord + Clone> Default for Placer<K> {
     fn default() -> Self {
         Placer {
-            seen: OrdMap::new(),
-            hosts: Vec::new(),
+            seen: None,
+            free: Vec::new(),
+            spots: Vec::new(),
             changes: VecDeque::new(),
             forgotten: 0,
             shapes: Vec::new(),
@@ -58,13 +78,13 @@ impl<K: Ord + Clone> Placer<K> {
         random: &mut dyn Random,
     ) -> Placed<K> {
         self.see(pool);
-        let mut shape = self.shape(request);
-        let mut on = Vec::with_capacity(count);
+        let mut shape = self.shape(pool, request);
+        let mut on = Vec::with_capacity(count.min(self.spots.len()));
         while on.len() < count {
             let Some(number) = shape.choose(random) else { break };
-            let Some((key, seat)) = self.hosts.get(number as usize).and_then(Option::as_ref) else { break };
-            shape.put_more(number, &seat.host);
-            on.push(key.clone());
+            let Some(Some(spot)) = self.spots.get(number as usize) else { break };
+            on.push(spot.key.clone());
+            self.on_site(&InPool { pool, number }, number, |site| shape.put_more(number, site));
         }
         let refusals = (on.len() < count).then(|| refusals(pool, request, &shape));
         self.shapes.push(shape);
@@ -73,86 +93,177 @@ impl<K: Ord + Clone> Placer<K> {
 
     /// Notes what is different from the pool that was seen last.
     fn see(&mut self, pool: &Pool<K>) {
-        let seen = std::mem::replace(&mut self.seen, pool.seats().clone());
-        // A number may pass from one host to another: all are vacated before any is given.
-        let mut put: Vec<(&K, &Arc<Seat>)> = Vec::new();
-        for difference in seen.diff(pool.seats()) {
-            match difference {
-                DiffItem::Add(key, seat) => put.push((key, seat)),
-                DiffItem::Remove(_, seat) => self.set(seat.number, None),
-                DiffItem::Update { old: (_, old), new: (key, new) } => {
-                    if old.number != new.number {
-                        self.set(old.number, None);
-                    }
-                    put.push((key, new));
-                }
-            }
+        let seen = self.seen.replace(pool.clone());
+        let Some(changes) = seen.and_then(|seen| pool.since(&seen)) else { return self.begin(pool) };
+        for change in changes {
+            self.follow(change);
         }
-        for (key, seat) in put {
-            self.set(seat.number, Some((key, seat)));
-        }
-        let kept = CHANGES_KEPT_MIN.max(self.hosts.len());
-        while self.changes.len() > kept {
+        while self.changes.len() > CHANGES_KEPT {
             self.changes.pop_front();
             self.forgotten += 1;
         }
     }
 
-    fn set(&mut self, number: u32, host: Option<(&K, &Arc<Seat>)>) {
-        let index = number as usize;
-        if index >= self.hosts.len() {
-            self.hosts.resize(index + 1, None);
+    /// Begins anew with a pool that nothing leads to.
+    fn begin(&mut self, pool: &Pool<K>) {
+        *self = Placer { seen: self.seen.take(), ..Placer::default() };
+        let settled = pool.all_taken_in();
+        for (key, number) in pool.numbers() {
+            let Some(host) = settled.host(*number) else { continue };
+            self.seat(*number);
+            let (profile, used_ports) = (Arc::clone(&host.profile), Arc::clone(&host.used_ports));
+            self.free[*number as usize] = host.free();
+            self.spots[*number as usize] = Some(Spot { key: key.clone(), profile, used_ports });
         }
-        let place = &mut self.hosts[index];
-        let profile_changed = match (place, host) {
-            // The key is the same: a number that passes to another host is vacated between.
-            (Some((_, old)), Some((_, new))) if Arc::ptr_eq(&old.host.profile, &new.host.profile) => {
-                if !crate::mutant::is("stale free capacity") {
-                    *old = Arc::clone(new);
-                }
-                false
+    }
+
+    fn seat(&mut self, number: u32) {
+        let index = number as usize;
+        if index >= self.free.len() {
+            self.free.resize(index + 1, Free::default());
+            self.spots.resize_with(index + 1, || None);
+        }
+    }
+
+    fn follow(&mut self, change: Change<K>) {
+        self.seat(change.number);
+        let index = change.number as usize;
+        let mut profile_changed = false;
+        match &change.what {
+            What::Came(_) if mutant::is("stale free capacity") => {}
+            What::Came(held) => {
+                held.take(&mut self.free[index]);
+                self.on_ports(index, held, Held::take_ports);
             }
-            (place, host) => {
-                *place = host.map(|(key, seat)| (key.clone(), Arc::clone(seat)));
-                true
+            What::Went(held) => {
+                held.give_back(&mut self.free[index]);
+                self.on_ports(index, held, Held::give_ports_back);
             }
-        };
-        self.changes.push_back((number, profile_changed));
+            What::Is(put) => {
+                let spot = &mut self.spots[index];
+                let old = spot.as_ref().map(|spot| Arc::as_ptr(&spot.profile));
+                profile_changed = old != put.as_ref().map(|put| Arc::as_ptr(&put.1.profile));
+                self.free[index] = put.as_ref().map_or_else(Free::default, |put| put.1.free());
+                *spot = put.as_ref().map(|put| Spot {
+                    key: put.0.clone(),
+                    profile: Arc::clone(&put.1.profile),
+                    used_ports: Arc::clone(&put.1.used_ports),
+                });
+            }
+        }
+        self.changes.push_back(Seen { change, profile_changed });
+    }
+
+    fn on_ports(&mut self, index: usize, held: &Held, act: impl Fn(&Held, &mut Arc<BTreeSet<HostPort>>)) {
+        if held.has_ports()
+            && let Some(spot) = &mut self.spots[index]
+        {
+            act(held, &mut spot.used_ports);
+        }
+    }
+
+    /// Shows an instance; none where the number is vacant.
+    fn on_site<R>(&self, groups: &dyn ByGroup, number: u32, look: impl FnOnce(Option<Site<'_>>) -> R) -> R {
+        let index = number as usize;
+        let Some(Some(spot)) = self.spots.get(index) else { return look(None) };
+        let (profile, used_ports) = (spot.profile.as_ref(), spot.used_ports.as_ref());
+        look(Some(Site { profile, free: self.free[index], used_ports, groups }))
     }
 
     /// Takes out the shape of a request, up to date.
-    fn shape(&mut self, request: &Request) -> Shape {
+    fn shape(&mut self, pool: &Pool<K>, request: &Request) -> Shape {
         let known = self.shapes.iter().rposition(|shape| shape.serves(request));
         let now = self.forgotten + self.changes.len() as u64;
-        let mut shape = match known {
-            Some(index) => self.shapes.remove(index),
-            None => {
-                if self.shapes.len() >= SHAPES_MAX {
-                    self.shapes.remove(0);
-                }
-                Shape::new(request.clone())
-            }
-        };
-        let host = |number: u32| {
-            self.hosts.get(number as usize).and_then(Option::as_ref).map(|(_, seat)| &seat.host)
-        };
-        match shape.up_to().checked_sub(self.forgotten) {
-            Some(looked_at) if known.is_some() && !shape.is_overgrown() => {
+        let known = known.map(|index| self.shapes.remove(index)).filter(|shape| !shape.is_overgrown());
+        let lag = known.as_ref().and_then(|shape| shape.up_to().checked_sub(self.forgotten));
+        let mut shape = match (known, lag) {
+            (Some(mut shape), Some(looked_at)) => {
                 let looked_at = usize::try_from(looked_at).unwrap_or(usize::MAX).min(self.changes.len());
-                for (number, profile_changed) in self.changes.range(looked_at..) {
-                    shape.look(*number, host(*number), *profile_changed);
+                for seen in self.changes.range(looked_at..) {
+                    let (number, news) = (seen.change.number, seen.news(&shape));
+                    self.on_site(&InPool { pool, number }, number, |site| shape.look(number, site, news));
                 }
-                shape.forget_more(host);
+                for number in shape.forget_more() {
+                    self.on_site(&InPool { pool, number }, number, |site| {
+                        shape.look(number, site, News::OfOthers);
+                    });
+                }
+                shape
             }
-            _ => {
-                shape = Shape::new(request.clone());
-                for number in 0..self.hosts.len() as u32 {
-                    shape.look(number, host(number), true);
+            _ => self.new_shape(pool, request),
+        };
+        shape.set_up_to(now);
+        shape
+    }
+
+    fn new_shape(&mut self, pool: &Pool<K>, request: &Request) -> Shape {
+        if self.shapes.len() >= SHAPES_MAX {
+            self.shapes.remove(0);
+        }
+        let mut shape = Shape::new(request.clone());
+        let settled = pool.all_taken_in();
+        let mut own = vec![0; self.spots.len()];
+        if shape.is_by_group() {
+            for (number, tasks) in settled.tasks_of(&request.group) {
+                if let Some(own) = own.get_mut(number as usize) {
+                    *own = tasks;
                 }
             }
         }
-        shape.set_up_to(now);
+        for (number, own) in (0..).zip(own) {
+            let news = News::Anew { own, profile_changed: true };
+            self.on_site(&AllOf { settled: &settled, number }, number, |site| shape.look(number, site, news));
+        }
         shape
+    }
+}
+
+impl<K> Seen<K> {
+    /// What the change says to a shape.
+    fn news(&self, shape: &Shape) -> News {
+        let of_own = |held: &Held| shape.is_by_group() && shape.is_of(&held.group);
+        match &self.change.what {
+            What::Came(held) if of_own(held) => News::Came,
+            What::Went(held) if of_own(held) => News::Went,
+            What::Came(_) | What::Went(_) => News::OfOthers,
+            What::Is(put) => {
+                let count = |put: &Arc<(K, super::Host)>| put.1.groups.of(shape.group());
+                let own = put.as_ref().filter(|_| shape.is_by_group()).map_or(0, count);
+                News::Anew { own, profile_changed: self.profile_changed }
+            }
+        }
+    }
+}
+
+/// The tasks of an instance in a pool, for the few who ask for groups by more than one name.
+struct InPool<'a, K: Ord + Clone> {
+    pool: &'a Pool<K>,
+    number: u32,
+}
+
+impl<K: Ord + Clone> ByGroup for InPool<'_, K> {
+    fn of(&self, group: &str) -> u32 {
+        self.pool.numbered(self.number).map_or(0, |host| host.groups.of(group))
+    }
+
+    fn any(&self, condition: &mut dyn FnMut(&str) -> bool) -> bool {
+        self.pool.numbered(self.number).is_some_and(|host| host.groups.any(condition))
+    }
+}
+
+/// The same once all changes are taken in.
+struct AllOf<'a> {
+    settled: &'a Settled,
+    number: u32,
+}
+
+impl ByGroup for AllOf<'_> {
+    fn of(&self, group: &str) -> u32 {
+        self.settled.tasks_on(self.number, group)
+    }
+
+    fn any(&self, condition: &mut dyn FnMut(&str) -> bool) -> bool {
+        self.settled.groups().any(|group| condition(group) && self.of(group) > 0)
     }
 }
 
@@ -160,14 +271,16 @@ impl<K: Ord + Clone> Placer<K> {
 fn refusals<K: Ord + Clone>(pool: &Pool<K>, request: &Request, shape: &Shape) -> Refusals<K> {
     let mut refusals = Refusals::default();
     let mut others = Vec::new();
-    for (key, seat) in pool.seats() {
-        match seat.host.refuses_for_good(request) {
+    let settled = pool.all_taken_in();
+    for (key, number) in pool.numbers() {
+        let Some(host) = settled.host(*number) else { continue };
+        match host.profile.refuses(request) {
             Some(refusal) => refusals.add(key, refusal),
-            None => others.push((key, seat)),
+            None => others.push((key, *number, host)),
         }
     }
-    for (key, seat) in others {
-        if let Some(refusal) = seat.host.with(request, shape.more_on(seat.number)).refuses_now() {
+    for (key, number, host) in others {
+        if let Some(refusal) = host.site().with(request, shape.more_on(number)).refuses_now() {
             refusals.add(key, refusal);
         }
     }

@@ -1,8 +1,8 @@
 //! Which tasks a service gives up first when it has too many: the mirror image of placement.
 
-use super::{Pool, Strategy};
+use super::{Host, Pool, Strategy};
 use crate::random::Random;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A task of the service that is to shrink.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +29,12 @@ pub fn scale_in<T: Clone, K: Ord + Clone>(
     random: &mut dyn Random,
 ) -> Vec<T> {
     let mut left: Vec<&ServiceTask<T, K>> = tasks.iter().collect();
+    let keys: BTreeSet<&K> = tasks.iter().filter_map(|task| task.host.as_ref()).collect();
+    let hosts: Hosts<'_, K> = keys.into_iter().filter_map(|key| Some((key, pool.host(key)?))).collect();
     let mut freed: BTreeMap<&K, (i64, i64)> = BTreeMap::new();
     let mut chosen = Vec::new();
     while chosen.len() < count {
-        let ranks = ranks(pool, &left, strategies, &freed);
+        let ranks = ranks(&hosts, &left, strategies, &freed);
         let choosable = |position: &usize| !left[*position].protected;
         let Some(best) = (0..left.len()).filter(choosable).map(|p| &ranks[p]).max() else { break };
         let equals: Vec<usize> = (0..left.len()).filter(choosable).filter(|p| &ranks[*p] == best).collect();
@@ -47,14 +49,17 @@ pub fn scale_in<T: Clone, K: Ord + Clone>(
     chosen
 }
 
+/// The instances that tasks are on.
+type Hosts<'a, K> = BTreeMap<&'a K, Host>;
+
 /// By task: how much each strategy wants it gone; the first entry is for pending ones.
 fn ranks<T, K: Ord + Clone>(
-    pool: &Pool<K>,
+    hosts: &Hosts<'_, K>,
     tasks: &[&ServiceTask<T, K>],
     strategies: &[Strategy],
     freed: &BTreeMap<&K, (i64, i64)>,
 ) -> Vec<Vec<i64>> {
-    let host = |task: &ServiceTask<T, K>| task.host.as_ref().and_then(|key| pool.host(key));
+    let host = |task: &ServiceTask<T, K>| task.host.as_ref().and_then(|key| hosts.get(key));
     let freed = |task: &ServiceTask<T, K>| {
         task.host.as_ref().and_then(|key| freed.get(key)).copied().unwrap_or_default()
     };

@@ -5,7 +5,8 @@
 //! instances are kept by cells: in a cell all have the same values of the attributes, and what a cell counts enters only
 //! when cells are compared.
 
-use super::{Constraint, Host, Request, Strategy};
+use super::host::{Profile, Site};
+use super::{Constraint, Request, Strategy};
 use crate::random::Random;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -57,7 +58,9 @@ struct Known {
     bag: u32,
     /// Where it lies in the bag.
     position: u32,
-    /// Of the group, as counted in the cell's buckets.
+    /// Of the group, as the pool counts.
+    own: u32,
+    /// The same with `more`, as counted in the cell's buckets.
     tasks: u32,
     /// Placed by this shape and not yet seen in the pool.
     more: u32,
@@ -69,7 +72,23 @@ struct Known {
 const NONE: u32 = u32::MAX;
 
 impl Known {
-    const NOTHING: Known = Known { cell: NONE, bag: NONE, position: 0, tasks: 0, more: 0, fits: false };
+    const NOTHING: Known =
+        Known { cell: NONE, bag: NONE, position: 0, own: 0, tasks: 0, more: 0, fits: false };
+}
+
+/// What happened to an instance, as a shape is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum News {
+    /// A task of the shape's group.
+    Came,
+    Went,
+    /// Tasks of other groups.
+    OfOthers,
+    /// Whatever was known does not hold any more.
+    Anew {
+        own: u32,
+        profile_changed: bool,
+    },
 }
 
 /// See the module.
@@ -146,6 +165,19 @@ impl Shape {
             && own.constraints == request.constraints
     }
 
+    /// Whether it has to be told of tasks of its own group.
+    pub fn is_by_group(&self) -> bool {
+        self.by_group
+    }
+
+    pub fn is_of(&self, group: &str) -> bool {
+        self.request.group == group
+    }
+
+    pub fn group(&self) -> &str {
+        &self.request.group
+    }
+
     pub fn up_to(&self) -> u64 {
         self.up_to
     }
@@ -165,24 +197,33 @@ impl Shape {
     }
 
     /// Looks at a host anew. Without it the number is vacant.
-    pub fn look(&mut self, number: u32, host: Option<&Host>, profile_changed: bool) {
+    pub fn look(&mut self, number: u32, site: Option<Site<'_>>, news: News) {
         let index = number as usize;
         if index >= self.hosts.len() {
             self.hosts.resize(index + 1, Known::NOTHING);
         }
-        if profile_changed || host.is_none() {
-            self.unseat(number);
+        let known = &mut self.hosts[index];
+        match news {
+            News::Came => known.own += 1,
+            News::Went => known.own = known.own.saturating_sub(1),
+            News::OfOthers => {}
+            News::Anew { own, profile_changed } => {
+                known.own = own;
+                if profile_changed {
+                    self.unseat(number);
+                }
+            }
         }
-        let Some(host) = host else { return };
-        if profile_changed || self.hosts[index].cell == NONE {
-            self.unseat(number);
-            let cell = self.cell_of(host);
-            let fits = host.refuses_for_good(&self.request).is_none();
+        let Some(site) = site else { return self.unseat(number) };
+        if self.hosts[index].cell == NONE {
+            let cell = self.cell_of(site.profile);
+            let fits = site.profile.refuses(&self.request).is_none();
             let known = &mut self.hosts[index];
             (known.cell, known.fits) = (cell, fits);
         }
         let known = self.hosts[index];
-        let burdened = host.with(&self.request, known.more);
+        let burdened = site.with(&self.request, known.more);
+        let burdened = if self.by_group { burdened.knowing(known.own) } else { burdened };
         let tasks = if self.by_group { burdened.tasks_of_group() } else { 0 };
         let (free_cpu, free_memory) = (burdened.free_cpu(), burdened.free_memory());
         let takes = known.fits && burdened.refuses_now().is_none();
@@ -240,21 +281,20 @@ impl Shape {
     }
 
     /// Counts a task on a host that was chosen, until the pool counts it.
-    pub fn put_more(&mut self, number: u32, host: &Host) {
+    pub fn put_more(&mut self, number: u32, site: Option<Site<'_>>) {
         let known = &mut self.hosts[number as usize];
         if known.more == 0 {
             self.burdened.push(number);
         }
         known.more += 1;
-        self.look(number, Some(host), false);
+        self.look(number, site, News::OfOthers);
     }
 
-    /// Counts only what the pool counts.
-    pub fn forget_more<'a>(&mut self, host: impl Fn(u32) -> Option<&'a Host>) {
-        for number in std::mem::take(&mut self.burdened) {
-            self.hosts[number as usize].more = 0;
-            self.look(number, host(number), false);
-        }
+    /// Counts only what the pool counts. Returns the hosts that have to be looked at for it.
+    pub fn forget_more(&mut self) -> Vec<u32> {
+        let burdened = std::mem::take(&mut self.burdened);
+        burdened.iter().for_each(|number| self.hosts[*number as usize].more = 0);
+        burdened
     }
 
     fn rank_among_cells(&self, cell: &Cell, mut rank: Rank) -> Rank {
@@ -266,9 +306,9 @@ impl Shape {
         rank
     }
 
-    fn cell_of(&mut self, host: &Host) -> u32 {
+    fn cell_of(&mut self, profile: &Profile) -> u32 {
         let bucket = |spread: &mut Spread| {
-            let value = host.attribute(&spread.attribute).map(|value| value.map(str::to_owned));
+            let value = profile.attributes.get(&spread.attribute).cloned();
             let next = spread.tasks.len();
             let bucket = *spread.buckets.entry(value).or_insert(next);
             if bucket == next {
@@ -299,7 +339,7 @@ impl Shape {
         if known.cell != NONE {
             self.count(known.cell, -i64::from(known.tasks));
         }
-        self.hosts[number as usize] = Known { more: known.more, ..Known::NOTHING };
+        self.hosts[number as usize] = Known { own: known.own, more: known.more, ..Known::NOTHING };
     }
 
     fn put_in_bag(&mut self, number: u32, rank: Rank) {

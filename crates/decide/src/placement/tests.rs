@@ -4,8 +4,8 @@
 mod oracle;
 
 use super::{
-    Constraint, Host, Placed, Placer, Pool, Profile, Protocol, Refusal, Request, ServiceTask, Strategy,
-    scale_in,
+    Constraint, Groups, Host, Placed, Placer, Pool, Profile, Protocol, Refusal, Request, ServiceTask,
+    Strategy, scale_in,
 };
 use crate::query::Query;
 use crate::random::{Random, Seeded};
@@ -40,7 +40,7 @@ fn host(zone: &str, cpu: i64, memory: i64) -> Host {
         free_memory: memory,
         free_gpus: 2,
         used_ports: BTreeSet::from([(Protocol::Tcp, 22)]).into(),
-        groups: BTreeMap::new(),
+        groups: Groups::default(),
     }
 }
 

@@ -13,6 +13,10 @@ pub trait Candidate {
     fn running_tasks_count(&self) -> u64;
     /// Whether a task runs here whose group satisfies the condition.
     fn any_task_group(&self, condition: &mut dyn FnMut(&str) -> bool) -> bool;
+    /// Whether a task of this group runs here.
+    fn has_task_group(&self, name: &str) -> bool {
+        self.any_task_group(&mut |group| group == name)
+    }
     /// Outer: whether the attribute is there. Inner: its value; capabilities have none.
     fn attribute(&self, name: &str) -> Option<Option<&str>>;
 }
@@ -30,6 +34,13 @@ pub(super) fn holds(expression: &Expression, candidate: &dyn Candidate) -> bool 
 fn satisfies(subject: &Subject, test: &Test, candidate: &dyn Candidate) -> bool {
     match test {
         Test::Exists { negated } => negated ^ any_text(subject, candidate, true, &mut |_| true),
+        // Few groups are named, and an instance may have tasks of hundreds.
+        Test::Is { text, negated } if *subject == Subject::TaskGroup => {
+            negated ^ candidate.has_task_group(text)
+        }
+        Test::In { texts, negated } if *subject == Subject::TaskGroup => {
+            negated ^ texts.iter().any(|text| candidate.has_task_group(text))
+        }
         Test::Is { text, negated } => {
             negated ^ any_text(subject, candidate, false, &mut |value| value == text)
         }

@@ -115,5 +115,5 @@ fn eligible(view: View<'_>, service: &Service) -> Vec<ContainerInstanceKey> {
         &[],
     );
     let pool = view.state.ecs.pool(&placement::pool_name(&service.cluster, launch_type));
-    pool.hosts().filter(|(_, host)| host.suits(&request)).map(|(key, _)| key.clone()).collect()
+    pool.suitable(&request)
 }

@@ -137,7 +137,7 @@ fn zone_of_instance(view: View<'_>, key: &ContainerInstanceKey) -> Option<String
 fn candidates(view: View<'_>, launch: &Launch) -> Vec<ContainerInstanceKey> {
     let request = capacity::request_for(view, launch);
     let pool = view.state.ecs.pool(&placement::pool_name(&launch.cluster, launch.launch_type));
-    pool.hosts().filter(|(_, host)| host.suits(&request)).map(|(key, _)| key.clone()).collect()
+    pool.suitable(&request)
 }
 
 /// Does what was planned, and tells it.
@@ -200,16 +200,17 @@ fn start_in(tx: &mut Tx<'_>, service: &Service, primary: &Deployment, zone: &str
             .retain(|name| ec2::links::subnet(ec2, name).is_some_and(|subnet| subnet.zone == zone));
     }
     let fargate = launch.launch_type == LaunchType::Fargate;
-    let mut hosts = candidates(view, &launch);
-    hosts.retain(|key| fargate || zone_of_instance(view, key).as_deref() == Some(zone));
+    let request = capacity::request_for(view, &launch);
+    let pool = view.state.ecs.pool(&placement::pool_name(&launch.cluster, launch.launch_type));
+    // Constraints that depend on the tasks that are there bind here too.
+    let fitting = pool.hosts().filter(|(_, host)| host.refuses(&request).is_none()).map(|(key, _)| key);
+    let in_zone =
+        |key: &&ContainerInstanceKey| fargate || zone_of_instance(view, key).as_deref() == Some(zone);
+    let mut hosts: Vec<ContainerInstanceKey> = fitting.filter(in_zone).cloned().collect();
     let own = service.key();
     hosts.sort_by_cached_key(|key| {
         view.state.ecs.tasks_on(key).filter(|task| task.service_key().as_ref() == Some(&own)).count()
     });
-    let request = capacity::request_for(view, &launch);
-    let pool = view.state.ecs.pool(&placement::pool_name(&launch.cluster, launch.launch_type));
-    // Constraints that depend on the tasks that are there bind here too.
-    hosts.retain(|key| pool.host(key).is_some_and(|host| host.refuses(&request).is_none()));
     drop(pool);
     hosts.into_iter().find_map(|host| launch::start_if_it_fits(tx, &launch, host).ok()).map(|task| task.id)
 }

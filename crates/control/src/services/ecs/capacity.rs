@@ -147,7 +147,7 @@ pub fn fargate_room(view: View<'_>) -> (Room<TaskKey>, Vec<Need>) {
                 staying.push(Tenant { id: TaskKey::from(task), held });
             }
         }
-        room.add(host.clone(), &leaving, staying);
+        room.add(host, &leaving, staying);
     }
     let waiting = ecs.waiting_in(&pool_name);
     let mut need = |task: &Task| {

@@ -72,7 +72,7 @@ pub fn place(tx: &mut Tx<'_>, launch: &Launch, count: usize) -> Launched {
     if leftover && tx.state.ecs.waiting_count(&name) > 0 {
         // What is or comes free is for those that wait.
         let mut refusals = Refusals::default();
-        pool.hosts().for_each(|(key, _)| refusals.add(key, Refusal::Cpu));
+        pool.keys().for_each(|key| refusals.add(key, Refusal::Cpu));
         return Launched { refusals: Some(refusals), ..Launched::default() };
     }
     // What is placed counts once the tasks stand in the tables.
@@ -207,7 +207,7 @@ pub fn start_before_others(
     let mut request = placement::request(&launch.definition, launch.launch_type, &launch.group, &[], &[]);
     request.constraints.clear();
     let pool = tx.state.ecs.pool(&instance.cluster);
-    let open = pool.host(&instance).cloned().map(|mut host| {
+    let open = pool.host(&instance).map(|mut host| {
         host.profile = Arc::new(Profile { active: true, ..host.profile.as_ref().clone() });
         host
     });

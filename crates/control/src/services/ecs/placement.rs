@@ -117,7 +117,14 @@ pub fn host<'a>(instance: &ContainerInstance, tasks: impl Iterator<Item = &'a Ta
         ec2_instance_id: instance.ec2_instance_id.clone(),
         registered_at: instance.registered_at,
     };
-    Host { profile: profile.into(), free_cpu, free_memory, free_gpus, used_ports: used_ports.into(), groups }
+    Host {
+        profile: profile.into(),
+        free_cpu,
+        free_memory,
+        free_gpus,
+        used_ports: used_ports.into(),
+        groups: groups.into(),
+    }
 }
 
 /// What a task holds on its instance until it is STOPPED.

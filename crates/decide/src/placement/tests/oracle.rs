@@ -1,20 +1,22 @@
 //! The placer against the plain reading of the rules, which asks every instance for every task.
 
 use super::*;
+use crate::placement::groups::ByGroup;
 use crate::placement::{HostPort, Refusals};
 use proptest::strategy::Strategy as _;
 
 /// The equally best instances for one more task.
 fn best(pool: &Pool<u32>, request: &Request) -> BTreeSet<u32> {
-    let hosts = || pool.seats().iter().map(|(key, seat)| (*key, &seat.host));
+    let all: Vec<(u32, Host)> = pool.hosts().map(|(key, host)| (*key, host)).collect();
+    let hosts = || all.iter().map(|(key, host)| (*key, host));
     let bucket_size = |attribute: &str, of: &Host| -> i64 {
         let same = hosts().filter(|(_, host)| host.attribute(attribute) == of.attribute(attribute));
-        same.map(|(_, host)| i64::from(host.tasks_of(&request.group))).sum()
+        same.map(|(_, host)| i64::from(host.groups.of(&request.group))).sum()
     };
     let mut left: Vec<(u32, &Host)> = hosts().filter(|(_, host)| host.refuses(request).is_none()).collect();
     for strategy in request.strategies.iter().take(5) {
         let value = |host: &Host| match strategy {
-            Strategy::SpreadInstance => i64::from(host.tasks_of(&request.group)),
+            Strategy::SpreadInstance => i64::from(host.groups.of(&request.group)),
             Strategy::SpreadAttribute(name) => bucket_size(name, host),
             Strategy::BinpackCpu => host.free_cpu,
             Strategy::BinpackMemory => host.free_memory,
@@ -31,8 +33,8 @@ fn best(pool: &Pool<u32>, request: &Request) -> BTreeSet<u32> {
 
 fn why_none(pool: &Pool<u32>, request: &Request) -> BTreeMap<Refusal, u32> {
     let mut refusals = Refusals::default();
-    for (key, seat) in pool.seats() {
-        if let Some(refusal) = seat.host.refuses(request) {
+    for (key, host) in pool.hosts() {
+        if let Some(refusal) = host.refuses(request) {
             refusals.add(key, refusal);
         }
     }
@@ -126,23 +128,34 @@ proptest! {
         for (key, host) in start.into_iter().enumerate() {
             pool.put(key as u32, host);
         }
-        let mut earlier = pool.clone();
+        // The same kept one by one.
+        let mut model: BTreeMap<u32, Host> = pool.hosts().map(|(key, host)| (*key, host)).collect();
+        let mut earlier = (pool.clone(), model.clone());
         let mut held: Vec<(u32, usize)> = Vec::new();
         for (n, step) in steps.into_iter().enumerate() {
             if n % 7 == 3 {
-                earlier = pool.clone();
+                earlier = (pool.clone(), model.clone());
             }
             match step {
-                Step::Put(key, host) => pool.put(key, host),
-                Step::Remove(key) => drop(pool.remove(&key)),
+                Step::Put(key, host) => {
+                    pool.put(key, host.clone());
+                    model.insert(key, host);
+                    held.retain(|(on, _)| *on != key);
+                }
+                Step::Remove(key) => {
+                    pool.remove(&key);
+                    model.remove(&key);
+                    held.retain(|(on, _)| *on != key);
+                }
                 Step::Rewind => {
-                    pool = earlier.clone();
+                    (pool, model) = earlier.clone();
                     held.clear();
                 }
                 Step::Release(key, request) => {
                     if let Some(position) = held.iter().position(|task| *task == (key, request)) {
                         held.remove(position);
                         pool.release(&key, &requests[request]);
+                        model.get_mut(&key).unwrap().give_back(&requests[request]);
                     }
                 }
                 Step::Place { request, count, keep } => {
@@ -161,11 +174,18 @@ proptest! {
                         prop_assert_eq!(refusals.counts, why_none(&after, request));
                     }
                     if keep {
+                        for key in &placed.on {
+                            model.get_mut(key).unwrap().take(request);
+                        }
                         held.extend(placed.on.iter().map(|key| (*key, number)));
                         pool = after;
                     }
                 }
             }
+            prop_assert!(pool.hosts().eq(model.iter().map(|(key, host)| (key, host.clone()))));
+            prop_assert_eq!(pool.keys().map(|key| pool.host(key)).collect::<Vec<_>>(),
+                model.values().cloned().map(Some).collect::<Vec<_>>());
+            prop_assert_eq!(pool.len(), model.len());
         }
     }
 }

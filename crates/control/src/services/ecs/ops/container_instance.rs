@@ -128,7 +128,7 @@ fn check_quota(view: View<'_>, cluster: &ClusterName) -> Result<(), EcsError> {
     let registered = || {
         let registered =
             |key| instances.get(key).map(|i| i.status) != Some(ContainerInstanceStatus::Inactive);
-        pool.hosts().filter(|(key, _)| registered(key)).count()
+        pool.keys().filter(|key| registered(*key)).count()
     };
     let quota = view.state.installation.quotas.container_instances;
     quotas::check("container instances of a cluster", quota, pool.len(), registered)

@@ -405,7 +405,7 @@ impl EcsState {
         for (key, instance) in self.container_instances.iter() {
             let pooled = self.pools.get(&key.cluster).and_then(|pool| pool.host(key));
             let rebuilt = placement::host(instance, self.tasks_on(key));
-            assert_eq!(pooled, Some(&rebuilt), "{key:?}: the pool contradicts the tables");
+            assert_eq!(pooled, Some(rebuilt), "{key:?}: the pool contradicts the tables");
         }
         for (pool, key) in self.waiting.iter() {
             let waits = self.task(key).is_some_and(|task| awaited(task).as_ref() == Some(pool));
