@@ -4,7 +4,7 @@ use gantry_decide::time::Timestamp;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -24,13 +24,16 @@ pub struct TimedOut;
 pub struct Watch {
     last: Cell<Instant>,
     sleep: RefCell<Pin<Box<Sleep>>>,
+    /// Whom the timer wakes as it stands. It need not be told at each wait.
+    woken: RefCell<Option<Waker>>,
 }
 
 impl Watch {
     /// A watch for waits of mostly `limit`.
     pub fn new(limit: Duration) -> Watch {
         let now = Instant::now();
-        Watch { last: Cell::new(now), sleep: RefCell::new(Box::pin(sleep_until(now + limit))) }
+        let sleep = Box::pin(sleep_until(now + limit));
+        Watch { last: Cell::new(now), sleep: RefCell::new(sleep), woken: RefCell::default() }
     }
 
     /// Something moved: the limit counts from here.
@@ -56,7 +59,13 @@ impl Watch {
                 let deadline = self.last.get() + limit;
                 if deadline < sleep.deadline() {
                     sleep.as_mut().reset(deadline);
+                    self.woken.take();
                 }
+            }
+            let mut woken = self.woken.borrow_mut();
+            let told = woken.as_ref().is_some_and(|woken| woken.will_wake(context.waker()));
+            if told && !sleep.is_elapsed() {
+                return Poll::Pending;
             }
             while sleep.as_mut().poll(context).is_ready() {
                 let deadline = self.last.get() + limit;
@@ -65,6 +74,7 @@ impl Watch {
                 }
                 sleep.as_mut().reset(deadline);
             }
+            woken.get_or_insert_with(|| context.waker().clone()).clone_from(context.waker());
             Poll::Pending
         })
         .await
@@ -92,5 +102,14 @@ mod tests {
         };
         assert_eq!(watch.guard(Duration::from_secs(5), moving).await, Err(TimedOut));
         assert_eq!(begun.elapsed().as_secs(), 50);
+        // The timer of a wait that ended early serves the next one, whoever it is that waits.
+        let soon = tokio::time::sleep(Duration::from_secs(1));
+        assert_eq!(watch.guard(Duration::from_secs(7), soon).await, Ok(()));
+        let watch = std::rc::Rc::new(watch);
+        let other = async move { watch.guard(Duration::from_secs(7), std::future::pending::<()>()).await };
+        let local = tokio::task::LocalSet::new();
+        let other = local.spawn_local(other);
+        assert_eq!(local.run_until(other).await.ok(), Some(Err(TimedOut)));
+        assert_eq!(begun.elapsed().as_secs(), 58);
     }
 }

@@ -6,17 +6,23 @@ use super::http::{self, Client, Entrance, Pool, Tls};
 use super::http2::{self, Sessions};
 use super::l4::{self, Front};
 use super::tables::{Door, Table};
+use bytes::BytesMut;
 use gantry_decide::routing::config::Protocol;
 use rand::Rng as _;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdpSocket};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Poll, ready};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
@@ -27,6 +33,8 @@ use tokio_rustls::server::TlsStream;
 /// Clients' connections of one worker. Beyond, new ones are closed at once and counted as rejected: each may hold some
 /// 100 KiB while a request is under way.
 const MAX_CONNECTIONS: u64 = 50_000;
+/// Read of a client at once: most requests with their bodies.
+const SCRATCH: usize = 16 * 1024;
 /// After an accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A client's handshake, as long as a target's.
@@ -52,14 +60,22 @@ pub enum Command {
 pub type Bound = (SocketAddr, bool);
 
 /// What a thread's tasks share.
-#[derive(Debug)]
 pub struct Worker {
     pub pool: Rc<Pool>,
     pub sessions: Sessions,
     pub logs: Option<Sink>,
     random: Cell<u64>,
+    /// What is read of clients passes through here, so that a connection that waits holds no buffer.
+    scratch: RefCell<Box<[u8]>>,
     /// Clients' connections that are open.
     connections: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What clients sent is nobody's business.
+        f.debug_struct("Worker").field("pool", &self.pool).finish_non_exhaustive()
+    }
 }
 
 impl Worker {
@@ -71,6 +87,25 @@ impl Worker {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// Reads what there is into `input`; 0 at the end.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn read<S: AsyncRead + Unpin>(
+        &self,
+        stream: &mut S,
+        input: &mut BytesMut,
+    ) -> io::Result<usize> {
+        poll_fn(|context| {
+            let mut scratch = self.scratch.borrow_mut();
+            let mut space = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut space))?;
+            input.extend_from_slice(space.filled());
+            Poll::Ready(Ok(space.filled().len()))
+        })
+        .await
     }
 }
 
@@ -103,6 +138,7 @@ async fn run(
         sessions: Sessions::default(),
         logs,
         random: Cell::new(rand::rng().next_u64()),
+        scratch: RefCell::new(vec![0; SCRATCH].into()),
         connections,
     });
     let mut listening: HashMap<Bound, AbortHandle> = HashMap::new();
@@ -182,7 +218,8 @@ async fn accept(listener: TcpListener, entrance: Entrance, worker: Rc<Worker>) {
     }
 }
 
-/// Serves a connection by its listener's protocol.
+/// Serves a connection by its listener's protocol. What only some protocols need has memory of its own, so that a plain
+/// connection takes no more than it uses.
 async fn welcome(
     stream: TcpStream,
     peer: SocketAddr,
@@ -194,25 +231,26 @@ async fn welcome(
         Entrance::Own(door) => Some(door.table.load_full()),
         Entrance::Shared(_) => None,
     };
-    let client = |tls| Client { peer, local, tls };
+    let client = |tls| Client { peer, local, shown: peer.ip().to_canonical().to_string(), tls };
     match table {
         Some(table) if table.protocol == Protocol::Https => {
-            let Some((stream, tls)) = handshake(stream, &table).await else { return };
+            let Some((stream, tls)) = Box::pin(handshake(stream, &table)).await else { return };
             match &entrance {
                 Entrance::Own(door) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                    http2::serve(stream, client(Some(tls)), door.clone(), worker.clone()).await;
+                    let (door, worker) = (door.clone(), worker.clone());
+                    Box::pin(http2::serve(stream, client(Some(tls)), door, worker)).await;
                 }
-                _ => http::serve(stream, client(Some(tls)), entrance, worker).await,
+                _ => Box::pin(http::serve(stream, client(Some(tls)), entrance, worker)).await,
             }
         }
         Some(table) if table.protocol == Protocol::Tls => {
-            if let Some((stream, _)) = handshake(stream, &table).await {
-                l4::serve(Front::Secure(stream), peer, local, &table, worker).await;
+            if let Some((stream, _)) = Box::pin(handshake(stream, &table)).await {
+                Box::pin(l4::serve(Front::Secure(stream), peer, local, &table, worker)).await;
             }
         }
         Some(table) if table.protocol != Protocol::Http => {
             let front = Front::<TlsStream<TcpStream>>::Plain(stream);
-            l4::serve(front, peer, local, &table, worker).await;
+            Box::pin(l4::serve(front, peer, local, &table, worker)).await;
         }
         _ => http::serve(stream, client(None), entrance, worker).await,
     }

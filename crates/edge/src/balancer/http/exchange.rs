@@ -4,7 +4,7 @@
 use super::super::access_log::{Entry, Line, Report};
 use super::super::clock::{TimedOut, Watch};
 use super::super::counters::add;
-use super::super::tables::{Door, Table};
+use super::super::tables::{Door, Outstanding, Table};
 use super::super::worker::Worker;
 use super::answer::Answer;
 use super::body::Body;
@@ -34,13 +34,15 @@ const CONNECT_ATTEMPTS: usize = 3;
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// A buffer larger than this is not kept between requests.
-const KEPT_BUFFER: usize = 16 * 1024;
+const KEPT_BUFFER: usize = 4 * 1024;
 
 /// Who is connected, and how.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    /// The peer's address as `X-Forwarded-For` shows it.
+    pub shown: String,
     pub tls: Option<Tls>,
 }
 
@@ -129,6 +131,18 @@ enum Next {
     End,
 }
 
+/// A request that was understood, and what becomes of it.
+struct Understood {
+    table: Arc<Table>,
+    plan: Plan,
+    /// The connection may be kept.
+    keep: bool,
+    to_head: bool,
+    bodiless: bool,
+    /// For access logs, when there are any.
+    entry: Option<Entry>,
+}
+
 /// How an exchange with a target ended.
 #[derive(Debug)]
 enum Outcome {
@@ -159,53 +173,65 @@ impl<S: Io> Session<'_, S> {
             Err(None) => return Next::End,
         }
         self.report = Report::default();
-        let read = Instant::now();
-        let mut input = std::mem::take(&mut self.input);
-        let mut space = [const { MaybeUninit::uninit() }; MAX_HEADERS];
-        let head = match head::read(&input, &mut space, self.client.peer.ip()) {
-            Ok(Some(head)) => head,
-            // Its end was there, so it is not incomplete but none.
-            Ok(None) => return self.refuse(400).await,
-            Err(refusal) => return self.refuse(refusal.status()).await,
+        let Understood { table, plan, keep, to_head, bodiless, entry } = match self.understand() {
+            Ok(understood) => understood,
+            Err(status) => return self.refuse(status).await,
         };
-        let door = match &self.entrance {
-            Entrance::Own(door) => Some(door.clone()),
-            Entrance::Shared(doors) => doors.load().get(&head.host_name().to_ascii_lowercase()).cloned(),
-        };
-        let Some(door) = door else { return self.refuse(404).await };
-        let table = door.table.load_full();
-        self.limit = table.attributes.idle_timeout;
-        let aged = self.begun.elapsed() > table.attributes.client_keep_alive;
-        let keep = head.keep && !aged && !door.closed.load(Relaxed);
-        add(&table.balanced.counters.requests, 1);
-        let to_head = head.method == "HEAD";
-        let body = head.body.clone();
-        let planned = plan(&head, &table, &self.client, self.worker.random(), &mut self.request);
-        let logs = table.attributes.access_logs.as_ref().zip(self.worker.logs.as_ref());
-        let entry = logs.map(|_| Entry {
-            priority: planned.priority,
-            action: planned.action,
-            ..entry(&head, &self.client, table.port, read)
-        });
-        let length = head.length;
-        self.report.received_bytes = length as u64;
-        input.advance(length);
-        self.input = input;
-        let entry = entry.map(|entry| self.complete(entry, &planned.plan));
-        let next = match planned.plan {
+        let next = match plan {
             Plan::Answer(answer) => {
                 table.balanced.counters.answered(answer.status);
                 // A body that nobody reads would be taken for the next request.
-                self.answer(&answer, keep && body == Body::None, !to_head, table.listener.server_header).await
+                self.answer(&answer, keep && bodiless, !to_head, table.listener.server_header).await
             }
             Plan::Forward(forwarding) => self.forward(forwarding, &table, keep, to_head).await,
         };
+        let logs = table.attributes.access_logs.as_ref().zip(self.worker.logs.as_ref());
         if let (Some(entry), Some((destination, logs))) = (entry, logs) {
             let balancer = table.balanced.arn.clone();
             let text = entry.line(&balancer, &self.client, &self.report);
             logs.send(Line { balancer, destination: destination.clone(), text });
         }
         next
+    }
+
+    /// Takes a head that is there in whole off the input, and decides what becomes of its request. Not a part of
+    /// [`request`](Session::request): what it has on its stack is not kept for as long as a connection is.
+    ///
+    /// # Errors
+    /// With the status to answer.
+    fn understand(&mut self) -> Result<Understood, u16> {
+        let read = Instant::now();
+        let mut space = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let head = match head::read(&self.input, &mut space, self.client.peer.ip()) {
+            Ok(Some(head)) => head,
+            // Its end was there, so it is not incomplete but none.
+            Ok(None) => return Err(400),
+            Err(refusal) => return Err(refusal.status()),
+        };
+        let door = match &self.entrance {
+            Entrance::Own(door) => Some(door.clone()),
+            Entrance::Shared(doors) => doors.load().get(&head.host_name().to_ascii_lowercase()).cloned(),
+        };
+        let door = door.ok_or(404_u16)?;
+        let table = door.table.load_full();
+        self.limit = table.attributes.idle_timeout;
+        let aged = read - self.begun > table.attributes.client_keep_alive;
+        let keep = head.keep && !aged && !door.closed.load(Relaxed);
+        add(&table.balanced.counters.requests, 1);
+        let (to_head, bodiless) = (head.method == "HEAD", head.body == Body::None);
+        let planned = plan(&head, &table, &self.client, self.worker.random(), &mut self.request);
+        let logged = table.attributes.access_logs.is_some() && self.worker.logs.is_some();
+        let entry = logged.then(|| Entry {
+            priority: planned.priority,
+            action: planned.action,
+            ..entry(&head, &self.client, table.port, read)
+        });
+        let length = head.length;
+        self.report.received_bytes = length as u64;
+        self.input.advance(length);
+        let plan = planned.plan;
+        let entry = entry.map(|entry| self.complete(entry, &plan));
+        Ok(Understood { table, plan, keep, to_head, bodiless, entry })
     }
 
     /// Adds what the plan says to an access log's entry.
@@ -224,7 +250,7 @@ impl<S: Io> Session<'_, S> {
     /// # Errors
     /// With the status to answer, or none when there is nobody to answer.
     async fn read_head(&mut self) -> Result<(), Option<u16>> {
-        let Session { stream, input, watch, limit, .. } = self;
+        let Session { stream, input, watch, limit, worker, .. } = self;
         // From its first byte, a head gets one idle timeout in all, however slowly it drips.
         let mut seen = 0;
         let mut deadline = None;
@@ -250,8 +276,7 @@ impl<S: Io> Session<'_, S> {
                 }
                 Some(deadline) => deadline.saturating_duration_since(Instant::now()),
             };
-            input.reserve(4096);
-            match watch.guard(left, stream.read_buf(input)).await {
+            match watch.guard(left, worker.read(stream, input)).await {
                 Ok(Ok(0) | Err(_)) => return Err(None),
                 Ok(Ok(_)) => {}
                 Err(TimedOut) => return Err((seen > 0).then_some(408)),
@@ -316,11 +341,10 @@ impl<S: Io> Session<'_, S> {
         add(&forwarding.group.counters.requests, 1);
         self.report.group = Some(forwarding.group.arn.clone());
         loop {
-            let connection = match obtain(&mut forwarding, self.worker).await {
-                Ok(connection) => connection,
+            let (connection, outstanding) = match obtain(&mut forwarding, self.worker).await {
+                Ok(obtained) => obtained,
                 Err(status) => return self.fail(status, table, to_head).await,
             };
-            let outstanding = forwarding.enter();
             self.report.target = Some(forwarding.target.address);
             let outcome = self.exchange(connection, &forwarding, table, keep).await;
             // What the client broke off says nothing of the target.
@@ -356,7 +380,7 @@ impl<S: Io> Session<'_, S> {
         table: &Table,
         keep: bool,
     ) -> Outcome {
-        let Session { stream, client, input, output, request, watch, limit, report, .. } = self;
+        let Session { stream, client, input, output, request, watch, limit, report, worker, .. } = self;
         let sent = Instant::now();
         let reused = connection.reused;
         let mut body = forwarding.body.clone();
@@ -370,13 +394,17 @@ impl<S: Io> Session<'_, S> {
             let buffer = &mut connection.buffer;
             // Sends the request, then looks out for the client's leaving. Never ends well: the answer does.
             let send = async {
+                // The head, and what is there of the body, go in one packet.
+                let count = body.take(input, |_| {}).map_err(Fault::Malformed)?;
+                request.extend_from_slice(&input[..count]);
+                input.advance(count);
                 write_all(&mut Shared(&far), request, watch).await?;
+                moved.set(count as u64);
                 relay(&mut Shared(&near), input, &mut Shared(&far), &mut body, false, watch, &moved).await?;
                 body_sent.set(true);
                 // The next requests may come while this one is served; so many are read that one head has room.
                 while input.len() < MAX_HEAD {
-                    input.reserve(4096);
-                    match Shared(&near).read_buf(input).await {
+                    match worker.read(&mut Shared(&near), input).await {
                         Ok(0) | Err(_) => return Err(Fault::Source),
                         Ok(_) => {}
                     }
@@ -484,20 +512,21 @@ impl<S: Io> Session<'_, S> {
     }
 }
 
-/// A connection to the request's target; to another one when that does not accept.
+/// A connection to the request's target, and the guard of its being under way; to another target when that one does not
+/// accept.
 ///
 /// # Errors
 /// With the status to answer.
-pub async fn obtain(forwarding: &mut Forwarding, worker: &Worker) -> Result<Connection, u16> {
+pub async fn obtain(forwarding: &mut Forwarding, worker: &Worker) -> Result<(Connection, Outstanding), u16> {
     let secure = forwarding.service.to_secure();
     let mut refused = Vec::new();
     loop {
-        let _under_way = forwarding.enter();
+        let outstanding = forwarding.enter();
         if let Some(connection) = worker.pool.take(&forwarding.target) {
-            return Ok(connection);
+            return Ok((connection, outstanding));
         }
         let error = match worker.pool.connect(&forwarding.target, secure.as_ref()).await {
-            Ok(connection) => return Ok(connection),
+            Ok(connection) => return Ok((connection, outstanding)),
             Err(error) => error,
         };
         add(&forwarding.group.counters.connection_errors, 1);

@@ -103,6 +103,8 @@ pub struct Head<'h, 'b> {
     pub keep: bool,
     /// The client asks for `Upgrade: websocket`.
     pub websocket: bool,
+    /// `Connection` names other headers, or what nobody knows.
+    pub names_more: bool,
     pub source: IpAddr,
 }
 
@@ -171,6 +173,7 @@ pub fn read<'h, 'b>(
         reason: "-",
         keep: version == 1,
         websocket: false,
+        names_more: false,
         source,
     };
     head.judge()?;
@@ -258,6 +261,8 @@ impl<'b> Head<'_, 'b> {
                             self.keep = true;
                         } else if token.eq_ignore_ascii_case(b"upgrade") {
                             upgrades = true;
+                        } else if !token.eq_ignore_ascii_case(b"keep-alive") {
+                            self.names_more = true;
                         }
                     }
                 }

@@ -7,6 +7,7 @@ mod head;
 mod plan;
 mod relay;
 mod response;
+mod text;
 mod understood;
 mod upstream;
 

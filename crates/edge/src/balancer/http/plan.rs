@@ -7,6 +7,7 @@ use super::answer::Answer;
 use super::body::Body;
 use super::exchange::Client;
 use super::head::{Class, Head, Refusal, host_name};
+use super::text::{push_decimal, push_header, push_hex};
 use gantry_decide::routing::config::{Action, Forward, ForwardedFor, Protocol, ProtocolVersion, Stickiness};
 use gantry_decide::routing::{Asked, Matched, Ticket, choose_group};
 use std::io::Write as _;
@@ -160,8 +161,7 @@ fn route(
     forward: &Forward,
     random: u64,
 ) -> Result<Route, u16> {
-    let now = clock::now();
-    let ticket = |name: &str| head.cookie(name).and_then(|text| Ticket::read(text, now));
+    let ticket = |name: &str| head.cookie(name).and_then(|text| Ticket::read(text, clock::now()));
     let stuck = forward.stickiness.and_then(|_| ticket("AWSALBTG")).and_then(|ticket| {
         (0..forward.groups.len()).find(|place| {
             table.group(matched.slot, *place).is_some_and(|group| group.ticket == ticket.holder)
@@ -254,14 +254,16 @@ fn write_head(
         {
             continue;
         }
-        if is_named_by_connection(head, name) {
+        if head.names_more && is_named_by_connection(head, name) {
             continue;
         }
         push_header(out, name, header.value);
     }
     match &head.body {
         Body::Length(length) => {
-            let _ = write!(out, "Content-Length: {length}\r\n");
+            out.extend_from_slice(b"Content-Length: ");
+            push_decimal(out, *length);
+            out.extend_from_slice(b"\r\n");
         }
         Body::Chunked(_) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         Body::None if !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") => {
@@ -275,14 +277,20 @@ fn write_head(
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
-        let ip = client.peer.ip().to_canonical();
-        let _ = match (attributes.forwarded_client_port, ip.is_ipv6()) {
-            (false, _) => write!(out, "{ip}\r\n"),
-            (true, false) => write!(out, "{ip}:{}\r\n", client.peer.port()),
-            (true, true) => write!(out, "[{ip}]:{}\r\n", client.peer.port()),
-        };
+        let brackets = attributes.forwarded_client_port && client.shown.contains(':');
+        out.extend_from_slice(if brackets { b"[" } else { b"" });
+        out.extend_from_slice(client.shown.as_bytes());
+        out.extend_from_slice(if brackets { b"]" } else { b"" });
+        if attributes.forwarded_client_port {
+            out.push(b':');
+            push_decimal(out, client.peer.port().into());
+        }
+        out.extend_from_slice(b"\r\n");
     }
-    let _ = write!(out, "X-Forwarded-Proto: {}\r\nX-Forwarded-Port: {}\r\n", client.scheme(), table.port);
+    push_header(out, "X-Forwarded-Proto", client.scheme().as_bytes());
+    out.extend_from_slice(b"X-Forwarded-Port: ");
+    push_decimal(out, table.port.into());
+    out.extend_from_slice(b"\r\n");
     write_trace(out, trace, random);
     if let (true, Some(tls)) = (attributes.tls_headers, &client.tls) {
         let _ =
@@ -294,13 +302,6 @@ fn write_head(
     if head.class == Class::Ambiguous && head.class.closes(attributes.desync) {
         out.extend_from_slice(b"Connection: close\r\n");
     }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn push_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -349,22 +350,28 @@ fn write_host(head: &Head<'_, '_>, table: &Table, matched: &Matched<'_>, client:
     // Listeners with a port of their own add it, unless the header is to be left alone.
     let own = matches!((table.protocol, table.port), (Protocol::Http, 80) | (Protocol::Https, 443));
     if !table.attributes.preserve_host && !own && host_name(host).len() == host.len() && !host.is_empty() {
-        let _ = write!(out, ":{}", table.port);
+        out.push(b':');
+        push_decimal(out, table.port.into());
     }
 }
 
 /// `X-Amzn-Trace-Id`: a root of our own, or the client's with ourselves before it.
 fn write_trace(out: &mut Vec<u8>, trace: Option<&[u8]>, random: u64) {
-    let seconds = clock::now().as_millis() / 1000;
+    let seconds = (clock::now().as_millis() / 1000).cast_unsigned();
     // 96 bits, of which 64 are random and the rest follows from them: an id, not a secret.
-    let more = (random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
-    let id = format_args!("1-{seconds:08x}-{random:016x}{more:08x}").to_string();
-    let _ =
-        match trace.and_then(|trace| std::str::from_utf8(trace).ok()).filter(|trace| trace.contains("Root="))
-        {
-            Some(trace) => write!(out, "X-Amzn-Trace-Id: Self={id};{trace}\r\n"),
-            None => write!(out, "X-Amzn-Trace-Id: Root={id}\r\n"),
-        };
+    let more = random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let trace = trace.filter(|trace| trace.windows(5).any(|part| part == b"Root="));
+    out.extend_from_slice(b"X-Amzn-Trace-Id: ");
+    out.extend_from_slice(if trace.is_some() { b"Self=1-" } else { b"Root=1-" });
+    push_hex::<8>(out, seconds);
+    out.push(b'-');
+    push_hex::<16>(out, random);
+    push_hex::<8>(out, more);
+    if let Some(trace) = trace {
+        out.push(b';');
+        out.extend_from_slice(trace);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 impl Forwarding {

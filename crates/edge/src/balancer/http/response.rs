@@ -4,9 +4,9 @@ use super::super::tables::Table;
 use super::body::{Body, Chunks};
 use super::exchange::Client;
 use super::plan::Forwarding;
+use super::text::{push_decimal, push_header};
 use gantry_decide::routing::config::Stickiness;
 use httparse::Status;
-use std::io::Write as _;
 use std::mem::MaybeUninit;
 
 /// All headers of an answer, as an Application Load Balancer takes them.
@@ -66,7 +66,11 @@ pub fn translate(
     let bodiless = forwarding.to_head || status < 200 || status == 204 || status == 304;
     let (mut length_header, mut chunked, mut keep_target) = (None::<u64>, false, modern);
     let mut app_cookie_set = false;
-    let _ = write!(out, "HTTP/1.1 {status} {}\r\n", response.reason.unwrap_or_default());
+    out.extend_from_slice(b"HTTP/1.1 ");
+    push_decimal(out, status.into());
+    out.push(b' ');
+    out.extend_from_slice(response.reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
     for header in response.headers.iter() {
         let (name, value) = (header.name, header.value.trim_ascii());
         match name.len() {
@@ -126,7 +130,9 @@ pub fn translate(
     let keep_client = keep && body != Body::Close && !decode;
     match length_header {
         Some(length) if !chunked && !interim && status != 204 => {
-            let _ = write!(out, "Content-Length: {length}\r\n");
+            out.extend_from_slice(b"Content-Length: ");
+            push_decimal(out, length);
+            out.extend_from_slice(b"\r\n");
         }
         _ if chunked && !interim && !decode => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         _ => {}
@@ -144,11 +150,4 @@ pub fn translate(
     }
     out.extend_from_slice(b"\r\n");
     Ok(Some(Translated { length, status, body, keep_target, keep_client, decode }))
-}
-
-fn push_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }

@@ -6,6 +6,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
@@ -27,13 +28,42 @@ const MAX_IDLE: usize = 1024;
 /// How long a connection is kept without use. Common servers close after 60 to 75 s, some after 5: those are noticed.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
 
+/// Buffers of connections that are not in use, and the size beyond which one is given back: an answer's head and what
+/// comes with it.
+const SPARE_BUFFERS: usize = 64;
+const SPARE_SIZE: usize = 64 * 1024;
+
+/// Kept connections to one target, each with when it was used last.
+type Kept = Vec<(Connection, Instant)>;
+
 /// A worker's connections to targets.
 #[derive(Debug, Default)]
 pub struct Pool {
     /// By the target's address in memory, which is its own as long as a connection holds the target.
-    idle: RefCell<HashMap<usize, Vec<(Connection, Instant)>>>,
+    idle: RefCell<HashMap<usize, Kept, BuildHasherDefault<Scatter>>>,
+    /// Buffers for connections that are taken into use: idle ones have none.
+    spare: RefCell<Vec<BytesMut>>,
     /// All connections, busy ones too.
     open: RefCell<HashMap<RawFd, Arc<Target>>>,
+}
+
+/// Hashes addresses in memory, which nobody outside can choose: one multiplication.
+#[derive(Debug, Default)]
+struct Scatter(u64);
+
+impl Hasher for Scatter {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize((*byte).into()));
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        let product = (self.0 ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
 }
 
 /// A connection to a target.
@@ -77,8 +107,9 @@ impl Pool {
     pub fn take(&self, target: &Arc<Target>) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&key(target))?;
-        while let Some((connection, _)) = kept.pop() {
+        while let Some((mut connection, _)) = kept.pop() {
             if connection.is_quiet() {
+                connection.buffer = self.spare.borrow_mut().pop().unwrap_or_default();
                 return Some(connection);
             }
         }
@@ -119,6 +150,11 @@ impl Pool {
             return;
         }
         connection.reused = true;
+        let buffer = std::mem::take(&mut connection.buffer);
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_BUFFERS && buffer.capacity() <= SPARE_SIZE {
+            spare.push(buffer);
+        }
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(key(&connection.target)).or_default();
         if kept.len() < MAX_IDLE {

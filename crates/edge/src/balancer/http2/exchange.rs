@@ -168,6 +168,7 @@ fn head_of<'h, 'b>(
         reason: "-",
         keep: true,
         websocket: false,
+        names_more: true,
         source,
     })
 }
@@ -185,8 +186,8 @@ async fn to_first(
     let (worker, limit) = (&ending.shared.worker, ending.table.attributes.idle_timeout);
     let mut incoming = Some(incoming);
     loop {
-        let connection = obtain(&mut forwarding, worker).await?;
-        *ending.under_way.borrow_mut() = Some(forwarding.enter());
+        let (connection, outstanding) = obtain(&mut forwarding, worker).await?;
+        *ending.under_way.borrow_mut() = Some(outstanding);
         ending.report.borrow_mut().target = Some(forwarding.target.address);
         let reused = connection.reused;
         let connection = Rc::new(RefCell::new(connection));
