@@ -30,6 +30,8 @@ use tokio::time::Instant;
 
 /// Targets that a request is offered to when connections are refused: nothing was sent, so nothing is done twice.
 const CONNECT_ATTEMPTS: usize = 3;
+/// Interim answers (1xx) to one request. Targets send one or two; each more would have the client wait on.
+pub const MAX_INTERIM: u32 = 16;
 /// What is read of a refused request's rest, so that its sender reads the answer and not a reset.
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -412,6 +414,7 @@ impl<S: Io> Session<'_, S> {
                 std::future::pending::<Result<(), Fault>>().await
             };
             let receive = async {
+                let mut interim = 0;
                 let translated = loop {
                     output.clear();
                     // What the head promises is kept: so nothing that changes later may decide on it.
@@ -423,6 +426,10 @@ impl<S: Io> Session<'_, S> {
                         buffer.advance(translated.length);
                         if translated.status >= 200 || translated.status == 101 {
                             break translated;
+                        }
+                        interim += 1;
+                        if interim > MAX_INTERIM {
+                            return Err(Received::Bad);
                         }
                         write_all(&mut Shared(&near), output, watch)
                             .await

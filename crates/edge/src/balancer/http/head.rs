@@ -198,7 +198,7 @@ fn split_target<'b>(target: &'b str, method: &str) -> Result<(Option<&'b str>, &
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     match (authority, path) {
-        ("", _) => Err(Refusal::BadRequest),
+        (authority, _) if authority.is_empty() || !is_authority(authority) => Err(Refusal::BadRequest),
         (authority, "") => Ok((Some(authority), "/")),
         (_, path) if path.starts_with('?') => Err(Refusal::BadRequest),
         (authority, path) => Ok((Some(authority), path)),

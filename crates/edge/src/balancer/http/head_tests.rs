@@ -53,6 +53,7 @@ fn refusals_have_their_statuses() {
     assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), Some(400));
     assert_eq!(status("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"), Some(400));
     assert_eq!(status("GET x HTTP/1.1\r\nHost: a\r\n\r\n"), Some(400));
+    assert_eq!(status("GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n"), Some(400));
     assert_eq!(status("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), Some(505));
     assert_eq!(status("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n"), Some(405));
     assert_eq!(status("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"), Some(501));

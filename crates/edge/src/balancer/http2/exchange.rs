@@ -5,11 +5,11 @@ use super::super::access_log::{Entry, Line, Report};
 use super::super::clock::{TimedOut, Watch};
 use super::super::counters::add;
 use super::super::http::{
-    Answer, Body, Chunks, Class, Connection, Fault, Forwarding, Head, MAX_HEADERS, MAX_RESPONSE_HEAD, Plan,
-    Refusal, entry, obtain, plan, trace_of, translate, write_all,
+    Answer, Body, Chunks, Class, Connection, Fault, Forwarding, Head, MAX_HEADERS, MAX_INTERIM,
+    MAX_RESPONSE_HEAD, Plan, Refusal, entry, obtain, plan, trace_of, translate, write_all,
 };
 use super::super::tables::{Outstanding, Table};
-use super::body::{Ended, FromFirst, Out};
+use super::body::{Ended, FromFirst, Out, Upwards};
 use super::convert::{headers_of, request_of, response_of, text_of};
 use super::front::Connected;
 use bytes::{Buf, Bytes};
@@ -17,7 +17,7 @@ use gantry_decide::routing::config::ProtocolVersion;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body as _;
-use http_body_util::BodyExt;
+use http_body_util::BodyExt as _;
 use httparse::Header;
 use hyper::body::Incoming;
 use std::cell::RefCell;
@@ -41,15 +41,16 @@ struct Ending {
 
 impl Ended for Rc<Ending> {
     fn moved(&self, bytes: u64) {
+        self.shared.touch();
         self.report.borrow_mut().sent_bytes += bytes;
     }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let Connected { client, worker, active, last, .. } = &*self.shared;
+        let Connected { client, worker, active, .. } = &*self.shared;
         active.set(active.get().saturating_sub(1));
-        last.set(Instant::now());
+        self.shared.touch();
         let report = self.report.borrow();
         if let (Some(target), Some(status)) = (&*self.under_way.borrow(), report.target_status) {
             target.count(status >= 500);
@@ -68,6 +69,7 @@ impl Drop for Ending {
 pub async fn answer(request: Request<Incoming>, table: Arc<Table>, shared: Rc<Connected>) -> Response<Out> {
     let begun = Instant::now();
     shared.active.set(shared.active.get() + 1);
+    shared.touch();
     let ending = Rc::new(Ending {
         shared: shared.clone(),
         table: table.clone(),
@@ -278,6 +280,7 @@ async fn send(
             continue;
         }
         watch.touch();
+        ending.shared.touch();
         ending.report.borrow_mut().received_bytes += data.len() as u64;
         piece.clear();
         if chunked {
@@ -310,6 +313,7 @@ async fn receive(
 ) -> Result<(u16, bool, (Vec<u8>, Body)), Failure> {
     let mut from = Half(connection.clone());
     let mut piece = Vec::with_capacity(4096);
+    let mut interim = 0;
     loop {
         let mut out = Vec::with_capacity(1024);
         let translated = {
@@ -325,6 +329,10 @@ async fn receive(
         if let Some(translated) = translated {
             connection.borrow_mut().buffer.advance(translated.length);
             if translated.status < 200 {
+                interim += 1;
+                if interim > MAX_INTERIM {
+                    return Err(Failure::Bad);
+                }
                 continue;
             }
             return Ok((translated.status, translated.keep_target, (out, translated.body)));
@@ -363,7 +371,8 @@ async fn to_second(
         tracing::debug!(target = %forwarding.target, %error, "no connection");
         error.status()
     })?;
-    let request = request_of(&text, secure.is_some(), grpc).ok_or(502_u16)?.map(|()| incoming.boxed_unsync());
+    let upwards = Upwards { incoming, shared: ending.shared.clone() };
+    let request = request_of(&text, secure.is_some(), grpc).ok_or(502_u16)?.map(|()| upwards);
     let sent = Instant::now();
     let asked = async {
         sender.ready().await?;

@@ -35,22 +35,50 @@ pub struct Connected {
     pub client: Client,
     pub door: Arc<Door>,
     pub worker: Rc<Worker>,
-    /// Requests under way, and when the last one ended.
+    /// Requests under way, and those of them that have no answer yet.
     pub active: Cell<u32>,
+    pub unanswered: Cell<u32>,
+    /// When something of a request or an answer moved last.
     pub last: Cell<Instant>,
+}
+
+impl Connected {
+    /// Something moved: the idle timeout counts from here. Frames that carry nothing (PING, SETTINGS, WINDOW_UPDATE) do
+    /// not count, as documented.
+    pub fn touch(&self) {
+        self.last.set(Instant::now());
+    }
+}
+
+/// A request without an answer, until it is dropped.
+struct Unanswered(Rc<Connected>);
+
+impl Unanswered {
+    fn new(shared: Rc<Connected>) -> Unanswered {
+        shared.unanswered.set(shared.unanswered.get() + 1);
+        Unanswered(shared)
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.0.unanswered.set(self.0.unanswered.get().saturating_sub(1));
+        self.0.touch();
+    }
 }
 
 /// Serves a connection until it ends.
 pub async fn serve<S: Io + 'static>(stream: S, client: Client, door: Arc<Door>, worker: Rc<Worker>) {
     let begun = Instant::now();
-    let shared =
-        Rc::new(Connected { client, door, worker, active: Cell::new(0), last: Cell::new(Instant::now()) });
+    let (active, unanswered, last) = (Cell::new(0), Cell::new(0), Cell::new(begun));
+    let shared = Rc::new(Connected { client, door, worker, active, unanswered, last });
     let requests = shared.clone();
     let service = service_fn(move |request| {
         let shared = requests.clone();
         async move {
             let table = shared.door.table.load_full();
             add(&table.balanced.counters.requests, 1);
+            let _unanswered = Unanswered::new(shared.clone());
             Ok::<_, Infallible>(answer(request, table, shared).await)
         }
     });
@@ -76,7 +104,13 @@ pub async fn serve<S: Io + 'static>(stream: S, client: Client, door: Arc<Door>, 
                     let attributes = &shared.door.table.load().attributes;
                     (attributes.idle_timeout, attributes.client_keep_alive)
                 };
-                let silent = shared.active.get() == 0 && shared.last.get().elapsed() >= idle;
+                let silence = shared.last.get().elapsed();
+                let silent = shared.active.get() == 0 && silence >= idle;
+                // Waits for targets have an end of their own. What else is under way waits for the client: one that
+                // opens no window would have it wait for ever.
+                if shared.active.get() > 0 && shared.unanswered.get() == 0 && silence >= idle {
+                    return;
+                }
                 if !ending && (silent || begun.elapsed() > aged || shared.door.closed.load(Relaxed)) {
                     ending = true;
                     connection.as_mut().graceful_shutdown();

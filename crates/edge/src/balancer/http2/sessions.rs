@@ -3,8 +3,7 @@
 use super::super::http::{ConnectError, Connection, Pool};
 use super::super::tables::Target;
 use super::Local;
-use bytes::Bytes;
-use http_body_util::combinators::UnsyncBoxBody;
+use super::body::Upwards;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
@@ -19,8 +18,6 @@ use std::time::Duration;
 /// A silent target is asked whether it is there so often while requests are under way.
 const PING: Duration = Duration::from_secs(20);
 
-pub type Sent = UnsyncBoxBody<Bytes, hyper::Error>;
-
 /// A worker's HTTP/2 connections to targets.
 #[derive(Default)]
 pub struct Sessions {
@@ -28,7 +25,7 @@ pub struct Sessions {
     open: RefCell<HashMap<usize, Session>>,
 }
 
-type Session = (Arc<Target>, SendRequest<Sent>);
+type Session = (Arc<Target>, SendRequest<Upwards>);
 
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -46,7 +43,7 @@ impl Sessions {
         target: &Arc<Target>,
         secure: Option<&Arc<ClientConfig>>,
         pool: &Rc<Pool>,
-    ) -> Result<SendRequest<Sent>, ConnectError> {
+    ) -> Result<SendRequest<Upwards>, ConnectError> {
         let key = Arc::as_ptr(target) as usize;
         let kept = self.open.borrow().get(&key).map(|(_, sender)| sender.clone());
         if let Some(sender) = kept.filter(|sender| !sender.is_closed()) {
@@ -72,12 +69,12 @@ impl Sessions {
 ///
 /// # Errors
 /// When the other side does not speak it.
-async fn open(connection: Connection) -> io::Result<SendRequest<Sent>> {
+async fn open(connection: Connection) -> io::Result<SendRequest<Upwards>> {
     let handshake = Builder::new(Local)
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
-        .handshake::<_, Sent>(TokioIo::new(connection));
+        .handshake::<_, Upwards>(TokioIo::new(connection));
     let (sender, driver) = handshake.await.map_err(io::Error::other)?;
     tokio::task::spawn_local(async move { drop(driver.await) });
     Ok(sender)

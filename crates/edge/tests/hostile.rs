@@ -1,0 +1,379 @@
+//! HTTP/1.1 clients and targets that mean harm: what two servers could read differently, what has no end, who takes
+//! nothing.
+
+#![allow(clippy::unwrap_used)]
+mod common;
+
+use common::{Server, World, body, group, read_answer, secure, status};
+use gantry_decide::routing::HealthState;
+use gantry_decide::routing::config::*;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A request that nobody has sent, if it is understood as one.
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// More than all buffers on a connection's way together: kernels', and the balancer's within its bounds.
+const ENDLESS: usize = 64 << 20;
+
+/// What may become of a request: refused with a status, or seen by the target as one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Refused(u16),
+    One,
+}
+use Fate::{One, Refused};
+
+/// Bodies whose framing two servers could read differently, as the literature on request smuggling has them. Lines are
+/// those behind the host's.
+fn corpus() -> Vec<(Fate, &'static str, String)> {
+    let of = |fate, method, text: &str| (fate, method, text.replace("SMUGGLED", SMUGGLED));
+    vec![
+        // Length and chunks.
+        of(One, "POST", "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
+        of(
+            One,
+            "POST",
+            "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5\r\nhello\r\n0\r\n\r\nSMUGGLED",
+        ),
+        of(One, "GET", "Content-Length: 35\r\n\r\nSMUGGLED"),
+        of(One, "GET", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
+        // Two lengths, and no length.
+        of(One, "POST", "Content-Length: 2\r\nContent-Length: 2\r\n\r\nhiSMUGGLED"),
+        of(Refused(400), "POST", "Content-Length: 0\r\nContent-Length: 37\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Content-Length: 0, 37\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Content-Length: +37\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Content-Length: -1\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Content-Length: 3 7\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Content-Length: 0x25\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Content-Length: 37\0\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Content-Length: 18446744073709551653\r\n\r\nSMUGGLED"),
+        // Headers that only some servers take for the one they look like.
+        of(Refused(400), "POST", "Content-Length : 37\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Content-Length\t: 37\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", " Content-Length: 37\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "X: y\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: 'chunked'\r\n\r\n0\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "\r\u{85}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
+        of(Refused(501), "POST", "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\nSMUGGLED"),
+        of(Refused(501), "POST", "Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\nSMUGGLED"),
+        of(
+            Refused(501),
+            "POST",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: cow\r\n\r\n0\r\n\r\nSMUGGLED",
+        ),
+        of(One, "POST", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\nSMUGGLED"),
+        of(One, "POST", "Transfer_Encoding: chunked\r\nContent-Length: 2\r\n\r\nhiSMUGGLED"),
+        // A line that ends with LF alone is one; what goes to the target ends as it should.
+        of(One, "POST", "X: y\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
+        // Sizes of chunks.
+        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff0\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n-1\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n 0\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n0\n\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n5;a\nhello\r\n0\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello0\r\n\r\nSMUGGLED"),
+        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\nSMUGGLED"),
+        of(One, "POST", "Transfer-Encoding: chunked\r\n\r\n005;a=\"b\"\r\nhello\r\n000\r\n\r\nSMUGGLED"),
+        // Ways into another protocol.
+        of(
+            One,
+            "GET",
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\nSMUGGLED",
+        ),
+        of(One, "GET", "Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n\r\nSMUGGLED"),
+        of(One, "POST", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nhiSMUGGLED"),
+        // Headers that a client has taken off on its behalf.
+        of(One, "POST", "Connection: close, Content-Length\r\nContent-Length: 2\r\n\r\nhiSMUGGLED"),
+    ]
+}
+
+#[test]
+fn no_target_sees_a_request_that_nobody_sent() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    for (fate, method, rest) in corpus() {
+        let before = server.requests.load(SeqCst);
+        let answer =
+            world.send(format!("{method} /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{rest}").as_bytes());
+        let seen = server.requests.load(SeqCst) - before;
+        let expected = match fate {
+            Refused(status) => (status, 0),
+            One => (200, 1),
+        };
+        assert_eq!((status(&answer), seen), expected, "{method} {rest:?} -> {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{rest:?} -> {answer}");
+        // What the target got, and gives back, has one framing and leads to no other protocol.
+        let got = body(&answer).to_ascii_lowercase();
+        let framings = got.matches("\ncontent-length:").count() + got.matches("\ntransfer-encoding:").count();
+        assert!(framings <= 1, "{rest:?} -> {answer}");
+        for name in ["\nupgrade:", "http2-settings", "\nte:"] {
+            assert!(!got.contains(name), "{rest:?} -> {answer}");
+        }
+    }
+    // Connections to the target that were kept hold nothing that it takes for a request.
+    let before = server.requests.load(SeqCst);
+    for _ in 0..8 {
+        assert_eq!(status(&world.get("/x")), 200);
+    }
+    assert_eq!(server.requests.load(SeqCst), before + 8);
+}
+
+#[test]
+fn request_lines_and_versions_are_strict() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    for (expected, line) in [
+        (400, "GET  / HTTP/1.1"),
+        (400, "GET\t/ HTTP/1.1"),
+        (400, "GET / HTTP/1.1 x"),
+        (400, "GET /\u{1} HTTP/1.1"),
+        (505, "GET /a b HTTP/1.1"),
+        (400, "G@T / HTTP/1.1"),
+        (400, "GET /"),
+        (400, "GET http:///x HTTP/1.1"),
+        (400, "GET http://user@a/x HTTP/1.1"),
+        (405, "CONNECT a:80 HTTP/1.1"),
+        (405, "TRACE / HTTP/1.1"),
+        (505, "GET / HTTP/1.2"),
+        (505, "PRI * HTTP/2.0"),
+    ] {
+        let answer = world.send(format!("{line}\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes());
+        assert_eq!(status(&answer), expected, "{line} -> {answer}");
+    }
+    // An HTTP/1.0 client knows no chunks: what it says of them is refused.
+    let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    assert_eq!(status(&world.send(old.as_bytes())), 400);
+    assert_eq!(server.requests.load(SeqCst), 0);
+}
+
+/// How much of what has no end is taken before the balancer stops reading, or ends the connection.
+fn taken(stream: &mut TcpStream, first: &[u8], endless: &[u8]) -> usize {
+    stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut taken = 0;
+    if stream.write_all(first).is_err() {
+        return 0;
+    }
+    let piece = endless.repeat((1 << 16) / endless.len() + 1);
+    while taken < ENDLESS {
+        match stream.write(&piece) {
+            Ok(count) => taken += count,
+            Err(_) => break,
+        }
+    }
+    taken
+}
+
+#[test]
+fn what_has_no_end_is_not_kept() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    for (what, first, endless) in [
+        ("a request line", "GET /", "x"),
+        ("one header", "GET / HTTP/1.1\r\nHost: a\r\nX: ", "x"),
+        ("headers", "GET / HTTP/1.1\r\nHost: a\r\n", "X: y\r\n"),
+        ("a chunk's extension", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;", "x"),
+        ("trailers", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "X: y\r\n"),
+        // Requests behind one that takes its time wait in the kernel's buffers.
+        ("requests", "GET /sleep/60000 HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ] {
+        let taken = taken(&mut world.connect(), first.as_bytes(), endless.as_bytes());
+        assert!(taken < ENDLESS, "{what} without end: {taken} bytes were taken");
+    }
+    assert_eq!(status(&world.get("/x")), 200);
+}
+
+#[test]
+fn who_takes_nothing_is_let_go_of() {
+    let server = Server::start();
+    let mut world = World::of(&[&server]);
+    world.change(|config| config.load_balancers[0].attributes.idle_timeout = Duration::from_millis(500));
+    world.balancer.samples();
+    let mut slow: Vec<TcpStream> = (0..4)
+        .map(|_| {
+            let mut stream = world.connect();
+            write!(stream, "GET /bytes/{ENDLESS} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    // The answers stay with the target but for what buffers hold, and the connections end.
+    let mut moved = 0;
+    world.until("slow readers are gone", || {
+        let balancer = world.balancer.samples().0.remove(0);
+        moved += balancer.processed_bytes;
+        balancer.active_connections == 0
+    });
+    assert!(moved < slow.len() as u64 * ENDLESS as u64, "{moved} bytes were taken of targets for nobody");
+    for stream in &mut slow {
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.len() < ENDLESS, "an answer that was given up came whole");
+    }
+}
+
+#[test]
+fn a_half_closed_client_has_gone() {
+    let server = Server::start();
+    let world = World::of(&[&server]);
+    world.balancer.samples();
+    // One that leaves while its request is under way, one within a head, one within a body, one without a word.
+    for text in [
+        "GET /sleep/60000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost:",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf",
+        "",
+    ] {
+        let mut stream = world.connect();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert_eq!(answer, "", "{text:?}");
+    }
+    world.until("all are gone", || world.balancer.samples().0[0].active_connections == 0);
+    // A request that was whole is answered although nothing comes behind it.
+    let mut stream = world.connect();
+    stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(status(&read_answer(&mut stream)), 200);
+}
+
+/// A target that gives this to whatever it is asked, health checks excepted.
+fn hostile(answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let mut head = [0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut head) {
+                    let done = match head[..count].starts_with(b"GET /health") {
+                        true => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+                        false => answer(&mut stream),
+                    };
+                    if done.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Server { address, accepted: Arc::default(), requests: Arc::default() }
+}
+
+#[test]
+fn a_targets_answer_is_one() {
+    let text = Arc::new(Mutex::new(String::new()));
+    let given = text.clone();
+    let server = hostile(move |stream| stream.write_all(given.lock().unwrap().as_bytes()));
+    let world = World::of(&[&server]);
+    for (expected, answer) in [
+        (502, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi!"),
+        (502, "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nhi"),
+        (502, "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nhi"),
+        (502, "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+        (502, "HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n"),
+        (502, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"),
+        (502, "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        (
+            200,
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen",
+        ),
+        (204, "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\nstolen"),
+    ] {
+        *text.lock().unwrap() = answer.to_owned();
+        let got = world.get("/x");
+        assert_eq!(status(&got), expected, "{answer:?} -> {got}");
+        assert!(!got.contains("stolen"), "{answer:?} -> {got}");
+    }
+    // What came behind an answer is nobody's: the connection it came by is not used again.
+    *text.lock().unwrap() = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine".to_owned();
+    for _ in 0..8 {
+        let got = world.get("/x");
+        assert!(got.ends_with("\r\n\r\nmine"), "{got}");
+    }
+}
+
+#[test]
+fn a_targets_endless_head_ends() {
+    for endless in ["X: y\r\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
+        let server = hostile(move |stream| {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n")?;
+            if endless.starts_with("HTTP") {
+                stream.write_all(b"\r\n")?;
+            }
+            loop {
+                stream.write_all(endless.repeat(1000).as_bytes())?;
+            }
+        });
+        let world = World::of(&[&server]);
+        let mut answer = world.connect();
+        answer.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        // Interim answers may come through, but not for ever.
+        let (mut got, mut piece) = (String::new(), vec![0; 1 << 16]);
+        while let Ok(count @ 1..) = answer.read(&mut piece) {
+            got += &String::from_utf8_lossy(&piece[..count]);
+            assert!(got.len() < 1 << 20, "interim answers without end");
+        }
+        assert!(got.contains("HTTP/1.1 502 "), "{got}");
+    }
+}
+
+#[test]
+fn what_is_no_handshake_ends_and_others_are_served() {
+    let server = Server::start();
+    let world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
+        balancer.listeners[0].protocol = Protocol::Https;
+        balancer.listeners[0].tls = Some(ListenerTls {
+            policy: "ELBSecurityPolicy-TLS13-1-2-2021-06".to_owned(),
+            default_certificate: CertificateArn::new("one"),
+            certificates: Vec::new(),
+            alpn: AlpnPolicy::None,
+        });
+    });
+    world.await_health(server.address, HealthState::Healthy);
+    let records: [&[u8]; 8] = [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        // A record longer than any may be; one of no known kind; an empty one; data before the handshake; an alert.
+        b"\x16\x03\x01\xff\xff",
+        b"\xff\x03\x01\x00\x01\x00",
+        b"\x16\x03\x01\x00\x00",
+        b"\x17\x03\x03\x00\x05hello",
+        b"\x15\x03\x01\x00\x02\x02\x28",
+        // A greeting that says it is 16 MiB long, and SSL 3.
+        b"\x16\x03\x01\x00\x04\x01\xff\xff\xff",
+        b"\x16\x03\x00\x00\x05\x01\x00\x00\x01\x03",
+    ];
+    for record in records {
+        let mut stream = world.connect();
+        // The balancer may have ended it already.
+        let _ = stream.write_all(record).and_then(|()| stream.shutdown(Shutdown::Write));
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer).map_err(|error| error.kind());
+        assert!(matches!(ended, Ok(_) | Err(ErrorKind::ConnectionReset)), "{record:?}: {ended:?}");
+        assert!(answer.len() < 64 && !answer.starts_with(b"HTTP"), "{record:?}: {answer:?}");
+    }
+    // Handshakes that never end hold little, and a greeting without end is not kept.
+    let greeting = b"\x16\x03\x01\x40\x00\x01\xff\xff\xff";
+    assert!(taken(&mut world.connect(), greeting, &[0; 16 << 10]) < ENDLESS);
+    let mut served = secure(world.connect(), "one.example").0;
+    served.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    let _ = served.read_to_string(&mut answer);
+    assert_eq!(status(&answer), 200);
+    // A record whose seal is broken ends a connection that was established.
+    let mut broken = secure(world.connect(), "one.example").0;
+    broken.sock.write_all(b"\x17\x03\x03\x00\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
+    let mut answer = Vec::new();
+    let _ = broken.read_to_end(&mut answer);
+    assert_eq!(answer, b"");
+}
