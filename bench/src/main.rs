@@ -29,8 +29,8 @@ const USAGE: &str = "usage: cargo xtask bench NAME
   foot    time to the first answer, memory
   place   placements per second: the judge alone, then durable with 5,000 agents on sockets
   fill    clusters of up to 10,000 instances in process: filled, some of them dying, all services updated
-  proxy   the load balancer beside nginx and HAProxy, layers 7 and 4; needs them and wrk (Debian packages); ten minutes,
-          `proxy short` three";
+  proxy   the load balancer beside nginx and HAProxy; needs them, libnginx-mod-stream, wrk and nghttp2-client (Debian
+          packages); nine minutes, or `proxy SECTION` below 100 seconds: http, rules, tls, h2, churn, idle, l4";
 
 fn main() -> Result<()> {
     let name = std::env::args().nth(1).unwrap_or_default();
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
             runtime.block_on(durable::run())
         }
         "fill" => fill::run(),
-        "proxy" => proxy::run(std::env::args().nth(2).is_some_and(|word| word == "short")),
+        "proxy" => runtime.block_on(proxy::run(std::env::args().nth(2).as_deref())),
         proxy::SERVE => proxy::serve(&std::env::args().skip(2).collect::<Vec<_>>()),
         proxy::COPY => proxy::copy(&std::env::args().skip(2).collect::<Vec<_>>()),
         _ => bail!("{USAGE}"),

@@ -1,7 +1,9 @@
-//! The load balancer beside nginx and HAProxy: CPU time per request, requests per second, tail latency, memory. Every
-//! proxy has one thread for traffic, the same origin, and its turn in every round; wrk asks. A copier that looks at
-//! nothing runs with them as the floor.
+//! The load balancer beside nginx and HAProxy: CPU time per request and per byte, requests per second, tail latency,
+//! memory. Every proxy has one thread for traffic on a processor that nothing else of the benchmark uses, the same origin,
+//! and its turn in every round. A copier that looks at nothing runs with them as the floor.
 
+mod ask;
+mod churn;
 mod copy;
 mod peers;
 mod rate;
@@ -12,171 +14,177 @@ pub use serve::serve;
 
 use crate::table::{Row, print};
 use anyhow::{Context, Result, bail, ensure};
-use peers::{Proxy, copier, cpu_seconds, haproxy, nginx, ours, resident};
-use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
+use ask::{Case, KEPT, LAYER4, SECOND, SECURE};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use peers::{Bench, Front, Proxy};
 use std::process::Command;
 
-const CONNECTIONS: &str = "64";
 /// Connections of which the memory is measured.
-const IDLE: usize = 2000;
+const IDLE: usize = 10_000;
 /// Addresses of the origin: 127.0.0.1 and those that follow.
 pub const ADDRESSES: u8 = 100;
 /// The names under which this program runs as the balancer and as the copier.
 pub const SERVE: &str = "proxy-serve";
 pub const COPY: &str = "proxy-copy";
 
-/// How long it is measured.
-#[derive(Clone, Copy)]
-struct Length {
-    rounds: usize,
-    /// Of one proxy's turn, as wrk reads it.
-    seconds: &'static str,
-    /// Of a turn at a fixed rate, in seconds.
-    rate: u64,
-}
+const SECTIONS: &str = "http, rules, tls, h2, churn, idle, l4";
 
-/// Ten minutes, and three.
-const LONG: Length = Length { rounds: 7, seconds: "2s", rate: 10 };
-const SHORT: Length = Length { rounds: 3, seconds: "1s", rate: 4 };
-
-/// What is asked for, in which way.
-struct Case {
-    name: &'static str,
-    path: &'static str,
-    /// A connection for each request.
-    close: bool,
-    /// Bytes rather than requests count.
-    bulk: bool,
-}
-
-const CASES: [Case; 4] = [
-    Case { name: "64 B, kept connections", path: "/small", close: false, bulk: false },
-    Case { name: "10 KiB, kept connections", path: "/middle", close: false, bulk: false },
-    Case { name: "1 MiB, kept connections", path: "/large", close: false, bulk: true },
-    Case { name: "64 B, a connection each", path: "/small", close: true, bulk: false },
-];
-
-/// `short`: fewer and shorter rounds.
-pub fn run(short: bool) -> Result<()> {
-    let length = if short { SHORT } else { LONG };
+/// Runs one section, which takes below 100 seconds, or all.
+///
+/// # Errors
+/// When a proxy is missing, or a request fails.
+pub async fn run(section: Option<&str>) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let www = folder.path().join("www");
-    fs::create_dir(&www)?;
-    for (name, bytes) in [("small", 64), ("middle", 10 * 1024), ("large", 1024 * 1024)] {
-        fs::write(www.join(name), vec![b'x'; bytes])?;
+    let bench = Bench::start(folder.path(), share_processors()?)?;
+    match section {
+        Some("http") => http(&bench),
+        Some("rules") => rules(&bench),
+        Some("tls") => tls(&bench),
+        Some("h2") => h2(&bench),
+        Some("churn") => churn::run(&bench).await,
+        Some("idle") => idle(&bench).await,
+        Some("l4") => layer4(&bench),
+        Some(other) => bail!("no section {other} of `proxy`: {SECTIONS}"),
+        None => {
+            http(&bench)?;
+            rules(&bench)?;
+            tls(&bench)?;
+            h2(&bench)?;
+            churn::run(&bench).await?;
+            idle(&bench).await?;
+            layer4(&bench)
+        }
     }
-    let origin = nginx(folder.path(), "origin", |port| {
-        let listen: String =
-            (1..=ADDRESSES).map(|last| format!("listen 127.0.0.{last}:{port} backlog=4096; ")).collect();
-        format!("server {{ {listen} root {}; }}", www.display())
-    })?;
-    let near = origin.port;
-    let plain_nginx = nginx(folder.path(), "nginx", |port| {
-        format!(
-            "upstream o {{ server 127.0.0.1:{near}; keepalive 1024; keepalive_requests 1000000000; }}
-             server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://o; proxy_http_version 1.1;
-             proxy_set_header Connection \"\"; proxy_set_header Host $host;
-             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }}"
-        )
-    })?;
-    let proxies = vec![
-        plain_nginx,
-        haproxy(folder.path(), "HAProxy", "http", near)?,
-        ours("Gantry, 10 rules", "http", 10, 1, near)?,
-        ours("Gantry, 100 rules", "http", 100, 1, near)?,
-        ours("Gantry, 1,000 rules", "http", 1000, 1, near)?,
-        ours("Gantry, 100 rules, 100 targets", "http", 100, ADDRESSES, near)?,
-        copier(near)?,
+}
+
+/// Keeps this program, and what it starts, off one processor: that one is the measured proxy's. None where there is but
+/// one.
+fn share_processors() -> Result<Option<usize>> {
+    let this = Pid::from_raw(0);
+    let mut ours = sched_getaffinity(this)?;
+    let all: Vec<usize> = (0..CpuSet::count()).filter(|cpu| ours.is_set(*cpu).unwrap_or(false)).collect();
+    let Some(last) = all.last().copied().filter(|_| all.len() > 1) else { return Ok(None) };
+    ours.unset(last)?;
+    sched_setaffinity(this, &ours)?;
+    Ok(Some(last))
+}
+
+/// HTTP/1.1.
+fn http(bench: &Bench) -> Result<()> {
+    let proxies = [
+        bench.nginx("nginx", Front::Http, 1)?,
+        bench.haproxy("HAProxy", Front::Http, 1)?,
+        bench.ours("Gantry, 100 rules", Front::Http, 100, 1)?,
+        bench.copier()?,
     ];
-    for case in &CASES {
-        measure(case, &proxies, length)?;
+    KEPT.iter().try_for_each(|case| measure(case, &proxies))
+}
+
+/// What rules, targets and logs cost.
+fn rules(bench: &Bench) -> Result<()> {
+    let proxies = [
+        bench.ours("Gantry, 10 rules", Front::Http, 10, 1)?,
+        bench.ours("Gantry, 100 rules", Front::Http, 100, 1)?,
+        bench.ours("Gantry, 1,000 rules", Front::Http, 1000, 1)?,
+        bench.ours("Gantry, 100 rules, access logs", Front::Logged, 100, 1)?,
+        bench.ours("Gantry, 100 rules, 100 targets", Front::Http, 100, ADDRESSES)?,
+        bench.nginx("nginx, 100 targets", Front::Http, ADDRESSES)?,
+        bench.haproxy("HAProxy, 100 targets", Front::Http, ADDRESSES)?,
+    ];
+    measure(&Case { name: "rules and targets, 64 B, kept connections", ..KEPT[0] }, &proxies)
+}
+
+/// HTTP/1.1 by TLS 1.3.
+fn tls(bench: &Bench) -> Result<()> {
+    let proxies = secure(bench)?;
+    SECURE.iter().try_for_each(|case| measure(case, &proxies))
+}
+
+/// HTTP/2 by TLS 1.3.
+fn h2(bench: &Bench) -> Result<()> {
+    let proxies = secure(bench)?;
+    SECOND.iter().try_for_each(|case| measure(case, &proxies))
+}
+
+fn secure(bench: &Bench) -> Result<[Proxy; 3]> {
+    Ok([
+        bench.nginx("nginx", Front::Https, 1)?,
+        bench.haproxy("HAProxy", Front::Https, 1)?,
+        bench.ours("Gantry, 100 rules", Front::Https, 100, 1)?,
+    ])
+}
+
+/// TCP as it is.
+fn layer4(bench: &Bench) -> Result<()> {
+    let mut proxies = vec![
+        bench.haproxy("HAProxy", Front::Tcp, 1)?,
+        bench.ours("Gantry", Front::Tcp, 0, 1)?,
+        bench.copier()?,
+    ];
+    match bench.nginx("nginx stream", Front::Tcp, 1) {
+        Ok(nginx) => proxies.insert(0, nginx),
+        Err(error) => eprintln!("without nginx's stream module (Debian: libnginx-mod-stream): {error:#}"),
     }
-    let layer4 = [
-        haproxy(folder.path(), "HAProxy, layer 4", "tcp", near)?,
-        ours("Gantry, layer 4", "tcp", 0, 1, near)?,
-        copier(near)?,
-    ];
-    measure(&Case { name: "layer 4, 1 MiB, kept connections", ..CASES[2] }, &layer4, length)?;
-    measure(&Case { name: "layer 4, 64 B, a connection each", ..CASES[3] }, &layer4, length)?;
-    let churned = ours("Gantry, 1,000 targets come and go each second", "churn", 100, ADDRESSES, near)?;
-    rate::measure(length.rate, proxies.iter().chain([&churned]))?;
-    idle(&proxies)
+    LAYER4.iter().try_for_each(|case| measure(case, &proxies))
 }
 
 /// What a kept connection costs while nothing is asked on it.
-fn idle(proxies: &[Proxy]) -> Result<()> {
+async fn idle(bench: &Bench) -> Result<()> {
+    let proxies = [
+        bench.nginx("nginx", Front::Http, 1)?,
+        bench.haproxy("HAProxy", Front::Http, 1)?,
+        bench.ours("Gantry, 100 rules", Front::Http, 100, 1)?,
+    ];
     let mut rows = Vec::new();
-    for proxy in proxies {
-        let before = resident(proxy)?;
-        let open = (0..IDLE).map(|_| {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port))?;
-            rate::ask(&mut stream)?;
-            Ok(stream)
-        });
-        let open = open.collect::<Result<Vec<_>>>()?;
-        let kib = (resident(proxy)? - before) * 1024.0 / IDLE as f64;
+    for proxy in &proxies {
+        eprintln!("proxy: {IDLE} idle connections of {}", proxy.name);
+        // What the first requests claim is there once, however many connections there are.
+        rate::open(proxy.port, 100).await?;
+        let before = proxy.resident()?;
+        let open = rate::open(proxy.port, IDLE).await?;
+        let kib = (proxy.resident()? - before) * 1024.0 / IDLE as f64;
         rows.push(Row::new(proxy.name.clone(), "KiB", vec![kib]));
         drop(open);
     }
-    print("Proxies: memory of an idle connection, beyond what the runs before had claimed", &rows);
+    print("Proxies: resident memory of a kept connection that has carried one request", &rows);
     Ok(())
 }
 
 /// Gives every proxy its turns, and prints what came of them.
-fn measure(case: &Case, proxies: &[Proxy], length: Length) -> Result<()> {
+fn measure(case: &Case, proxies: &[Proxy]) -> Result<()> {
     let mut figures: Vec<[Vec<f64>; 3]> = proxies.iter().map(|_| Default::default()).collect();
-    for _ in 0..length.rounds {
+    for round in 1..=case.rounds {
+        eprintln!("proxy: {}, round {round} of {}", case.name, case.rounds);
         for (proxy, [cpu, rate, tail]) in proxies.iter().zip(&mut figures) {
-            let before = cpu_seconds(proxy)?;
-            let (requests, seconds, p99) = wrk(proxy.port, case, length.seconds)?;
-            cpu.push((cpu_seconds(proxy)? - before) * 1e6 / requests);
-            rate.push(requests / seconds);
-            tail.push(p99);
+            let before = proxy.cpu_seconds()?;
+            let turn = case.ask(proxy.port).with_context(|| format!("asking {}", proxy.name))?;
+            ensure!(turn.count > 0.0, "{} answered nothing", proxy.name);
+            cpu.push((proxy.cpu_seconds()? - before) * 1e6 / turn.count);
+            rate.push(turn.count / turn.seconds);
+            tail.push(turn.p99);
         }
     }
     let mut rows = Vec::new();
-    let per = if case.bulk { "CPU per MiB" } else { "CPU per request" };
+    let (per, unit) = if case.bulk { ("CPU per MiB", "MiB/s") } else { ("CPU per request", "1/s") };
     for (proxy, [cpu, rate, tail]) in proxies.iter().zip(figures) {
+        if case.bulk {
+            let per_second = cpu.iter().map(|micros| 1e6 / micros).collect();
+            rows.push(Row::new(format!("{}: MiB per CPU second", proxy.name), "MiB", per_second));
+        }
         rows.push(Row::new(format!("{}: {per}", proxy.name), "µs", cpu));
-        rows.push(Row::new(format!("{}: rate", proxy.name), "1/s", rate));
+        rows.push(Row::new(format!("{}: rate", proxy.name), unit, rate));
         rows.push(Row::new(format!("{}: p99", proxy.name), "ms", tail));
-        rows.push(Row::new(format!("{}: resident", proxy.name), "MiB", vec![resident(proxy)?]));
+        rows.push(Row::new(format!("{}: resident", proxy.name), "MiB", vec![proxy.resident()?]));
     }
     print(&format!("Proxies: {}", case.name), &rows);
     Ok(())
 }
 
-/// Requests answered, the seconds it took, and the 99th percentile in milliseconds.
-fn wrk(port: u16, case: &Case, time: &str) -> Result<(f64, f64, f64)> {
-    let mut command = Command::new("wrk");
-    command.args(["-t1", "-c", CONNECTIONS, "-d", time, "--latency"]);
-    if case.close {
-        command.args(["-H", "Connection: close"]);
-    }
-    let output = command.arg(format!("http://127.0.0.1:{port}{}", case.path)).output();
-    let output = output.context("running wrk: install it (Debian: wrk)")?;
+/// What a program prints, which is expected to end well.
+fn output_of(command: &mut Command, package: &str) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}: install it (Debian: {package})"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "requests failed:\n{text}");
-    let after = |mark: &str| {
-        text.lines()
-            .find_map(|line| line.trim().strip_prefix(mark))
-            .map(str::trim)
-            .with_context(|| text.clone())
-    };
-    let total = text.lines().find(|line| line.contains(" requests in ")).with_context(|| text.clone())?;
-    let mut words = total.split_whitespace();
-    let requests: f64 = words.next().unwrap_or_default().parse()?;
-    let seconds = milliseconds(words.nth(2).unwrap_or_default().trim_end_matches(','))? / 1000.0;
-    Ok((requests, seconds, milliseconds(after("99%")?)?))
-}
-
-/// `1.20ms`, `310.00us`, `2.01s`.
-fn milliseconds(text: &str) -> Result<f64> {
-    for (unit, factor) in [("us", 0.001), ("ms", 1.0), ("s", 1000.0), ("m", 60_000.0)] {
-        if let Some(Ok(number)) = text.strip_suffix(unit).map(str::parse::<f64>) {
-            return Ok(number * factor);
-        }
-    }
-    bail!("no duration: {text}")
+    ensure!(output.status.success(), "{command:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(text)
 }

@@ -5,8 +5,9 @@ use anyhow::{Result, bail, ensure};
 use gantry_decide::routing::HealthReport;
 use gantry_decide::routing::config::*;
 use gantry_decide::time::Timestamp;
-use gantry_edge::balancer::{Balancer, Observer, Problem, Settings};
+use gantry_edge::balancer::{Balancer, Observer, Pem, Problem, Settings};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,27 +17,43 @@ const CHURNED: usize = 10;
 /// Turns that a deregistered target stays: what it was asked is answered by then.
 const STAYS: usize = 20;
 
-struct Silent;
+/// Keeps health to itself, and has the certificate of the benchmark's folder.
+struct Silent(PathBuf);
 
 impl Observer for Silent {
     fn health(&self, _report: HealthReport) {}
+
+    fn certificate(&self, _arn: &CertificateArn) -> Option<Pem> {
+        let read = |name| std::fs::read_to_string(self.0.join(name)).ok();
+        Some(Pem { chain: read("chain.pem")?, key: read("key.pem")? })
+    }
 
     fn problem(&self, problem: Problem) {
         eprintln!("{problem}");
     }
 }
 
-/// Runs as the balancer: `MODE RULES TARGETS PORT ORIGIN`, with health checks and counters on, until it is killed.
+/// Runs as the balancer: `MODE RULES TARGETS PORT ORIGIN FOLDER`, with health checks and counters on, until it is killed.
 pub fn serve(arguments: &[String]) -> Result<()> {
-    let [mode, rules, targets, port, origin] = arguments else {
-        bail!("usage: {SERVE} MODE RULES TARGETS PORT ORIGIN")
+    let [mode, rules, targets, port, origin, folder] = arguments else {
+        bail!("usage: {SERVE} MODE RULES TARGETS PORT ORIGIN FOLDER")
     };
     let (rules, targets): (u32, u64) = (rules.parse()?, targets.parse()?);
     let (port, origin): (u16, u16) = (port.parse()?, origin.parse()?);
-    let (protocol, kind) = match mode.as_str() {
-        "http" | "churn" => (Protocol::Http, LoadBalancerKind::Application),
-        _ => (Protocol::Tcp, LoadBalancerKind::Network),
+    let folder = PathBuf::from(folder);
+    let (front, protocol, kind) = match mode.as_str() {
+        "https" => (Protocol::Https, Protocol::Http, LoadBalancerKind::Application),
+        "tcp" => (Protocol::Tcp, Protocol::Tcp, LoadBalancerKind::Network),
+        _ => (Protocol::Http, Protocol::Http, LoadBalancerKind::Application),
     };
+    let tls = (front == Protocol::Https).then(|| ListenerTls {
+        policy: "ELBSecurityPolicy-TLS13-1-2-2021-06".to_owned(),
+        default_certificate: CertificateArn::new("certificate"),
+        certificates: Vec::new(),
+        alpn: AlpnPolicy::None,
+    });
+    let access_logs =
+        (mode == "logged").then(|| LogDestination { bucket: "bench".to_owned(), prefix: String::new() });
     let group = TargetGroupArn::new("group");
     let forward = || {
         let groups = vec![WeightedGroup { group: group.clone(), weight: 1 }];
@@ -53,16 +70,18 @@ pub fn serve(arguments: &[String]) -> Result<()> {
         generation: 1,
         certificates: Default::default(),
         load_balancers: vec![LoadBalancer {
-            arn: LoadBalancerArn::new("balancer"),
+            arn: LoadBalancerArn::new(
+                "arn:aws:elasticloadbalancing:eu-north-1:111122223333:loadbalancer/app/bench/1",
+            ),
             kind,
             addresses: vec![Address { ip: Ipv4Addr::LOCALHOST.into(), zone: ZoneName::new("zone") }],
             host_names: Vec::new(),
-            attributes: LoadBalancerAttributes::default(),
+            attributes: LoadBalancerAttributes { access_logs, ..LoadBalancerAttributes::default() },
             listeners: vec![Listener {
                 arn: ListenerArn::new("listener"),
                 port,
-                protocol,
-                tls: None,
+                protocol: front,
+                tls,
                 attributes: ListenerAttributes::default(),
                 rules: (1..=rules).map(rule).collect(),
                 default_action: forward(),
@@ -87,7 +106,8 @@ pub fn serve(arguments: &[String]) -> Result<()> {
             targets: (0..targets).map(|number| target(number, targets, origin)).collect(),
         }],
     };
-    let balancer = Balancer::start(&Settings { workers: 1, ..Settings::default() }, Arc::new(Silent))?;
+    let settings = Settings { workers: 1, logs: Some(folder.join("logs")), ..Settings::default() };
+    let balancer = Balancer::start(&settings, Arc::new(Silent(folder)))?;
     ensure!(balancer.apply(&config), "a first configuration is refused");
     let mut made = targets;
     loop {
