@@ -36,8 +36,9 @@ const CPU: i64 = 20_480;
 const MEMORY: i64 = 20_480;
 const TASK: i64 = 512;
 const ZONES: [&str; 3] = ["eu-north-1a", "eu-north-1b", "eu-north-1c"];
-/// Longest virtual time for anything.
+/// Longest virtual time for anything, and longest real one: a bench that does not end says where it stands.
 const PATIENCE: Duration = Duration::from_secs(3600);
+const REAL_PATIENCE: Duration = Duration::from_secs(900);
 
 pub fn run() -> Result<()> {
     let (mut rates, mut handed, mut costs) = (Vec::new(), Vec::new(), Vec::new());
@@ -48,13 +49,17 @@ pub fn run() -> Result<()> {
             cell.join(index)?;
         }
         cell.settle()?;
+        cell.tell(&format!("{size} instances joined"));
         let services = size / 10;
         let filled = cell.fill(services, size)?;
+        cell.tell(&format!("{} tasks of {services} services", cell.tasks));
         let tasks = cell.tasks;
         let fill: Duration = filled.iter().sum();
         let grown = resident()?.saturating_sub(memory);
         let (churn, replaced) = cell.churn(size)?;
+        cell.tell(&format!("{replaced} tasks of dead instances replaced"));
         let roll = cell.roll(services)?;
+        cell.tell("all services updated");
         let rate = |count: usize, time: Duration| vec![count as f64 / time.as_secs_f64()];
         rates.push(Row::new(format!("{size} instances: fill {tasks} tasks"), "tasks/s", rate(tasks, fill)));
         rates.push(Row::new(
@@ -106,9 +111,14 @@ struct Cell {
     calls: u64,
     /// By session, from 1; none once it is dead.
     agents: Vec<Option<ContainerInstanceKey>>,
-    /// Tasks that services shall have, and that agents were told to start.
+    /// How many tasks it was told to start and not to stop, by session.
+    here: Vec<usize>,
+    /// Tasks that services shall have, that agents were told to start, and that run on those that live.
     tasks: usize,
     started: usize,
+    running: usize,
+    steps: usize,
+    since: Instant,
     /// What the engine took.
     took: Duration,
     answer: Option<Value>,
@@ -135,11 +145,21 @@ impl Cell {
             wake: Timestamp::NEVER,
             calls: 0,
             agents: vec![None],
+            here: vec![0],
             tasks: 0,
             started: 0,
+            running: 0,
+            steps: 0,
+            since: Instant::now(),
             took: Duration::ZERO,
             answer: None,
         }
+    }
+
+    /// Shows that it goes on.
+    fn tell(&mut self, what: &str) {
+        let since = std::mem::replace(&mut self.since, Instant::now());
+        eprintln!("{what}: {:.1?}, the engine {:.1?} in {} steps so far", since.elapsed(), self.took, self.steps);
     }
 
     /// Handles what waits, as far as no time has to pass.
@@ -153,6 +173,7 @@ impl Cell {
             let start = Instant::now();
             let effects = self.engine.step(self.now, group);
             self.took += start.elapsed();
+            self.steps += 1;
             for effect in effects {
                 self.take(effect)?;
             }
@@ -200,6 +221,13 @@ impl Cell {
         self.settle()?;
         while !is_so(self) {
             ensure!(self.wake <= end, "in vain: {what}");
+            ensure!(
+                self.since.elapsed() < REAL_PATIENCE,
+                "no end: {what}; {} of {} tasks run, {} were started",
+                self.running,
+                self.tasks,
+                self.started
+            );
             self.now = self.now.max(self.wake);
             self.settle()?;
         }
@@ -228,6 +256,7 @@ impl Cell {
         };
         let id = SessionId(self.agents.len() as u64);
         self.agents.push(Some(instance));
+        self.here.push(0);
         self.queue.push_back(Input::Session { id, input: SessionInput::Opened(opening) });
         Ok(())
     }
@@ -248,7 +277,15 @@ impl Cell {
                 for task in message.tasks.iter().flatten() {
                     let stops = task.desired_status.as_deref() == Some("STOPPED");
                     let status = if stops { "STOPPED" } else { "RUNNING" };
-                    self.started += usize::from(!stops);
+                    let here = &mut self.here[id.0 as usize];
+                    if stops {
+                        *here -= 1;
+                        self.running -= 1;
+                    } else {
+                        *here += 1;
+                        self.started += 1;
+                        self.running += 1;
+                    }
                     let request = json!({"task": task.arn, "status": status,
                         "containers": [{"containerName": "app", "status": status, "exitCode": stops.then_some(0)}]});
                     let report = self.input("SubmitTaskStateChange", &request, Principal::Agent)?;
@@ -308,6 +345,7 @@ impl Cell {
             for _ in 0..instances / 100 {
                 let agent = 1 + self.random.below(instances);
                 if self.agents[agent].take().is_some() {
+                    self.running -= self.here[agent];
                     let id = SessionId(agent as u64);
                     self.queue.push_back(Input::Session { id, input: SessionInput::Closed });
                 }
@@ -316,14 +354,8 @@ impl Cell {
             self.wait_for("a minute", |cell| cell.wake > end)?;
             self.now = end;
         }
-        self.wait_for("the tasks of dead instances elsewhere", |cell| cell.running() == wanted)?;
+        self.wait_for("the tasks of dead instances elsewhere", |cell| cell.running == wanted)?;
         Ok((self.took - before, self.started - started))
-    }
-
-    fn running(&self) -> usize {
-        let state = self.published.snapshot(&self.scope);
-        let on = |key: &ContainerInstanceKey| state.ecs.tasks_on(key).count();
-        self.agents.iter().flatten().map(on).sum()
     }
 
     /// All services are deployed anew at once; what the engine took until all have arrived.
