@@ -199,8 +199,10 @@ impl Shift {
                 self.once(facts.target_ready || hasty, now, || self.step(strategy, now))
             }
             Stage::ProductionTrafficShift => {
-                let until = self.since + strategy.bake_after(self.steps);
-                let whole = strategy.share_after(self.steps) == Share::ALL;
+                // Without a source all of the traffic went over in the first step.
+                let whole = self.source.is_none() || strategy.share_after(self.steps) == Share::ALL;
+                let pause = if whole { Duration::ZERO } else { strategy.bake_after(self.steps) };
+                let until = self.since + pause;
                 let next = match whole {
                     true => Stage::PostProductionTrafficShift,
                     false => Stage::PreProductionTrafficShift,

@@ -70,6 +70,10 @@ fn linear_and_canary_deployments_shift_step_by_step() {
     assert_eq!(steps(linear), (vec![40.0, 80.0, 100.0], 12));
     let canary = Strategy::Canary { share: Share::of_tenths(50), bake_minutes: 10 };
     assert_eq!(steps(canary), (vec![5.0, 100.0], 10));
+    // There is nothing to shift from in a first deployment, nor to look at before the next step.
+    for strategy in [linear, canary] {
+        assert_eq!(course(begin(false), strategy), course(begin(false), Strategy::BlueGreen));
+    }
 }
 
 #[test]
