@@ -7,7 +7,7 @@ use crate::services::ecs::state::{
     DeploymentConfiguration, DeploymentController, Rebalancing, SchedulingStrategy, Service, ServiceKey,
     ServiceStatus,
 };
-use crate::services::ecs::{convert, tags};
+use crate::services::ecs::{balanced, convert, tags};
 use crate::tx::Tx;
 use gantry_api::ecs;
 use gantry_decide::ids::ServiceDeploymentId;
@@ -56,7 +56,11 @@ pub fn create(
         configuration: DeploymentConfiguration::of(SchedulingStrategy::Replica),
         placement_constraints: convert::constraints(request.placement_constraints.as_deref(), 0)?,
         placement_strategy: convert::strategies(request.placement_strategy.as_deref())?,
-        health_check_grace_period_seconds: 0,
+        // Its task sets bring the load balancers.
+        health_check_grace_period_seconds: balanced::grace_period(
+            request.health_check_grace_period_seconds,
+            true,
+        )?,
         load_balancers: Vec::new(),
         former_groups: Vec::new(),
         enable_ecs_managed_tags: request.enable_ecs_managed_tags.unwrap_or(false),

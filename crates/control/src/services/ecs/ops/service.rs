@@ -361,7 +361,14 @@ pub fn update_service(
         let launch_type = service.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type());
         check::rebalancing(&service, launch_type)?;
     }
-    if !service.has_task_sets() {
+    if service.has_task_sets() {
+        if let Some(given) = request.health_check_grace_period_seconds {
+            // Those of the EXTERNAL controller have their load balancers by their task sets.
+            let balanced =
+                service.controller == DeploymentController::External || !service.load_balancers.is_empty();
+            service.health_check_grace_period_seconds = balanced::grace_period(Some(given), balanced)?;
+        }
+    } else {
         // What ECS takes over it deploys anew, so that there is a record of it.
         let taken_over = before != DeploymentController::Ecs;
         redeploy(tx, &cluster, &mut service, &request, taken_over)?;

@@ -56,6 +56,22 @@ impl World {
 }
 
 #[test]
+fn the_grace_period_is_the_services_own() {
+    let mut world = World::external(1);
+    let shown = |world: &mut World| world.service()["healthCheckGracePeriodSeconds"].take();
+    assert_eq!(shown(&mut world), 0);
+    let update = |seconds: i32| json!({"service": "web", "healthCheckGracePeriodSeconds": seconds});
+    world.write(service::update_service, update(45)).unwrap();
+    assert_eq!(shown(&mut world), 45);
+    let refused = world.write(service::update_service, update(-1));
+    fails(refused, INVALID, "The health check grace period must be between 0 and 2147483647 seconds.");
+    let request = json!({"serviceName": "other", "desiredCount": 1, "healthCheckGracePeriodSeconds": 7,
+        "deploymentController": {"type": "EXTERNAL"}});
+    let made = world.write(service::create_service, request).unwrap();
+    assert_eq!(made["service"]["healthCheckGracePeriodSeconds"], 7);
+}
+
+#[test]
 fn sets_are_kept_at_their_share_of_the_desired_count() {
     let mut world = World::external(4);
     let shown = world.service();

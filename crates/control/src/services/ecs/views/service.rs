@@ -181,7 +181,8 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         enable_ecs_managed_tags: Some(service.enable_ecs_managed_tags),
         enable_execute_command: Some(service.enable_execute_command),
         events: Some(service.events.iter().rev().map(event).collect()),
-        health_check_grace_period_seconds: (!service.load_balancers.is_empty())
+        health_check_grace_period_seconds: (!service.load_balancers.is_empty()
+            || service.controller == DeploymentController::External)
             .then(|| integer(service.health_check_grace_period_seconds)),
         launch_type,
         load_balancers: Some(balanced::show(view, &service.load_balancers)),
