@@ -159,7 +159,12 @@ impl Cell {
     /// Shows that it goes on.
     fn tell(&mut self, what: &str) {
         let since = std::mem::replace(&mut self.since, Instant::now());
-        eprintln!("{what}: {:.1?}, the engine {:.1?} in {} steps so far", since.elapsed(), self.took, self.steps);
+        eprintln!(
+            "{what}: {:.1?}, the engine {:.1?} in {} steps so far",
+            since.elapsed(),
+            self.took,
+            self.steps
+        );
     }
 
     /// Handles what waits, as far as no time has to pass.
