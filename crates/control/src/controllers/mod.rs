@@ -54,6 +54,10 @@ pub trait Controller {
     fn watches(view: View<'_>, change: &Change, keys: &mut BTreeSet<Self::Key>);
     /// Every key there is.
     fn all(view: View<'_>) -> Vec<Self::Key>;
+    /// Whether this key is looked at before the others of a round.
+    fn goes_first(_view: View<'_>, _key: &Self::Key) -> bool {
+        false
+    }
     /// What to do next, decided from a snapshot alone; `None` when nothing is to be done.
     fn plan(view: View<'_>, key: &Self::Key, random: &mut dyn Random) -> (Option<Self::Plan>, LookAgain);
     /// Does it, after checking that what the plan relied on still holds.
@@ -171,7 +175,11 @@ impl<C: Controller> Driver<C> {
         placers: &mut Placers,
     ) -> bool {
         let mut changed = false;
-        for (scope, key) in std::mem::take(&mut self.queue) {
+        let first = |(scope, key): &(Scope, C::Key)| {
+            state.get(scope).is_some_and(|state| C::goes_first(View { scope, state, now }, key))
+        };
+        let (first, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.queue).into_iter().partition(first);
+        for (scope, key) in first.into_iter().chain(others) {
             let Some(scope_state) = state.get(&scope) else { continue };
             let (plan, look_again) = C::plan(View { scope: &scope, state: scope_state, now }, &key, random);
             if let Some(plan) = plan {

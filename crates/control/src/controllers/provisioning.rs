@@ -65,7 +65,7 @@ impl Controller for Provisioning {
         let look_again = (oldest.created_at + patience).min(view.now + AGAIN);
         let mut plan = Plan::default();
         let given_up = |plan: &Plan, key: &TaskKey| plan.give_up.iter().any(|(known, _)| known == key);
-        let pool = view.state.ecs.pool(key);
+        let pool = capacity::open_to(view, key, "");
         // Most tasks that wait ask the same.
         let mut known: Vec<(Request, bool)> = Vec::new();
         for task in &waiting {

@@ -46,6 +46,11 @@ impl Profile {
         if !self.connected && !mutant::is("tasks placed on silent agents") {
             return Some(Refusal::Agent);
         }
+        self.refuses_kind(request)
+    }
+
+    /// The same checks without those of the instance's state.
+    fn refuses_kind(&self, request: &Request) -> Option<Refusal> {
         let has = |(name, value): (&String, &Option<String>)| {
             self.attributes.get(name).is_some_and(|own| value.is_none() || own == value)
         };
@@ -74,8 +79,8 @@ impl Host {
     /// Whether a task of this kind belongs here at all: on an ACTIVE instance with the attributes that it asks for, within
     /// its constraints. What is free, and whether the agent is there just now, does not count.
     pub fn suits(&self, request: &Request) -> bool {
-        let connected = Profile { connected: true, ..self.profile.as_ref().clone() };
-        connected.refuses(request).is_none()
+        let active = self.profile.active || mutant::is("tasks placed on draining instances");
+        active && self.profile.refuses_kind(request).is_none()
     }
 
     pub(super) fn site(&self) -> Site<'_> {

@@ -4,6 +4,7 @@
 //! many tasks at once. Who asks for an instance gets it with what is noted of it.
 
 use super::Request;
+use super::groups::ByGroup;
 use super::host::{Host, Profile};
 use super::log::{Change, Log, What};
 use super::settled::Settled;
@@ -118,6 +119,31 @@ impl<K: Ord + Clone> Pool<K> {
         if let Some(number) = self.numbers.get(key).copied() {
             let held = self.held(request);
             self.note(number, What::Went(held));
+        }
+    }
+
+    /// How many instances have tasks of a group.
+    pub fn instances_with(&self, group: &str) -> usize {
+        let concerns = |change: &Change<K>| match &change.what {
+            What::Came(held) | What::Went(held) => *held.group == *group,
+            What::Is(_) => true,
+        };
+        match self.noted.backwards().any(concerns) {
+            true => self.all_taken_in().instances_with(group),
+            false => self.settled.instances_with(group),
+        }
+    }
+
+    /// Keeps room for a task of the request's group on each instance to which it belongs and that has none: others find
+    /// what remains. On ECS the tasks of daemons come before all others on an instance, and what they need is reserved.
+    pub fn reserve(&mut self, request: &Request) {
+        // Nobody is there yet: no constraint shall see more than that the room is taken.
+        let room = Request { group: String::new(), ..request.clone() };
+        let lacks = |host: &Host| host.groups.of(&request.group) == 0 && host.suits(request);
+        let lacking: Vec<K> =
+            self.hosts().filter(|(_, host)| lacks(host)).map(|(key, _)| key.clone()).collect();
+        for key in lacking {
+            self.take(&key, &room);
         }
     }
 

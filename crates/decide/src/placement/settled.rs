@@ -63,6 +63,11 @@ impl Settled {
         self.groups.get(group).into_iter().flatten().map(|(number, count)| (*number, *count))
     }
 
+    /// How many instances have tasks of a group.
+    pub fn instances_with(&self, group: &str) -> usize {
+        self.groups.get(group).map_or(0, OrdMap::len)
+    }
+
     /// All groups with tasks somewhere.
     pub fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
         self.groups.keys()

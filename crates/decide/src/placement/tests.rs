@@ -159,6 +159,26 @@ fn ports_are_held_per_protocol_and_given_back() {
 }
 
 #[test]
+fn what_daemons_need_is_left_to_them() {
+    let mut pool = four();
+    let agent = Request { cpu: 0, memory: 800, group: "service:agent".to_owned(), ..Request::default() };
+    let agent = Request { constraints: vec![member_of("attribute:ecs.availability-zone == a")], ..agent };
+    pool.take(&0, &agent);
+    assert_eq!(pool.instances_with("service:agent"), 1);
+    // 1 is still to get one, and those of the other zone get none.
+    pool.reserve(&agent);
+    assert_eq!(pool.place(&request(), 20, &mut Seeded::new(1)).on.len(), 8);
+    assert_eq!(pool.host(&1).unwrap().free_memory, 224);
+    // Room is no task.
+    let near = Request {
+        constraints: vec![member_of("task:group == service:agent")],
+        group: "g".to_owned(),
+        ..Request::default()
+    };
+    assert_eq!(Placer::default().place(&pool, &near, 2, &mut Seeded::new(1)).on, vec![0, 0]);
+}
+
+#[test]
 fn scale_in_takes_pending_then_the_crowded_and_never_the_protected() {
     let pool = four();
     let task = |id: u32, host: u32| ServiceTask {

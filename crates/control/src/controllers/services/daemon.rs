@@ -102,18 +102,6 @@ fn counted(tasks: &mut Tasks, condition: Condition) -> &mut u32 {
 
 /// The instances that shall have a task.
 fn eligible(view: View<'_>, service: &Service) -> Vec<ContainerInstanceKey> {
-    let Some(primary) = service.primary() else { return Vec::new() };
-    let Some(record) = view.state.ecs.task_definitions.get(&primary.task_definition) else {
-        return Vec::new();
-    };
-    let launch_type = primary.compute.launch_type();
-    let request = placement::request(
-        &record.definition,
-        launch_type,
-        &service.group(),
-        &service.placement_constraints,
-        &[],
-    );
-    let pool = view.state.ecs.pool(&placement::pool_name(&service.cluster, launch_type));
-    pool.suitable(&request)
+    let pool = view.state.ecs.pool(&service.cluster);
+    placement::daemon_request(view, service).map_or_else(Vec::new, |request| pool.suitable(&request))
 }

@@ -127,8 +127,7 @@ impl Controller for Services {
             // Draining moves the tasks that are there, and daemons follow whatever changes.
             Change::ContainerInstance(key) => {
                 keys.extend(view.state.ecs.tasks_on(key).filter_map(Task::service_key));
-                let of_cluster = view.state.ecs.services_of(&key.cluster);
-                keys.extend(of_cluster.filter(|service| service.is_daemon()).map(Record::key));
+                keys.extend(view.state.ecs.daemon_services_of(&key.cluster).map(Record::key));
             }
             Change::Alarm(name) => {
                 let services = view.state.ecs.services().values();
@@ -149,6 +148,11 @@ impl Controller for Services {
 
     fn all(view: View<'_>) -> Vec<ServiceKey> {
         view.state.ecs.services().iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Daemons: what they need on a new instance is not for others.
+    fn goes_first(view: View<'_>, key: &ServiceKey) -> bool {
+        view.state.ecs.service(key).is_some_and(Service::is_daemon)
     }
 
     fn plan(view: View<'_>, key: &ServiceKey, random: &mut dyn Random) -> (Option<Plan>, LookAgain) {

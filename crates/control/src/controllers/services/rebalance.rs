@@ -201,7 +201,8 @@ fn start_in(tx: &mut Tx<'_>, service: &Service, primary: &Deployment, zone: &str
     }
     let fargate = launch.launch_type == LaunchType::Fargate;
     let request = capacity::request_for(view, &launch);
-    let pool = view.state.ecs.pool(&placement::pool_name(&launch.cluster, launch.launch_type));
+    let pool =
+        capacity::open_to(view, &placement::pool_name(&launch.cluster, launch.launch_type), &launch.group);
     // Constraints that depend on the tasks that are there bind here too.
     let fitting = pool.hosts().filter(|(_, host)| host.refuses(&request).is_none()).map(|(key, _)| key);
     let in_zone =

@@ -2,10 +2,10 @@
 //! tasks wait for instances to come, and which spot tasks make room for others.
 
 use super::launch::Launch;
-use super::placement;
+use super::placement::{self, InstancePool};
 use super::state::{
     CapacityProvider, ContainerInstance, FARGATE_POOL, LaunchType, ManagedInstancesProvider, ManagedScaling,
-    ProviderKind, Task, TaskKey,
+    ProviderKind, ServiceStatus, Task, TaskKey,
 };
 use crate::tx::{Tx, View};
 use gantry_decide::capacity::eviction::{Room, Tenant};
@@ -56,6 +56,25 @@ pub fn narrow(view: View<'_>, provider: Option<&CapacityProviderName>, request: 
     if let Some(provider) = provider.filter(|provider| provider.kind.managed_instances().is_some()) {
         request.attributes.insert(PROVIDER_ATTRIBUTE.to_owned(), Some(provider.name.to_string()));
     }
+}
+
+/// The instances of a pool as those see them who are to place a task of a group: without the room that DAEMON services
+/// still need. On ECS these come first on every instance, and go last.
+pub fn open_to(view: View<'_>, name: &ClusterName, group: &str) -> InstancePool {
+    let ecs = &view.state.ecs;
+    let mut pool = ecs.pool(name);
+    for service in ecs.daemon_services_of(name) {
+        let own = service.group();
+        // Most of the time all have theirs; the count of those that shall is taken whenever an instance changes.
+        let wanted = pool.len().min(service.desired_count as usize);
+        if own == group || service.status != ServiceStatus::Active || pool.instances_with(&own) >= wanted {
+            continue;
+        }
+        if let Some(request) = placement::daemon_request(view, service) {
+            pool.reserve(&request);
+        }
+    }
+    pool
 }
 
 /// What a launch asks of an instance.

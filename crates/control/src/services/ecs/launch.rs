@@ -67,7 +67,7 @@ pub struct Launched {
 pub fn place(tx: &mut Tx<'_>, launch: &Launch, count: usize) -> Launched {
     let name = placement::pool_name(&launch.cluster, launch.launch_type);
     let request = capacity::request_for(tx.view(), launch);
-    let pool = tx.state.ecs.pool(&name);
+    let pool = capacity::open_to(tx.view(), &name, &launch.group);
     let leftover = launch.launch_type == LaunchType::Fargate && capacity::waits(tx.view(), launch).is_none();
     if leftover && tx.state.ecs.waiting_count(&name) > 0 {
         // What is or comes free is for those that wait.
@@ -158,7 +158,7 @@ pub fn place_waiting(tx: &mut Tx<'_>, key: &TaskKey) {
     let request = capacity::request_of(tx.view(), &task);
     let Some(waiting) = task.waiting.take() else { return };
     let name = placement::pool_name(&task.cluster, task.launch_type);
-    let pool = tx.state.ecs.pool(&name);
+    let pool = capacity::open_to(tx.view(), &name, &task.group);
     let placed = tx.placers.place((tx.scope, &name, &pool), &request, 1, tx.random);
     drop(pool);
     let Some(instance) = placed.on.into_iter().next() else { return };

@@ -2,8 +2,9 @@
 
 use super::state::{
     ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, FARGATE_POOL, LaunchType,
-    PlacementConstraint, PlacementStrategy, Task,
+    PlacementConstraint, PlacementStrategy, Service, Task,
 };
+use crate::tx::View;
 use gantry_decide::ids::{ClusterName, Scope};
 use gantry_decide::placement::{
     Constraint, Host, HostPort, Placed, Placer, Pool, Profile, Protocol, Request, Strategy,
@@ -210,6 +211,14 @@ pub fn request(
         PlacementStrategy::Binpack(field) => Strategy::binpack(field),
     }));
     request
+}
+
+/// What a DAEMON service's task asks of an instance; none where its definition is gone.
+pub fn daemon_request(view: View<'_>, service: &Service) -> Option<Request> {
+    let primary = service.primary()?;
+    let record = view.state.ecs.task_definitions.get(&primary.task_definition)?;
+    let (launch_type, group) = (primary.compute.launch_type(), service.group());
+    Some(request(&record.definition, launch_type, &group, &service.placement_constraints, &[]))
 }
 
 /// What tasks of the launch type EC2 ask: machines of the user's own and Managed Instances are for others.

@@ -131,6 +131,9 @@ impl EcsState {
                 on.entry(instance).or_default().push(task);
             }
         }
+        for (key, _) in self.services.iter().filter(|(_, service)| service.is_daemon()) {
+            self.daemon_services.insert(key.cluster.clone(), key.clone());
+        }
         for (key, instance) in self.container_instances.iter() {
             let tasks = on.get(key).into_iter().flatten().map(|task| task.as_ref());
             let host = placement::host(instance, tasks);

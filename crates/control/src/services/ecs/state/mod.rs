@@ -89,6 +89,8 @@ pub struct EcsState {
     interfaces: Interfaces,
     /// Tasks that wait for an instance of a cluster, or of the Fargate pool.
     waiting: Index<ClusterName, TaskKey>,
+    /// Services of the scheduling strategy DAEMON, by cluster.
+    daemon_services: Index<ClusterName, ServiceKey>,
 }
 
 /// The instances that a task waits for.
@@ -215,11 +217,18 @@ impl EcsState {
             .filter(move |service: &&Service| &service.cluster == cluster)
     }
 
+    pub fn daemon_services_of(&self, cluster: &ClusterName) -> impl Iterator<Item = &Service> {
+        self.daemon_services.get(cluster).filter_map(|key| self.service(key))
+    }
+
     pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
         self.services.get(key).map(AsRef::as_ref)
     }
 
     pub fn put_service(&mut self, service: Service) {
+        if service.is_daemon() {
+            self.daemon_services.insert(service.cluster.clone(), service.key());
+        }
         self.services.put(service);
     }
 
@@ -230,6 +239,7 @@ impl EcsState {
             self.remove_service_deployment(attempt);
         }
         self.services.remove(key);
+        self.daemon_services.remove(&key.cluster, key);
     }
 
     pub fn service_deployments(&self) -> &Table<ServiceDeployment> {

@@ -99,6 +99,33 @@ fn an_update_stops_first_and_in_batches() {
 }
 
 #[test]
+fn others_leave_the_room_that_a_daemon_needs_while_it_has_no_task() {
+    let mut world = World::with_daemon(1, json!({}));
+    world.agent_acts(runs);
+    // A service whose turn comes first, with more tasks than there is room for.
+    let able = json!({"serviceName": "able", "taskDefinition": "app", "desiredCount": 200});
+    world.write(service::create_service, able).unwrap();
+    for _ in 0..6 {
+        world.pass(LONG);
+    }
+    let able = |world: &World| world.state.ecs.tasks().values().filter(|t| t.group == "service:able").count();
+    let full = able(&world);
+    assert!(full > 1);
+    world.register("app");
+    world.write(service::update_service, json!({"service": "web", "taskDefinition": "app"})).unwrap();
+    world.come_to_rest();
+    // The old task ends just when the other service tries again.
+    world.now = world.now + LONG;
+    world.agent_acts(runs);
+    world.pass(LONG);
+    assert_eq!(able(&world), full);
+    let of_daemon = world.live();
+    assert_eq!(of_daemon.iter().map(|task| task.definition_id.revision).collect::<Vec<_>>(), [2]);
+    let key = of_daemon[0].instance.clone().unwrap();
+    assert_eq!(world.state.ecs.tasks_on(&key).count(), full + 1);
+}
+
+#[test]
 fn only_instances_that_meet_the_constraints_have_one() {
     let constraint = json!([{"type": "memberOf", "expression": "attribute:disk == ssd"}]);
     let mut world = World::with_daemon(2, json!({"placementConstraints": constraint}));

@@ -3,6 +3,7 @@
 use super::words::count;
 use super::{DETAILS_MAX, Explanation};
 use crate::services::ec2;
+use crate::services::ecs::capacity;
 use crate::services::ecs::state::{ContainerInstanceKey, FARGATE_POOL, NetworkConfiguration};
 use crate::tx::View;
 use gantry_decide::ids::ClusterName;
@@ -22,7 +23,7 @@ pub struct Room {
 /// Asks every instance of a pool for one more task.
 pub fn survey(view: View<'_>, pool: ClusterName, request: Request) -> Room {
     let mut room = Room { pool, request, fitting: 0, refused: Vec::new() };
-    for (key, host) in view.state.ecs.pool(&room.pool).hosts() {
+    for (key, host) in capacity::open_to(view, &room.pool, &room.request.group).hosts() {
         let shortfalls = host.shortfalls(&room.request);
         if shortfalls.is_empty() {
             room.fitting += 1;
