@@ -120,10 +120,14 @@ fn tls_ends_at_the_balancer() {
 
 #[test]
 fn datagrams_find_their_way_back() {
-    let target = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // Health is asked by TCP on the same port, which has to be free of both.
+    let both = std::iter::repeat_with(|| {
+        let target = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let checks = TcpListener::bind(target.local_addr().unwrap()).ok()?;
+        Some((target, checks))
+    });
+    let (target, checks) = both.take(100).flatten().next().unwrap();
     let address = target.local_addr().unwrap();
-    // Health is asked by TCP on the same port.
-    let checks = TcpListener::bind(address).unwrap();
     std::thread::spawn(move || checks.incoming().for_each(drop));
     std::thread::spawn(move || {
         let mut buffer = [0; 65_535];
