@@ -5,7 +5,7 @@ use super::ADDRESSES;
 use super::peers::{Bench, Front, Proxy};
 use super::rate::{self, RATE};
 use crate::table::{Row, print};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -121,19 +121,20 @@ async fn change(bench: &Bench, proxy: &Proxy, changes: &Changes, over: &AtomicBo
         Changes::Haproxy => {
             let path = bench.haproxy_socket(proxy.port);
             while !over.load(Relaxed) {
-                let mut text = String::new();
+                let mut commands = Vec::new();
                 for _ in 0..TOLD {
                     // The slot gets the address that comes after all those it had.
                     let (slot, round) = (turn % u64::from(ADDRESSES), turn / u64::from(ADDRESSES) + 1);
                     let last = (slot + round) % u64::from(ADDRESSES) + 1;
-                    text += &format!("set server l/s{} addr 127.0.0.{last};", slot + 1);
+                    commands.push(format!("set server l/s{} addr 127.0.0.{last}", slot + 1));
                     turn += 1;
                 }
                 let mut socket = UnixStream::connect(&path).await?;
-                socket.write_all(format!("{text}\n").as_bytes()).await?;
+                socket.write_all(format!("{}\n", commands.join(";")).as_bytes()).await?;
                 let mut answer = String::new();
                 socket.read_to_string(&mut answer).await?;
-                anyhow::ensure!(!answer.contains("rror"), "HAProxy refuses: {answer}");
+                let changed = answer.matches("IP changed from").count();
+                ensure!(changed == commands.len(), "HAProxy refuses: {answer}");
                 until(begun, TELL, turn / TOLD).await;
             }
         }
