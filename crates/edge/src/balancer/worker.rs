@@ -33,7 +33,7 @@ use tokio_rustls::server::TlsStream;
 /// Clients' connections of one worker. Beyond, new ones are closed at once and counted as rejected: each may hold some
 /// 100 KiB while a request is under way.
 const MAX_CONNECTIONS: u64 = 50_000;
-/// Read of a client at once: most requests with their bodies.
+/// Read of a connection at once: most requests and answers with their bodies.
 const SCRATCH: usize = 16 * 1024;
 /// After an accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -65,7 +65,7 @@ pub struct Worker {
     pub sessions: Sessions,
     pub logs: Option<Sink>,
     random: Cell<u64>,
-    /// What is read of clients passes through here, so that a connection that waits holds no buffer.
+    /// What is read of connections passes through here, so that one that waits holds no buffer.
     scratch: RefCell<Box<[u8]>>,
     /// Clients' connections that are open.
     connections: Arc<AtomicU64>,
@@ -87,6 +87,11 @@ impl Worker {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// A buffer that what is read may pass through, between waits.
+    pub fn scratch(&self) -> &RefCell<Box<[u8]>> {
+        &self.scratch
     }
 
     /// Reads what there is into `input`; 0 at the end.
@@ -182,6 +187,12 @@ fn replace(listening: &mut HashMap<Bound, AbortHandle>, bound: Bound, task: Abor
 }
 
 async fn accept(listener: TcpListener, entrance: Entrance, worker: Rc<Worker>) {
+    // Connections inherit it.
+    if let Err(error) = rustix::net::sockopt::set_tcp_nodelay(&listener, true) {
+        tracing::debug!(%error, "connections may wait for more to send");
+    }
+    // Those to an address of its own have that address.
+    let own = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -201,7 +212,7 @@ async fn accept(listener: TcpListener, entrance: Entrance, worker: Rc<Worker>) {
             }
             continue;
         }
-        let (Ok(local), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else { continue };
+        let Ok(local) = own.map_or_else(|| stream.local_addr(), Ok) else { continue };
         let (entrance, worker) = (entrance.clone(), worker.clone());
         worker.connections.fetch_add(1, Relaxed);
         tokio::task::spawn_local(async move {

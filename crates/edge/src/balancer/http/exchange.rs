@@ -185,7 +185,8 @@ impl<S: Io> Session<'_, S> {
                 // A body that nobody reads would be taken for the next request.
                 self.answer(&answer, keep && bodiless, !to_head, table.listener.server_header).await
             }
-            Plan::Forward(forwarding) => self.forward(forwarding, &table, keep, to_head).await,
+            // Of its own memory, which a connection that waits for a request does without.
+            Plan::Forward(forwarding) => Box::pin(self.forward(forwarding, &table, keep, to_head)).await,
         };
         let logs = table.attributes.access_logs.as_ref().zip(self.worker.logs.as_ref());
         if let (Some(entry), Some((destination, logs))) = (entry, logs) {

@@ -12,7 +12,7 @@ mod understood;
 mod upstream;
 
 pub use answer::{Answer, civil};
-pub use body::{Body, Chunks};
+pub use body::{Body, Chunks, Malformed};
 pub use exchange::{Client, Entrance, Hosts, MAX_INTERIM, Tls, obtain, serve};
 pub use head::{Class, Head, MAX_HEADERS, Refusal};
 pub use plan::{Forwarding, Plan, entry, plan, trace_of};

@@ -1,6 +1,6 @@
 //! Bodies between HTTP/2 clients and targets: an answer of ours, a target's body as it comes, a client's.
 
-use super::super::http::{Body, Connection};
+use super::super::http::{Body, Connection, Malformed};
 use super::front::Connected;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
@@ -8,11 +8,11 @@ use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Read at once from a target.
@@ -118,14 +118,11 @@ impl FromFirst {
         loop {
             let mut connection = connection.borrow_mut();
             if !connection.buffer.is_empty() && !self.body.is_done() {
-                let mut data = BytesMut::new();
-                let taken = self.body.take(&connection.buffer, |bytes| data.extend_from_slice(bytes));
-                let Ok(count) = taken else {
+                let Ok(data) = content(&mut self.body, &mut connection.buffer) else {
                     return Poll::Ready(Some(Err(io::ErrorKind::InvalidData.into())));
                 };
-                connection.buffer.advance(count);
                 if !data.is_empty() {
-                    return Poll::Ready(Some(Ok(data.freeze())));
+                    return Poll::Ready(Some(Ok(data)));
                 }
             }
             if self.body.is_done() {
@@ -154,14 +151,23 @@ impl FromFirst {
     }
 }
 
+/// Takes the content that is there of a body out of a buffer. Chunks' is copied together, all other goes as it lies.
+fn content(body: &mut Body, buffer: &mut BytesMut) -> Result<Bytes, Malformed> {
+    if let Body::Chunked(_) = body {
+        let mut data = BytesMut::with_capacity(buffer.len());
+        let count = body.take(buffer, |bytes| data.extend_from_slice(bytes))?;
+        buffer.advance(count);
+        return Ok(data.freeze());
+    }
+    let count = body.take(buffer, |_| {})?;
+    Ok(buffer.split_to(count).freeze())
+}
+
 /// Reads what there is into the connection's buffer.
 fn ready_or_idle(connection: &mut Connection, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let Connection { stream, buffer, .. } = connection;
-    let mut space = [0; PIECE];
-    let mut into = ReadBuf::new(&mut space);
-    ready!(Pin::new(stream).poll_read(context, &mut into))?;
-    buffer.extend_from_slice(into.filled());
-    Poll::Ready(Ok(into.filled().len()))
+    buffer.reserve(PIECE);
+    pin!(stream.read_buf(buffer)).poll(context)
 }
 
 impl http_body::Body for Out {

@@ -2,14 +2,12 @@
 //! a pipe within the kernel, and never comes into this process.
 
 use super::super::clock::Watch;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Copied at once. Requests and most answers fit.
-const BUFFER: usize = 16 * 1024;
 /// So many full buffers in a row are bulk, which is worth a pipe.
 const FULL_BUFFERS: u32 = 4;
 /// Asked of the kernel for a pipe; it may give less.
@@ -19,30 +17,37 @@ const PIPE: usize = 256 * 1024;
 ///
 /// # Errors
 /// When either side breaks.
-pub async fn pump(from: &TcpStream, to: &TcpStream, watch: &Watch, moved: &Cell<u64>) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
+pub async fn pump(
+    from: &TcpStream,
+    to: &TcpStream,
+    scratch: &RefCell<Box<[u8]>>,
+    watch: &Watch,
+    moved: &Cell<u64>,
+) -> io::Result<()> {
     let mut full = 0;
+    // What the receiver did not take at once: the buffer that pieces pass through is everybody's.
+    let mut left = Vec::new();
     while full < FULL_BUFFERS {
         from.readable().await?;
-        let count = match from.try_read(&mut buffer) {
+        let count = match pass(from, to, &mut scratch.borrow_mut(), &mut left) {
             Ok(0) => return end(to),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         };
-        full = if count == BUFFER { full + 1 } else { 0 };
-        let mut left = &buffer[..count];
+        full = if count == scratch.borrow().len() { full + 1 } else { 0 };
         while !left.is_empty() {
-            match to.try_write(left) {
-                Ok(count) => left = &left[count..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+            to.writable().await?;
+            match to.try_write(&left) {
+                Ok(count) => drop(left.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
         watch.touch();
         moved.set(moved.get() + count as u64);
     }
-    drop(buffer);
+    drop(left);
     let (out, into) = pipe()?;
     loop {
         from.readable().await?;
@@ -64,6 +69,20 @@ pub async fn pump(from: &TcpStream, to: &TcpStream, watch: &Watch, moved: &Cell<
         watch.touch();
         moved.set(moved.get() + count as u64);
     }
+}
+
+/// Reads a piece and writes what the receiver takes of it; the rest is in `left`. How much was read: 0 at the end.
+fn pass(from: &TcpStream, to: &TcpStream, buffer: &mut [u8], left: &mut Vec<u8>) -> io::Result<usize> {
+    let count = from.try_read(buffer)?;
+    if count > 0 {
+        let written = match to.try_write(&buffer[..count]) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        left.extend_from_slice(&buffer[written..count]);
+    }
+    Ok(count)
 }
 
 /// Tells the receiver that no more comes.

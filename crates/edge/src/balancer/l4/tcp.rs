@@ -50,8 +50,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     // Errors end the connection, which is all that there is to say about them.
     match (front, &mut connection.stream) {
         (Front::Plain(near), Wire::Plain(far)) => {
-            let both =
-                async { tokio::try_join!(pump(&near, far, &watch, &up), pump(far, &near, &watch, &down)) };
+            let scratch = worker.scratch();
+            let upwards = pump(&near, far, scratch, &watch, &up);
+            let both = async { tokio::try_join!(upwards, pump(far, &near, scratch, &watch, &down)) };
             let _ = watch.guard(limit, both).await;
         }
         (Front::Plain(mut near), far) => relay_both(&mut near, far, &watch, limit, &up, &down).await,
