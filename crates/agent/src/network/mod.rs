@@ -9,6 +9,7 @@
 //! Those for one key must follow each other; those for different keys may run at once.
 
 mod block;
+mod doors;
 mod filter;
 mod guard;
 mod instance;
@@ -31,6 +32,7 @@ pub use namespace::DIRECTORY as NAMESPACES;
 pub use nat::Published;
 pub use ports::PortRequest;
 
+use doors::Doors;
 use gantry_decide::ids::SecurityGroupId;
 use gantry_decide::network::Neighbours;
 use gantry_decide::network::firewall::{Interface, News};
@@ -159,6 +161,8 @@ struct Inner {
     removal: Removal,
     bridge: u32,
     state: Mutex<State>,
+    /// Published ports by IPv6.
+    doors: Doors,
 }
 
 #[derive(Default)]
@@ -267,8 +271,11 @@ impl Network {
         let hosts = overlay.as_ref().map(Overlay::hosts).unwrap_or_default();
         let (file, resolvers) = (config.state.join("security-groups.json"), config.resolvers.clone());
         let guard = Guard::open(filter, file, resolvers, hosts, guarded)?;
-        let (removal, state) = (Removal::default(), Mutex::new(state));
-        Ok(Network(Arc::new(Inner { config, table, guard, overlay, removal, bridge, state })))
+        let (removal, state, doors) = (Removal::default(), Mutex::new(state), Doors::default());
+        let parts = Inner { config, table, guard, overlay, removal, bridge, state, doors };
+        let network = Network(Arc::new(parts));
+        network.open_doors(&published);
+        Ok(network)
     }
 
     /// Where the namespace of a task or container is, if it is there.
@@ -451,6 +458,7 @@ impl Network {
         });
         match made {
             Ok(path) => {
+                self.open_doors(&bridged.ports);
                 self.0.state.lock().bridged.insert(key.to_owned(), bridged.clone());
                 Ok((path, bridged))
             }
@@ -475,6 +483,7 @@ impl Network {
         };
         let removed = self.remove(key);
         if let Some(bridged) = &bridged {
+            bridged.ports.iter().for_each(|port| self.0.doors.close(*port));
             self.free(bridged);
         }
         let unguarded = self.0.guard.detach(&link_name(&self.namespace(key)));
@@ -574,6 +583,17 @@ impl Network {
         state.addresses.insert(address);
         state.next = state.next.wrapping_add(1);
         Ok(Bridged { address, ports })
+    }
+
+    /// Lets published ports be reached by IPv6 too. Where that cannot be, IPv4 still leads there.
+    fn open_doors(&self, ports: &[Published]) {
+        for port in ports {
+            let socket = self.0.state.lock().ports.ipv6(port.protocol, port.host_port);
+            let opened = socket.map_or(Ok(()), |socket| self.0.doors.open(*port, socket));
+            if let Err(error) = opened {
+                tracing::warn!(port = port.host_port, %error, "a published port is not reached by IPv6");
+            }
+        }
     }
 
     fn free(&self, bridged: &Bridged) {

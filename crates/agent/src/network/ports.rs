@@ -2,11 +2,15 @@
 
 use gantry_decide::task::TransportProtocol;
 use gantry_decide::task_engine::HostPort;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, listen, setsockopt, socket,
+    sockopt,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -32,7 +36,16 @@ pub struct PortRequest {
 #[derive(Debug, Default)]
 pub struct Ports {
     /// Without sockets where a program of the host had come first when the agent began again.
-    taken: BTreeMap<HostPort, Vec<OwnedFd>>,
+    taken: BTreeMap<HostPort, Holding>,
+}
+
+/// The sockets that hold a port.
+#[derive(Debug, Default)]
+struct Holding {
+    /// Of the host's IPv4 addresses.
+    _ipv4: Vec<OwnedFd>,
+    /// Of all of its IPv6 addresses, those to come too; none where the kernel has no IPv6.
+    ipv6: Option<OwnedFd>,
 }
 
 impl Ports {
@@ -41,9 +54,14 @@ impl Ports {
         let held = HostPort { protocol, port };
         let sockets = hold(held, &addresses()).unwrap_or_else(|error| {
             tracing::warn!(port, %error, "a published port is in use by another program too: containers get what arrives");
-            Vec::new()
+            Holding::default()
         });
         self.taken.insert(held, sockets);
+    }
+
+    /// The bound socket to which a port's IPv6 packets come, if the agent holds it.
+    pub fn ipv6(&self, protocol: TransportProtocol, port: u16) -> Option<OwnedFd> {
+        self.taken.get(&HostPort { protocol, port })?.ipv6.as_ref()?.try_clone().ok()
     }
 
     pub fn release(&mut self, protocol: TransportProtocol, port: u16) {
@@ -110,8 +128,44 @@ fn addresses() -> Vec<Ipv4Addr> {
     [Ipv4Addr::LOCALHOST].into_iter().chain(own).collect()
 }
 
-/// Occupies a port at these addresses, and so at all of them at once: no program of the host may have it then.
-fn hold(port: HostPort, addresses: &[Ipv4Addr]) -> io::Result<Vec<OwnedFd>> {
+/// Occupies a port at these addresses, and so at all of them at once: no program of the host may have it then, nor the same
+/// port of IPv6.
+fn hold(port: HostPort, addresses: &[Ipv4Addr]) -> io::Result<Holding> {
+    Ok(Holding { _ipv4: hold_ipv4(port, addresses)?, ipv6: hold_ipv6(port)? })
+}
+
+fn hold_ipv6(port: HostPort) -> io::Result<Option<OwnedFd>> {
+    let address = SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port.port, 0, 0));
+    let bound = |reuse: bool| -> nix::Result<OwnedFd> {
+        let kind = match port.protocol {
+            TransportProtocol::Tcp => SockType::Stream,
+            TransportProtocol::Udp => SockType::Datagram,
+        };
+        let socket = socket(AddressFamily::Inet6, kind, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+        setsockopt(&socket, sockopt::ReuseAddr, &reuse)?;
+        bind(socket.as_raw_fd(), &address)?;
+        Ok(socket)
+    };
+    // As with IPv4, connections of a former owner are in the way of who does not listen.
+    let listening = || {
+        let socket = bound(true)?;
+        listen(&socket, Backlog::new(0)?)?;
+        Ok(socket)
+    };
+    let held = match port.protocol {
+        TransportProtocol::Tcp => bound(false).or_else(|_| listening()),
+        TransportProtocol::Udp => bound(false),
+    };
+    match held {
+        Ok(socket) => Ok(Some(socket)),
+        // The kernel has no IPv6, or somebody switched it off.
+        Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn hold_ipv4(port: HostPort, addresses: &[Ipv4Addr]) -> io::Result<Vec<OwnedFd>> {
     let mut sockets = Vec::with_capacity(addresses.len());
     for address in addresses {
         let socket = match port.protocol {

@@ -6,7 +6,7 @@ use gantry_decide::network::firewall::{Allowances, Allowed, GroupNews};
 use gantry_decide::network::{Peer, Traffic};
 use gantry_decide::task::TransportProtocol;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 mod groups;
@@ -203,6 +203,7 @@ fn published_ports_lead_to_containers() {
     assert!(matches!(bench.network.attach_bridged("b", &[request(port)]), Err(NetworkError::PortTaken(_))));
     // A restart of the agent takes it over; the ports of the agent that went are nobody's for a moment.
     bench.network.0.state.lock().ports = Ports::default();
+    bench.network.0.doors.close(dynamic.ports[0]);
     let bridged = BTreeMap::from([("a".to_owned(), dynamic)]);
     let next = Network::open(
         bench.network.0.config.clone(),
@@ -217,6 +218,43 @@ fn published_ports_lead_to_containers() {
     next.detach("a").unwrap();
     assert!(TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), Duration::from_secs(1)).is_err());
     next.attach_bridged("b", &[request(port)]).unwrap();
+}
+
+#[test]
+fn published_ports_are_reached_by_ipv6() {
+    let Some(bench) = Bench::new("nett18", "10.243.0.0/24") else { return };
+    let Ok(other) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else { return };
+    let request = |host_port, protocol| PortRequest { container_port: 80, host_port, protocol, more: 0 };
+    let taken = other.local_addr().unwrap().port();
+    let refused = bench.network.attach_bridged("b", &[request(taken, TransportProtocol::Tcp)]);
+    assert!(matches!(refused, Err(NetworkError::PortTaken(_))), "another program's by IPv6 alone");
+    let requests = [request(0, TransportProtocol::Tcp), request(0, TransportProtocol::Udp)];
+    let (_, bridged) = bench.network.attach_bridged("a", &requests).unwrap();
+    let [tcp, udp] = [bridged.ports[0].host_port, bridged.ports[1].host_port];
+    let local = |port| SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    // Nobody listens in the container yet.
+    let mut early = TcpStream::connect(local(tcp)).unwrap();
+    assert!(early.read(&mut [0]).map_or(true, |length| length == 0));
+    let served = bench.serve("a", 80);
+    assert_eq!(greeting(local(tcp)), "hello");
+    served.join().unwrap();
+    assert!(TcpListener::bind(local(tcp)).is_err());
+
+    let echo = bench.run("a", || UdpSocket::bind("0.0.0.0:80").unwrap());
+    let client = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    client.connect(local(udp)).unwrap();
+    let mut buffer = [0; 16];
+    for text in ["one", "two"] {
+        client.send(text.as_bytes()).unwrap();
+        let (length, from) = echo.recv_from(&mut buffer).unwrap();
+        echo.send_to(&buffer[..length], from).unwrap();
+        let length = client.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], text.as_bytes());
+    }
+    bench.network.detach("a").unwrap();
+    assert_eq!(TcpStream::connect(local(tcp)).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    TcpListener::bind(local(tcp)).unwrap();
 }
 
 /// The crash of an agent leaves a file without a namespace, or a link whose namespace a process still keeps.
@@ -332,11 +370,11 @@ fn a_published_port_leaves_other_loopback_addresses_alone() {
         assert_eq!(greeting(address), "balancer");
         answered.join().unwrap();
     }
-    std::net::UdpSocket::bind((balancer, port)).unwrap();
+    UdpSocket::bind((balancer, port)).unwrap();
     // Every other address is the container's.
     for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED, bench.gateway()] {
         assert!(TcpListener::bind((address, port)).is_err(), "{address}");
-        assert!(std::net::UdpSocket::bind((address, port)).is_err(), "{address}");
+        assert!(UdpSocket::bind((address, port)).is_err(), "{address}");
     }
 }
 
@@ -348,7 +386,7 @@ fn datagrams_reach_published_ports() {
     let (ready, wait) = std::sync::mpsc::channel();
     let served = std::thread::spawn(move || {
         inside(&path);
-        let socket = std::net::UdpSocket::bind("0.0.0.0:53").unwrap();
+        let socket = UdpSocket::bind("0.0.0.0:53").unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         ready.send(()).unwrap();
         let mut buffer = [0; 16];
@@ -356,7 +394,7 @@ fn datagrams_reach_published_ports() {
         socket.send_to(&buffer[..length], from).unwrap();
     });
     wait.recv().unwrap();
-    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     client.send_to(b"ping", (Ipv4Addr::LOCALHOST, bridged.ports[0].host_port)).unwrap();
     let mut buffer = [0; 16];
