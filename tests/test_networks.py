@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 from botocore.utils import InstanceMetadataRegionFetcher
-from conftest import Platform, engines, leftovers, needs_root, runs_once, until, wait
+from conftest import Platform, engines, leftovers, needs_root, page, runs_once, until, wait
 from test_capacity import Agent, instances
 from test_security_groups import inside
 from test_tasks import describe, on_ec2
@@ -79,6 +79,33 @@ def connects_from(command, target, port):
     return subprocess.run([*command, "python3", "-c", code], capture_output=True).returncode == 0
 
 
+@runs_once
+def test_another_installation_of_the_host_has_addresses_of_its_own(platform, ecs, tmp_path):
+    other = Platform(tmp_path / "other", "--vpc-cidr", "10.77.0.0/16")
+    try:
+        other.start()
+        blocks = {"172.31.0.0/16": platform, "10.77.0.0/16": other}
+        addresses, ports = [], []
+        for block, installation in blocks.items():
+            vpc, = installation.client("ec2").describe_vpcs()["Vpcs"]
+            assert vpc["CidrBlock"] == block
+            theirs = installation.client("ecs")
+            arn = run(theirs, on_ec2("awsvpc"), subnets=["subnet-1"])
+            addresses.append(describe(theirs, arn)["containers"][0]["networkInterfaces"][0]["privateIpv4Address"])
+            assert ipaddress.ip_address(addresses[-1]) in ipaddress.ip_network(block)
+            published = on_ec2("bridge", portMappings=[{"containerPort": 80}])
+            ports.append(describe(theirs, run(theirs, published))["containers"][0]["networkBindings"][0]["hostPort"])
+        hosts = addresses + [f"127.0.0.1:{port}" for port in ports]
+        assert all("Hello from Gantry" in page(f"http://{host}/") for host in hosts)
+    finally:
+        other.sweep()
+    assert leftovers(other.directory) == []
+    # What is taken off the host with one is not the other's.
+    assert all("Hello from Gantry" in page(f"http://{host}/") for host in (hosts[0], hosts[2]))
+    for arn in ecs.list_tasks()["taskArns"]:
+        ecs.stop_task(task=arn)
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 def test_a_task_of_a_dual_stack_subnet_has_two_addresses(platform, ecs):
     ec2 = platform.client("ec2")
@@ -108,6 +135,26 @@ def test_a_task_of_a_dual_stack_subnet_has_two_addresses(platform, ecs):
     for arn in one, other:
         ecs.stop_task(task=arn)
     wait(ecs, "tasks_stopped", tasks=[one, other])
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_published_ports_are_ports_of_ipv6_too(ecs):
+    own = "fd77:1::1"
+    subprocess.run(["ip", "address", "add", f"{own}/128", "dev", "lo"], check=True)
+    try:
+        arn = run(ecs, on_ec2("bridge", portMappings=[{"containerPort": 80}]))
+        # As the stock agent tells it: of both versions, one binding.
+        binding, = describe(ecs, arn)["containers"][0]["networkBindings"]
+        assert (binding["bindIP"], binding["containerPort"]) == ("0.0.0.0", 80)
+        for host in "127.0.0.1", "[::1]", f"[{own}]":
+            assert "Hello from Gantry" in page(f"http://{host}:{binding['hostPort']}/"), host
+        with pytest.raises(OSError):
+            socket.create_server(("::1", binding["hostPort"]), family=socket.AF_INET6).close()
+        ecs.stop_task(task=arn)
+        wait(ecs, "tasks_stopped", tasks=[arn])
+        until(lambda: not connects_from([], "::1", binding["hostPort"]))
+    finally:
+        subprocess.run(["ip", "address", "delete", f"{own}/128", "dev", "lo"], check=True)
 
 
 def metadata(arn):

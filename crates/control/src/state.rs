@@ -4,7 +4,7 @@
 use crate::services::acm::state::AcmState;
 use crate::services::autoscaling::state::AutoScalingState;
 use crate::services::cloudwatch::state::CloudWatchState;
-use crate::services::ec2::state::Ec2State;
+use crate::services::ec2::state::{DefaultVpcBlock, Ec2State};
 use crate::services::ecs::quotas::Quotas;
 use crate::services::ecs::state::EcsState;
 use crate::services::elbv2::state::{BalancerAddresses, Elbv2State};
@@ -26,6 +26,8 @@ pub struct Installation {
     pub quotas: Quotas,
     /// Where load balancers have their addresses.
     pub balancer_addresses: BalancerAddresses,
+    /// The block of default VPCs that nobody has written to yet.
+    pub default_vpc: DefaultVpcBlock,
 }
 
 /// Every scope's state.
@@ -71,14 +73,18 @@ impl State {
         let scopes: Vec<Scope> = self.scopes.keys().cloned().collect();
         for scope in &scopes {
             if let Some(state) = self.scopes.get_mut(scope) {
-                Arc::make_mut(state).installation = Arc::clone(&self.installation);
+                let state = Arc::make_mut(state);
+                state.installation = Arc::clone(&self.installation);
+                state.ec2.install(self.installation.default_vpc);
             }
         }
     }
 
     /// What a scope is that nobody has used.
     fn unused(&self) -> ScopeState {
-        ScopeState { installation: Arc::clone(&self.installation), ..ScopeState::default() }
+        let mut unused = ScopeState { installation: Arc::clone(&self.installation), ..ScopeState::default() };
+        unused.ec2.install(self.installation.default_vpc);
+        unused
     }
 
     pub fn get(&self, scope: &Scope) -> Option<&ScopeState> {

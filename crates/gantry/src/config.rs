@@ -20,7 +20,7 @@ use gantry_agent::storage::{EfsTarget, InvalidEfsTarget};
 use gantry_decide::ids::{AccountId, Region};
 use gantry_decide::lease::Terms;
 use gantry_server::Quotas;
-use gantry_server::server::{BalancerAddresses, EVENT_RETENTION, ROLE_LIFETIME};
+use gantry_server::server::{BalancerAddresses, DefaultVpcBlock, EVENT_RETENTION, ROLE_LIFETIME};
 use images::ImageFlags;
 use period::Period;
 use runtime::RuntimeFlags;
@@ -88,6 +88,10 @@ pub struct ServerFlags {
     /// Where load balancers have their addresses, on this machine or those of `gantry lb` [default: 127.64.0.0/10]
     #[arg(long, value_name = "CIDR", env = "GANTRY_LB_ADDRESSES")]
     lb_addresses: Option<gantry_decide::network::Ipv4Block>,
+    /// The default VPC's block, for accounts that have made nothing in it yet; another one for each installation of a
+    /// machine [default: 172.31.0.0/16]
+    #[arg(long, value_name = "CIDR", env = "GANTRY_VPC_CIDR")]
+    vpc_cidr: Option<DefaultVpcBlock>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE", env = "GANTRY_CONFIG")]
     pub config: Option<PathBuf>,
@@ -110,6 +114,7 @@ pub struct File {
     quotas: BTreeMap<String, u32>,
     instance_provider: Option<ProviderChoice>,
     lb_addresses: Option<gantry_decide::network::Ipv4Block>,
+    vpc_cidr: Option<DefaultVpcBlock>,
     lb_listen: Option<LbListen>,
     region: Option<Region>,
     address_block: Option<Ipv4Block>,
@@ -259,6 +264,8 @@ pub struct ServerSettings {
     pub host_names: Vec<String>,
     pub quotas: Quotas,
     pub balancer_addresses: BalancerAddresses,
+    /// The block of default VPCs.
+    pub default_vpc: DefaultVpcBlock,
     /// Who makes Auto Scaling groups' instances, where anybody does.
     pub instance_provider: Option<ProviderChoice>,
 }
@@ -286,6 +293,7 @@ impl ServerSettings {
                 .lb_addresses
                 .or(file.lb_addresses)
                 .map_or_else(BalancerAddresses::default, BalancerAddresses),
+            default_vpc: flags.vpc_cidr.or(file.vpc_cidr).unwrap_or_default(),
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from(DATA_DIR)),
             listen: flags.listen.or(file.listen).unwrap_or(listen),
             auth: flags.auth.or(file.auth).unwrap_or(Auth::Strict),

@@ -69,6 +69,7 @@ pub fn server_config(settings: ServerSettings) -> Config {
         event_retention: settings.event_retention,
         quotas: settings.quotas,
         balancer_addresses: settings.balancer_addresses,
+        default_vpc: settings.default_vpc,
         leases: settings.leases,
         transport: Options { host_names: settings.host_names, ..Options::default() },
     }
@@ -180,6 +181,7 @@ impl Platform {
         let PlatformConfig { server: settings, host, at_end } = config;
         let data_dir = settings.data_dir.clone();
         let provider = settings.instance_provider.clone();
+        let vpc = settings.default_vpc.block();
         let server = Server::start(server_config(settings)).await?;
         let endpoint = format!("http://{}", server.address());
         let balancer = LocalBalancer::start(&server, host.lb_listen, &data_dir)?;
@@ -187,7 +189,8 @@ impl Platform {
         let region = host.region.clone();
         let (agents, instances) = (JoinSet::new(), Provider::default());
         let mut platform = Platform { server, balancer, endpoint, region, agents, stop, instances };
-        let block = choose_block(&data_dir, host.address_block, &[])?;
+        let vpc = Ipv4Block::new(vpc.base(), vpc.bits()).context("the default VPC's block is too small")?;
+        let block = choose_block(&data_dir, host.address_block, &[vpc])?;
         let (low, high) = block.halves().context("the block of addresses is too small")?;
         let (joined, mut joins) = mpsc::channel(LocalAgent::ALL.len());
         for (local, block) in LocalAgent::ALL.into_iter().zip([low, high]) {

@@ -45,7 +45,8 @@ impl World {
             auth: Auth::Strict,
             quotas: Default::default(),
             balancer_addresses: Default::default(),
-            transport: Options::default(),
+            default_vpc: Default::default(),
+                transport: Options::default(),
         };
         let server = Server::start(config).await.unwrap();
         let root = &server.keys().root;

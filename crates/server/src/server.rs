@@ -19,6 +19,7 @@ use gantry_control::engine::{Engine, Input};
 pub use gantry_control::feed::RETENTION as EVENT_RETENTION;
 pub use gantry_control::roles::LIFETIME as ROLE_LIFETIME;
 use gantry_control::roles::Roles;
+pub use gantry_control::services::ec2::state::DefaultVpcBlock;
 pub use gantry_control::services::elbv2::state::BalancerAddresses;
 use gantry_control::state::Installation;
 use gantry_decide::ids::AccountId;
@@ -49,6 +50,8 @@ pub struct Config {
     pub quotas: crate::Quotas,
     /// Where load balancers have their addresses.
     pub balancer_addresses: BalancerAddresses,
+    /// The block of default VPCs, where none is stored yet.
+    pub default_vpc: DefaultVpcBlock,
     /// How long agents of which nothing is heard are waited for.
     pub leases: Terms,
     pub transport: Options,
@@ -106,6 +109,7 @@ impl Server {
             key: Some(session_key.clone()),
             quotas: config.quotas,
             balancer_addresses: config.balancer_addresses,
+            default_vpc: config.default_vpc,
         });
         let log_dir = config.data_dir.join("log-events");
         let shared = Shared::new(state.clone());

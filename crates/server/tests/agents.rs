@@ -34,6 +34,7 @@ async fn start(data_dir: &Path) -> Server {
         auth: Auth::Strict,
         quotas: Default::default(),
         balancer_addresses: Default::default(),
+        default_vpc: Default::default(),
         transport: Options::default(),
     };
     Server::start(config).await.unwrap()

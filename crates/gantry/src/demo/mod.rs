@@ -109,6 +109,7 @@ fn config(data_dir: &Path) -> Result<PlatformConfig> {
     let server = ServerSettings {
         quotas: Default::default(),
         balancer_addresses: Default::default(),
+        default_vpc: Default::default(),
         instance_provider: None,
         data_dir: data_dir.to_owned(),
         listen: "127.0.0.1:0".parse().expect("an address"),

@@ -10,7 +10,7 @@ mod security_group;
 mod subnet;
 mod vpc;
 
-pub use defaults::Defaults;
+pub use defaults::{DefaultVpcBlock, Defaults};
 pub use launch_template::*;
 pub use load::Row;
 pub use security_group::*;
@@ -36,6 +36,8 @@ pub struct Ec2State {
     pub launch_template_versions: Table<LaunchTemplateVersion>,
     /// Holds one record once the default VPC is in the tables.
     defaults: Table<Defaults>,
+    /// What the default VPC is made of until then; of the installation.
+    default_block: DefaultVpcBlock,
 }
 
 impl Ec2State {
@@ -57,12 +59,17 @@ impl Ec2State {
         self
     }
 
+    /// Says which block the default VPC has, where none is stored yet.
+    pub(crate) fn install(&mut self, default_block: DefaultVpcBlock) {
+        self.default_block = default_block;
+    }
+
     fn has_defaults(&self) -> bool {
         !self.defaults.is_empty()
     }
 
     fn make_defaults(&mut self, scope: &Scope) {
-        let made = defaults::of(scope);
+        let made = defaults::of(scope, self.default_block);
         self.vpcs.put(made.vpc);
         for subnet in made.subnets {
             self.subnets.put(subnet);
