@@ -34,7 +34,9 @@ class Gantry:
         self.directory = pathlib.Path(directory)
         self.listen = listen
         # For every command of it. A pause of a busy machine is no agent's end.
-        self.variables = {"GANTRY_AGENT_LEASE": f"{PATIENCE_SECONDS}s", **os.environ, **(variables or {})}
+        # What waits for a client that is gone for good waits no longer than a busy machine needs.
+        self.variables = {"GANTRY_AGENT_LEASE": f"{PATIENCE_SECONDS}s", "GANTRY_EXEC_RETURN": "15s", **os.environ,
+                          **(variables or {})}
         self.flags = flags
         self.command = command
         self.process = None
@@ -138,9 +140,11 @@ class Platform(Gantry):
 class Docker:
     """A Docker daemon of the tests' own, which leaves the host's firewall alone."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, number=0):
         self.directory = directory
-        self.bridge = f"gtd{os.getpid() % 1000000}"
+        # Several of one process have different numbers.
+        self.number = number
+        self.bridge = f"gtd{number or ''}{os.getpid() % 1000000}"
         self.socket = directory / "docker.sock"
         self.variables = {"GANTRY_RUNTIME": "docker", "DOCKER_HOST": f"unix://{self.socket}"}
         self.process = None
@@ -149,7 +153,7 @@ class Docker:
         ip = lambda *words: subprocess.run(["ip", *words], check=True, capture_output=True)
         if not pathlib.Path("/sys/class/net", self.bridge).exists():
             ip("link", "add", self.bridge, "type", "bridge")
-            ip("address", "add", "172.29.254.1/24", "dev", self.bridge)
+            ip("address", "add", f"172.29.{254 - self.number}.1/24", "dev", self.bridge)
             ip("link", "set", self.bridge, "up")
         configuration = self.directory / "daemon.json"
         if not configuration.exists():

@@ -3,6 +3,7 @@ with both runtimes. What is the same on both runs twice elsewhere."""
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import time
 import zlib
 
 import pytest
-from conftest import Gantry, Platform, binary, leftovers, needs_root, page, until, wait
+from conftest import NETWORK, Docker, Gantry, Platform, binary, leftovers, needs_root, page, until, wait
 from test_containers import IMAGE, Host, image, sh
 from test_ecs import WEB
 from test_tasks import address, describe, on_ec2, run
@@ -147,6 +148,33 @@ def test_the_daemon_ends_and_its_tasks_with_it(host, docker):
     stopped = host.end(arn)
     assert stopped["stopCode"] == "EssentialContainerExited" and stopped["containers"][0]["exitCode"] != 0
     assert host.says("echo it goes on") == ["it goes on"]
+
+
+@pytest.mark.skipif(not shutil.which("mkfs.btrfs"), reason="needs mkfs.btrfs (Debian: btrfs-progs)")
+def test_a_storage_driver_that_can_bounds_what_containers_write(tmp_path):
+    """Sizes of layers take a file system that counts: XFS with project quotas, or btrfs."""
+    disk, daemon = tmp_path / "disk", Docker(tmp_path, number=1)
+    daemon.directory.joinpath("data").mkdir()
+    with open(disk, "wb") as file:
+        file.truncate(64 << 30)
+    subprocess.run(["mkfs.btrfs", "-q", disk], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, tmp_path / "data"], check=True)
+    installation = Platform(tmp_path / "gantry", docker=daemon)
+    installation.image("load", image(tmp_path))
+    task = {"networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "256", "memory": "512",
+            "ephemeralStorage": {"sizeInGiB": 21}}
+    # Two that are larger together than what the task has; none is written.
+    fill = "for i in 1 2; do busybox fallocate -l 12g /$i 2>/dev/null && echo room || echo full; done"
+    try:
+        daemon.start()
+        host = Host(installation.start())
+        arn = host.start(sh(fill), task=task, launchType="FARGATE", networkConfiguration=NETWORK)
+        host.end(arn)
+        assert host.lines(arn) == ["room", "full"]
+    finally:
+        installation.sweep()
+        daemon.end()
+    assert leftovers(installation.directory) == []
 
 
 def test_tasks_outlive_a_daemon_that_restores_them(host, docker):

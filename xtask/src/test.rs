@@ -47,8 +47,13 @@ impl Counts {
 }
 
 /// Programs that the tests of several hosts and of Docker are made with, and Debian's packages of them.
-const DEBIAN_PACKAGES: &[(&str, &str)] =
-    &[("busybox", "busybox-static"), ("dockerd", "docker.io"), ("ip", "iproute2"), ("nsenter", "util-linux")];
+const DEBIAN_PACKAGES: &[(&str, &str)] = &[
+    ("busybox", "busybox-static"),
+    ("dockerd", "docker.io"),
+    ("ip", "iproute2"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("nsenter", "util-linux"),
+];
 
 /// Installs what is missing, where that can be done. Tests that still miss something say so and are skipped.
 fn install_packages() {

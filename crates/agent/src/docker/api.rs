@@ -26,6 +26,8 @@ pub struct Version {
 pub struct Info {
     /// `cgroupfs` or `systemd`.
     pub cgroup_driver: String,
+    /// What keeps layers.
+    pub driver: String,
     pub plugins: Plugins,
     /// `name=apparmor` and the like.
     pub security_options: Vec<String>,
@@ -65,6 +67,9 @@ pub struct CreateHost {
     pub ipc_mode: String,
     pub port_bindings: BTreeMap<String, Vec<PortBinding>>,
     pub links: Vec<String>,
+    /// What the storage driver is told of the container's own layer.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_opt: BTreeMap<String, String>,
     #[serde(flatten)]
     pub host: HostConfig,
 }
@@ -199,11 +204,24 @@ pub struct ListedImage {
 
 /// A line of what pulling, loading and importing say.
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct Progress {
-    #[serde(default)]
     pub stream: String,
-    #[serde(default)]
     pub error: Option<String>,
+    /// Of the layer that the line is about.
+    pub id: String,
+    /// `Downloading`, `Pull complete` and others.
+    pub status: String,
+    #[serde(rename = "progressDetail")]
+    pub detail: ProgressDetail,
+}
+
+/// Bytes of a layer.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ProgressDetail {
+    pub current: u64,
+    pub total: u64,
 }
 
 /// A program to run beside a container's.

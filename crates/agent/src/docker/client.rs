@@ -4,6 +4,7 @@
 //! know its words from stopped tasks' reasons.
 
 use super::api::{Message, Version};
+use super::cgroups::NoSystemd;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full, Limited};
@@ -63,6 +64,12 @@ pub enum DockerError {
     },
     #[error("Docker speaks version {found} of its API; at least 1.{API_OLDEST} is needed")]
     TooOld { found: String },
+    /// The daemon's `native.cgroupdriver` is `systemd`.
+    #[error(
+        "Docker's control groups are systemd's, which this agent cannot ask to limit tasks; run it on the host \
+         itself, or Docker with native.cgroupdriver=cgroupfs"
+    )]
+    NoSystemd(#[from] NoSystemd),
 }
 
 impl DockerError {
@@ -83,7 +90,7 @@ impl DockerError {
             DockerError::Unreachable { .. } | DockerError::Broken { .. } | DockerError::Timeout { .. } => {
                 true
             }
-            DockerError::Answer { .. } | DockerError::TooOld { .. } => false,
+            DockerError::Answer { .. } | DockerError::TooOld { .. } | DockerError::NoSystemd(_) => false,
         }
     }
 }
@@ -289,45 +296,72 @@ pub fn quoted(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
+/// For tests: engines that are none.
 #[cfg(test)]
-mod tests {
+pub mod fake {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use std::path::PathBuf;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::UnixListener;
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio::sync::mpsc;
 
-    /// An engine that gives one answer to each call.
-    fn engine(answers: Vec<String>) -> (tempfile::TempDir, PathBuf) {
+    /// An engine that gives one answer to each call, and passes on what it was asked.
+    pub fn engine(answers: Vec<String>) -> (tempfile::TempDir, PathBuf, mpsc::UnboundedReceiver<String>) {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("docker.sock");
         let listener = UnixListener::bind(&socket).unwrap();
+        let (heard, asked) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             for answer in answers {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let mut asked = [0; 4096];
-                let _ = stream.read(&mut asked).await.unwrap();
+                // A test need not look.
+                let _ = heard.send(request(&mut stream).await);
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
-        (directory, socket)
+        (directory, socket, asked)
     }
 
-    fn answer(status: &str, body: &str) -> String {
+    /// A request with its body.
+    async fn request(stream: &mut UnixStream) -> String {
+        let mut text = String::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let length = stream.read(&mut buffer).await.unwrap();
+            text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let lines = head.lines().filter_map(|line| line.split_once(':'));
+            let wanted = lines.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+            let wanted = wanted.map(|(_, value)| value.trim().parse().unwrap()).next().unwrap_or(0);
+            if length == 0 || body.len() >= wanted {
+                return text;
+            }
+        }
+    }
+
+    pub fn answer(status: &str, body: &str) -> String {
         format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     }
 
-    fn version(api: &str) -> String {
+    pub fn version(api: &str) -> String {
         answer("200 OK", &format!(r#"{{"Version":"20.10.24","ApiVersion":"{api}"}}"#))
     }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::fake::{answer, engine, version};
+    use super::*;
 
     #[tokio::test]
     async fn both_sides_agree_on_a_version() {
         for (api, agreed) in [("1.41", 41), ("1.99", API_NEWEST)] {
-            let (_directory, socket) = engine(vec![version(api)]);
+            let (_directory, socket, _) = engine(vec![version(api)]);
             let client = Client::connect(&socket).await.unwrap();
             assert_eq!((client.minor(), &*client.engine), (agreed, "20.10.24"));
         }
-        let (_directory, socket) = engine(vec![version("1.26")]);
+        let (_directory, socket, _) = engine(vec![version("1.26")]);
         assert!(matches!(Client::connect(&socket).await, Err(DockerError::TooOld { .. })));
     }
 
@@ -335,7 +369,7 @@ mod tests {
     async fn errors_are_in_the_engine_s_words() {
         let absent = answer("404 Not Found", r#"{"message":"No such container: x1"}"#);
         let cut = "HTTP/1.1 200 OK\r\nContent-Length: 43\r\n\r\n{\"Vers".to_owned();
-        let (_directory, socket) = engine(vec![version("1.41"), absent, cut, answer("200 OK", "{]")]);
+        let (_directory, socket, _) = engine(vec![version("1.41"), absent, cut, answer("200 OK", "{]")]);
         let client = Client::connect(&socket).await.unwrap();
         let error = client.get::<Version>("containers/x1/json", LOOK_MAX).await.unwrap_err();
         assert!(error.is_absent() && !error.is_transient());
@@ -353,7 +387,7 @@ mod tests {
     #[tokio::test]
     async fn an_engine_that_stalls_is_not_waited_for() {
         let stalls = "HTTP/1.1 200 OK\r\nContent-Length: 43\r\n\r\n".to_owned();
-        let (_directory, socket) = engine(vec![version("1.41"), stalls]);
+        let (_directory, socket, _) = engine(vec![version("1.41"), stalls]);
         let client = Client::connect(&socket).await.unwrap();
         let within = Duration::from_millis(50);
         let error = client.get::<Version>("info?secret=x", within).await.unwrap_err();

@@ -65,6 +65,11 @@ pub fn create(
             pid_mode: of(&config.pid, ""),
             ipc_mode: of(&config.ipc, own_ipc),
             port_bindings: ports,
+            storage_opt: parts
+                .layer_bytes
+                .map(|bytes| ("size".to_owned(), bytes.to_string()))
+                .into_iter()
+                .collect(),
             links: parts.links.iter().map(|(id, alias)| format!("{}:{alias}", neighbour(id))).collect(),
             host: HostConfig {
                 network_mode: Some(network_mode),
@@ -196,6 +201,15 @@ mod tests {
         );
         assert_eq!(made["Labels"]["com.amazonaws.ecs.cluster"], "c");
         assert_eq!(made["Healthcheck"]["Test"][0], "NONE");
+    }
+
+    #[test]
+    fn a_layer_has_the_size_that_its_task_asks_for() {
+        let mut parts = parts("{}", "{}");
+        let config = crate::runtime::spec::tests::config();
+        assert!(made(&config, &parts)["HostConfig"]["StorageOpt"].is_null());
+        parts.layer_bytes = Some(21 << 30);
+        assert_eq!(made(&config, &parts)["HostConfig"]["StorageOpt"]["size"], "22548578304");
     }
 
     #[test]

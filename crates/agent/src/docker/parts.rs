@@ -4,11 +4,13 @@ use super::create::{AGENT_LABEL, GROUP_LABEL};
 use crate::config::AgentConfig;
 use crate::driver::container::{Parts, container_id, hash, task_group, task_id};
 use crate::driver::reach::{interface, requests};
+use crate::driver::volumes::{Kind, ephemeral};
 use crate::logs::LogDriver;
 use crate::runtime::{EngineParts, EngineVolume};
 use gantry_api::acs;
 use gantry_decide::task_engine::TaskArn;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Characters of a container's name that are kept of each of its parts, so that Docker takes the whole.
 const PART_MAX: usize = 100;
@@ -40,6 +42,7 @@ pub fn of_container(parts: &Parts<'_>) -> EngineParts {
         ports: requests(container),
         links: container.links.iter().flatten().map(link).collect(),
         volumes: volumes(config, arn, known.task(), parts),
+        layer_bytes: ephemeral(config, arn, known.task()).map(|ephemeral| ephemeral.bytes()),
         own_log_driver,
     }
 }
@@ -98,6 +101,15 @@ pub fn volume_name(agent: &AgentConfig, arn: &TaskArn, volume: &acs::Volume) -> 
     }
 }
 
+/// Whether a volume of Docker's goes with its task, and is a directory of this host like any other.
+pub fn begins_empty(volume: &acs::Volume) -> bool {
+    volume.docker_volume_configuration.as_ref().is_none_or(|docker| {
+        let is_local = matches!(docker.driver.as_deref(), None | Some("" | "local"));
+        let has_options = docker.driver_opts.as_ref().is_some_and(|options| !options.is_empty());
+        docker.scope.as_deref() != Some("shared") && is_local && !has_options
+    })
+}
+
 /// The name of a volume that goes with its task.
 pub fn own_volume(agent: &AgentConfig, arn: &TaskArn, name: &str) -> String {
     format!("ecs-{}-{}-{name}", agent.name, task_id(arn))
@@ -123,11 +135,21 @@ fn volumes(agent: &AgentConfig, arn: &TaskArn, task: &acs::Task, parts: &Parts<'
         let volume = EngineVolume {
             name: name.clone(),
             driver: docker.and_then(|docker| docker.driver.clone()).filter(|driver| !driver.is_empty()),
-            options: docker.and_then(|docker| docker.driver_opts.clone()).unwrap_or_default(),
+            options: match &mount.kind {
+                Kind::Docker(Some(directory)) => within(directory),
+                _ => docker.and_then(|docker| docker.driver_opts.clone()).unwrap_or_default(),
+            },
             labels,
             make: !shared || docker.is_some_and(|docker| docker.autoprovision == Some(true)),
         };
         all.insert(name, volume);
     }
     all.into_values().collect()
+}
+
+/// What tells Docker's `local` driver that a volume is this directory.
+fn within(directory: &Path) -> BTreeMap<String, String> {
+    let device = directory.display().to_string();
+    let options = [("type", "none"), ("o", "bind"), ("device", device.as_str())];
+    options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

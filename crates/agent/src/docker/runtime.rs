@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -53,6 +54,8 @@ struct Inner {
     known: Mutex<BTreeMap<ContainerId, Known>>,
     /// One makes the pause image.
     pause: tokio::sync::OnceCell<()>,
+    /// The storage driver has said that it cannot bound what a container writes.
+    unbounded: AtomicBool,
 }
 
 /// A container that is there.
@@ -79,13 +82,15 @@ impl DockerRuntime {
     /// The runtime of an agent of this name.
     ///
     /// # Errors
-    /// When no engine answers, or it is too old.
+    /// When no engine answers, it is too old, or its control groups are out of reach.
     pub async fn connect(socket: &Path, name: &str) -> Result<DockerRuntime, DockerError> {
         let client = Client::connect(socket).await?;
         let info: Info = client.get("info", LOOK_MAX).await?;
         let driver = Driver::of(&info.cgroup_driver);
+        driver.check()?;
         let (name, known, pause) = (name.to_owned(), Mutex::default(), tokio::sync::OnceCell::new());
-        Ok(DockerRuntime(Arc::new(Inner { client, info, driver, name, known, pause })))
+        let unbounded = AtomicBool::new(false);
+        Ok(DockerRuntime(Arc::new(Inner { client, info, driver, name, known, pause, unbounded })))
     }
 
     pub fn client(&self) -> &Client {
@@ -157,9 +162,18 @@ impl DockerRuntime {
         parts.labels.insert(GROUP_LABEL.to_owned(), config.cgroup_parent.clone());
         let neighbour = |id: &ContainerId| neighbours.get(id).map(|id| id.to_string()).unwrap_or_default();
         let parent = inner.driver.parent(&config.cgroup_parent);
-        let document = create(&inner.name, config, &parts, parent, &neighbour);
+        if inner.unbounded.load(Ordering::Relaxed) {
+            parts.layer_bytes = None;
+        }
+        let mut document = create(&inner.name, config, &parts, parent, &neighbour);
         let path = format!("containers/create?name={}", quoted(&parts.name));
-        let made: Created = match inner.client.post(&path, &document, CREATE_MAX).await {
+        let mut made = inner.client.post(&path, &document, CREATE_MAX).await;
+        if !document.host_config.storage_opt.is_empty() && made.as_ref().is_err_and(cannot_bound) {
+            self.note_unbounded();
+            document.host_config.storage_opt.clear();
+            made = inner.client.post(&path, &document, CREATE_MAX).await;
+        }
+        let made: Created = match made {
             Err(error) if error.is_conflict() => return Err(RuntimeError::Exists(config.id.clone())),
             other => other.map_err(creating)?,
         };
@@ -175,6 +189,18 @@ impl DockerRuntime {
         };
         inner.known.lock().insert(config.id.clone(), known);
         Ok(docker_id)
+    }
+
+    /// What this daemon's containers write cannot be bounded, as most hosts' Docker cannot: the operator hears of it
+    /// once, and tasks run all the same.
+    fn note_unbounded(&self) {
+        if !self.0.unbounded.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                driver = self.0.info.driver,
+                "Docker's storage driver bounds no container's own layer: of a task's ephemeral storage only its empty \
+                 volumes have the size that it asks for"
+            );
+        }
     }
 
     /// Starts a container that was made, or has ended.
@@ -277,6 +303,15 @@ impl DockerRuntime {
             }
         }
     }
+}
+
+/// Whether a container was refused because the storage driver knows no sizes, or has not been prepared for them.
+/// Drivers word it in their own ways: overlay2 and others name the option, those with quotas miss these.
+fn cannot_bound(error: &DockerError) -> bool {
+    let DockerError::Refused { message, .. } = error else { return false };
+    let message = message.to_ascii_lowercase();
+    let is_full = message.contains("exceeded");
+    !is_full && ["storage-opt", "storage opt", "quota"].iter().any(|word| message.contains(word))
 }
 
 /// A filter of lists by labels, as a part of a query.
@@ -496,5 +531,58 @@ impl Runtime for DockerRuntime {
         let mut found: Vec<_> = looks.filter_map(|state| ready(state.transpose())).try_collect().await?;
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::client::fake::{answer, engine, version};
+    use super::*;
+
+    const CREATED: &str = r#"{"Id":"c0","Warnings":null}"#;
+
+    fn info(driver: &str) -> String {
+        answer("200 OK", &format!(r#"{{"CgroupDriver":"cgroupfs","Driver":"{driver}"}}"#))
+    }
+
+    fn sized(id: &str) -> (ContainerConfig, EngineParts) {
+        let config = ContainerConfig {
+            id: ContainerId::try_from(id.to_owned()).unwrap(),
+            ..crate::runtime::spec::tests::config()
+        };
+        let parts = EngineParts { layer_bytes: Some(21 << 30), ..EngineParts::default() };
+        (config, parts)
+    }
+
+    #[tokio::test]
+    async fn who_cannot_bound_layers_is_asked_once_and_makes_containers_all_the_same() {
+        let refusal = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
+        let refusal = answer("500 Internal Server Error", &format!(r#"{{"message":"{refusal}"}}"#));
+        let made = || answer("201 Created", CREATED);
+        let answers = vec![version("1.41"), info("overlay2"), refusal, made(), made()];
+        let (_directory, socket, mut asked) = engine(answers);
+        let runtime = DockerRuntime::connect(&socket, "agent").await.unwrap();
+        for id in ["one", "other"] {
+            let (config, parts) = sized(id);
+            assert_eq!(&*runtime.make(&config, &parts).await.unwrap(), "c0");
+        }
+        let mut sizes = Vec::new();
+        while let Ok(request) = asked.try_recv() {
+            if request.contains("containers/create") {
+                sizes.push(request.contains(r#""StorageOpt":{"size":"22548578304"}"#));
+            }
+        }
+        assert_eq!(sizes, [true, false, false]);
+    }
+
+    #[tokio::test]
+    async fn other_refusals_are_the_container_s_own() {
+        let refusal = answer("500 Internal Server Error", r#"{"message":"write /x: disk quota exceeded"}"#);
+        let (_directory, socket, _) = engine(vec![version("1.41"), info("btrfs"), refusal]);
+        let runtime = DockerRuntime::connect(&socket, "agent").await.unwrap();
+        let (config, parts) = sized("one");
+        let error = runtime.make(&config, &parts).await.unwrap_err();
+        assert!(error.to_string().contains("disk quota exceeded"), "{error}");
     }
 }

@@ -47,8 +47,8 @@ pub enum Kind {
     Efs(EfsMount),
     /// Made and mounted where it is not yet.
     Ebs(Disk),
-    /// Docker keeps it, and makes it.
-    Docker,
+    /// Docker keeps it, and makes it: of a task with ephemeral storage of its own, in this directory of that.
+    Docker(Option<PathBuf>),
 }
 
 /// The task whose containers' mounts are asked for.
@@ -121,7 +121,11 @@ fn of_image(of: Of<'_>, container: &str, path: String) -> Option<Mount> {
     let is_below_root = path.starts_with('/') && !path.trim_matches('/').is_empty();
     let name = format!(".{:016x}", hash(&format!("{container}:{path}")));
     let (source, kind) = match of.agent.runtime.is_docker() {
-        true => (PathBuf::from(parts::own_volume(of.agent, of.arn, &name)), Kind::Docker),
+        true => {
+            let volume = parts::own_volume(of.agent, of.arn, &name);
+            let directory = within_ephemeral(of, &volume);
+            (PathBuf::from(volume), Kind::Docker(directory))
+        }
         false => (empty_volumes(of).join(name), Kind::Volume),
     };
     let bind = BindMount { source, target: path, read_only: false };
@@ -132,10 +136,14 @@ fn of_task_directory(agent: &AgentConfig, arn: &TaskArn) -> PathBuf {
     agent.data_dir.join(TASK_VOLUMES).join(task_id(arn))
 }
 
-/// The task's ephemeral storage, if it has its own. An engine keeps what its containers write where it wants.
+/// The task's ephemeral storage, if it has its own.
 pub fn ephemeral(agent: &AgentConfig, arn: &TaskArn, task: &acs::Task) -> Option<Ephemeral> {
-    let of_task = of_task_directory(agent, arn);
-    Ephemeral::of(task, &agent.name, &task_id(arn), &of_task).filter(|_| !agent.runtime.is_docker())
+    Ephemeral::of(task, &agent.name, &task_id(arn), &of_task_directory(agent, arn))
+}
+
+/// Where a volume that Docker keeps is in the task's ephemeral storage, if that has its own.
+fn within_ephemeral(of: Of<'_>, volume: &str) -> Option<PathBuf> {
+    ephemeral(of.agent, of.arn, of.task).map(|ephemeral| ephemeral.volumes().join(volume))
 }
 
 /// Where volumes are that begin empty and go with their task.
@@ -160,7 +168,9 @@ fn mount(of: Of<'_>, point: &acs::MountPoint) -> Result<(BindMount, Kind), Failu
     let is_docker_s = volume.docker_volume_configuration.is_some()
         || of_host.is_none_or(str::is_empty) && volume.host.is_some();
     let (source, kind) = if agent.runtime.is_docker() && is_docker_s {
-        (PathBuf::from(parts::volume_name(agent, arn, volume)), Kind::Docker)
+        let name = parts::volume_name(agent, arn, volume);
+        let directory = if parts::begins_empty(volume) { within_ephemeral(of, &name) } else { None };
+        (PathBuf::from(name), Kind::Docker(directory))
     } else if let Some(docker) = &volume.docker_volume_configuration {
         docker_volume(agent, name, docker, of_task)?
     } else if let Some(host) = &volume.host {
@@ -247,7 +257,8 @@ pub fn provide(mount: &Mount, layers: &[PathBuf], scratch: &Path) -> Result<(), 
             return disk.provide(source).map_err(|error| ebs_failure(&name, &error));
         }
         Kind::Efs(wanted) => return wanted.provide(source).map_err(|error| efs_failure(&error)),
-        Kind::Docker => Ok(()),
+        Kind::Docker(None) => Ok(()),
+        Kind::Docker(Some(directory)) => std::fs::create_dir_all(directory),
         Kind::Existing if source.exists() => Ok(()),
         Kind::Existing => return Err(failed("no such directory".to_owned())),
         Kind::HostPath if source.exists() => Ok(()),

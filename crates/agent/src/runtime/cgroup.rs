@@ -63,6 +63,12 @@ pub struct Hierarchies {
     mounts: Vec<(PathBuf, Vec<String>)>,
 }
 
+/// What CPU shares are in control groups of version 2: their range, 2 to 262,144, laid over that of weights, 1 to 10,000, as
+/// runtimes do.
+pub fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
+}
+
 impl Hierarchies {
     /// Looks what is mounted.
     pub fn of_host() -> io::Result<Hierarchies> {
@@ -190,8 +196,6 @@ impl Hierarchies {
     fn cpu(&self, shares: Option<u64>, quota: Option<i64>) -> Vec<Setting> {
         let mut settings = Vec::new();
         if self.is_unified() {
-            // The range of shares, 2 to 262,144, laid over that of weights, 1 to 10,000, as runtimes do.
-            let weight = |shares: u64| 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142;
             settings.extend(shares.map(|shares| ("cpu", "cpu.weight", weight(shares).to_string())));
             settings
                 .extend(quota.map(|quota| {

@@ -156,6 +156,9 @@ pub struct EngineParts {
     pub links: Vec<(ContainerId, String)>,
     /// Volumes among the mounts that are to be there first.
     pub volumes: Vec<EngineVolume>,
+    /// What the container may write beside its volumes, of a task that says so.
+    #[serde(default)]
+    pub layer_bytes: Option<u64>,
     /// The engine sends the output where its own log driver says.
     pub own_log_driver: bool,
 }

@@ -90,6 +90,11 @@ impl Disk {
         Disk { file, bytes, kind: Some("ext4".to_owned()), passing: true }
     }
 
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Makes and mounts it, if it is not there yet.
     ///
     /// # Errors

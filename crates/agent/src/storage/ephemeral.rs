@@ -28,6 +28,11 @@ impl Ephemeral {
         Some(Ephemeral { disk: Disk::passing(file, gib), place: place(agent, id, NAME) })
     }
 
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.disk.bytes()
+    }
+
     /// Where a container writes, but for its volumes.
     pub fn container(&self, id: &str) -> PathBuf {
         self.place.join("containers").join(id)
