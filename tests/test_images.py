@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -215,15 +216,21 @@ def test_a_pull_goes_on_where_it_was_when_its_agent_died(start):
         assert store(installation)[1]["partial"] == 0
 
 
+@both_runtimes
 def test_a_task_that_waits_for_its_image_says_so(start):
     with Registry() as registry:
-        registry.push("team/app:1", {"noise": os.urandom(1 << 20)}, ["sh", "-c", "true"])
+        registry.push("team/app:1", {"noise": os.urandom(4 << 20)}, ["sh", "-c", "true"])
         goes_on = threading.Event()
 
         def stall(handler, body):
-            if len(body) > 1 << 20:
-                goes_on.wait(60)
-            return body
+            if len(body) <= 4 << 20:
+                return body
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body[:-(1 << 18)])
+            goes_on.wait(60)
+            handler.wfile.write(body[-(1 << 18):])
 
         registry.fault = stall
         installation = start()
@@ -233,10 +240,14 @@ def test_a_task_that_waits_for_its_image_says_so(start):
         task = describe(ecs, arn)
         assert task["lastStatus"] == "PENDING" and "pullStoppedAt" not in task
         assert "pulls its images, since" in installation.gantry("explain", arn).stdout
+        come = re.compile(r"main waits for \S+/team/app:1: (\d+\.\d\d) of (\d+\.\d\d) MiB have come")
+        done, total = until(lambda: come.search(installation.gantry("status").stdout)).groups()
+        assert 0 < float(done) < float(total), (done, total)
         goes_on.set()
         wait(ecs, "tasks_stopped", tasks=[arn])
         task = describe(ecs, arn)
         assert task["pullStartedAt"] == began < task["pullStoppedAt"]
+        until(lambda: "waits for" not in installation.gantry("status").stdout)
 
 
 def test_images_go_when_nobody_needs_them_and_not_before(start):

@@ -6,7 +6,7 @@ use crate::channel::{self, Target};
 use crate::client::{Client, ClientError};
 use crate::config::{Access, AgentConfig, AtEnd, RuntimeKind};
 use crate::docker::{DockerError, DockerRuntime, firewall};
-use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of, resolv};
+use crate::driver::{Driver, Ending, Hands, Saver, Tools, networks_of, pulls, resolv};
 use crate::endpoints;
 use crate::images::{ImageStore, Images, StoreError};
 use crate::instance_metadata::{self, Facts};
@@ -183,6 +183,7 @@ async fn run_on<R: Runtime>(
     let on_host = endpoints::serve(host_listener, Arc::downgrade(&hands), endpoints::Owner::Host);
     let on_host = tokio::spawn(on_host);
     let logs = hands.logs.clone();
+    let pulls = tokio::spawn(pulls::tell(Arc::clone(&hands), acs_out.clone()));
     let mut driver = Driver::new(engine, (Arc::clone(&hands), inbox), saver, instance.clone(), acs_out);
     let has_tasks = !saved.is_empty();
     let lease = config.has_lease().then(|| Lease::open(&config.name, &config.program, has_tasks)).transpose();
@@ -248,6 +249,7 @@ async fn run_on<R: Runtime>(
     on_host.abort();
     cleaning.abort();
     fetching.abort();
+    pulls.abort();
     if at_end == AtEnd::StopAll {
         logs.finish().await;
         sweep::clear(&config.name, &config.data_dir, &runtime).await?;

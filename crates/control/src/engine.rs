@@ -11,7 +11,7 @@ use crate::routing::{self, TargetNews};
 use crate::service::Reply;
 use crate::services::ecs::placement::Placers;
 use crate::services::elbv2;
-use crate::sessions::{SessionId, SessionInput, SessionOutput, Sessions};
+use crate::sessions::{PullStatus, SessionId, SessionInput, SessionOutput, Sessions};
 use crate::state::{Change, State};
 use crate::tx::Tx;
 use gantry_decide::ids::Scope;
@@ -82,6 +82,8 @@ pub struct EngineStatus {
     pub durable_batch: u64,
     /// Agents that are connected.
     pub agents: usize,
+    /// What tasks wait for, as their agents told it last.
+    pub pulls: Vec<PullStatus>,
     pub controllers: Vec<controllers::Status>,
 }
 
@@ -222,6 +224,7 @@ impl Engine {
             last_batch: self.last_seq,
             durable_batch: self.durable_seq,
             agents: self.sessions.agents(),
+            pulls: self.sessions.pulls(),
             controllers: self.controllers.status(),
         }
     }

@@ -2,12 +2,13 @@
 
 use super::api::{self, Progress};
 use super::client::{Body, Client, DockerError, LOOK_MAX, REMOVE_MAX, quoted};
-use crate::images::{Digest, ImageConfig, LocalImage, PullOptions, Reference, RegistryAuth, Source};
+use crate::images::{Digest, ImageConfig, LocalImage, PullOptions, Reference, RegistryAuth, Source, Tracked};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use http::Method;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -17,6 +18,8 @@ use tokio::time::{sleep, timeout};
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// Bytes of one line of what a pull says.
 const LINE_MAX: usize = 1 << 20;
+/// Layers of one image whose bytes are counted: Docker takes no more than 125.
+const LAYERS_MAX: usize = 128;
 /// The longest wait between two tries of a pull.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Bytes of an archive that are sent at once.
@@ -75,10 +78,11 @@ pub async fn pull(
     name: &Reference,
     auth: Option<&RegistryAuth>,
     options: &PullOptions,
+    tracked: &Tracked,
 ) -> Result<LocalImage, DockerError> {
     let mut pause = options.backoff;
     let mut tries = 0;
-    while let Err(error) = pull_once(client, name, auth, options.inactivity).await {
+    while let Err(error) = pull_once(client, name, auth, options.inactivity, tracked).await {
         if tries == options.retries || !may_pass(&error) {
             return Err(error);
         }
@@ -107,6 +111,7 @@ async fn pull_once(
     name: &Reference,
     auth: Option<&RegistryAuth>,
     inactivity: Duration,
+    tracked: &Tracked,
 ) -> Result<(), DockerError> {
     let selector = name.selector();
     let path = format!("images/create?fromImage={}&tag={}", quoted(&name.name()), quoted(&selector));
@@ -125,11 +130,43 @@ async fn pull_once(
     let open = client.open_with(Method::POST, &path, None, &headers);
     let silent = |_| DockerError::Timeout { doing: format!("pulling {name}"), after: inactivity };
     let answer = timeout(inactivity, open).await.map_err(silent)??;
-    heed(answer.into_body(), inactivity, |_| {}).await
+    let mut layers = Layers::default();
+    heed(answer.into_body(), inactivity, |said| layers.note(said, tracked)).await
+}
+
+/// The layers that a pull has spoken of: their numbers and sizes, by their ids.
+#[derive(Default)]
+struct Layers(BTreeMap<String, (usize, u64)>);
+
+impl Layers {
+    /// Docker tells of each layer as it comes to it; the total grows with what is known of them.
+    fn note(&mut self, said: &Progress, tracked: &Tracked) {
+        match said.status.as_str() {
+            "Downloading" if said.detail.total > 0 && self.0.len() < LAYERS_MAX => {
+                let next = self.0.len();
+                let &mut (number, ref mut size) = self.0.entry(said.id.clone()).or_insert((next, 0));
+                *size = said.detail.total;
+                tracked.resolved(self.0.len(), self.0.values().map(|(_, size)| size).sum());
+                tracked.layer_bytes(number, said.detail.current);
+            }
+            // The last bytes are not told of by themselves.
+            "Download complete" => {
+                if let Some((number, size)) = self.0.get(&said.id) {
+                    tracked.layer_bytes(*number, *size);
+                }
+            }
+            "Pull complete" => tracked.layer_ready(),
+            _ => {}
+        }
+    }
 }
 
 /// Reads what an operation says to its end; the error that it tells.
-async fn heed(mut body: Incoming, silence: Duration, mut said: impl FnMut(&str)) -> Result<(), DockerError> {
+async fn heed(
+    mut body: Incoming,
+    silence: Duration,
+    mut said: impl FnMut(&Progress),
+) -> Result<(), DockerError> {
     let doing = || "working on an image".to_owned();
     let mut buffer = Vec::new();
     let silent = |_| DockerError::Timeout { doing: doing(), after: silence };
@@ -140,11 +177,12 @@ async fn heed(mut body: Incoming, silence: Duration, mut said: impl FnMut(&str))
         let whole = buffer.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         for line in buffer[..whole].split(|byte| *byte == b'\n') {
             let progress: Progress = serde_json::from_slice(line).unwrap_or_default();
-            if let Some(message) = progress.error {
+            if let Some(message) = &progress.error {
+                let message = message.clone();
                 let status = http::StatusCode::INTERNAL_SERVER_ERROR;
                 return Err(DockerError::Refused { status, message });
             }
-            said(progress.stream.trim());
+            said(&progress);
         }
         buffer.drain(..whole);
         if buffer.len() > LINE_MAX {
@@ -226,7 +264,8 @@ pub async fn load(
     let path = "images/load?quiet=1";
     let answer = client.open(Method::POST, path, Some(("application/x-tar", body))).await?;
     let mut lines = Vec::new();
-    heed(answer.into_body(), SILENCE_MAX, |line| {
+    heed(answer.into_body(), SILENCE_MAX, |said| {
+        let line = said.stream.trim();
         if !line.is_empty() {
             lines.push(line.to_owned());
         }
@@ -241,6 +280,26 @@ pub async fn load(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_docker_says_of_layers_is_how_far_a_pull_is() {
+        let progress = crate::images::Progress::default();
+        let tracked = progress.begin(&"app:1".parse().unwrap());
+        let mut layers = Layers::default();
+        for line in [
+            r#"{"status":"Pulling fs layer","progressDetail":{},"id":"a"}"#,
+            r#"{"status":"Already exists","progressDetail":{},"id":"z"}"#,
+            r#"{"status":"Downloading","progressDetail":{"current":10,"total":100},"progress":"x","id":"a"}"#,
+            r#"{"status":"Downloading","progressDetail":{"current":5,"total":300},"id":"b"}"#,
+            r#"{"status":"Download complete","progressDetail":{},"id":"a"}"#,
+            r#"{"status":"Extracting","progressDetail":{"current":1,"total":100},"id":"a"}"#,
+            r#"{"status":"Pull complete","progressDetail":{},"id":"a"}"#,
+        ] {
+            layers.note(&serde_json::from_str(line).unwrap(), &tracked);
+        }
+        let status = tracked.status().unwrap();
+        assert_eq!((status.done, status.total, status.layers, status.ready), (105, 400, 2, 1));
+    }
 
     #[test]
     fn an_image_is_what_docker_says_it_is() {

@@ -7,7 +7,7 @@ use super::{Hands, Held, Input, Known, volumes};
 use crate::config::AgentConfig;
 use crate::endpoints::{self, Owner};
 use crate::firelens;
-use crate::images::{LocalImage, PullError};
+use crate::images::{LocalImage, PullError, Reference};
 use crate::logs::LogDriver;
 use crate::network::{Bridged, NetworkError};
 use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
@@ -66,7 +66,7 @@ async fn ready_image<R: Runtime>(
         None => Arc::default(),
     };
     let auth = fetched.container(container).and_then(|given| given.registry.clone());
-    let name = image.parse().map_err(|error| {
+    let name: Reference = image.parse().map_err(|error| {
         let text = format!("invalid reference format: {image}: {error}");
         Failure::new(FailureKind::CannotPullContainerError, text)
     })?;
@@ -74,15 +74,21 @@ async fn ready_image<R: Runtime>(
     let ready = hands.images.ensure(&name, auth, &id);
     let ready = tokio::select! {
         ready = ready => ready,
-        never = tell_of_pull(hands, task, super::now()) => match never {},
+        never = tell_of_pull(hands, (task, container), &name, super::now()) => match never {},
     };
     ready.map_err(|error| Failure::new(kind_of(&error), error.to_string()))
 }
 
 /// Tells the control plane of a pull that takes its time, so that who asks why a task does not run yet can see it. One that
 /// does not is told of when the task runs.
-async fn tell_of_pull<R: Runtime>(hands: &Hands<R>, task: &TaskArn, began: Timestamp) -> Infallible {
+async fn tell_of_pull<R: Runtime>(
+    hands: &Hands<R>,
+    (task, container): (&TaskArn, &str),
+    image: &Reference,
+    began: Timestamp,
+) -> Infallible {
     sleep(PULL_TOLD_AFTER).await;
+    let _awaiting = hands.awaited.begin(task, container, image);
     let request = ecs::SubmitTaskStateChangeRequest {
         cluster: Some(hands.config.cluster.clone()),
         task: Some(task.0.clone()),

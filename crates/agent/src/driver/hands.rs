@@ -1,5 +1,6 @@
 //! What actions work with, shared with everything that runs beside the loop.
 
+use super::pulls::Awaited;
 use super::{Asked, EVENTS_MAX, Input, TaskSnapshot};
 use crate::client::Client;
 use crate::config::AgentConfig;
@@ -34,6 +35,8 @@ pub struct Hands<R> {
     /// For tasks' calls of AWS APIs.
     pub api: Api,
     pub secrets: Secrets,
+    /// Whose images have long been awaited.
+    pub(super) awaited: Awaited,
     /// A container's health has changed.
     pub health_news: Notify,
     /// One volume is made at a time: containers of a task that start at once may share one.
@@ -71,6 +74,7 @@ impl<R: Runtime> Hands<R> {
             credentials: RoleStore::default(),
             api: Api::new(&config.endpoint),
             secrets: Secrets::new(config.stores.clone(), &config.endpoint, &config.region),
+            awaited: Awaited::default(),
             health_news: Notify::new(),
             volumes: tokio::sync::Mutex::default(),
             bridge: tokio::sync::Mutex::default(),

@@ -8,6 +8,7 @@ mod hands;
 mod known;
 mod links;
 mod messages;
+pub mod pulls;
 pub mod reach;
 pub mod resolv;
 mod saver;

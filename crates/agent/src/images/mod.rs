@@ -38,7 +38,9 @@ pub use digest::{Digest, Hasher, InvalidDigest};
 pub use disk::{DiskRules, Space};
 pub use janitor::{Because, Cleaned};
 pub use policy::{Cached, OnFailure, PullBehavior, PullPlan, plan};
-pub use progress::PullStatus;
+#[cfg(test)]
+pub use progress::Progress;
+pub use progress::{PullStatus, Tracked};
 pub use pull::{Images, PullOptions};
 pub use reference::{InvalidPart, InvalidReference, Reference};
 pub use registry::{PullError, RegistryAuth};

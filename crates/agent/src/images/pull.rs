@@ -268,7 +268,8 @@ impl Images {
             let (name, auth) = entry.key.clone();
             let PullOptions { timeout: limit, inactivity, ref trust, .. } = inner.settings.pull;
             if let Some(engine) = &inner.engine {
-                let pull = docker::images::pull(engine, &name, auth.as_ref(), &inner.settings.pull);
+                let tracked = inner.progress.begin(&name);
+                let pull = docker::images::pull(engine, &name, auth.as_ref(), &inner.settings.pull, &tracked);
                 return match tokio::time::timeout(limit, pull).await {
                     Ok(result) => result.map_err(|error| Arc::new(PullError::Docker(error))),
                     Err(_) => Err(Arc::new(PullError::TooSlow { limit })),

@@ -23,6 +23,7 @@ use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use gantry_wire::envelope::{Frame, seal};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -46,6 +47,33 @@ const UNACKNOWLEDGED_MAX: usize = 64;
 const AGE_MAX: Duration = Duration::from_secs(60 * 60);
 
 type Out<'a> = dyn FnMut(SessionOutput) + 'a;
+
+/// Pulls of one agent that are kept: more than anybody reads.
+const PULLS_MAX: usize = 100;
+
+/// How far the pull is that a task waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct PullStatus {
+    pub task: String,
+    pub container: String,
+    pub image: String,
+    /// Bytes that have come, of those that have to; absent while nobody knows.
+    pub done: Option<u64>,
+    pub total: Option<u64>,
+}
+
+impl From<acs::PullStatus> for PullStatus {
+    fn from(told: acs::PullStatus) -> PullStatus {
+        let bytes = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
+        PullStatus {
+            task: told.task_arn.unwrap_or_default(),
+            container: told.container_name.unwrap_or_default(),
+            image: told.image.unwrap_or_default(),
+            done: bytes(told.done_bytes),
+            total: bytes(told.total_bytes),
+        }
+    }
+}
 
 /// A payload that waits for its acknowledgment. It is compiled anew for each delivery, so that a repetition never tells
 /// what is no longer true.
@@ -77,6 +105,8 @@ pub struct AcsSession {
     expires: Timestamp,
     /// A lease that the agent has just asked for.
     lease_asked: Option<acs::LeaseRequest>,
+    /// The pulls that the agent told of last.
+    pulls: Vec<PullStatus>,
 }
 
 impl AcsSession {
@@ -99,6 +129,7 @@ impl AcsSession {
             heartbeat_unanswered_since: None,
             expires: now + AGE_MAX,
             lease_asked: None,
+            pulls: Vec::new(),
         }
     }
 
@@ -108,6 +139,11 @@ impl AcsSession {
 
     pub fn lease_asked(&mut self) -> Option<acs::LeaseRequest> {
         self.lease_asked.take()
+    }
+
+    /// The pulls that tasks of this instance wait for.
+    pub fn pulls(&self) -> &[PullStatus] {
+        &self.pulls
     }
 
     /// A task of this instance changed.
@@ -151,6 +187,12 @@ impl AcsSession {
                 }
             }
             "LeaseRequest" => self.lease_asked = frame.message().ok(),
+            "PullProgress" => {
+                if let Ok(progress) = frame.message::<acs::PullProgress>() {
+                    let told = progress.pulls.into_iter().flatten().take(PULLS_MAX);
+                    self.pulls = told.map(PullStatus::from).collect();
+                }
+            }
             "IAMRoleCredentialsAckRequest" => {
                 if let Ok(ack) = frame.message() {
                     self.credentials.acknowledged(&ack);

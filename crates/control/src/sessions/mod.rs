@@ -21,6 +21,7 @@ use crate::services::ecs::state::{
 use crate::state::State;
 use crate::tx::View;
 use acs::AcsSession;
+pub use acs::PullStatus;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{Scope, SecurityGroupId};
 use gantry_decide::lease::{Leases, Terms};
@@ -452,6 +453,11 @@ impl Sessions {
     /// Agents that are connected.
     pub fn agents(&self) -> usize {
         self.by_instance.len()
+    }
+
+    /// The pulls that agents told of last, of tasks that still wait.
+    pub fn pulls(&self) -> Vec<PullStatus> {
+        self.acs.values().flat_map(|session| session.pulls()).cloned().collect()
     }
 
     pub fn take_outputs(&mut self) -> Vec<(SessionId, SessionOutput)> {

@@ -25,6 +25,7 @@ pub fn run(arguments: &StatusArgs, out: &mut impl Write) -> Result<()> {
 }
 
 async fn show(api: &Api, out: &mut impl Write) -> Result<()> {
+    let status = api.status().await?;
     let clusters = clusters(api).await?;
     if clusters.is_empty() {
         writeln!(out, "There is no cluster yet: aws ecs create-cluster")?;
@@ -64,9 +65,18 @@ async fn show(api: &Api, out: &mut impl Write) -> Result<()> {
                 last(task.task_definition_arn.as_deref()),
                 task.stopped_reason.as_deref().unwrap_or_default(),
             )?;
+            for pull in status.pulls.iter().filter(|pull| Some(&pull.task) == task.task_arn.as_ref()) {
+                writeln!(
+                    out,
+                    "          {} waits for {}: {}",
+                    pull.container,
+                    pull.image,
+                    came(pull.done, pull.total)
+                )?;
+            }
         }
     }
-    server(&api.status().await?, now(), out)
+    server(&status, now(), out)
 }
 
 /// The control plane itself: what its controllers did last, and wait for.
@@ -87,6 +97,16 @@ fn server(status: &EngineStatus, now: Timestamp, out: &mut impl Write) -> Result
         writeln!(out)?;
     }
     Ok(())
+}
+
+/// How much of an image is here.
+fn came(done: Option<u64>, total: Option<u64>) -> String {
+    // Hundredths, since many layers are small.
+    let mib = |bytes: u64| format!("{:.2}", bytes as f64 / f64::from(1 << 20));
+    match (done, total) {
+        (Some(done), Some(total)) if total > 0 => format!("{} of {} MiB have come", mib(done), mib(total)),
+        _ => "nothing has come yet".to_owned(),
+    }
 }
 
 fn last(arn: Option<&str>) -> &str {

@@ -33,7 +33,13 @@ impl Services for Parrot {
     }
 
     fn status(&self) -> Pin<Box<dyn Future<Output = Result<EngineStatus, ApiError>> + Send>> {
-        let status = EngineStatus { last_batch: 7, durable_batch: 6, agents: 0, controllers: Vec::new() };
+        let status = EngineStatus {
+            last_batch: 7,
+            durable_batch: 6,
+            agents: 0,
+            pulls: Vec::new(),
+            controllers: Vec::new(),
+        };
         Box::pin(std::future::ready(Ok(status)))
     }
 
