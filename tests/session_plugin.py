@@ -36,14 +36,18 @@ def decode(message):
 
 class Session:
     def __init__(self, response, loses=False):
-        self.socket = connect(response["streamUrl"], compression=None)
-        self.socket.send(json.dumps({
-            "MessageSchemaVersion": "1.0", "RequestId": str(uuid.uuid4()), "TokenValue": response["tokenValue"],
-            "ClientId": str(uuid.uuid4()), "ClientVersion": "1.2.0.0"}))
+        self.connect(response)
         self.sent = self.expected = 0
         self.lost = set() if loses else None
         self.unacknowledged = {}
         self.early = {}
+
+    def connect(self, response):
+        """Connects, or once more to a session that goes on: numbers are the session's, not the connection's."""
+        self.socket = connect(response["streamUrl"], compression=None)
+        self.socket.send(json.dumps({
+            "MessageSchemaVersion": "1.0", "RequestId": str(uuid.uuid4()), "TokenValue": response["tokenValue"],
+            "ClientId": str(uuid.uuid4()), "ClientVersion": "1.2.0.0"}))
 
     def send(self, payload_type, payload):
         message = encode("input_stream_data", self.sent, 1 if self.sent == 0 else 0, payload_type, payload)
@@ -93,6 +97,20 @@ class Session:
         done = [{"ActionType": a["ActionType"], "ActionStatus": 1, "ActionResult": None, "Error": ""} for a in wanted]
         answer = {"ClientVersion": "1.2.0.0", "ProcessedClientActions": done, "Errors": []}
         self.send(RESPONSE, json.dumps(answer).encode())
+
+    def until_shows(self, text, seconds=60):
+        """Takes what comes until the terminal has shown a text; what it showed."""
+        shown, deadline = b"", time.monotonic() + seconds
+        while text.encode() not in shown:
+            assert time.monotonic() < deadline, shown
+            payloads = self.receive(0.1)
+            assert payloads is not None, shown
+            for payload_type, payload in payloads:
+                if payload_type == REQUEST:
+                    self.agree(payload)
+                elif payload_type == OUTPUT:
+                    shown += payload
+        return shown.decode()
 
     def run(self):
         """Carries standard input and output until the session is over."""

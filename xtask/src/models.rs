@@ -189,6 +189,7 @@ const SELECTED: &[(&str, &[&str])] = &[
             "DeregisterManagedInstance",
             "DescribeActivations",
             "DescribeInstanceInformation",
+            "ResumeSession",
         ],
     ),
 ];
@@ -206,6 +207,9 @@ const REWORDED: &[(&str, &str, &str)] = &[(
     r"(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9][A-Za-z0-9-]{0,61}[A-Za-z0-9]",
 )];
 
+/// Secrets that the public model does not mark as such: service and shape.
+const SECRETS: &[(&str, &str)] = &[("ssm", "TokenValue")];
+
 pub fn run(root: &Path) -> Result<()> {
     let python = crate::venv::python(root, &[&format!("botocore=={BOTOCORE}")])?;
     std::fs::create_dir_all(root.join("models"))?;
@@ -216,6 +220,9 @@ pub fn run(root: &Path) -> Result<()> {
         }
         for (_, shape, pattern) in REWORDED.iter().filter(|(of, ..)| of == service) {
             model["shapes"][shape]["pattern"] = json!(pattern);
+        }
+        for (_, shape) in SECRETS.iter().filter(|(of, _)| of == service) {
+            model["shapes"][shape]["sensitive"] = json!(true);
         }
         if let Some((_, operations)) = SELECTED.iter().find(|(of, _)| of == service) {
             select(&mut model, operations)?;

@@ -1,6 +1,6 @@
 //! The ECS API as a client: signed requests in awsJson, bounded in time and size.
 
-use gantry_api::{ecs, gantry, logs};
+use gantry_api::{ecs, gantry, logs, ssm};
 use gantry_wire::sigv4::{Credentials, SignedRequest, sign};
 use gantry_wire::{ApiError, EpochMillis, Operation, ServiceModel, json};
 use http::{Request, StatusCode};
@@ -120,6 +120,14 @@ impl Client {
     /// What the control plane answers, or why it does not.
     pub async fn logs<O: Operation>(&self, request: &O::Request) -> Result<O::Response, ClientError> {
         self.call::<O>(logs::SERVICE, request).await
+    }
+
+    /// Calls an operation of Systems Manager.
+    ///
+    /// # Errors
+    /// What the control plane answers, or why it does not.
+    pub async fn ssm<O: Operation>(&self, request: &O::Request) -> Result<O::Response, ClientError> {
+        self.call::<O>(ssm::SERVICE, request).await
     }
 
     /// Calls an operation of Gantry's own.

@@ -98,7 +98,7 @@ async fn serve<R: Runtime>(
     match terminal(channel, program).await? {
         End::Program(code) => {
             if client.starts_with(CLIENT_NAME) {
-                channel.send(PayloadType::ExitCode, code.to_string().into_bytes()).await?;
+                channel.send(PayloadType::ExitCode, code.to_string().into_bytes()).await;
             }
             Ok("")
         }
@@ -119,7 +119,7 @@ async fn handshake(channel: &mut Channel) -> Result<String, ExecError> {
             },
         }],
     };
-    channel.send_json(PayloadType::HandshakeRequest, &request).await?;
+    channel.send_json(PayloadType::HandshakeRequest, &request).await;
     let mut buffer = Payloads::new();
     let response: HandshakeResponse = loop {
         if let Heard::Gone(_) = channel.next(None, &mut buffer).await? {
@@ -132,7 +132,7 @@ async fn handshake(channel: &mut Channel) -> Result<String, ExecError> {
     };
     let took = i64::try_from(channel.age().as_nanos()).unwrap_or(i64::MAX);
     let complete = HandshakeComplete { handshake_time_to_complete: took, customer_message: String::new() };
-    channel.send_json(PayloadType::HandshakeComplete, &complete).await?;
+    channel.send_json(PayloadType::HandshakeComplete, &complete).await;
     Ok(response.client_version)
 }
 
@@ -155,7 +155,7 @@ async fn terminal(channel: &mut Channel, program: Exec) -> Result<End, ExecError
                 Ok(0) | Err(_) => shown_all = true,
                 Ok(length) => {
                     idle_at = Instant::now() + IDLE_MAX;
-                    channel.send(PayloadType::Output, output[..length].to_vec()).await?;
+                    channel.send(PayloadType::Output, output[..length].to_vec()).await;
                 }
             },
             code = &mut exit, if ended.is_none() => ended = Some(code?),

@@ -9,12 +9,13 @@ use crate::controllers::{self, Changes, Controllers};
 use crate::roles::Roles;
 use crate::routing::{self, TargetNews};
 use crate::service::Reply;
+use crate::services::ecs::links::ExecNews;
 use crate::services::ecs::placement::Placers;
-use crate::services::elbv2;
+use crate::services::{ecs, elbv2};
 use crate::sessions::{PullStatus, SessionId, SessionInput, SessionOutput, Sessions};
 use crate::state::{Change, State};
 use crate::tx::Tx;
-use gantry_decide::ids::Scope;
+use gantry_decide::ids::{ExecSessionId, Scope};
 use gantry_decide::lease::Terms;
 use gantry_decide::mutant;
 use gantry_decide::random::Random;
@@ -40,6 +41,8 @@ pub enum Input {
     Session { id: SessionId, input: SessionInput },
     /// A balancer tells of a target.
     Target(TargetNews),
+    /// Something became of a session of ECS Exec.
+    ExecSession { scope: Scope, id: ExecSessionId, news: ExecNews },
     /// The batch of this number, and all before it, are on disk.
     Durable(u64),
     /// Time has passed; see [`Effect::WakeAt`].
@@ -155,6 +158,7 @@ impl Engine {
                 }
                 Input::Session { id, input } => self.sessions.handle(now, id, input, &mut self.head),
                 Input::Target(news) => self.note_target(now, &news),
+                Input::ExecSession { scope, id, news } => self.note_exec(now, &scope, id, news),
                 Input::Durable(seq) => self.durable(seq, &mut released),
                 Input::Tick => {}
                 Input::Status(id) => inquiries.push(id),
@@ -237,6 +241,12 @@ impl Engine {
         let reply = write(&mut tx)?;
         self.head.replace(scope, state);
         Ok(reply)
+    }
+
+    fn note_exec(&mut self, now: Timestamp, scope: &Scope, id: ExecSessionId, news: ExecNews) {
+        let (random, placers) = (self.random.as_mut(), &mut self.placers);
+        let mut tx = Tx { scope, state: self.head.edit(scope), now, random, placers };
+        ecs::links::exec_session(&mut tx, id, news);
     }
 
     fn note_target(&mut self, now: Timestamp, news: &TargetNews) {

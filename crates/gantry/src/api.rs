@@ -105,6 +105,14 @@ impl Api {
         Ok(self.0.ecs::<O>(&request).await?)
     }
 
+    /// Calls an operation of Systems Manager.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn ssm<O: Operation>(&self, request: &O::Request) -> Result<O::Response, ClientError> {
+        self.0.ssm::<O>(request).await
+    }
+
     /// Calls an operation of Gantry's own.
     ///
     /// # Errors

@@ -20,7 +20,9 @@ use gantry_agent::storage::{EfsTarget, InvalidEfsTarget};
 use gantry_decide::ids::{AccountId, Region};
 use gantry_decide::lease::Terms;
 use gantry_server::Quotas;
-use gantry_server::server::{BalancerAddresses, DefaultVpcBlock, EVENT_RETENTION, ROLE_LIFETIME};
+use gantry_server::server::{
+    BalancerAddresses, DefaultVpcBlock, EVENT_RETENTION, EXEC_RETURN, ROLE_LIFETIME,
+};
 use images::ImageFlags;
 use period::Period;
 use runtime::RuntimeFlags;
@@ -88,6 +90,9 @@ pub struct ServerFlags {
     /// Where load balancers have their addresses, on this machine or those of `gantry lb` [default: 127.64.0.0/10]
     #[arg(long, value_name = "CIDR", env = "GANTRY_LB_ADDRESSES")]
     lb_addresses: Option<gantry_decide::network::Ipv4Block>,
+    /// How long a session of ECS Exec waits for a client, or the container's agent, whose connection broke [default: 30s]
+    #[arg(long, value_name = "TIME", env = "GANTRY_EXEC_RETURN")]
+    exec_return: Option<Period>,
     /// The default VPC's block, for accounts that have made nothing in it yet; another one for each installation of a
     /// machine [default: 172.31.0.0/16]
     #[arg(long, value_name = "CIDR", env = "GANTRY_VPC_CIDR")]
@@ -115,6 +120,7 @@ pub struct File {
     instance_provider: Option<ProviderChoice>,
     lb_addresses: Option<gantry_decide::network::Ipv4Block>,
     vpc_cidr: Option<DefaultVpcBlock>,
+    exec_return: Option<Period>,
     lb_listen: Option<LbListen>,
     region: Option<Region>,
     address_block: Option<Ipv4Block>,
@@ -264,6 +270,8 @@ pub struct ServerSettings {
     pub host_names: Vec<String>,
     pub quotas: Quotas,
     pub balancer_addresses: BalancerAddresses,
+    /// How long a session of ECS Exec waits for a side whose connection broke.
+    pub exec_return: Duration,
     /// The block of default VPCs.
     pub default_vpc: DefaultVpcBlock,
     /// Who makes Auto Scaling groups' instances, where anybody does.
@@ -293,6 +301,7 @@ impl ServerSettings {
                 .lb_addresses
                 .or(file.lb_addresses)
                 .map_or_else(BalancerAddresses::default, BalancerAddresses),
+            exec_return: flags.exec_return.or(file.exec_return).map_or(EXEC_RETURN, |period| period.0),
             default_vpc: flags.vpc_cidr.or(file.vpc_cidr).unwrap_or_default(),
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from(DATA_DIR)),
             listen: flags.listen.or(file.listen).unwrap_or(listen),

@@ -70,6 +70,7 @@ pub fn server_config(settings: ServerSettings) -> Config {
         quotas: settings.quotas,
         balancer_addresses: settings.balancer_addresses,
         default_vpc: settings.default_vpc,
+        exec_return: settings.exec_return,
         leases: settings.leases,
         transport: Options { host_names: settings.host_names, ..Options::default() },
     }

@@ -46,7 +46,8 @@ impl World {
             quotas: Default::default(),
             balancer_addresses: Default::default(),
             default_vpc: Default::default(),
-                transport: Options::default(),
+            exec_return: gantry_server::server::EXEC_RETURN,
+            transport: Options::default(),
         };
         let server = Server::start(config).await.unwrap();
         let root = &server.keys().root;

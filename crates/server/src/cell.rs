@@ -189,8 +189,7 @@ impl Cell {
     pub fn new(
         shared: Arc<Shared>,
         inbox: Inbox<Input>,
-        log_events: Arc<LogStore>,
-        balancers: Arc<Balancers>,
+        (log_events, balancers, data_channels): (Arc<LogStore>, Arc<Balancers>, Arc<DataChannels>),
     ) -> Cell {
         Cell {
             balancers,
@@ -198,7 +197,7 @@ impl Cell {
             inbox,
             next_call: AtomicU64::new(1),
             models: SERVICES.iter().map(|service| service.model).collect(),
-            data_channels: Arc::default(),
+            data_channels,
             log_events,
             bulk_reads: Arc::new(Semaphore::new(BULK_READS_MAX)),
         }
@@ -315,7 +314,7 @@ impl Services for Cell {
         if let Some(caller) = &caller {
             ssm::links::check_caller(view, caller)?;
         }
-        self.data_channels.accept(view, caller.as_ref(), asked, parts, upgrade)
+        self.data_channels.accept(view, &self.inbox, caller.as_ref(), asked, parts, upgrade)
     }
 
     fn status(&self) -> Pin<Box<dyn Future<Output = Result<EngineStatus, ApiError>> + Send>> {

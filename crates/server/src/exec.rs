@@ -1,19 +1,26 @@
 //! ECS Exec's data channels: brings together who asked for a session and the container's agent, and carries what they
-//! say. Both connect here; neither can reach the other by itself.
+//! say. Both connect here; neither can reach the other by itself. A side whose connection broke may come again for a while,
+//! and the session goes on: nothing is kept here of what was said, since each side says again what the other has not
+//! acknowledged.
 
 use crate::endpoint::Caller;
 use crate::os::{self, OsRandom};
 use crate::sockets;
 use crate::transport::Response;
-use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use crate::writer::Inbox;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
 use gantry_control::call::{self, Demand};
+use gantry_control::engine::Input;
+use gantry_control::services::ecs::links::ExecNews;
 use gantry_control::services::ecs::state::ExecSession;
 use gantry_control::tx::View;
 use gantry_decide::ids::{ExecSessionId, Scope};
 use gantry_decide::random::Random;
 use gantry_wire::ApiError;
-use gantry_wire::data_channel::{self, OpenDataChannel, stream, token_digest};
+use gantry_wire::data_channel::{self, Kind, OpenDataChannel, stream, token_digest};
 use http::request::Parts;
+use hyper::body::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -21,11 +28,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// Sessions at once: ECS's limit for one container, and far more than people at terminals.
 const SESSIONS_MAX: usize = 1_000;
@@ -33,6 +42,15 @@ const SESSIONS_MAX: usize = 1_000;
 const MESSAGE_MAX: usize = data_channel::PAYLOAD_MAX + 4096;
 /// How long the first side waits for the other.
 const MEET_MAX: Duration = Duration::from_secs(20);
+/// How long a side whose connection broke may take to come again, unless the operator says otherwise: Session Manager's
+/// plug-in tries for up to ten seconds.
+pub const RETURN_MAX: Duration = Duration::from_secs(30);
+/// No deadline: far enough away.
+const FAR: Duration = Duration::from_secs(24 * 3600);
+/// Sides of one session that come at the same moment.
+const ARRIVALS_MAX: usize = 4;
+/// Messages that wait for one side: as many as a side says before it waits for an acknowledgment.
+const WAITING_MAX: usize = 64;
 /// How long a client may take to show its token.
 const TOKEN_MAX: Duration = Duration::from_secs(10);
 /// How long one message may take to be handed to the kernel.
@@ -75,13 +93,29 @@ impl Asked {
     }
 }
 
+/// Where what becomes of sessions is told.
+pub type News = Inbox<Input>;
+
 /// The sessions whose first side has come.
-#[derive(Default)]
 pub struct DataChannels {
-    waiting: Mutex<HashMap<ExecSessionId, (Side, oneshot::Sender<Socket>)>>,
+    /// How long a side whose connection broke may take to come again.
+    returns_within: Duration,
+    open: Mutex<HashMap<ExecSessionId, mpsc::Sender<Arrival>>>,
+}
+
+/// A side that has come, or come again.
+struct Arrival {
+    side: Side,
+    /// The digest of the client's token; of an agent none.
+    token: Option<String>,
+    socket: Socket,
 }
 
 impl DataChannels {
+    pub fn new(returns_within: Duration) -> DataChannels {
+        DataChannels { returns_within, open: Mutex::default() }
+    }
+
     /// Answers one side's upgrade, and carries the session once both are there.
     ///
     /// # Errors
@@ -89,6 +123,7 @@ impl DataChannels {
     pub fn accept(
         self: &Arc<Self>,
         view: View<'_>,
+        news: &News,
         caller: Option<&Caller>,
         asked: &Asked,
         parts: &Parts,
@@ -104,7 +139,7 @@ impl DataChannels {
         }
         let response = sockets::accept(parts)
             .map_err(|error| ApiError::new("BadRequestException", error.to_string()))?;
-        let (channels, asked) = (Arc::clone(self), asked.clone());
+        let (channels, news, asked) = (Arc::clone(self), news.clone(), asked.clone());
         let digest = session.token_digest.clone();
         tokio::spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
@@ -117,49 +152,269 @@ impl DataChannels {
                 tracing::warn!(session = %asked.id, "a data channel was opened without its token");
                 return end(socket, asked.id, "The session's token is not valid.").await;
             }
-            channels.meet(asked.id, asked.side, socket).await;
+            let token = (asked.side == Side::Client).then_some(digest);
+            channels.meet(&news, asked, token, socket).await;
         });
         Ok(response)
     }
 
-    /// The first side waits here, the second hands itself over.
-    async fn meet(&self, id: ExecSessionId, side: Side, socket: Socket) {
-        let receiver = {
-            let mut waiting = self.waiting.lock();
-            match waiting.remove(&id) {
-                Some((other, first)) if other != side => {
-                    // The first side may have given up in this instant; then both are closed.
-                    let _ = first.send(socket);
-                    return;
-                }
-                Some(known) => {
-                    waiting.insert(id, known);
-                    None
-                }
-                None if waiting.len() >= SESSIONS_MAX => None,
+    /// Brings a side to the other, or waits with the first.
+    async fn meet(self: &Arc<Self>, news: &News, asked: Asked, token: Option<String>, socket: Socket) {
+        let Asked { scope, id, side } = asked;
+        let arrival = Arrival { side, token, socket };
+        let refused = {
+            let mut open = self.open.lock();
+            match open.get(&id) {
+                Some(session) => session.try_send(arrival).err().map(TrySendError::into_inner),
+                None if open.len() >= SESSIONS_MAX => Some(arrival),
                 None => {
-                    let (sender, receiver) = oneshot::channel();
-                    waiting.insert(id, (side, sender));
-                    Some(receiver)
+                    let (arrivals, inbox) = mpsc::channel(ARRIVALS_MAX);
+                    open.insert(id, arrivals);
+                    let (channels, news) = (Arc::clone(self), news.clone());
+                    tokio::spawn(async move {
+                        let session = Session::begin(id, channels.returns_within, arrival);
+                        channels.carry(session, scope, inbox, &news).await;
+                    });
+                    None
                 }
             }
         };
-        let Some(receiver) = receiver else {
-            return end(socket, id, "The session is open already, or too many are.").await;
+        if let Some(arrival) = refused {
+            end(arrival.socket, id, "The session has just ended, or too many are open.").await;
+        }
+    }
+
+    /// Carries a session to its end.
+    async fn carry(
+        &self,
+        mut session: Session,
+        scope: Scope,
+        mut arrivals: mpsc::Receiver<Arrival>,
+        news: &News,
+    ) {
+        let id = session.id;
+        let mut told = false;
+        while session.next(&mut arrivals).await {
+            if session.began && !told {
+                told = true;
+                tracing::info!(session = %id, "an ECS Exec session begins");
+                let input = Input::ExecSession { scope: scope.clone(), id, news: ExecNews::Opened };
+                // A writer that has ended has no use for it.
+                let _ = news.hand_over(input).await;
+            }
+        }
+        self.open.lock().remove(&id);
+        session.end().await;
+        // Who came at the last moment.
+        while let Ok(arrival) = arrivals.try_recv() {
+            end(arrival.socket, id, "The session has ended.").await;
+        }
+        if told {
+            tracing::info!(session = %id, "an ECS Exec session has ended");
+            let _ = news.hand_over(Input::ExecSession { scope, id, news: ExecNews::Ended }).await;
+        }
+    }
+}
+
+/// One session, which lasts beyond the connections of its sides.
+struct Session {
+    id: ExecSessionId,
+    returns_within: Duration,
+    client: End,
+    agent: End,
+    /// Both sides have been there.
+    began: bool,
+    /// The digest of the token that the client showed last: each is good for one connection.
+    token: Option<String>,
+    /// What ends the session, for each side that is there.
+    last_words: Option<Vec<u8>>,
+}
+
+/// One side's connection, as far as it is there.
+struct End {
+    connection: Option<Connection>,
+    /// Since when it is not.
+    since: Instant,
+}
+
+struct Connection {
+    reader: SplitStream<Socket>,
+    /// To a task of its own, so that a side that reads slowly holds nobody up. What finds no room is said again by who
+    /// said it.
+    writer: mpsc::Sender<Message>,
+    writing: JoinHandle<()>,
+}
+
+impl Connection {
+    fn new(socket: Socket) -> Connection {
+        let (sink, reader) = socket.split();
+        let (writer, queue) = mpsc::channel(WAITING_MAX);
+        Connection { reader, writer, writing: tokio::spawn(write(queue, sink)) }
+    }
+
+    /// Says the last word, and closes.
+    async fn close(self, last_words: Option<Vec<u8>>) {
+        if let Some(words) = last_words {
+            let _ = timeout(SEND_MAX, self.writer.send(Message::binary(words))).await;
+        }
+        drop(self.writer);
+        // It closes the connection when all is said.
+        let _ = timeout(SEND_MAX, self.writing).await;
+    }
+}
+
+async fn write(mut queue: mpsc::Receiver<Message>, mut sink: SplitSink<Socket, Message>) {
+    while let Some(message) = queue.recv().await {
+        if !matches!(timeout(SEND_MAX, sink.send(message)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+    let _ = timeout(SEND_MAX, sink.close()).await;
+}
+
+impl End {
+    /// What its side says next; None when it has gone. Never, while it is not there.
+    async fn next(&mut self) -> Option<Message> {
+        let Some(connection) = &mut self.connection else { return std::future::pending().await };
+        tokio::select! {
+            () = connection.writer.closed() => None,
+            message = connection.reader.next() => match message {
+                Some(Ok(message)) if !message.is_close() => Some(message),
+                _ => None,
+            },
+        }
+    }
+
+    fn say(&self, bytes: Bytes) {
+        if let Some(connection) = &self.connection {
+            // See `Connection::writer`.
+            let _ = connection.writer.try_send(Message::Binary(bytes));
+        }
+    }
+}
+
+/// What may happen next in a session.
+enum Event {
+    Arrived(Option<Box<Arrival>>),
+    Said(Side, Option<Message>),
+    /// A side did not come, or come again, in time.
+    Missing(Side),
+}
+
+impl Session {
+    fn begin(id: ExecSessionId, returns_within: Duration, first: Arrival) -> Session {
+        let absent = || End { connection: None, since: Instant::now() };
+        let (client, agent) = (absent(), absent());
+        let mut session =
+            Session { id, returns_within, client, agent, began: false, token: None, last_words: None };
+        session.arrive(first);
+        session
+    }
+
+    /// Takes the next step. False once the session is over.
+    async fn next(&mut self, arrivals: &mut mpsc::Receiver<Arrival>) -> bool {
+        let (missing, until) = self.missing();
+        let event = tokio::select! {
+            arrival = arrivals.recv() => Event::Arrived(arrival.map(Box::new)),
+            said = self.client.next() => Event::Said(Side::Client, said),
+            said = self.agent.next() => Event::Said(Side::Agent, said),
+            () = sleep_until(until) => Event::Missing(missing),
         };
-        let met = timeout(MEET_MAX, receiver).await;
-        self.waiting.lock().remove(&id);
-        let Ok(Ok(other)) = met else {
-            let missing = match side {
-                Side::Client => "The container's agent did not answer.",
-                Side::Agent => "Nobody opened the session.",
-            };
-            return end(socket, id, missing).await;
-        };
-        let (client, agent) = if side == Side::Client { (socket, other) } else { (other, socket) };
-        tracing::info!(session = %id, "an ECS Exec session begins");
-        carry(id, client, agent).await;
-        tracing::info!(session = %id, "an ECS Exec session has ended");
+        match event {
+            Event::Arrived(Some(arrival)) => self.arrive(*arrival),
+            Event::Arrived(None) => return false,
+            Event::Said(side, Some(Message::Binary(bytes))) => {
+                if Kind::of(&bytes) == Some(Kind::ChannelClosed) {
+                    return self.over(bytes.to_vec());
+                }
+                self.other(side).say(bytes);
+            }
+            // Pings are answered by the library, and there is no text but the first.
+            Event::Said(_, Some(_)) => {}
+            Event::Said(side, None) => self.leave(side),
+            Event::Missing(side) => {
+                let reason = match (side, self.began) {
+                    (Side::Client, true) => "The client has gone.",
+                    (Side::Client, false) => "Nobody opened the session.",
+                    (Side::Agent, true) => "The container's agent has gone.",
+                    (Side::Agent, false) => "The container's agent did not answer.",
+                };
+                return self.over(closing(self.id, reason));
+            }
+        }
+        true
+    }
+
+    /// Who is waited for, and until when.
+    fn missing(&self) -> (Side, Instant) {
+        let within = if self.began { self.returns_within } else { MEET_MAX };
+        let absent = |end: &End| end.connection.is_none().then_some(end.since + within);
+        match (absent(&self.client), absent(&self.agent)) {
+            (Some(client), Some(agent)) if agent < client => (Side::Agent, agent),
+            (Some(client), _) => (Side::Client, client),
+            (None, Some(agent)) => (Side::Agent, agent),
+            (None, None) => (Side::Client, Instant::now() + FAR),
+        }
+    }
+
+    fn over(&mut self, last_words: Vec<u8>) -> bool {
+        self.last_words = Some(last_words);
+        false
+    }
+
+    fn end_of(&mut self, side: Side) -> &mut End {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Agent => &mut self.agent,
+        }
+    }
+
+    fn other(&self, side: Side) -> &End {
+        match side {
+            Side::Client => &self.agent,
+            Side::Agent => &self.client,
+        }
+    }
+
+    fn arrive(&mut self, Arrival { side, token, socket }: Arrival) {
+        if side == Side::Client {
+            if self.token == token {
+                tokio::spawn(end(socket, self.id, "The session is open already."));
+                return;
+            }
+            self.token = token;
+        }
+        // An older connection, whose end nobody noticed, goes without a word.
+        self.end_of(side).connection = Some(Connection::new(socket));
+        self.began |= self.client.connection.is_some() && self.agent.connection.is_some();
+        self.tell_agent();
+    }
+
+    fn leave(&mut self, side: Side) {
+        let end = self.end_of(side);
+        end.connection = None;
+        end.since = Instant::now();
+        if side == Side::Client {
+            self.tell_agent();
+        }
+    }
+
+    /// The agent keeps what its program shows for a client that has gone for a while.
+    fn tell_agent(&self) {
+        let presence = stream::presence(now(), message_id(), self.client.connection.is_some());
+        if self.began {
+            self.agent.say(presence.into());
+        }
+    }
+
+    async fn end(self) {
+        let Session { client, agent, last_words, .. } = self;
+        let [client, agent] = [client, agent].map(|end| async {
+            if let Some(connection) = end.connection {
+                connection.close(last_words.clone()).await;
+            }
+        });
+        tokio::join!(client, agent);
     }
 }
 
@@ -182,40 +437,6 @@ async fn shows(socket: &mut Socket, digest: &str) -> bool {
     token_digest(&opening.token_value).as_bytes().ct_eq(digest.as_bytes()).into()
 }
 
-/// Carries messages both ways until one side is gone, and tells the other.
-async fn carry(id: ExecSessionId, client: Socket, agent: Socket) {
-    let (mut to_client, from_client) = client.split();
-    let (mut to_agent, from_agent) = agent.split();
-    let gone = tokio::select! {
-        () = pump(from_client, &mut to_agent) => Side::Client,
-        () = pump(from_agent, &mut to_client) => Side::Agent,
-    };
-    // The end is told in the channel's own terms; who said so itself has been heard already and ignores it.
-    let (left, reason) = match gone {
-        Side::Client => (&mut to_agent, "The client has gone."),
-        Side::Agent => (&mut to_client, ""),
-    };
-    let _ = timeout(SEND_MAX, left.send(Message::binary(closing(id, reason)))).await;
-    let _ = timeout(SEND_MAX, to_client.close()).await;
-    let _ = timeout(SEND_MAX, to_agent.close()).await;
-}
-
-async fn pump(
-    mut from: impl Stream<Item = Result<Message, Error>> + Unpin,
-    to: &mut (impl Sink<Message, Error = Error> + Unpin),
-) {
-    while let Some(Ok(message)) = from.next().await {
-        if message.is_close() {
-            return;
-        }
-        // Pings are answered by the library.
-        let is_said = message.is_binary() || message.is_text();
-        if is_said && !matches!(timeout(SEND_MAX, to.send(message)).await, Ok(Ok(()))) {
-            return;
-        }
-    }
-}
-
 async fn end(mut socket: Socket, id: ExecSessionId, reason: &str) {
     // A peer that has gone does not need to hear it.
     let _ = timeout(SEND_MAX, socket.send(Message::binary(closing(id, reason)))).await;
@@ -223,10 +444,18 @@ async fn end(mut socket: Socket, id: ExecSessionId, reason: &str) {
 }
 
 fn closing(id: ExecSessionId, reason: &str) -> Vec<u8> {
-    let mut message_id = [0; 16];
-    OsRandom.fill(&mut message_id);
-    let now = u64::try_from(os::now().as_millis()).unwrap_or(0);
-    stream::closing(&id.to_string(), now, message_id, reason)
+    stream::closing(&id.to_string(), now(), message_id(), reason)
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    u64::try_from(os::now().as_millis()).unwrap_or(0)
+}
+
+fn message_id() -> [u8; 16] {
+    let mut id = [0; 16];
+    OsRandom.fill(&mut id);
+    id
 }
 
 #[cfg(test)]

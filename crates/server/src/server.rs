@@ -6,6 +6,8 @@ use crate::cell::{Cell, Shared};
 pub use crate::certificates::Certificates;
 use crate::certificates::Issuer;
 use crate::endpoint::Endpoint;
+use crate::exec::DataChannels;
+pub use crate::exec::RETURN_MAX as EXEC_RETURN;
 use crate::feed::FeedWriter;
 use crate::instances::{InstanceProvider, Instances};
 use crate::keys::{self, Auth, Keys, KeysError, SigningKeys};
@@ -52,6 +54,8 @@ pub struct Config {
     pub balancer_addresses: BalancerAddresses,
     /// The block of default VPCs, where none is stored yet.
     pub default_vpc: DefaultVpcBlock,
+    /// How long a session of ECS Exec waits for a side whose connection broke.
+    pub exec_return: Duration,
     /// How long agents of which nothing is heard are waited for.
     pub leases: Terms,
     pub transport: Options,
@@ -139,7 +143,9 @@ impl Server {
         let mut carrying = JoinSet::new();
         carrying.spawn(target_news::carry(target_news, writer.inbox()));
         carrying.spawn(Arc::clone(&balancers).look_after());
-        let services = Cell::new(Arc::clone(&shared), writer.inbox(), log_events, Arc::clone(&balancers));
+        let data_channels = Arc::new(DataChannels::new(config.exec_return));
+        let parts = (log_events, Arc::clone(&balancers), data_channels);
+        let services = Cell::new(Arc::clone(&shared), writer.inbox(), parts);
         let endpoint = Arc::new(Endpoint {
             services,
             keys: Arc::clone(&keys),

@@ -35,6 +35,7 @@ async fn start(data_dir: &Path) -> Server {
         quotas: Default::default(),
         balancer_addresses: Default::default(),
         default_vpc: Default::default(),
+        exec_return: gantry_server::server::EXEC_RETURN,
         transport: Options::default(),
     };
     Server::start(config).await.unwrap()

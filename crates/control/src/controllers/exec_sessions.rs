@@ -1,12 +1,18 @@
-//! Sessions of ECS Exec are forgotten once nobody may open them any more.
+//! Sessions of ECS Exec are forgotten once nobody may open them any more, and those that went on with their tasks: the end
+//! of a session is told by who carries it, who may have been away.
 
 use super::{Controller, LookAgain};
-use crate::services::ecs::state::EXEC_OPEN_MAX;
+use crate::services::ecs::state::{EXEC_LAST_MAX, EXEC_OPEN_MAX};
 use crate::state::Change;
 use crate::tx::{Tx, View};
 use gantry_decide::ids::ExecSessionId;
+use gantry_decide::lifecycle::LastStatus;
 use gantry_decide::random::Random;
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Between two looks at the task of a session that goes on.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct ExecSessions;
@@ -28,8 +34,11 @@ impl Controller for ExecSessions {
 
     fn plan(view: View<'_>, id: &ExecSessionId, _random: &mut dyn Random) -> (Option<()>, LookAgain) {
         let Some(session) = view.state.ecs.exec_sessions.get(id) else { return (None, None) };
-        let until = session.made_at + EXEC_OPEN_MAX;
-        if until <= view.now { (Some(()), None) } else { (None, Some(until)) }
+        let until = session.made_at + if session.opened { EXEC_LAST_MAX } else { EXEC_OPEN_MAX };
+        let task = view.state.ecs.task(&session.task);
+        let is_over = until <= view.now || task.is_none_or(|task| task.last_status == LastStatus::Stopped);
+        let again = if session.opened { until.min(view.now + LOOK_EVERY) } else { until };
+        if is_over { (Some(()), None) } else { (None, Some(again)) }
     }
 
     fn apply(tx: &mut Tx<'_>, id: &ExecSessionId, (): ()) {

@@ -319,7 +319,8 @@ impl Sessions {
                     self.touched.extend(self.telemetry.get(&owner));
                 }
                 Change::ExecSession(id) => {
-                    let asked = ecs.exec_sessions.get(id);
+                    // One that goes on has been told already.
+                    let asked = ecs.exec_sessions.get(id).filter(|asked| !asked.opened);
                     let task = asked.and_then(|session| ecs.task(&session.task));
                     let Some(instance) = task.and_then(|task| task.instance.clone()) else { continue };
                     let Some(id) = self.by_instance.get(&(scope.clone(), instance)) else { continue };

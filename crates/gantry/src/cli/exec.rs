@@ -1,11 +1,11 @@
 //! `gantry exec`: a command in a running container, at this terminal. What `aws ecs execute-command` does with AWS's
 //! Session Manager plugin, without the plugin, and with the command's exit code.
 
-use crate::api::{ApiArgs, last};
+use crate::api::{Api, ApiArgs, last};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use gantry_agent::data_channel::{Channel, Heard, Payloads, client_version};
-use gantry_api::ecs;
+use gantry_agent::data_channel::{Address, Channel, ChannelError, Heard, Payloads, Resume, client_version};
+use gantry_api::{ecs, ssm};
 use gantry_server::os::OsRandom;
 use gantry_wire::data_channel::{
     HandshakeRequest, HandshakeResponse, PayloadType, ProcessedAction, Size, TERMINATE_SESSION,
@@ -13,6 +13,7 @@ use gantry_wire::data_channel::{
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{Read, Write, stderr, stdin, stdout};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -66,7 +67,9 @@ async fn execute(arguments: &ExecArgs) -> Result<ExitCode> {
     let (Some(url), Some(token)) = (&session.stream_url, &session.token_value) else {
         bail!("the answer to ExecuteCommand names no session");
     };
-    let channel = Channel::clients(url, token.expose(), Box::new(OsRandom)).await?;
+    let address = Address { url: url.clone(), token: token.clone() };
+    let resume = resume(Arc::new(api), session.session_id.clone().unwrap_or_default());
+    let channel = Channel::clients(&address, resume, Box::new(OsRandom)).await?;
     let mut terminal = Terminal { channel, raw: None, exit_code: None };
     let ended = terminal.serve().await?;
     let Terminal { channel, raw, exit_code } = terminal;
@@ -80,6 +83,19 @@ async fn execute(arguments: &ExecArgs) -> Result<ExitCode> {
         (Ended::There(reason), None) if !reason.is_empty() => bail!("{reason}"),
         (Ended::There(_), None) => bail!("the session broke off: the task may have stopped"),
     }
+}
+
+/// Asks where the session is after its connection broke, as AWS's plug-in does.
+fn resume(api: Arc<Api>, session_id: String) -> Resume {
+    Box::new(move || {
+        let (api, session_id) = (Arc::clone(&api), session_id.clone());
+        Box::pin(async move {
+            let asked = api.ssm::<ssm::ResumeSession>(&ssm::ResumeSessionRequest { session_id }).await;
+            let answer = asked.map_err(|error| ChannelError::Connect(error.to_string()))?;
+            let (url, token) = answer.stream_url.zip(answer.token_value).ok_or(ChannelError::Over)?;
+            Ok(Address { url, token })
+        })
+    })
 }
 
 /// Which side ended a session.
@@ -120,12 +136,12 @@ impl Terminal {
                     }
                 }
                 typed = typed(&mut input), if self.channel.has_room() => {
-                    self.channel.send(PayloadType::Output, typed).await?;
+                    self.channel.send(PayloadType::Output, typed).await;
                 }
                 Some(()) = resized.recv(), if input.is_some() => self.tell_size().await?,
                 () = either(&mut interrupted, &mut terminated) => {
                     let flag = TERMINATE_SESSION.to_be_bytes().to_vec();
-                    self.channel.send(PayloadType::Flag, flag).await?;
+                    self.channel.send(PayloadType::Flag, flag).await;
                     return Ok(Ended::Here);
                 }
             }
@@ -138,7 +154,7 @@ impl Terminal {
             Some(PayloadType::HandshakeRequest) => {
                 let request: HandshakeRequest =
                     serde_json::from_slice(payload).context("the agent's handshake is not to be read")?;
-                self.channel.send_json(PayloadType::HandshakeResponse, &agree(request)).await?;
+                self.channel.send_json(PayloadType::HandshakeResponse, &agree(request)).await;
             }
             Some(PayloadType::HandshakeComplete) => return Ok(true),
             Some(PayloadType::Output) => show(stdout(), payload)?,
@@ -162,7 +178,7 @@ impl Terminal {
         let window = [tcgetwinsize(stdin()), tcgetwinsize(stdout())].into_iter().flatten().next();
         if let Some(window) = window.filter(|window| window.ws_col > 0) {
             let size = Size { cols: window.ws_col, rows: window.ws_row };
-            self.channel.send_json(PayloadType::Size, &size).await?;
+            self.channel.send_json(PayloadType::Size, &size).await;
         }
         Ok(())
     }

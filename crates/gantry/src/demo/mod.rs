@@ -17,7 +17,7 @@ use gantry_agent::config::AtEnd;
 use gantry_agent::images::ImageStore;
 use gantry_decide::ids::AccountId;
 use gantry_decide::lease::Terms;
-use gantry_server::server::{EVENT_RETENTION, ROLE_LIFETIME};
+use gantry_server::server::{EVENT_RETENTION, EXEC_RETURN, ROLE_LIFETIME};
 use screen::Screen;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -110,6 +110,7 @@ fn config(data_dir: &Path) -> Result<PlatformConfig> {
         quotas: Default::default(),
         balancer_addresses: Default::default(),
         default_vpc: Default::default(),
+        exec_return: EXEC_RETURN,
         instance_provider: None,
         data_dir: data_dir.to_owned(),
         listen: "127.0.0.1:0".parse().expect("an address"),

@@ -42,6 +42,17 @@ impl Kind {
         (Kind::PausePublication, "pause_publication"),
     ];
 
+    /// The kind of an encoded message, without looking at the rest of it.
+    pub fn of(bytes: &[u8]) -> Option<Kind> {
+        let name = std::str::from_utf8(bytes.get(4..4 + TYPE_LENGTH)?).ok()?;
+        Kind::named(name)
+    }
+
+    fn named(name: &str) -> Option<Kind> {
+        let name = name.trim_matches(|c| c == ' ' || c == '\0');
+        Kind::ALL.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind)
+    }
+
     fn name(self) -> &'static str {
         Kind::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
     }
@@ -154,8 +165,7 @@ impl Message {
         let length = header.u32()? as usize;
         let name = header.take::<TYPE_LENGTH>()?;
         let name = std::str::from_utf8(&name).map_err(|_| Malformed::Kind)?;
-        let name = name.trim_matches(|c| c == ' ' || c == '\0');
-        let kind = Kind::ALL.iter().find(|(_, known)| *known == name).ok_or(Malformed::Kind)?.0;
+        let kind = Kind::named(name).ok_or(Malformed::Kind)?;
         let _version = header.u32()?;
         let created = u64::from_be_bytes(header.take()?);
         let sequence = i64::from_be_bytes(header.take()?);
@@ -346,6 +356,7 @@ mod tests {
     fn what_is_written_is_read() {
         for (kind, _) in Kind::ALL {
             let message = Message { kind, ..message() };
+            assert_eq!(Kind::of(&message.encode()), Some(kind));
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }
         let empty = Message { payload: Vec::new(), ..message() };

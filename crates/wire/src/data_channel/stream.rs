@@ -46,6 +46,8 @@ pub struct Received {
     pub payloads: Vec<(u32, Vec<u8>)>,
     /// The other side has ended the session, for this reason.
     pub closed: Option<String>,
+    /// The other side is there, or has gone for a while, as who carries the session says.
+    pub present: Option<bool>,
 }
 
 impl Stream {
@@ -121,8 +123,10 @@ impl Stream {
                     received.payloads.push((message.payload_type, message.payload));
                 }
             }
-            // Our own echoed, or news of who else is there.
-            Kind::Input | Kind::Output | Kind::StartPublication | Kind::PausePublication => {}
+            Kind::StartPublication => received.present = Some(true),
+            Kind::PausePublication => received.present = Some(false),
+            // Our own, echoed.
+            Kind::Input | Kind::Output => {}
         }
         Ok(received)
     }
@@ -143,6 +147,15 @@ impl Stream {
         )
     }
 
+    /// The other side can be reached again after it could not: what it may have missed is due at once, and its silence
+    /// counts from now.
+    pub fn again(&mut self, now: Instant) {
+        for sent in &mut self.unacknowledged {
+            sent.first = now;
+            sent.last = now.saturating_sub(AGAIN_AFTER);
+        }
+    }
+
     /// When [`Self::due`] is to be asked next.
     pub fn wake_at(&self) -> Option<Instant> {
         self.unacknowledged.iter().map(|sent| sent.last + AGAIN_AFTER).min()
@@ -158,6 +171,12 @@ fn acknowledge(message: &Message, created: u64, id: [u8; 16]) -> Vec<u8> {
     };
     let payload = serde_json::to_vec(&about).unwrap_or_default();
     Message { kind: Kind::Acknowledge, sequence: 0, id, created, payload_type: 0, payload }.encode()
+}
+
+/// The message by which who carries a session tells one side that the other is there, or has gone for a while.
+pub fn presence(created: u64, id: [u8; 16], is_there: bool) -> Vec<u8> {
+    let kind = if is_there { Kind::StartPublication } else { Kind::PausePublication };
+    Message { kind, sequence: 0, id, created, payload_type: 0, payload: Vec::new() }.encode()
 }
 
 /// The message by which one side ends a session.
@@ -220,6 +239,19 @@ mod tests {
         ours.send(NOW, 1, id(), 1, Vec::new());
         assert!(ours.due(later(59)).is_some());
         assert_eq!(ours.due(later(60)), None);
+    }
+
+    #[test]
+    fn who_comes_back_gets_at_once_what_it_may_have_missed() {
+        let mut ours = Stream::new(Kind::Output);
+        let sent = ours.send(NOW, 1, id(), 1, b"missed".to_vec());
+        ours.again(later(50));
+        assert_eq!(ours.due(later(50)), Some(vec![sent]));
+        assert!(ours.due(later(109)).is_some(), "its silence counts anew");
+        assert_eq!(ours.due(later(110)), None);
+        let there = |present| presence(1, id(), present);
+        assert_eq!(ours.receive(1, id, &there(false)).unwrap().present, Some(false));
+        assert_eq!(ours.receive(1, id, &there(true)).unwrap().present, Some(true));
     }
 
     #[test]

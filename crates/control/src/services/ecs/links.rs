@@ -1,16 +1,19 @@
 //! What other services may know of ECS, and who makes machines with its Managed Instances.
 
+use super::ops::execute_command::{stream_url, token};
 use super::state::{
-    ContainerInstanceKey, ContainerInstanceStatus, EcsState, Eni, LaunchType, ManagedInstance, Tags, Task,
-    held,
+    ContainerInstanceKey, ContainerInstanceStatus, EcsState, Eni, ExecSession, LaunchType, ManagedInstance,
+    Tags, Task, held,
 };
 use crate::machines::{MachineSpec, Owner, Report, Want};
 use crate::tx::{Tx, View};
 use gantry_decide::arn::Arn;
-use gantry_decide::ids::{Ec2InstanceId, Scope};
+use gantry_decide::ids::{Ec2InstanceId, ExecSessionId, Scope};
 use gantry_decide::lifecycle::StopCode;
 use gantry_decide::scaling::lifecycle::MachineState;
 use gantry_decide::time::Timestamp;
+use gantry_wire::Secret;
+use gantry_wire::data_channel::token_digest;
 
 /// The container instances on the machine of this EC2 instance id, `i-…`.
 pub fn on_machine<'a>(
@@ -138,4 +141,35 @@ fn interface<'a>(scope: &Scope, task: &'a Task) -> Option<TaskInterface<'a>> {
         since: task.created_at,
         tags: task.tags.iter().filter(managed).map(|(key, value)| (key.clone(), value.clone())).collect(),
     })
+}
+
+/// What becomes of a session of ECS Exec, told by who carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecNews {
+    /// Both sides have come.
+    Opened,
+    Ended,
+}
+
+/// Notes what became of a session. One that is forgotten already changes nothing.
+pub fn exec_session(tx: &mut Tx<'_>, id: ExecSessionId, news: ExecNews) {
+    let Some(known) = tx.state.ecs.exec_sessions.get(&id) else { return };
+    match news {
+        ExecNews::Opened if known.opened => {}
+        ExecNews::Opened => {
+            let opened = ExecSession { opened: true, ..known.as_ref().clone() };
+            tx.state.ecs.exec_sessions.put(opened);
+        }
+        ExecNews::Ended => drop(tx.state.ecs.exec_sessions.remove(&id)),
+    }
+}
+
+/// Lets the client of a session that goes on come again: where, and with which token; earlier ones are of no use any more.
+/// None where no such session goes on.
+pub fn resume_exec(tx: &mut Tx<'_>, endpoint: &str, id: ExecSessionId) -> Option<(String, Secret)> {
+    let known = tx.state.ecs.exec_sessions.get(&id).filter(|session| session.opened)?;
+    let known = known.as_ref().clone();
+    let token = token(tx);
+    tx.state.ecs.exec_sessions.put(ExecSession { token_digest: token_digest(&token), ..known });
+    Some((stream_url(endpoint, tx.scope, id), Secret::new(&token)))
 }

@@ -21,6 +21,16 @@ on_all! {
     describe_instance_information: DescribeInstanceInformation;
 }
 
+pub fn resume_session(request: &ssm::ResumeSessionRequest, scope: &Scope) -> Demand {
+    let arn = Arn {
+        service: "ssm".to_owned(),
+        region: scope.region.to_string(),
+        account: scope.account.to_string(),
+        resource: format!("session/{}", request.session_id),
+    };
+    Demand::on("ssm:ResumeSession", arn)
+}
+
 pub fn deregister_managed_instance(request: &ssm::DeregisterManagedInstanceRequest, scope: &Scope) -> Demand {
     let arn = Arn {
         service: "ssm".to_owned(),

@@ -13,6 +13,9 @@ pub enum SsmError {
     /// Text that names no machine that joined.
     #[error("Instance Id '{0}' was not found.")]
     InvalidInstanceId(String),
+    /// Text that names no session.
+    #[error("The session '{0}' does not exist.")]
+    DoesNotExist(String),
     #[error("{0}")]
     InvalidFilter(String),
     #[error("The specified token is not valid.")]
@@ -28,6 +31,7 @@ impl SsmError {
             SsmError::InvalidParameters(_) => "InvalidParameters",
             SsmError::InvalidActivationId(_) => "InvalidActivationId",
             SsmError::InvalidInstanceId(_) => "InvalidInstanceId",
+            SsmError::DoesNotExist(_) => "DoesNotExistException",
             SsmError::InvalidFilter(_) => "InvalidFilter",
             SsmError::InvalidNextToken => "InvalidNextToken",
             SsmError::UnsupportedFeature(_) => "UnsupportedFeatureException",

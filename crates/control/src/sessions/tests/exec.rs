@@ -1,6 +1,7 @@
 //! ECS Exec between who asks, the tables and the agent.
 
 use super::script::{Script, kinds, messages};
+use crate::services::ecs::links::ExecNews;
 use gantry_wire::data_channel::token_digest;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -62,6 +63,46 @@ fn a_command_reaches_the_agent_once() {
         kinds(&script.heard(session)).iter().filter(|kind| *kind == "ExecuteCommandMessage").count(),
         0
     );
+}
+
+#[test]
+fn a_session_that_goes_on_is_resumed_by_new_tokens_until_it_ends() {
+    let (mut script, instance) = with_exec();
+    let session = script.connect(&instance);
+    let task = running(&mut script, true);
+    let reply = script.call("ExecuteCommand", command(&task)).unwrap();
+    let id = reply["session"]["sessionId"].as_str().unwrap().to_owned();
+    script.heard(session);
+    let resumed = |script: &mut Script| {
+        let reply = script.call_of("ssm", "ResumeSession", json!({"SessionId": id})).unwrap();
+        assert_eq!(reply["SessionId"], json!(id));
+        reply["TokenValue"].as_str().map(str::to_owned)
+    };
+    assert_eq!(resumed(&mut script), None, "nobody has opened it");
+    script.exec_news(&id, ExecNews::Opened);
+    script.pass(Duration::from_secs(65));
+    let first = resumed(&mut script).unwrap();
+    let second = resumed(&mut script).unwrap();
+    assert_ne!(first, second);
+    assert_eq!(script.exec_sessions()[0].token_digest, token_digest(&second), "the last token alone counts");
+    assert!(!kinds(&script.heard(session)).contains(&"ExecuteCommandMessage".to_owned()), "it runs already");
+    let error = script.call_of("ssm", "ResumeSession", json!({"SessionId": "mary-0123"})).unwrap_err();
+    assert_eq!(error.code, "DoesNotExistException");
+    script.exec_news(&id, ExecNews::Ended);
+    assert_eq!(resumed(&mut script), None);
+    assert!(script.exec_sessions().is_empty());
+}
+
+#[test]
+fn a_session_of_which_no_end_is_told_goes_with_its_task() {
+    let (mut script, instance) = with_exec();
+    script.connect(&instance);
+    let task = running(&mut script, true);
+    let reply = script.call("ExecuteCommand", command(&task)).unwrap();
+    script.exec_news(reply["session"]["sessionId"].as_str().unwrap(), ExecNews::Opened);
+    script.call("SubmitTaskStateChange", json!({"task": task, "status": "STOPPED", "reason": ""})).unwrap();
+    script.pass(Duration::from_secs(61));
+    assert!(script.exec_sessions().is_empty());
 }
 
 #[test]

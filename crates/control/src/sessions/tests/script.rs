@@ -5,6 +5,7 @@ use crate::engine::{CallId, Effect, Engine, Input};
 use crate::roles::{self, LIFETIME};
 use crate::service::Prepared;
 use crate::services::SERVICES;
+use crate::services::ecs::links::ExecNews;
 use crate::services::ecs::state::{
     AgentVersion, ContainerInstance, ContainerInstanceKey, ExecSession, Task, TaskKey,
 };
@@ -275,6 +276,12 @@ impl Script {
     pub fn instance(&self, arn: &str) -> ContainerInstance {
         let state = self.engine.head().snapshot(&self.scope);
         state.ecs.container_instance(&instance_key(arn)).unwrap().clone()
+    }
+
+    /// Tells what became of a session of ECS Exec.
+    pub fn exec_news(&mut self, id: &str, news: ExecNews) {
+        let (scope, id) = (self.scope.clone(), id.parse().unwrap());
+        self.step(vec![Input::ExecSession { scope, id, news }]);
     }
 
     pub fn exec_sessions(&self) -> Vec<ExecSession> {

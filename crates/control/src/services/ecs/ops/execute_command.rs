@@ -51,6 +51,7 @@ pub fn execute_command(
         command: request.command,
         token_digest: token_digest(&token),
         made_at: tx.now,
+        opened: false,
     });
     Ok(response)
 }
@@ -106,7 +107,7 @@ pub fn stream_url(endpoint: &str, scope: &Scope, id: ExecSessionId) -> String {
 }
 
 /// 256 random bits, as text.
-fn token(tx: &mut Tx<'_>) -> String {
+pub fn token(tx: &mut Tx<'_>) -> String {
     let mut bytes = [0; 32];
     tx.random.fill(&mut bytes);
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
