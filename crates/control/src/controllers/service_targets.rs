@@ -1,5 +1,6 @@
 //! Tasks of services behind load balancers: registered as targets when they run, deregistered when they shall stop.
 
+use super::services::teller_of;
 use super::{Controller, LookAgain};
 use crate::services::ecs::state::{Service, TaskKey};
 use crate::services::ecs::{balanced, deployments};
@@ -76,11 +77,15 @@ impl Controller for ServiceTargets {
             };
             deployments::tell(tx, &mut service, message);
         }
-        for target in plan.deregister {
-            let group = tx.scope.balancing(target.group.clone()).to_string();
-            if links::deregister(tx, &target.group, &target.id, target.port) {
-                deployments::tell(tx, &mut service, events::deregistered(&name, 1, &group));
-            }
+        let mut left = plan.deregister;
+        left.retain(|target| links::deregister(tx, &target.group, &target.id, target.port));
+        if !left.is_empty() {
+            let message = events::draining(&teller_of(&service, &task), 1);
+            deployments::tell(tx, &mut service, message);
+        }
+        for target in left {
+            let group = tx.scope.balancing(target.group).to_string();
+            deployments::tell(tx, &mut service, events::deregistered(&name, 1, &group));
         }
         tx.state.ecs.put_service(service);
     }

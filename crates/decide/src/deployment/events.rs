@@ -40,6 +40,11 @@ pub fn registered(service: &str, count: usize, group: &str) -> String {
     format!("(service {service}) registered {count} targets in (target-group {group})")
 }
 
+/// Tasks are on their way out of their load balancers. `teller` names the task set where there is one.
+pub fn draining(teller: &str, count: usize) -> String {
+    format!("(service {teller}) has begun draining connections on {count} tasks.")
+}
+
 /// Tasks get no new requests of a load balancer.
 pub fn deregistered(service: &str, count: usize, group: &str) -> String {
     format!("(service {service}) deregistered {count} targets in (target-group {group})")

@@ -36,6 +36,7 @@ pub use outlook::{Outlook, one_more_task};
 use shifting::Shifting;
 use std::collections::BTreeSet;
 use std::time::Duration;
+pub use steps::teller_of;
 
 /// Tasks started in one round; the next follows at once. ECS starts up to 500 a minute.
 const STARTS_PER_ROUND_MAX: u32 = 50;

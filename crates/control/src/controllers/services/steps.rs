@@ -69,6 +69,18 @@ pub fn note_failures(tx: &mut Tx<'_>, service: &mut Service, failed: &Failed) {
     }
 }
 
+/// The place of a task's deployment, if that is a task set; else of the primary one.
+fn index_of(service: &Service, task: &Task) -> usize {
+    let own =
+        |deployment: &Deployment| deployment.task_set.is_some() && Some(deployment.id) == deployment_of(task);
+    service.deployments.iter().position(own).unwrap_or_default()
+}
+
+/// Who tells an event of a task: its service, or its task set.
+pub fn teller_of(service: &Service, task: &Task) -> String {
+    teller(service, index_of(service, task))
+}
+
 /// Who tells an event of a deployment: the service, or one of its task sets.
 pub fn teller(service: &Service, index: usize) -> String {
     match service.deployments.get(index).filter(|deployment| deployment.task_set.is_some()) {
@@ -118,10 +130,7 @@ pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)], fa
                 };
                 tell(tx, service, message);
             }
-            let set = |deployment: &Deployment| {
-                deployment.task_set.is_some() && Some(deployment.id) == deployment_of(&task)
-            };
-            let teller = service.deployments.iter().position(set).unwrap_or_default();
+            let teller = index_of(service, &task);
             stopped.entry(teller).or_default().push(task.id);
             tx.state.ecs.put_task(task);
         }

@@ -158,6 +158,7 @@ fn a_task_runs_on_until_it_has_drained() {
     rest(&mut world);
     assert_eq!(world.live()[0].last_status, LastStatus::Deactivating, "its agent has not been told");
     assert!(world.state.elbv2.targets.values().all(|target| target.deregistered_at.is_some()));
+    assert!(told(&mut world, "(service web) has begun draining connections on 1 tasks."));
     assert!(told(&mut world, "deregistered 1 targets"));
     world.now = world.now + Duration::from_secs(300);
     rest(&mut world);
