@@ -50,9 +50,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     // Errors end the connection, which is all that there is to say about them.
     match (front, &mut connection.stream) {
         (Front::Plain(near), Wire::Plain(far)) => {
-            let scratch = worker.scratch();
-            let upwards = pump(&near, far, scratch, &watch, &up);
-            let both = async { tokio::try_join!(upwards, pump(far, &near, scratch, &watch, &down)) };
+            let (scratch, half) = (worker.scratch(), Cell::new(false));
+            let upwards = pump(&near, far, scratch, &half, &watch, &up);
+            let downwards = pump(far, &near, scratch, &half, &watch, &down);
+            let both = async { tokio::try_join!(upwards, downwards) };
             let _ = watch.guard(limit, both).await;
         }
         (Front::Plain(mut near), far) => relay_both(&mut near, far, &watch, limit, &up, &down).await,
