@@ -89,6 +89,7 @@ pub fn serve(arguments: &[String]) -> Result<()> {
         }],
         target_groups: vec![TargetGroup {
             arn: group.clone(),
+            ticket: 0,
             protocol,
             protocol_version: ProtocolVersion::Http1,
             attributes: TargetGroupAttributes::default(),
@@ -138,6 +139,7 @@ fn target(number: u64, addresses: u64, origin: u16) -> Target {
     let last = (number % addresses.max(1)) as u8 + 1;
     Target {
         key: TargetKey { id: TargetId::new(&format!("target-{number}")), port: origin },
+        ticket: number,
         ip: Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last))),
         zone: None,
         registered: Timestamp::EPOCH,

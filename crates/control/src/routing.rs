@@ -2,32 +2,39 @@
 //! records alone, so that equal states give equal configurations.
 
 use crate::services::acm::links as certificates;
+use crate::services::ec2::links as networks;
+use crate::services::ec2::state::Ec2State;
 use crate::services::ecs;
 use crate::services::elbv2::links::codes;
 use crate::services::elbv2::state::{
-    Attributes, Elbv2State, HealthCheck, Listener, LoadBalancer, RESPONSE_HEADERS, Read, Target, TargetGroup,
-    TargetId, of_listener, of_load_balancer, of_target_group,
+    Attributes, CROSS_ZONE, Elbv2State, HealthCheck, Listener, LoadBalancer, RESPONSE_HEADERS, Read,
+    TLS_HEADERS, Target, TargetGroup, TargetId, of_listener, of_load_balancer, of_target_group,
 };
 use crate::sessions::neighbours;
-use crate::state::{ScopeState, State};
+use crate::state::{Installation, ScopeState, State};
 use crate::tx::View;
 use gantry_decide::arn::Arn;
 use gantry_decide::ids::{BalancerKind, Scope};
 pub use gantry_decide::routing::TargetNews;
 use gantry_decide::routing::channel::Pem;
 use gantry_decide::routing::config::{
-    self, Address, Algorithm, CertificateArn, DesyncMode, ForwardedFor, HealthCheckPort, ListenerArn,
+    self, Action, Address, Algorithm, CertificateArn, DesyncMode, ForwardedFor, HealthCheckPort, ListenerArn,
     ListenerAttributes, ListenerTls, LoadBalancerArn, LoadBalancerAttributes, LoadBalancerKind,
     LogDestination, Matcher, MinimumHealthy, RoutingConfig, Rule, RuleArn, Stickiness, TargetGroupArn,
-    TargetGroupAttributes, TargetKey, ZoneName,
+    TargetGroupAttributes, TargetKey, TlsHeader, ZoneName,
 };
 use gantry_decide::time::Timestamp;
+use gantry_wire::sigv4::SessionKey;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The keys of load balancers' attributes are long: this one begins several.
+/// The keys of load balancers' attributes are long: these begin several.
 const UNHEALTHY_ROUTING: &str = "target_group_health.unhealthy_state_routing.minimum_healthy_targets";
+const DNS_FAILOVER: &str = "target_group_health.dns_failover.minimum_healthy_targets";
+/// Keeps the tickets of stickiness cookies apart from what else follows from the installation's key.
+const STICKINESS: &str = "stickiness";
 
 /// What every balancer of the installation is told now.
 pub fn compile(state: &State, generation: u64) -> RoutingConfig {
@@ -38,9 +45,8 @@ pub fn compile(state: &State, generation: u64) -> RoutingConfig {
     for (scope, state) in state.scopes() {
         let elbv2 = &state.elbv2;
         balancers.extend(elbv2.load_balancers.values().map(|balancer| (scope, state, balancer.as_ref())));
-        config
-            .target_groups
-            .extend(elbv2.target_groups.values().map(|group| target_group(scope, state, group)));
+        let place = Surroundings::new(scope, state);
+        config.target_groups.extend(elbv2.target_groups.values().map(|group| target_group(&place, group)));
     }
     balancers.sort_by_key(|(_, _, balancer)| balancer.created_at);
     for (scope, state, balancer) in balancers {
@@ -98,7 +104,6 @@ fn balancer_attributes(kind: BalancerKind, set: &Attributes) -> LoadBalancerAttr
         (part("enabled") == "true").then(|| LogDestination { bucket: part("bucket"), prefix: part("prefix") })
     };
     let mut attributes = LoadBalancerAttributes {
-        cross_zone: read.is_on("load_balancing.cross_zone.enabled"),
         access_logs: logs("access_logs"),
         connection_logs: logs("connection_logs"),
         ..LoadBalancerAttributes::default()
@@ -163,17 +168,57 @@ fn listener_attributes(listener: &Listener) -> ListenerAttributes {
         (!value.is_empty()).then(|| ((*name).to_owned(), value.to_owned()))
     };
     attributes.response_headers = RESPONSE_HEADERS.iter().filter_map(header).collect::<BTreeMap<_, _>>();
+    let renamed = |(part, header): &(&str, TlsHeader)| {
+        let name = read.text(&format!("routing.http.request.{part}.header_name"));
+        (!name.is_empty()).then(|| (*header, name.to_owned()))
+    };
+    attributes.tls_headers = TLS_HEADERS.iter().filter_map(renamed).collect();
     attributes
 }
 
-fn target_group(scope: &Scope, state: &ScopeState, group: &TargetGroup) -> config::TargetGroup {
+/// What target groups of one scope are compiled from.
+struct Surroundings<'a> {
+    scope: &'a Scope,
+    state: &'a ScopeState,
+    networks: Cow<'a, Ec2State>,
+    /// Of groups, by their load balancers: whether those spread requests over all zones.
+    cross_zone: BTreeMap<&'a str, bool>,
+}
+
+impl<'a> Surroundings<'a> {
+    fn new(scope: &'a Scope, state: &'a ScopeState) -> Surroundings<'a> {
+        let elbv2 = &state.elbv2;
+        let mut cross_zone = BTreeMap::new();
+        for (balancer, action) in elbv2.actions() {
+            let Some(balancer) = elbv2.load_balancer(balancer) else { continue };
+            let on = Read::new(of_load_balancer(balancer.id.kind), &balancer.attributes).is_on(CROSS_ZONE);
+            if let Action::Forward(forward) = action {
+                cross_zone.extend(forward.groups.iter().map(|to| (to.group.as_str(), on)));
+            }
+        }
+        Surroundings { scope, state, networks: state.ec2.seen(scope), cross_zone }
+    }
+}
+
+/// The number by which stickiness cookies name a group or a target: nobody without the installation's key can tell of what.
+fn ticket(installation: &Installation, name: &str) -> u64 {
+    // An installation without a key, as simulations and tests have, has nothing to keep secret.
+    let public = || SessionKey::new(&[0; SessionKey::LENGTH]);
+    let id = installation.key.clone().unwrap_or_else(public).id(STICKINESS, name);
+    id.iter().take(8).fold(0, |ticket, byte| ticket << 8 | u64::from(*byte))
+}
+
+fn target_group(place: &Surroundings<'_>, group: &TargetGroup) -> config::TargetGroup {
+    let arn = place.scope.balancing(group.id.clone()).to_string();
+    let targets = place.state.elbv2.targets_of(&group.id);
     config::TargetGroup {
-        arn: TargetGroupArn::new(&scope.balancing(group.id.clone()).to_string()),
+        ticket: ticket(&place.state.installation, &arn),
         protocol: group.protocol,
         protocol_version: group.version.unwrap_or_default(),
-        attributes: group_attributes(group),
+        attributes: group_attributes(group, place.cross_zone.get(arn.as_str()).copied()),
         health_check: health_check(&group.health_check),
-        targets: state.elbv2.targets_of(&group.id).map(|one| target(scope, state, one)).collect(),
+        targets: targets.map(|one| target(place, group, &arn, one)).collect(),
+        arn: TargetGroupArn::new(&arn),
     }
 }
 
@@ -192,7 +237,8 @@ fn health_check(check: &HealthCheck) -> config::HealthCheck {
     }
 }
 
-fn group_attributes(group: &TargetGroup) -> TargetGroupAttributes {
+/// `of_balancer`: whether the group's load balancer spreads requests over all zones, if it has one.
+fn group_attributes(group: &TargetGroup, of_balancer: Option<bool>) -> TargetGroupAttributes {
     let read = Read::new(of_target_group(group), &group.attributes);
     let stickiness = || match read.text("stickiness.type") {
         "lb_cookie" => Stickiness::LbCookie(seconds(&read, "stickiness.lb_cookie.duration_seconds")),
@@ -202,7 +248,10 @@ fn group_attributes(group: &TargetGroup) -> TargetGroupAttributes {
         },
         _ => Stickiness::SourceIp,
     };
-    let percent = read.number(&format!("{UNHEALTHY_ROUTING}.percentage"));
+    let minimum = |of: &str| MinimumHealthy {
+        count: read.number(&format!("{of}.count")).unwrap_or_default(),
+        percent: read.number(&format!("{of}.percentage")).and_then(|percent| u8::try_from(percent).ok()),
+    };
     TargetGroupAttributes {
         deregistration_delay: seconds(&read, "deregistration_delay.timeout_seconds"),
         terminate_deregistered: read.is_on("deregistration_delay.connection_termination.enabled"),
@@ -218,18 +267,21 @@ fn group_attributes(group: &TargetGroup) -> TargetGroupAttributes {
         terminate_unhealthy: read.text("target_health_state.unhealthy.connection_termination.enabled")
             != "false",
         unhealthy_draining: seconds(&read, "target_health_state.unhealthy.draining_interval_seconds"),
-        fail_open_below: MinimumHealthy {
-            count: read.number(&format!("{UNHEALTHY_ROUTING}.count")).unwrap_or(1),
-            percent: percent.and_then(|percent| u8::try_from(percent).ok()),
+        fail_open_below: minimum(UNHEALTHY_ROUTING),
+        cross_zone: match read.text(CROSS_ZONE) {
+            "true" => true,
+            "false" => false,
+            _ => of_balancer.unwrap_or(true),
         },
-        preserve_client_ip: read.is_on("preserve_client_ip.enabled"),
+        zone_healthy_from: minimum(DNS_FAILOVER),
         proxy_protocol: read.is_on("proxy_protocol_v2.enabled"),
     }
 }
 
-fn target(scope: &Scope, state: &ScopeState, target: &Target) -> config::Target {
+/// `of`: the ARN of its group.
+fn target(place: &Surroundings<'_>, group: &TargetGroup, of: &str, target: &Target) -> config::Target {
     // Nothing here depends on the time.
-    let view = View { scope, state, now: Timestamp::EPOCH };
+    let view = View { scope: place.scope, state: place.state, now: Timestamp::EPOCH };
     let instance = match &target.key.id {
         TargetId::Instance(id) => ecs::links::on_machine(view, id).next(),
         TargetId::Ip(_) => None,
@@ -242,9 +294,14 @@ fn target(scope: &Scope, state: &ScopeState, target: &Target) -> config::Target 
             IpAddr::V4(told.unwrap_or(Ipv4Addr::LOCALHOST))
         }),
     };
-    let zone = target.zone.as_deref().filter(|zone| *zone != "all");
-    let zone = zone.or(instance.and_then(|instance| instance.availability_zone()));
+    let zone = match (&target.key.id, target.zone.as_deref()) {
+        (_, Some("all")) => None,
+        (_, Some(zone)) => Some(zone),
+        (TargetId::Instance(_), None) => instance.and_then(|instance| instance.availability_zone()),
+        (TargetId::Ip(address), None) => networks::zone_at(&place.networks, group.vpc, *address),
+    };
     config::Target {
+        ticket: ticket(&place.state.installation, &format!("{of} {} {}", target.key.id, target.key.port)),
         key: TargetKey { id: config::TargetId::new(&target.key.id.to_string()), port: target.key.port },
         ip,
         zone: zone.map(ZoneName::new),
@@ -257,11 +314,14 @@ fn target(scope: &Scope, state: &ScopeState, target: &Target) -> config::Target 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::services::ec2::ops::subnet::describe_subnets;
     use crate::services::ecs::tests::world::World;
-    use crate::services::elbv2::ops::{attribute, rule, target};
-    use crate::services::elbv2::tests::website;
+    use crate::services::elbv2::ops::{attribute, load_balancer, rule, target};
+    use crate::services::elbv2::tests::{group as made_group, listener as made_listener, website};
+    use gantry_decide::network::Ipv4Block;
     use gantry_decide::routing::config::{Action, Condition, Pattern};
     use serde_json::json;
+    use std::sync::Arc;
 
     fn compiled(world: &World) -> RoutingConfig {
         let mut state = State::default();
@@ -312,6 +372,76 @@ mod tests {
         assert_eq!((target.ip, target.key.port), (Some("10.0.0.7".parse().unwrap()), 8080));
         assert_eq!(target.deregistered, Some(world.now));
         assert_eq!(compiled(&world), config, "equal states, equal configurations");
+    }
+
+    #[test]
+    fn cookies_tell_nobody_of_targets() {
+        let mut world = World::new();
+        let (_, _, group) = website(&mut world);
+        let targets = json!([{ "Id": "10.0.0.7" }, { "Id": "10.0.0.8" }, { "Id": "10.0.0.7", "Port": 81 }]);
+        let request = json!({ "TargetGroupArn": group, "Targets": targets });
+        world.write(target::register_targets, request).unwrap();
+        let tickets = |key: [u8; 32]| {
+            let key = Some(SessionKey::new(&key));
+            let mut state = State::default();
+            state.install(Installation { key, ..Installation::default() });
+            let mut scope = world.state.clone();
+            scope.installation = Arc::clone(&state.scope(&world.scope).installation);
+            state.replace(&world.scope, scope);
+            let config = compile(&state, 1);
+            let of_targets = config.target_groups[0].targets.iter().map(|target| target.ticket);
+            of_targets.chain([config.target_groups[0].ticket]).collect::<BTreeSet<u64>>()
+        };
+        let one = tickets([1; 32]);
+        assert_eq!((one.len(), &tickets([1; 32])), (4, &one), "all differ, and stay");
+        assert!(one.is_disjoint(&tickets([2; 32])), "they follow from the installation's key");
+    }
+
+    #[test]
+    fn groups_cross_zones_as_they_say_or_as_their_load_balancer_does() {
+        let mut world = World::new();
+        let (_, _, group) = website(&mut world);
+        let request = json!({ "Name": "net", "Subnets": ["subnet-1", "subnet-2"], "Type": "network" });
+        let network = world.write(load_balancer::create_load_balancer, request).unwrap();
+        let network = &network["LoadBalancers"][0];
+        let tcp = made_group(&mut world, "tcp", json!({ "Protocol": "TCP" }));
+        made_listener(&mut world, network, 80, &tcp);
+        let unused = made_group(&mut world, "unused", json!({ "Protocol": "TCP" }));
+        let crosses = |world: &World, arn: &str| {
+            let config = compiled(world);
+            let found = config.target_groups.iter().find(|group| group.arn.as_str() == arn);
+            found.unwrap().attributes.cross_zone
+        };
+        assert_eq!([&group, &tcp, &unused].map(|arn| crosses(&world, arn)), [true, false, true]);
+        let set = |world: &mut World, arn: &str, value: &str| {
+            let attributes = json!([{ "Key": CROSS_ZONE, "Value": value }]);
+            let change = json!({ "TargetGroupArn": arn, "Attributes": attributes });
+            world.write(attribute::modify_target_group_attributes, change).unwrap();
+        };
+        set(&mut world, &group, "false");
+        set(&mut world, &tcp, "true");
+        assert_eq!([&group, &tcp].map(|arn| crosses(&world, arn)), [false, true]);
+        set(&mut world, &tcp, "use_load_balancer_configuration");
+        let attributes = json!([{ "Key": CROSS_ZONE, "Value": "true" }]);
+        let change = json!({ "LoadBalancerArn": network["LoadBalancerArn"], "Attributes": attributes });
+        world.write(attribute::modify_load_balancer_attributes, change).unwrap();
+        assert!(crosses(&world, &tcp));
+
+        // Zones are those of the subnets that addresses belong to, unless they are named.
+        let subnets = world.read(describe_subnets, json!({})).unwrap();
+        let subnet = &subnets["Subnets"][1];
+        let block: Ipv4Block = subnet["CidrBlock"].as_str().unwrap().parse().unwrap();
+        let inside = block.base().to_string();
+        let targets = json!([{ "Id": inside }, { "Id": "192.0.2.1" }, { "Id": "192.0.2.2", "AvailabilityZone": "all" }]);
+        let request = json!({ "TargetGroupArn": tcp, "Targets": targets });
+        world.write(target::register_targets, request).unwrap();
+        let config = compiled(&world);
+        let zones: BTreeMap<&str, Option<&str>> =
+            (config.target_groups.iter().flat_map(|group| &group.targets))
+                .map(|target| (target.key.id.as_str(), target.zone.as_ref().map(ZoneName::as_str)))
+                .collect();
+        assert_eq!(zones[inside.as_str()], subnet["AvailabilityZone"].as_str());
+        assert_eq!((zones["192.0.2.1"], zones["192.0.2.2"]), (None, None));
     }
 
     #[test]

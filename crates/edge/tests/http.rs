@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 mod common;
 
-use common::{Server, World, body, forward, group, header, read_answer, rule, status};
+use common::{Server, World, body, forward, group, header, log_lines, read_answer, rule, status};
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::config::*;
 use gantry_edge::balancer::{Balancer, Settings, StartError};
@@ -332,6 +332,36 @@ fn cookies_keep_a_client_with_its_target() {
 }
 
 #[test]
+fn an_address_leads_to_its_zones_targets_where_requests_do_not_cross_zones() {
+    let servers = [Server::start(), Server::start(), Server::start()];
+    let mut world = World::of(&servers.iter().collect::<Vec<_>>());
+    let (here, elsewhere) = (ZoneName::new("eu-north-1a"), ZoneName::new("eu-north-1b"));
+    let seen = |world: &World| {
+        let who = |_| header(&world.get("/"), "x-target").unwrap().to_owned();
+        (0..12).map(who).collect::<std::collections::BTreeSet<String>>()
+    };
+    let of = |places: &[usize]| places.iter().map(|place| servers[*place].address.to_string()).collect();
+    world.change(|config| {
+        let group = &mut config.target_groups[0];
+        for (target, zone) in group.targets.iter_mut().zip([&here, &elsewhere, &here]) {
+            target.zone = Some(zone.clone());
+        }
+    });
+    assert_eq!(seen(&world), of(&[0, 1, 2]));
+    world.change(|config| config.target_groups[0].attributes.cross_zone = false);
+    assert_eq!(seen(&world), of(&[0, 2]));
+    // A zone that has not enough is none that DNS leads to.
+    world.change(|config| config.target_groups[0].attributes.zone_healthy_from.count = 3);
+    assert_eq!(seen(&world), of(&[0, 1, 2]));
+    world.change(|config| {
+        let group = &mut config.target_groups[0];
+        group.attributes.zone_healthy_from.count = 1;
+        group.targets.iter_mut().for_each(|target| target.zone = Some(elsewhere.clone()));
+    });
+    assert_eq!(seen(&world), of(&[0, 1, 2]));
+}
+
+#[test]
 fn health_decides_who_gets_requests() {
     let (good, bad) = (Server::start(), TcpListener::bind("127.0.0.1:0").unwrap());
     let gone = bad.local_addr().unwrap();
@@ -447,7 +477,7 @@ fn requests_are_logged_as_application_load_balancers_do() {
     world.get("/close");
     let mut lines = Vec::new();
     world.until("three lines are written", || {
-        lines = log_lines(folder.path());
+        lines = log_lines(folder.path(), "111122223333_elasticloadbalancing_eu-north-1_app.web.1_20");
         lines.len() == 3
     });
     let first = &lines[0];
@@ -460,35 +490,12 @@ fn requests_are_logged_as_application_load_balancers_do() {
     );
     assert!(
         first.contains(" 0 20")
-            && first.contains(&format!("\"forward\" \"-\" \"-\" \"{target}\" \"200\" \"-\" \"-\"")),
+            && first.contains(&format!("\"forward\" \"-\" \"-\" \"{target}\" \"200\" \"-\" \"-\" TID_")),
         "{first}"
     );
     assert!(lines[1].contains(" - -1 -1 -1 302 - ") && lines[1].contains(" 7 20"), "{}", lines[1]);
     assert!(lines[1].contains("\"redirect\" \"http://shop.example:8080/new\""), "{}", lines[1]);
     assert!(lines[2].contains(&format!(" {target} -1 -1 -1 502 - ")), "{}", lines[2]);
-}
-
-/// All lines of all complete files below a folder, by time.
-fn log_lines(folder: &std::path::Path) -> Vec<String> {
-    let mut lines = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            lines.extend(log_lines(&path));
-        } else if path.extension().is_some_and(|extension| extension == "gz") {
-            assert!(
-                path.to_string_lossy()
-                    .contains("logs/p/AWSLogs/111122223333/elasticloadbalancing/eu-north-1/20")
-            );
-            let mut text = String::new();
-            flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap())
-                .read_to_string(&mut text)
-                .unwrap();
-            lines.extend(text.lines().map(str::to_owned));
-        }
-    }
-    lines.sort_by_key(|line| line.split(' ').nth(1).map(str::to_owned));
-    lines
 }
 
 #[test]

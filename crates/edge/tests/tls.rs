@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 mod common;
 
-use common::{Server, World, certificate, forward, group, secure, status};
+use common::{Server, World, certificate, forward, group, log_lines, secure, status};
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::config::*;
 use std::io::{Read, Write};
@@ -42,9 +42,11 @@ fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     assert_eq!(status(&answer), 200);
-    for line in
-        ["x-amzn-tls-version: TLSv1.3\r\n", "x-amzn-tls-cipher-suite: TLS", "X-Forwarded-Proto: https\r\n"]
-    {
+    for line in [
+        "x-amzn-tls-version: TLSv1.3\r\n",
+        "x-amzn-tls-cipher-suite: TLS_AES_",
+        "X-Forwarded-Proto: https\r\n",
+    ] {
         assert!(answer.contains(line), "{line} in {answer}");
     }
     let told = world.told.problems.lock().unwrap().join("; ");
@@ -56,6 +58,55 @@ fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
     world.change(|config| config.load_balancers[0].listeners[0].tls = Some(https(&["missing"])));
     assert_eq!(world.told.problems.lock().unwrap().len(), 2);
     assert_eq!(&secure(world.connect(), "two.example").1, &one);
+}
+
+#[test]
+fn headers_of_tls_have_the_names_that_a_listener_gives_and_no_client_sets_them() {
+    let server = Server::start();
+    let world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
+        balancer.attributes.tls_headers = true;
+        balancer.listeners[0].protocol = Protocol::Https;
+        balancer.listeners[0].attributes.tls_headers =
+            [(TlsHeader::Version, "X-Version".to_owned())].into_iter().collect();
+        balancer.listeners[0].tls = Some(https(&[]));
+    });
+    world.await_health(server.address, HealthState::Healthy);
+    let (mut stream, _) = secure(world.connect(), "one.example");
+    let own = "x-version: none\r\nX-Amzn-Tls-Cipher-Suite: none\r\nx-amzn-tls-version: mine\r\n";
+    stream
+        .write_all(format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{own}\r\n").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(answer.contains("\r\nX-Version: TLSv1.3\r\n"), "{answer}");
+    assert!(answer.contains("\r\nx-amzn-tls-cipher-suite: TLS_AES_"), "{answer}");
+    // The usual name means nothing here.
+    assert!(answer.contains("x-amzn-tls-version: mine") && !answer.contains(": none"), "{answer}");
+}
+
+#[test]
+fn connections_are_logged_as_application_load_balancers_do() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
+        let prefix = folder.path().to_str().unwrap().to_owned();
+        balancer.attributes.connection_logs = Some(LogDestination { bucket: "logs".to_owned(), prefix });
+        balancer.listeners[0].protocol = Protocol::Https;
+        balancer.listeners[0].tls = Some(https(&[]));
+    });
+    secure(world.connect(), "one.example");
+    world.send(b"GET / HTTP/1.1\r\n\r\n");
+    let mut lines = Vec::new();
+    world.until("both connections are told of", || {
+        lines =
+            log_lines(folder.path(), "conn_log.111122223333_elasticloadbalancing_eu-north-1_app.web.1_20");
+        lines.iter().any(|line| line.contains(" Success "))
+            && lines
+                .iter()
+                .any(|line| line.contains(" 8080 - - - \"-\" - - Failed:UnmappedConnectionError TID_"))
+    });
+    let served = lines.iter().find(|line| line.contains(" Success ")).unwrap();
+    assert!(served.contains(" 8080 TLSv1.3 TLS_AES_") && served.contains(" 0."), "{served}");
 }
 
 #[test]

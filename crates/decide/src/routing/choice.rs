@@ -1,7 +1,7 @@
 //! Which target group of a weighted forward, and which target of a group, gets the next request. State and
 //! randomness are arguments; a balancer calls this for every request.
 
-use super::config::{Algorithm, Forward, MinimumHealthy, TargetGroupAttributes};
+use super::config::{Algorithm, Forward, MinimumHealthy, TargetGroupAttributes, ZoneName};
 use super::health::HealthState;
 use crate::time::Timestamp;
 use std::time::Duration;
@@ -14,6 +14,24 @@ pub struct Standing {
     pub healthy_since: Option<Timestamp>,
     /// Whether it fails markedly more often than its neighbours.
     pub anomalous: bool,
+}
+
+impl Standing {
+    fn is_registered(&self) -> bool {
+        match self.health {
+            HealthState::Initial
+            | HealthState::Healthy
+            | HealthState::Unhealthy
+            | HealthState::UnhealthyDraining
+            | HealthState::Unavailable => true,
+            HealthState::Unused | HealthState::Draining => false,
+        }
+    }
+
+    /// Targets whose checks are off are `unavailable` and serve as healthy ones do.
+    fn is_healthy(&self) -> bool {
+        matches!(self.health, HealthState::Healthy | HealthState::Unavailable)
+    }
 }
 
 /// A target in service.
@@ -70,19 +88,7 @@ pub fn in_service(
     attributes: &TargetGroupAttributes,
     now: Timestamp,
 ) -> Vec<Candidate> {
-    let registered = |standing: &Standing| match standing.health {
-        HealthState::Initial
-        | HealthState::Healthy
-        | HealthState::Unhealthy
-        | HealthState::UnhealthyDraining
-        | HealthState::Unavailable => true,
-        HealthState::Unused | HealthState::Draining => false,
-    };
-    // Targets whose checks are off are `unavailable` and serve as healthy ones do.
-    let healthy =
-        |standing: &Standing| matches!(standing.health, HealthState::Healthy | HealthState::Unavailable);
-    let all = standings.iter().filter(|standing| registered(standing)).count();
-    let good = standings.iter().filter(|standing| healthy(standing)).count();
+    let (all, good) = count(standings.iter());
     let fail_open = good < needed(attributes.fail_open_below, all);
     let slow = attributes.algorithm == Algorithm::RoundRobin && !attributes.slow_start.is_zero();
     let anomalies = attributes.algorithm == Algorithm::WeightedRandom { anomaly_mitigation: true }
@@ -90,7 +96,7 @@ pub fn in_service(
     let mut candidates: Vec<Candidate> = standings
         .iter()
         .enumerate()
-        .filter(|(_, standing)| if fail_open { registered(standing) } else { healthy(standing) })
+        .filter(|(_, standing)| if fail_open { standing.is_registered() } else { standing.is_healthy() })
         .map(|(index, standing)| Candidate {
             index,
             starts: standing
@@ -104,6 +110,35 @@ pub fn in_service(
         candidates.iter_mut().for_each(|candidate| candidate.starts = None);
     }
     candidates
+}
+
+/// The targets that get new requests which come to an address of `zone`, while cross-zone load balancing is off: those of
+/// the zone, and those that are in all zones (`zones` has none for them). None where DNS would not lead clients to the
+/// zone, because too few of its targets are healthy: then [`in_service`] has those who are led elsewhere.
+pub fn in_service_of_zone(
+    zone: &ZoneName,
+    standings: &[Standing],
+    zones: &[Option<&ZoneName>],
+    attributes: &TargetGroupAttributes,
+    now: Timestamp,
+) -> Option<Vec<Candidate>> {
+    let places = zones.iter().enumerate().filter(|(_, of)| of.is_none_or(|of| of == zone));
+    let places: Vec<usize> = places.map(|(place, _)| place).collect();
+    let of_zone: Vec<Standing> = places.iter().filter_map(|place| standings.get(*place)).copied().collect();
+    let (all, good) = count(of_zone.iter());
+    if good < needed(attributes.zone_healthy_from, all) {
+        return None;
+    }
+    let mut candidates = in_service(&of_zone, attributes, now);
+    candidates.iter_mut().for_each(|candidate| candidate.index = places[candidate.index]);
+    Some(candidates)
+}
+
+/// How many are registered, and how many of them healthy.
+fn count<'a>(standings: impl Iterator<Item = &'a Standing>) -> (usize, usize) {
+    standings.fold((0, 0), |(all, good), standing| {
+        (all + usize::from(standing.is_registered()), good + usize::from(standing.is_healthy()))
+    })
 }
 
 /// Healthy targets that a group must have for the others to be left out.
@@ -233,6 +268,26 @@ mod tests {
         assert_eq!(indexes(&mixed, &attributes), [0, 1, 3]);
         assert_eq!(indexes(&[Unhealthy, Draining].map(standing), &attributes), [0]);
         assert!(indexes(&[Draining, Unused].map(standing), &attributes).is_empty());
+    }
+
+    #[test]
+    fn a_zone_has_its_own_targets_while_enough_of_them_are_healthy() {
+        use HealthState::*;
+        let (a, b) = (ZoneName::new("a"), ZoneName::new("b"));
+        let mut attributes = TargetGroupAttributes::default();
+        let zones = [Some(&a), Some(&b), None, Some(&b)];
+        let indexes = |zone, states: [HealthState; 4], attributes: &TargetGroupAttributes| {
+            let found = in_service_of_zone(zone, &states.map(standing), &zones, attributes, NOW);
+            found.map(|found| found.iter().map(|candidate| candidate.index).collect::<Vec<_>>())
+        };
+        assert_eq!(indexes(&a, [Healthy; 4], &attributes), Some(vec![0, 2]));
+        assert_eq!(indexes(&b, [Healthy, Healthy, Unhealthy, Unhealthy], &attributes), Some(vec![1]));
+        assert_eq!(indexes(&b, [Healthy, Unhealthy, Unhealthy, Draining], &attributes), None);
+        // Where DNS leads to a zone whatever its health, all of its targets serve.
+        attributes.zone_healthy_from = MinimumHealthy { count: 0, percent: None };
+        assert_eq!(indexes(&b, [Healthy, Unhealthy, Unhealthy, Draining], &attributes), Some(vec![1, 2]));
+        attributes.zone_healthy_from = MinimumHealthy { count: 0, percent: Some(100) };
+        assert_eq!(indexes(&b, [Healthy, Healthy, Healthy, Unhealthy], &attributes), None);
     }
 
     #[test]

@@ -126,8 +126,6 @@ pub struct LoadBalancerAttributes {
     pub drop_invalid_headers: bool,
     /// `routing.http.x_amzn_tls_version_and_cipher_suite.enabled`.
     pub tls_headers: bool,
-    /// `load_balancing.cross_zone.enabled`: off, a zone's address serves only targets of the zone.
-    pub cross_zone: bool,
     /// `access_logs.s3.*`, when enabled.
     pub access_logs: Option<LogDestination>,
     /// `connection_logs.s3.*`, when enabled.
@@ -146,7 +144,6 @@ impl Default for LoadBalancerAttributes {
             preserve_host: false,
             drop_invalid_headers: false,
             tls_headers: false,
-            cross_zone: true,
             access_logs: None,
             connection_logs: None,
         }
@@ -240,6 +237,27 @@ pub struct ListenerAttributes {
     pub server_header: bool,
     /// `routing.http.response.*.header_value`: headers that every answer gets, in place of the target's.
     pub response_headers: BTreeMap<String, String>,
+    /// `routing.http.request.*.header_name`: names of the headers that tell targets of a client's TLS, where they are not
+    /// the usual ones.
+    pub tls_headers: BTreeMap<TlsHeader, String>,
+}
+
+/// A header that tells a target of a client's TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TlsHeader {
+    Version,
+    CipherSuite,
+}
+
+impl TlsHeader {
+    /// What it is called where nobody says otherwise.
+    pub fn usual_name(self) -> &'static str {
+        match self {
+            TlsHeader::Version => "x-amzn-tls-version",
+            TlsHeader::CipherSuite => "x-amzn-tls-cipher-suite",
+        }
+    }
 }
 
 impl Default for ListenerAttributes {
@@ -248,7 +266,15 @@ impl Default for ListenerAttributes {
             tcp_idle_timeout: Duration::from_secs(350),
             server_header: true,
             response_headers: BTreeMap::new(),
+            tls_headers: BTreeMap::new(),
         }
+    }
+}
+
+impl ListenerAttributes {
+    /// What a header of a client's TLS is called.
+    pub fn name_of(&self, header: TlsHeader) -> &str {
+        self.tls_headers.get(&header).map_or(header.usual_name(), String::as_str)
     }
 }
 
@@ -398,6 +424,9 @@ pub enum ProtocolVersion {
 #[serde(rename_all = "camelCase")]
 pub struct TargetGroup {
     pub arn: TargetGroupArn,
+    /// As stickiness cookies name it. One of a version that had none is 0, until the control plane tells anew.
+    #[serde(default)]
+    pub ticket: u64,
     pub protocol: Protocol,
     #[serde(default)]
     pub protocol_version: ProtocolVersion,
@@ -419,6 +448,9 @@ pub struct TargetKey {
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     pub key: TargetKey,
+    /// As stickiness cookies name it; see [`TargetGroup::ticket`].
+    #[serde(default)]
+    pub ticket: u64,
     /// Where it is reached. None while an instance is stopped or unknown: `Target.InvalidState`.
     pub ip: Option<IpAddr>,
     /// None: in all zones.
@@ -450,8 +482,11 @@ pub struct TargetGroupAttributes {
     pub unhealthy_draining: Duration,
     /// `target_group_health.unhealthy_state_routing.minimum_healthy_targets.*`: below, all targets are used.
     pub fail_open_below: MinimumHealthy,
-    /// `preserve_client_ip.enabled`.
-    pub preserve_client_ip: bool,
+    /// Whether an address of the load balancer leads to targets of all zones, and not only to those of its own: the
+    /// group's `load_balancing.cross_zone.enabled`, or what it leaves to the load balancer.
+    pub cross_zone: bool,
+    /// `target_group_health.dns_failover.minimum_healthy_targets.*`: a zone that has fewer is none that clients are led to.
+    pub zone_healthy_from: MinimumHealthy,
     /// `proxy_protocol_v2.enabled`.
     pub proxy_protocol: bool,
 }
@@ -467,7 +502,8 @@ impl Default for TargetGroupAttributes {
             terminate_unhealthy: true,
             unhealthy_draining: Duration::ZERO,
             fail_open_below: MinimumHealthy::default(),
-            preserve_client_ip: false,
+            cross_zone: true,
+            zone_healthy_from: MinimumHealthy::default(),
             proxy_protocol: false,
         }
     }
@@ -503,6 +539,7 @@ pub enum Stickiness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MinimumHealthy {
+    /// 0 is `off`.
     pub count: u32,
     /// 1 to 100; none is `off`.
     pub percent: Option<u8>,

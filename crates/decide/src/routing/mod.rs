@@ -11,7 +11,9 @@ mod rules;
 mod sticky;
 mod transform;
 
-pub use choice::{Candidate, Standing, Tally, anomalies, choose, choose_group, in_service};
+pub use choice::{
+    Candidate, Standing, Tally, anomalies, choose, choose_group, in_service, in_service_of_zone,
+};
 pub use health::{Checked, HealthReport, HealthState, Probe, Reason, TargetHealth};
 pub use observers::{ABSENCE_MAX, Observers, RETURN_MAX, TargetNews};
 pub use pattern::InvalidPattern;

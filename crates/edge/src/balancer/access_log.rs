@@ -1,5 +1,5 @@
-//! Access logs in the format of Application Load Balancers: a line for each request, files by interval and load
-//! balancer, compressed, at the paths that they have in a bucket.
+//! Access logs in the format of Application Load Balancers: a line for each request. And the files that they and connection
+//! logs are in: by interval and load balancer, compressed, at the paths that they have in a bucket.
 
 use super::http::{Client, civil};
 use flate2::Compression;
@@ -57,9 +57,27 @@ pub struct Report {
     pub sent_bytes: u64,
 }
 
+/// Logs that load balancers write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Access,
+    Connection,
+}
+
+impl Kind {
+    /// What the names of its files begin with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Kind::Access => "",
+            Kind::Connection => "conn_log.",
+        }
+    }
+}
+
 /// A line, and the log that it belongs to.
 #[derive(Debug)]
 pub struct Line {
+    pub kind: Kind,
     pub balancer: LoadBalancerArn,
     pub destination: LogDestination,
     pub text: String,
@@ -72,7 +90,7 @@ pub struct Sink(SyncSender<Line>);
 impl Sink {
     pub fn send(&self, line: Line) {
         if self.0.try_send(line).is_err() {
-            tracing::debug!("an access log line is lost: the disk is behind");
+            tracing::debug!("a log line is lost: the disk is behind");
         }
     }
 }
@@ -131,6 +149,7 @@ impl Entry {
             quoted(if target_status == "-" { "" } else { &target_status }),
             quoted(if self.class == "-" { "" } else { self.class }),
             quoted(if self.reason == "-" { "" } else { self.reason }),
+            client.trace.to_string(),
         ];
         fields.join(" ") + "\n"
     }
@@ -154,7 +173,7 @@ fn escape(text: &str) -> String {
 }
 
 /// `2018-07-02T22:23:00.186641Z`.
-fn time(at: SystemTime) -> String {
+pub fn time(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(since.as_secs()).unwrap_or_default();
     let (year, month, day) = civil(seconds.div_euclid(86_400));
@@ -190,16 +209,16 @@ struct Open {
 }
 
 fn run(root: &Path, interval: Duration, lines: &Receiver<Line>) {
-    let mut files: BTreeMap<(LoadBalancerArn, LogDestination), Open> = BTreeMap::new();
+    let mut files: BTreeMap<(Kind, LoadBalancerArn, LogDestination), Open> = BTreeMap::new();
     let wait = interval.min(Duration::from_secs(1));
     loop {
         let received = lines.recv_timeout(wait);
         let over = matches!(received, Err(RecvTimeoutError::Disconnected));
         if let Ok(line) = received {
-            let key = (line.balancer, line.destination);
+            let key = (line.kind, line.balancer, line.destination);
             let written = match files.remove(&key) {
                 Some(open) => Ok(open),
-                None => open(root, &key.0, &key.1),
+                None => open(root, key.0, &key.1, &key.2),
             }
             .and_then(|mut open| {
                 open.file.write_all(line.text.as_bytes())?;
@@ -207,7 +226,7 @@ fn run(root: &Path, interval: Duration, lines: &Receiver<Line>) {
             });
             match written {
                 Ok(open) => drop(files.insert(key, open)),
-                Err(error) => tracing::warn!(%error, balancer = %key.0, "an access log cannot be written"),
+                Err(error) => tracing::warn!(%error, balancer = %key.1, "a log cannot be written"),
             }
         }
         let due: Vec<_> = files
@@ -219,7 +238,7 @@ fn run(root: &Path, interval: Duration, lines: &Receiver<Line>) {
             if let Some(open) = files.remove(&key)
                 && let Err(error) = open.file.finish().and_then(|_| fs::rename(&open.part, &open.path))
             {
-                tracing::warn!(%error, balancer = %key.0, "an access log cannot be completed");
+                tracing::warn!(%error, balancer = %key.1, "a log cannot be completed");
             }
         }
         if over {
@@ -228,14 +247,20 @@ fn run(root: &Path, interval: Duration, lines: &Receiver<Line>) {
     }
 }
 
-fn open(root: &Path, balancer: &LoadBalancerArn, destination: &LogDestination) -> io::Result<Open> {
+fn open(
+    root: &Path,
+    kind: Kind,
+    balancer: &LoadBalancerArn,
+    destination: &LogDestination,
+) -> io::Result<Open> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let arn: Arn = balancer.as_str().parse().map_err(|_| invalid())?;
     let stamp = time(SystemTime::now());
     let (date, clock) = stamp.split_once('T').ok_or_else(invalid)?;
     let plain = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
     let name = format!(
-        "{}_elasticloadbalancing_{}_{}_{}T{}Z_{:08x}.log.gz",
+        "{}{}_elasticloadbalancing_{}_{}_{}T{}Z_{:08x}.log.gz",
+        kind.prefix(),
         arn.account,
         arn.region,
         balancer.tail().replace('/', "."),
@@ -279,7 +304,7 @@ mod tests {
         let root = std::env::temp_dir().join("gantry-edge-no-such-folder");
         for prefix in ["../x", "/etc", "a/../../b"] {
             let destination = LogDestination { bucket: "logs".to_owned(), prefix: prefix.to_owned() };
-            assert!(open(&root, &arn, &destination).is_err(), "{prefix}");
+            assert!(open(&root, Kind::Access, &arn, &destination).is_err(), "{prefix}");
         }
         assert!(!root.exists());
     }

@@ -3,14 +3,14 @@
 use super::clock::now;
 use super::manager::{Inner, News};
 use super::probe::probe;
-use super::tables::{Group, Service, Target};
+use super::tables::{Group, Placed, Service, Target};
 use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
     Algorithm, HealthCheck, Protocol, ProtocolVersion, Target as Registered, TargetGroup, TargetGroupArn,
     TargetKey,
 };
 use gantry_decide::routing::{
-    Checked, HealthReport, HealthState, Reason, Standing, Tally, TargetHealth, Ticket, anomalies,
+    Checked, HealthReport, HealthState, Reason, Standing, Tally, TargetHealth, anomalies,
 };
 use gantry_decide::time::Timestamp;
 use parking_lot::Mutex;
@@ -57,7 +57,7 @@ impl Held {
             config: config.clone(),
             group: Arc::new(Group {
                 arn: config.arn.clone(),
-                ticket: Ticket::of_group(&config.arn),
+                ticket: config.ticket,
                 service: ArcSwap::from_pointee(Service::new(config, &[])),
                 turn: AtomicU64::new(0),
                 counters: Default::default(),
@@ -89,7 +89,8 @@ impl Held {
         for registered in &config.targets {
             let kept = before.remove(&registered.key);
             let same = |watched: &Watched| {
-                (watched.config.ip, watched.config.registered) == (registered.ip, registered.registered)
+                let of = |target: &Registered| (target.ip, target.registered, target.ticket);
+                of(&watched.config) == of(registered)
             };
             let watched = match kept {
                 Some(mut watched) if same(&watched) => {
@@ -107,7 +108,7 @@ impl Held {
                     if let Some(mut gone) = other {
                         gone.end(cut);
                     }
-                    Watched::new(&config.arn, registered)
+                    Watched::new(registered)
                 }
             };
             watched.target.retired.store(registered.deregistered.is_some(), Relaxed);
@@ -149,7 +150,7 @@ impl Held {
             }
         }
         let checked = self.config.health_check.enabled;
-        let standings: Vec<_> = self
+        let placed: Vec<_> = self
             .targets
             .values()
             .filter(|watched| watched.config.ip.is_some())
@@ -160,13 +161,14 @@ impl Held {
                     healthy_since: watched.healthy_since,
                     anomalous: watched.anomalous,
                 };
-                (watched.target.clone(), standing)
+                let zone = watched.config.zone.as_ref();
+                Placed { target: watched.target.clone(), standing, zone }
             })
             .collect();
-        let service = Service::new(&self.config, &standings);
+        let service = Service::new(&self.config, &placed);
         if !self.is_http() && self.config.attributes.terminate_unhealthy {
             // Connections to targets that turned unhealthy end, unless all targets are in use regardless.
-            for (target, standing) in &standings {
+            for Placed { target, standing, .. } in &placed {
                 let out = standing.health == HealthState::Unhealthy && !service.has(target);
                 target.gone.store(out, Relaxed);
             }
@@ -240,14 +242,14 @@ impl Watched {
         self.target.failed.store(0, Relaxed);
     }
 
-    fn new(group: &TargetGroupArn, config: &Registered) -> Watched {
+    fn new(config: &Registered) -> Watched {
         let ip = config.ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
         Watched {
             config: config.clone(),
             target: Arc::new(Target {
                 key: config.key.clone(),
                 address: SocketAddr::new(ip, config.key.port),
-                ticket: Ticket::of_target(group, &config.key),
+                ticket: config.ticket,
                 outstanding: AtomicU32::new(0),
                 asked: AtomicU32::new(0),
                 failed: AtomicU32::new(0),

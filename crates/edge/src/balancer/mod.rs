@@ -5,6 +5,7 @@
 
 mod access_log;
 mod clock;
+mod connection_log;
 mod counters;
 mod groups;
 pub mod hand_over;
@@ -41,9 +42,9 @@ pub struct Settings {
     pub shared: Option<SocketAddr>,
     /// Where they are also found so on their listeners' own ports, those that are free.
     pub names: Option<IpAddr>,
-    /// Where access logs go, below a directory named as their bucket. None keeps none.
+    /// Where access and connection logs go, below a directory named as their bucket. None keeps none.
     pub logs: Option<PathBuf>,
-    /// How long one file of access logs is written to; five minutes, as documented.
+    /// How long one file of logs is written to; five minutes, as documented.
     pub log_interval: Duration,
 }
 

@@ -8,12 +8,14 @@ use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
     Action, Forward, Listener, ListenerAttributes, LoadBalancer, LoadBalancerArn, LoadBalancerAttributes,
     Protocol, ProtocolVersion, RoutingConfig, Stickiness, TargetGroup, TargetGroupArn, TargetGroupAttributes,
-    TargetKey,
+    TargetKey, ZoneName,
 };
-use gantry_decide::routing::{BrokenRule, Candidate, Rules, Standing, Ticket, choose, in_service};
+use gantry_decide::routing::{
+    BrokenRule, Candidate, Rules, Standing, Ticket, choose, in_service, in_service_of_zone,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -90,29 +92,60 @@ pub struct Service {
     candidates: Vec<Candidate>,
     /// By the candidates' places.
     targets: Vec<Arc<Target>>,
+    /// While cross-zone load balancing is off: what addresses of these zones lead to instead.
+    zones: BTreeMap<ZoneName, Arc<Service>>,
+}
+
+/// A target that can be reached, as it stands.
+#[derive(Debug)]
+pub struct Placed<'a> {
+    pub target: Arc<Target>,
+    pub standing: Standing,
+    /// None: in all zones.
+    pub zone: Option<&'a ZoneName>,
 }
 
 impl Service {
     /// The service that targets in these standings give.
-    pub fn new(group: &TargetGroup, targets: &[(Arc<Target>, Standing)]) -> Service {
-        let standings: Vec<Standing> = targets.iter().map(|(_, standing)| *standing).collect();
-        let candidates = in_service(&standings, &group.attributes, now());
-        let targets = candidates.iter().map(|candidate| targets[candidate.index].0.clone()).collect();
-        Service {
-            attributes: group.attributes.clone(),
+    pub fn new(group: &TargetGroup, placed: &[Placed<'_>]) -> Service {
+        let standings: Vec<Standing> = placed.iter().map(|placed| placed.standing).collect();
+        let (attributes, at) = (&group.attributes, now());
+        let of = |candidates: Vec<Candidate>, zones| Service {
+            attributes: attributes.clone(),
             version: group.protocol_version,
             secure: matches!(group.protocol, Protocol::Https | Protocol::Tls),
+            targets: candidates.iter().map(|candidate| placed[candidate.index].target.clone()).collect(),
             candidates,
-            targets,
+            zones,
+        };
+        let mut zones = BTreeMap::new();
+        if !attributes.cross_zone {
+            let of_targets: Vec<Option<&ZoneName>> = placed.iter().map(|placed| placed.zone).collect();
+            let named: BTreeSet<&ZoneName> = of_targets.iter().copied().flatten().collect();
+            for zone in named {
+                let found = in_service_of_zone(zone, &standings, &of_targets, attributes, at);
+                zones.extend(found.map(|found| (zone.clone(), Arc::new(of(found, BTreeMap::new())))));
+            }
         }
+        of(in_service(&standings, attributes, at), zones)
+    }
+
+    /// What requests get that came to an address of the load balancer in some zone; None: by its name.
+    pub fn of_zone<'a>(self: Arc<Self>, zone: impl FnOnce() -> Option<&'a ZoneName>) -> Arc<Service> {
+        if self.zones.is_empty() {
+            return self;
+        }
+        zone().and_then(|zone| self.zones.get(zone)).cloned().unwrap_or(self)
     }
 
     pub fn is_empty(&self) -> bool {
         self.targets.is_empty()
     }
 
+    /// Whether a target gets new requests from anywhere.
     pub fn has(&self, target: &Arc<Target>) -> bool {
         self.targets.iter().any(|have| Arc::ptr_eq(have, target))
+            || self.zones.values().any(|of_zone| of_zone.has(target))
     }
 
     /// The target that a ticket names, while it is in service.
@@ -184,6 +217,8 @@ pub struct Table {
     /// For HTTPS and TLS: what handshakes go by. None when no certificate can be served.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     pub rules: Rules,
+    /// Of the load balancer's own addresses.
+    zones: BTreeMap<IpAddr, ZoneName>,
     /// Groups of each action, by the action's slot and the group's place in it.
     routes: Vec<Vec<Option<Arc<Group>>>>,
 }
@@ -214,9 +249,15 @@ impl Table {
             listener: listener.attributes.clone(),
             tls,
             rules,
+            zones: balancer.addresses.iter().map(|address| (address.ip, address.zone.clone())).collect(),
             routes,
         };
         (table, broken)
+    }
+
+    /// The zone of the address that a client came to. None: it came by the load balancer's name.
+    pub fn zone(&self, local: SocketAddr) -> Option<&ZoneName> {
+        self.zones.get(&local.ip().to_canonical())
     }
 
     /// The group at a place of the action in `slot`; None when the configuration does not have it.

@@ -1,11 +1,13 @@
 //! Threads that carry traffic: each accepts from every listener, and keeps a connection to its end.
 
 use super::access_log::Sink;
+use super::connection_log::{Failure, note};
 use super::counters::add;
-use super::http::{self, Client, Entrance, Pool, Tls};
+use super::http::{self, Client, Entrance, Pool, Tls, Trace};
 use super::http2::{self, Sessions};
 use super::l4::{self, Front};
 use super::tables::{Door, Table};
+use super::tls::openssl_name;
 use bytes::BytesMut;
 use gantry_decide::routing::config::Protocol;
 use rand::Rng as _;
@@ -26,7 +28,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -242,20 +244,28 @@ async fn welcome(
         Entrance::Own(door) => Some(door.table.load_full()),
         Entrance::Shared(_) => None,
     };
-    let client = |tls| Client { peer, local, shown: peer.ip().to_canonical().to_string(), tls };
+    let shown = peer.ip().to_canonical().to_string();
+    let mut client = Client { peer, local, shown, tls: None, trace: Trace(worker.random()) };
     match table {
         Some(table) if table.protocol == Protocol::Https => {
-            let Some((stream, tls)) = Box::pin(handshake(stream, &table)).await else { return };
+            let begun = Instant::now();
+            let shaken = Box::pin(handshake(stream, &table)).await.map(|(stream, tls)| {
+                client.tls = Some(tls);
+                stream
+            });
+            let took = shaken.as_ref().map(|_| begun.elapsed()).map_err(|failure| *failure);
+            note(worker.logs.as_ref(), &table, &client, Some(took));
+            let Ok(stream) = shaken else { return };
             match &entrance {
                 Entrance::Own(door) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                     let (door, worker) = (door.clone(), worker.clone());
-                    Box::pin(http2::serve(stream, client(Some(tls)), door, worker)).await;
+                    Box::pin(http2::serve(stream, client, door, worker)).await;
                 }
-                _ => Box::pin(http::serve(stream, client(Some(tls)), entrance, worker)).await,
+                _ => Box::pin(http::serve(stream, client, entrance, worker)).await,
             }
         }
         Some(table) if table.protocol == Protocol::Tls => {
-            if let Some((stream, _)) = Box::pin(handshake(stream, &table)).await {
+            if let Ok((stream, _)) = Box::pin(handshake(stream, &table)).await {
                 Box::pin(l4::serve(Front::Secure(stream), peer, local, &table, worker)).await;
             }
         }
@@ -263,20 +273,29 @@ async fn welcome(
             let front = Front::<TlsStream<TcpStream>>::Plain(stream);
             Box::pin(l4::serve(front, peer, local, &table, worker)).await;
         }
-        _ => http::serve(stream, client(None), entrance, worker).await,
+        table => {
+            if let Some(table) = table {
+                note(worker.logs.as_ref(), &table, &client, None);
+            }
+            http::serve(stream, client, entrance, worker).await;
+        }
     }
 }
 
-/// A client's handshake; None when it fails, which the client knows as well as we do.
-async fn handshake(stream: TcpStream, table: &Table) -> Option<(TlsStream<TcpStream>, Tls)> {
-    let acceptor = TlsAcceptor::from(table.tls.clone()?);
-    let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.ok()?.ok()?;
+/// A client's handshake.
+///
+/// # Errors
+/// When there is none, for connection logs: the client knows as well as we do.
+async fn handshake(stream: TcpStream, table: &Table) -> Result<(TlsStream<TcpStream>, Tls), Failure> {
+    let acceptor = TlsAcceptor::from(table.tls.clone().ok_or(Failure::Unmapped)?);
+    let shaken = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    let stream = shaken.map_err(|_| Failure::Unmapped)?.map_err(|_| Failure::Unmapped)?;
     let session = stream.get_ref().1;
     let version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
         _ => "TLSv1.2",
     };
-    let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("-");
+    let cipher = session.negotiated_cipher_suite().map_or("-", |suite| openssl_name(suite.suite()));
     let name = session.server_name().map(str::to_owned);
-    Some((stream, Tls { version, cipher, name }))
+    Ok((stream, Tls { version, cipher, name }))
 }

@@ -218,6 +218,7 @@ pub fn own_address() -> Ipv4Addr {
 pub fn group(name: &str, targets: &[SocketAddr]) -> TargetGroup {
     TargetGroup {
         arn: TargetGroupArn::new(name),
+        ticket: name.bytes().fold(7, |ticket, byte| ticket * 31 + u64::from(byte)),
         protocol: Protocol::Http,
         protocol_version: ProtocolVersion::Http1,
         attributes: TargetGroupAttributes::default(),
@@ -239,6 +240,7 @@ pub fn group(name: &str, targets: &[SocketAddr]) -> TargetGroup {
 pub fn target(address: SocketAddr) -> Target {
     Target {
         key: TargetKey { id: TargetId::new(&address.ip().to_string()), port: address.port() },
+        ticket: u64::from(address.port()),
         ip: Some(address.ip()),
         zone: None,
         registered: Timestamp::EPOCH,
@@ -294,7 +296,8 @@ impl World {
         };
         change(&mut load_balancer);
         let mut folder = None;
-        if let Some(logs) = &mut load_balancer.attributes.access_logs {
+        let LoadBalancerAttributes { access_logs, connection_logs, .. } = &mut load_balancer.attributes;
+        for logs in [access_logs, connection_logs].into_iter().flatten() {
             // A test names its folder as the prefix, and the prefix is then `p`.
             folder = Some(std::mem::replace(&mut logs.prefix, "p".to_owned()).into());
         }
@@ -477,4 +480,28 @@ impl rustls::client::danger::ServerCertVerifier for Any {
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// All lines of all complete log files below a folder, by their second field. The names of files begin so.
+pub fn log_lines(folder: &std::path::Path, begin: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            lines.extend(log_lines(&path, begin));
+        } else if path.extension().is_some_and(|extension| extension == "gz") {
+            assert!(
+                path.to_string_lossy()
+                    .contains("logs/p/AWSLogs/111122223333/elasticloadbalancing/eu-north-1/20")
+            );
+            assert!(path.file_name().unwrap().to_string_lossy().starts_with(begin), "{path:?}");
+            let mut text = String::new();
+            flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap())
+                .read_to_string(&mut text)
+                .unwrap();
+            lines.extend(text.lines().map(str::to_owned));
+        }
+    }
+    lines.sort_by_key(|line| line.split(' ').nth(1).map(str::to_owned));
+    lines
 }

@@ -10,6 +10,7 @@ pub use super::state::LaunchData;
 use super::state::{Ec2State, LaunchTemplate, LaunchTemplateVersion, SecurityGroup, Subnet};
 use super::zones;
 use gantry_decide::ids::{LaunchTemplateId, Region, SecurityGroupId, SubnetId, VpcId, derived_digits};
+use std::net::IpAddr;
 
 /// A network configuration that EC2 has no networks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +107,16 @@ pub fn networks<'a>(
         ids.extend(default_group(ec2, first.vpc).map(|group| group.id));
     }
     Ok((found, ids))
+}
+
+/// The zone of the subnet that an address of a VPC belongs to.
+pub fn zone_at(ec2: &Ec2State, vpc: VpcId, address: IpAddr) -> Option<&str> {
+    let holds = |subnet: &Subnet| match address {
+        IpAddr::V4(address) => subnet.block.contains(address),
+        IpAddr::V6(address) => subnet.ipv6.is_some_and(|block| block.contains(address)),
+    };
+    let mut subnets = ec2.subnets.values().filter(|subnet| subnet.vpc == vpc);
+    subnets.find(|subnet| holds(subnet)).map(|subnet| subnet.zone.as_str())
 }
 
 /// Whether there is such a VPC.

@@ -1,7 +1,7 @@
 //! A client's HTTP/1.1 connection: requests one after the other, each with its exchange with a target. One task does
 //! all of it; the connection to the target is read and written by the same task, so that nothing is handed over.
 
-use super::super::access_log::{Entry, Line, Report};
+use super::super::access_log::{Entry, Kind, Line, Report};
 use super::super::clock::{TimedOut, Watch};
 use super::super::counters::add;
 use super::super::tables::{Door, Outstanding, Table};
@@ -15,8 +15,10 @@ use super::response::{self, translate};
 use super::upstream::{ConnectError, Connection};
 use arc_swap::ArcSwap;
 use bytes::{Buf, BytesMut};
+use gantry_decide::routing::config::TlsHeader;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -46,15 +48,39 @@ pub struct Client {
     /// The peer's address as `X-Forwarded-For` shows it.
     pub shown: String,
     pub tls: Option<Tls>,
+    /// What logs know the connection by.
+    pub trace: Trace,
 }
 
-/// What a client's TLS handshake came to, in the words of RFCs.
+/// What logs know a connection by: `TID_` and hexadecimal digits, the same in connection logs and in access logs.
+#[derive(Clone, Copy, Debug)]
+pub struct Trace(pub u64);
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TID_{:016x}", self.0)
+    }
+}
+
+/// What a client's TLS handshake came to, in OpenSSL's words, as documented.
 #[derive(Clone, Debug)]
 pub struct Tls {
     pub version: &'static str,
     pub cipher: &'static str,
     /// The name that the client asked for.
     pub name: Option<String>,
+}
+
+impl Tls {
+    /// The headers by which targets of a listener learn of it: names and values.
+    pub fn headers<'a>(&'a self, table: &'a Table) -> Vec<(&'a str, &'a str)> {
+        let mut headers = Vec::new();
+        if table.attributes.tls_headers {
+            headers.push((table.listener.name_of(TlsHeader::Version), self.version));
+            headers.push((table.listener.name_of(TlsHeader::CipherSuite), self.cipher));
+        }
+        headers
+    }
 }
 
 impl Client {
@@ -192,7 +218,7 @@ impl<S: Io> Session<'_, S> {
         if let (Some(entry), Some((destination, logs))) = (entry, logs) {
             let balancer = table.balanced.arn.clone();
             let text = entry.line(&balancer, &self.client, &self.report);
-            logs.send(Line { balancer, destination: destination.clone(), text });
+            logs.send(Line { kind: Kind::Access, balancer, destination: destination.clone(), text });
         }
         next
     }

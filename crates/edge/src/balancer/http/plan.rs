@@ -87,7 +87,7 @@ pub fn plan(head: &Head<'_, '_>, table: &Table, client: &Client, random: u64, ou
             (Plan::Answer(Answer::redirect(redirect.permanent, redirect.location(asked))), "redirect")
         }
         Action::Forward(forward) => (
-            match route(head, table, &matched, forward, random) {
+            match route(head, table, client, &matched, forward, random) {
                 Ok((group, service, target, app_cookie, group_cookie)) => {
                     write_head(head, table, &matched, client, random, out);
                     Plan::Forward(Forwarding {
@@ -157,6 +157,7 @@ type Route = (Arc<Group>, Arc<Service>, Arc<Target>, bool, Option<Duration>);
 fn route(
     head: &Head<'_, '_>,
     table: &Table,
+    client: &Client,
     matched: &Matched<'_>,
     forward: &Forward,
     random: u64,
@@ -169,7 +170,7 @@ fn route(
     });
     let place = stuck.or_else(|| choose_group(forward, random)).ok_or(503_u16)?;
     let group = table.group(matched.slot, place).ok_or(503_u16)?;
-    let service = group.service.load_full();
+    let service = group.service.load_full().of_zone(|| table.zone(client.local));
     if service.is_empty() {
         return Err(503);
     }
@@ -222,9 +223,14 @@ fn write_head(
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     write_host(head, table, matched, client, out);
     out.extend_from_slice(b"\r\n");
+    let of_tls = client.tls.as_ref().map(|tls| tls.headers(table)).unwrap_or_default();
     let mut trace: Option<&[u8]> = None;
     for header in head.headers {
         let name = header.name;
+        // A client cannot tell these of itself.
+        if of_tls.iter().any(|(ours, _)| name.eq_ignore_ascii_case(ours)) {
+            continue;
+        }
         match name.len() {
             // Written anew below, or only for the connection that it came by.
             2 if name.eq_ignore_ascii_case("te") => continue,
@@ -292,9 +298,8 @@ fn write_head(
     push_decimal(out, table.port.into());
     out.extend_from_slice(b"\r\n");
     write_trace(out, trace, random);
-    if let (true, Some(tls)) = (attributes.tls_headers, &client.tls) {
-        let _ =
-            write!(out, "x-amzn-tls-version: {}\r\nx-amzn-tls-cipher-suite: {}\r\n", tls.version, tls.cipher);
+    for (name, value) in of_tls {
+        push_header(out, name, value.as_bytes());
     }
     if head.websocket {
         out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: websocket\r\n");

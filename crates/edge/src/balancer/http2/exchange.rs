@@ -1,7 +1,7 @@
 //! One request of an HTTP/2 client: to an HTTP/1.1 target over a connection of its own, or to an HTTP/2 target over the
 //! one that all requests share.
 
-use super::super::access_log::{Entry, Line, Report};
+use super::super::access_log::{Entry, Kind, Line, Report};
 use super::super::clock::{TimedOut, Watch};
 use super::super::counters::add;
 use super::super::http::{
@@ -60,7 +60,7 @@ impl Drop for Ending {
         if let (Some(entry), Some((destination, logs))) = (self.entry.take(), logs) {
             let balancer = self.table.balanced.arn.clone();
             let text = entry.line(&balancer, client, &report);
-            logs.send(Line { balancer, destination: destination.clone(), text });
+            logs.send(Line { kind: Kind::Access, balancer, destination: destination.clone(), text });
         }
     }
 }

@@ -47,7 +47,7 @@ impl Flow {
         // With group stickiness, or for datagrams, the group follows the flow as well.
         let random = if forward.stickiness.is_some() { self.hash(true) } else { random };
         let group = table.group(matched.slot, choose_group(forward, random)?)?.clone();
-        let service = group.service.load_full();
+        let service = group.service.load_full().of_zone(|| table.zone(self.destination));
         let by_source = service.stickiness() == Some(&Stickiness::SourceIp);
         let target = service.by_hash(self.hash(by_source))?.clone();
         Some((group, service, target))

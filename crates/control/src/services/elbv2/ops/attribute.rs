@@ -3,7 +3,8 @@
 use crate::call::Call;
 use crate::services::elbv2::errors::{Elbv2Error, shortened};
 use crate::services::elbv2::state::{
-    Attributes, Known, Read, Served, Values, of_listener, of_load_balancer, of_target_group,
+    Attributes, Known, PRESERVE_CLIENT_IP, Read, Served, Values, of_listener, of_load_balancer,
+    of_target_group,
 };
 use crate::services::elbv2::{check, views};
 use crate::tx::{Tx, View};
@@ -11,6 +12,14 @@ use gantry_api::elbv2;
 
 /// Beginnings of cookies' names that are the balancer's own.
 const RESERVED_COOKIES: &[&str] = &["AWSALB", "AWSALBAPP", "AWSALBTG"];
+
+/// Characters of a header's name: as many as a rule's condition may name.
+const HEADER_NAME_MAX: usize = 40;
+
+/// Whether names of headers and cookies may have it in them: RFC 9110, section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
 
 fn fits(values: Values, value: &str) -> bool {
     let number = |from: u32, to: u32| value.parse::<u32>().is_ok_and(|number| (from..=to).contains(&number));
@@ -20,6 +29,7 @@ fn fits(values: Values, value: &str) -> bool {
         Values::NumberOrOff(from, to) => value == "off" || number(from, to),
         Values::OneOf(all) => all.contains(&value),
         Values::Text => true,
+        Values::HeaderName => value.len() <= HEADER_NAME_MAX && value.bytes().all(is_token),
     }
 }
 
@@ -46,6 +56,12 @@ fn set<'a>(
         }
         if attribute.served == Served::No && value != attribute.default {
             let default = attribute.default;
+            if key == PRESERVE_CLIENT_IP {
+                return Err(Elbv2Error::configuration(
+                    "Gantry's load balancers open connections of their own, with their own address: targets learn \
+                     the client's by 'proxy_protocol_v2.enabled'.",
+                ));
+            }
             return Err(Elbv2Error::configuration(format!(
                 "Gantry does not serve the attribute '{key}' with another value than '{default}'."
             )));
@@ -193,9 +209,8 @@ pub fn modify_target_group_attributes(
     }
     if read.is_on("stickiness.enabled") && read.text("stickiness.type") == "app_cookie" {
         let name = read.text("stickiness.app_cookie.cookie_name");
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         let reserved = RESERVED_COOKIES.iter().any(|reserved| name.starts_with(reserved));
-        if name.is_empty() || reserved || !name.bytes().all(token) {
+        if name.is_empty() || reserved || !name.bytes().all(is_token) {
             let message = format!("The application cookie name '{}' is not valid", shortened(name));
             return Err(Elbv2Error::configuration(message));
         }

@@ -2,7 +2,7 @@
 //! One table says it, for checks, for answers and for `docs/load-balancing.md`.
 
 use gantry_decide::ids::BalancerKind;
-use gantry_decide::routing::config::Protocol;
+use gantry_decide::routing::config::{Protocol, TlsHeader};
 use std::collections::BTreeMap;
 
 /// Those that were set, by key; the others are as [`Attribute::default`] says.
@@ -18,6 +18,8 @@ pub enum Values {
     /// A whole number or `off`.
     NumberOrOff(u32, u32),
     Text,
+    /// What a header can be called.
+    HeaderName,
 }
 
 /// What becomes of an attribute.
@@ -45,9 +47,11 @@ const fn attribute(key: &'static str, default: &'static str, values: Values, ser
 }
 
 use Served::{Ignored, No, Yes};
-use Values::{Boolean, Number, NumberOrOff, OneOf, Text};
+use Values::{Boolean, HeaderName, Number, NumberOrOff, OneOf, Text};
 
 pub const DELETION_PROTECTION: &str = "deletion_protection.enabled";
+/// Of load balancers, and of target groups, which may leave it to their load balancer.
+pub const CROSS_ZONE: &str = "load_balancing.cross_zone.enabled";
 
 /// Of every load balancer.
 const OF_BALANCERS: &[Attribute] = &[
@@ -60,12 +64,12 @@ const OF_BALANCERS: &[Attribute] = &[
 ];
 
 const OF_APPLICATION: &[Attribute] = &[
-    attribute("load_balancing.cross_zone.enabled", "true", OneOf(&["true"]), Yes),
+    attribute(CROSS_ZONE, "true", OneOf(&["true"]), Yes),
     attribute("idle_timeout.timeout_seconds", "60", Number(1, 4000), Yes),
     attribute("client_keep_alive.seconds", "3600", Number(60, 604_800), Yes),
-    attribute("connection_logs.s3.enabled", "false", Boolean, Ignored),
-    attribute("connection_logs.s3.bucket", "", Text, Ignored),
-    attribute("connection_logs.s3.prefix", "", Text, Ignored),
+    attribute("connection_logs.s3.enabled", "false", Boolean, Yes),
+    attribute("connection_logs.s3.bucket", "", Text, Yes),
+    attribute("connection_logs.s3.prefix", "", Text, Yes),
     attribute("health_check_logs.s3.enabled", "false", Boolean, No),
     attribute("health_check_logs.s3.bucket", "", Text, Ignored),
     attribute("health_check_logs.s3.prefix", "", Text, Ignored),
@@ -90,7 +94,7 @@ const OF_APPLICATION: &[Attribute] = &[
 ];
 
 const OF_NETWORK: &[Attribute] = &[
-    attribute("load_balancing.cross_zone.enabled", "false", Boolean, Ignored),
+    attribute(CROSS_ZONE, "false", Boolean, Yes),
     attribute(
         "dns_record.client_routing_policy",
         "any_availability_zone",
@@ -128,21 +132,21 @@ const OF_HTTP_LISTENERS: &[Attribute] = &[
     attribute("routing.http.response.x_frame_options.header_value", "", Text, Yes),
 ];
 
-/// Names of the headers that tell a target about the client's TLS: those that Gantry sends cannot be renamed.
-const OF_HTTPS_LISTENERS: &[Attribute] = &[
-    header_name("routing.http.request.x_amzn_mtls_clientcert_serial_number.header_name"),
-    header_name("routing.http.request.x_amzn_mtls_clientcert_issuer.header_name"),
-    header_name("routing.http.request.x_amzn_mtls_clientcert_subject.header_name"),
-    header_name("routing.http.request.x_amzn_mtls_clientcert_validity.header_name"),
-    header_name("routing.http.request.x_amzn_mtls_clientcert_leaf.header_name"),
-    header_name("routing.http.request.x_amzn_mtls_clientcert.header_name"),
-    header_name("routing.http.request.x_amzn_tls_version.header_name"),
-    header_name("routing.http.request.x_amzn_tls_cipher_suite.header_name"),
-];
+/// Headers that tell a target about the client's TLS, by the part of the attribute's key that stands for them.
+pub const TLS_HEADERS: &[(&str, TlsHeader)] =
+    &[("x_amzn_tls_version", TlsHeader::Version), ("x_amzn_tls_cipher_suite", TlsHeader::CipherSuite)];
 
-const fn header_name(key: &'static str) -> Attribute {
-    attribute(key, "", Text, No)
-}
+/// What those headers are called; empty for as usual.
+const OF_HTTPS_LISTENERS: &[Attribute] = &[
+    attribute("routing.http.request.x_amzn_mtls_clientcert_serial_number.header_name", "", HeaderName, No),
+    attribute("routing.http.request.x_amzn_mtls_clientcert_issuer.header_name", "", HeaderName, No),
+    attribute("routing.http.request.x_amzn_mtls_clientcert_subject.header_name", "", HeaderName, No),
+    attribute("routing.http.request.x_amzn_mtls_clientcert_validity.header_name", "", HeaderName, No),
+    attribute("routing.http.request.x_amzn_mtls_clientcert_leaf.header_name", "", HeaderName, No),
+    attribute("routing.http.request.x_amzn_mtls_clientcert.header_name", "", HeaderName, No),
+    attribute("routing.http.request.x_amzn_tls_version.header_name", "", HeaderName, Yes),
+    attribute("routing.http.request.x_amzn_tls_cipher_suite.header_name", "", HeaderName, Yes),
+];
 
 const OF_TCP_LISTENERS: &[Attribute] = &[attribute("tcp.idle_timeout.seconds", "350", Number(60, 6000), Yes)];
 
@@ -151,22 +155,22 @@ const OF_GROUPS: &[Attribute] = &[
     attribute("deregistration_delay.timeout_seconds", "300", Number(0, 3600), Yes),
     attribute("stickiness.enabled", "false", Boolean, Yes),
     attribute(
-        "load_balancing.cross_zone.enabled",
+        CROSS_ZONE,
         "use_load_balancer_configuration",
         OneOf(&["true", "false", "use_load_balancer_configuration"]),
-        Ignored,
+        Yes,
     ),
     attribute(
         "target_group_health.dns_failover.minimum_healthy_targets.count",
         "1",
         NumberOrOff(1, 1000),
-        Ignored,
+        Yes,
     ),
     attribute(
         "target_group_health.dns_failover.minimum_healthy_targets.percentage",
         "off",
         NumberOrOff(1, 100),
-        Ignored,
+        Yes,
     ),
     attribute(
         "target_group_health.unhealthy_state_routing.minimum_healthy_targets.count",
@@ -207,9 +211,11 @@ const OF_OTHER_GROUPS: &[Attribute] = &[
 ];
 
 pub const PRESERVE_CLIENT_IP: &str = "preserve_client_ip.enabled";
-/// With TCP and TLS, instances see the client's address, and addresses do not; with UDP all do.
+/// On AWS instances see the client's address with TCP and TLS, and addresses do not; with UDP all do. Here no target does:
+/// the default is kept and shown where it says otherwise, and what is asked for beyond it is refused.
 const PRESERVES: &[Attribute] = &[attribute(PRESERVE_CLIENT_IP, "true", Boolean, Ignored)];
-const DOES_NOT_PRESERVE: &[Attribute] = &[attribute(PRESERVE_CLIENT_IP, "false", Boolean, Ignored)];
+const PRESERVES_ALWAYS: &[Attribute] = &[attribute(PRESERVE_CLIENT_IP, "true", OneOf(&["true"]), Ignored)];
+const DOES_NOT_PRESERVE: &[Attribute] = &[attribute(PRESERVE_CLIENT_IP, "false", Boolean, No)];
 
 /// The attributes of one resource, in tables.
 pub type Known = Vec<&'static [Attribute]>;
@@ -235,9 +241,8 @@ pub fn of_target_group(group: &super::TargetGroup) -> Known {
     match group.protocol {
         Protocol::Http | Protocol::Https => vec![OF_GROUPS, OF_HTTP_GROUPS],
         Protocol::Tcp | Protocol::Tls if of_address => vec![OF_GROUPS, OF_OTHER_GROUPS, DOES_NOT_PRESERVE],
-        Protocol::Tcp | Protocol::Tls | Protocol::Udp | Protocol::TcpUdp => {
-            vec![OF_GROUPS, OF_OTHER_GROUPS, PRESERVES]
-        }
+        Protocol::Tcp | Protocol::Tls => vec![OF_GROUPS, OF_OTHER_GROUPS, PRESERVES],
+        Protocol::Udp | Protocol::TcpUdp => vec![OF_GROUPS, OF_OTHER_GROUPS, PRESERVES_ALWAYS],
     }
 }
 

@@ -85,7 +85,7 @@ impl Elbv2State {
     }
 
     /// Every place where requests are sent somewhere: a load balancer and the action of one of its listeners or rules.
-    fn actions(&self) -> impl Iterator<Item = (&LoadBalancerId, &Action)> {
+    pub fn actions(&self) -> impl Iterator<Item = (&LoadBalancerId, &Action)> {
         let defaults =
             self.listeners.values().map(|listener| (&listener.id.balancer, &listener.default_action));
         let ruled = self.rules.values().map(|rule| (&rule.id.listener.balancer, &rule.action));
