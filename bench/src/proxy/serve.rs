@@ -51,6 +51,7 @@ pub fn serve(arguments: &[String]) -> Result<()> {
         default_certificate: CertificateArn::new("certificate"),
         certificates: Vec::new(),
         alpn: AlpnPolicy::None,
+        client_certificates: ClientCertificates::Off,
     });
     let access_logs =
         (mode == "logged").then(|| LogDestination { bucket: "bench".to_owned(), prefix: String::new() });

@@ -147,6 +147,7 @@ fn listener(scope: &Scope, elbv2: &Elbv2State, listener: &Listener) -> config::L
             default_certificate: CertificateArn::new(&tls.certificate),
             certificates: tls.more_certificates.iter().map(|arn| CertificateArn::new(arn)).collect(),
             alpn: tls.alpn.unwrap_or_default(),
+            client_certificates: tls.client_certificates,
         }),
         attributes: listener_attributes(listener),
         rules: rules.collect(),

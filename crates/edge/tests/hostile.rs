@@ -338,6 +338,7 @@ fn what_is_no_handshake_ends_and_others_are_served() {
             default_certificate: CertificateArn::new("one"),
             certificates: Vec::new(),
             alpn: AlpnPolicy::None,
+            client_certificates: ClientCertificates::Off,
         });
     });
     world.await_health(server.address, HealthState::Healthy);

@@ -47,6 +47,7 @@ fn https(server: &Server, idle: Duration) -> World {
             default_certificate: CertificateArn::new("one"),
             certificates: Vec::new(),
             alpn: AlpnPolicy::None,
+            client_certificates: ClientCertificates::Off,
         });
     });
     world.await_health(server.address, HealthState::Healthy);

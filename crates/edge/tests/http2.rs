@@ -53,6 +53,7 @@ fn https(groups: Vec<TargetGroup>) -> World {
             default_certificate: CertificateArn::new("one"),
             certificates: Vec::new(),
             alpn: AlpnPolicy::None,
+            client_certificates: ClientCertificates::Off,
         });
     })
 }

@@ -109,6 +109,7 @@ fn tls_ends_at_the_balancer() {
             default_certificate: CertificateArn::new("one"),
             certificates: Vec::new(),
             alpn: AlpnPolicy::None,
+            client_certificates: ClientCertificates::Off,
         });
     });
     let (mut stream, _) = secure(world.connect(), "one.example");

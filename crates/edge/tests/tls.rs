@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)]
 mod common;
 
-use common::{Server, World, certificate, forward, group, log_lines, secure, status};
+use common::{
+    Server, World, certificate, client_config, client_showing, forward, group, log_lines, secure, secure_by,
+    status,
+};
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::config::*;
 use std::io::{Read, Write};
@@ -14,6 +17,7 @@ fn https(certificates: &[&str]) -> ListenerTls {
         default_certificate: CertificateArn::new("one"),
         certificates: certificates.iter().map(|arn| CertificateArn::new(arn)).collect(),
         alpn: AlpnPolicy::None,
+        client_certificates: ClientCertificates::Off,
     }
 }
 
@@ -82,6 +86,40 @@ fn headers_of_tls_have_the_names_that_a_listener_gives_and_no_client_sets_them()
     assert!(answer.contains("\r\nx-amzn-tls-cipher-suite: TLS_AES_"), "{answer}");
     // The usual name means nothing here.
     assert!(answer.contains("x-amzn-tls-version: mine") && !answer.contains(": none"), "{answer}");
+}
+
+#[test]
+fn certificates_of_clients_are_passed_through() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
+        let prefix = folder.path().to_str().unwrap().to_owned();
+        balancer.attributes.connection_logs = Some(LogDestination { bucket: "logs".to_owned(), prefix });
+        balancer.listeners[0].protocol = Protocol::Https;
+        balancer.listeners[0].tls =
+            Some(ListenerTls { client_certificates: ClientCertificates::Passthrough, ..https(&[]) });
+    });
+    world.await_health(server.address, HealthState::Healthy);
+    let pem = include_str!("common/two.pem");
+    let ask = |client| {
+        let (mut stream, _) = secure_by(world.connect(), "one.example", client);
+        let own = "X-Amzn-Mtls-Clientcert: forged\r\n";
+        write!(stream, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{own}\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    let answer = ask(client_showing(pem));
+    let shown = answer.split("\r\nX-Amzn-Mtls-Clientcert: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    let decoded = shown.replace("%20", " ").replace("%0A", "\n");
+    assert_eq!(certificate(&decoded), certificate(pem));
+    // Who shows none is served too, and cannot make one up.
+    let answer = ask(client_config(&[]));
+    assert!(status(&answer) == 200 && !answer.to_ascii_lowercase().contains("mtls"), "{answer}");
+    world.until("the certificate is logged", || {
+        let lines = log_lines(folder.path(), "conn_log.");
+        lines.iter().any(|line| line.contains("NotBefore=20") && line.contains(" Success TID_"))
+    });
 }
 
 #[test]

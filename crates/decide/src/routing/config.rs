@@ -213,6 +213,18 @@ pub struct ListenerTls {
     pub certificates: Vec<CertificateArn>,
     #[serde(default)]
     pub alpn: AlpnPolicy,
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
+}
+
+/// `MutualAuthentication`: whether clients are asked for certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ClientCertificates {
+    #[default]
+    Off,
+    /// Targets are told of whatever a client shows, and judge it themselves.
+    Passthrough,
 }
 
 /// `AlpnPolicy` of a network load balancer's TLS listener. An application load balancer goes by `http2`.
@@ -248,6 +260,8 @@ pub struct ListenerAttributes {
 pub enum TlsHeader {
     Version,
     CipherSuite,
+    /// Of a client's certificate and those above it, where they are passed through.
+    ClientCertificate,
 }
 
 impl TlsHeader {
@@ -256,6 +270,7 @@ impl TlsHeader {
         match self {
             TlsHeader::Version => "x-amzn-tls-version",
             TlsHeader::CipherSuite => "x-amzn-tls-cipher-suite",
+            TlsHeader::ClientCertificate => "X-Amzn-Mtls-Clientcert",
         }
     }
 }

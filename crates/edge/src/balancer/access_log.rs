@@ -156,7 +156,7 @@ impl Entry {
 }
 
 /// As logs show what a client sent: nothing in it ends the field or the line.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes().take(MAX_TEXT) {
         match byte {

@@ -6,18 +6,17 @@ use super::tables::Table;
 use std::time::{Duration, SystemTime};
 
 /// Why a client's handshake came to nothing, by the documented names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
+    #[error("ClientCertMaxChainDepthExceeded")]
+    ChainDepth,
+    #[error("ClientCertMaxSizeExceeded")]
+    ChainSize,
+    #[error("ClientCertInvalid")]
+    Invalid,
     /// Everything that has no name of its own: versions and ciphers that do not meet, silence, what is no TLS.
+    #[error("UnmappedConnectionError")]
     Unmapped,
-}
-
-impl Failure {
-    fn reason(self) -> &'static str {
-        match self {
-            Failure::Unmapped => "UnmappedConnectionError",
-        }
-    }
 }
 
 /// How long a handshake took, or why there was none.
@@ -36,11 +35,12 @@ pub fn note(logs: Option<&Sink>, table: &Table, client: &Client, handshake: Opti
 
 fn line(port: u16, client: &Client, handshake: Option<Handshake>, at: SystemTime) -> String {
     let tls = client.tls.as_ref();
+    let shown = tls.and_then(|tls| tls.certificate.as_deref());
     let dash = || "-".to_owned();
     let latency = handshake.and_then(Result::ok).map(|took| format!("{:.3}", took.as_secs_f64()));
     let status = handshake.map(|handshake| match handshake {
         Ok(_) => "Success".to_owned(),
-        Err(failure) => format!("Failed:{}", failure.reason()),
+        Err(failure) => format!("Failed:{failure}"),
     });
     let fields = [
         access_log::time(at),
@@ -50,10 +50,9 @@ fn line(port: u16, client: &Client, handshake: Option<Handshake>, at: SystemTime
         tls.map_or("-", |tls| tls.version).to_owned(),
         tls.map_or("-", |tls| tls.cipher).to_owned(),
         latency.unwrap_or_else(dash),
-        // The client's certificate: subject, validity, serial number.
-        "\"-\"".to_owned(),
-        dash(),
-        dash(),
+        format!("\"{}\"", access_log::escape(shown.map_or("-", |shown| &shown.subject))),
+        shown.map_or("-", |shown| &shown.validity).to_owned(),
+        shown.map_or("-", |shown| &shown.serial).to_owned(),
         status.unwrap_or_else(dash),
         client.trace.to_string(),
     ];
@@ -75,7 +74,8 @@ mod tests {
             tls,
             trace: Trace(0x1234_abcd_5678_ef90),
         };
-        let tls = Tls { version: "TLSv1.2", cipher: "ECDHE-RSA-AES128-GCM-SHA256", name: None };
+        let tls =
+            Tls { version: "TLSv1.2", cipher: "ECDHE-RSA-AES128-GCM-SHA256", name: None, certificate: None };
         let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_696_439_115_514_108);
         let begin = "2023-10-04T17:05:15.514108Z 203.0.113.1 36280 443";
         let took = Some(Ok(Duration::from_micros(4_036_400)));

@@ -4,6 +4,7 @@
 //! counters; a new configuration is compiled beside them and swapped in. Health checks have a thread of their own.
 
 mod access_log;
+mod certificate;
 mod clock;
 mod connection_log;
 mod counters;

@@ -6,9 +6,9 @@ use super::counters::{GroupCounters, ListenerCounters};
 use super::tls;
 use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
-    Action, Forward, Listener, ListenerAttributes, LoadBalancer, LoadBalancerArn, LoadBalancerAttributes,
-    Protocol, ProtocolVersion, RoutingConfig, Stickiness, TargetGroup, TargetGroupArn, TargetGroupAttributes,
-    TargetKey, ZoneName,
+    Action, ClientCertificates, Forward, Listener, ListenerAttributes, LoadBalancer, LoadBalancerArn,
+    LoadBalancerAttributes, Protocol, ProtocolVersion, RoutingConfig, Stickiness, TargetGroup,
+    TargetGroupArn, TargetGroupAttributes, TargetKey, ZoneName,
 };
 use gantry_decide::routing::{
     BrokenRule, Candidate, Rules, Standing, Ticket, choose, in_service, in_service_of_zone,
@@ -216,6 +216,7 @@ pub struct Table {
     pub listener: ListenerAttributes,
     /// For HTTPS and TLS: what handshakes go by. None when no certificate can be served.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub client_certificates: ClientCertificates,
     pub rules: Rules,
     /// Of the load balancer's own addresses.
     zones: BTreeMap<IpAddr, ZoneName>,
@@ -248,6 +249,7 @@ impl Table {
             attributes: balancer.attributes.clone(),
             listener: listener.attributes.clone(),
             tls,
+            client_certificates: listener.tls.as_ref().map(|tls| tls.client_certificates).unwrap_or_default(),
             rules,
             zones: balancer.addresses.iter().map(|address| (address.ip, address.zone.clone())).collect(),
             routes,

@@ -1,15 +1,23 @@
 //! TLS: certificates by the name that a client asks for, the versions of a security policy, and clients of targets.
 
+use super::certificate::dns_names;
+use super::connection_log::Failure;
 use super::{Pem, Problem};
-use gantry_decide::routing::config::{AlpnPolicy, CertificateArn, ListenerTls};
+use gantry_decide::routing::config::{AlpnPolicy, CertificateArn, ClientCertificates, ListenerTls};
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1MLKEM768, X25519MLKEM768};
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, ServerConfig, SupportedProtocolVersion};
+use rustls::{
+    CertificateError as Unacceptable, CipherSuite, DistinguishedName, OtherError, ServerConfig,
+    SupportedProtocolVersion,
+};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, LazyLock};
 
 /// A certificate that cannot be served.
@@ -67,7 +75,7 @@ fn server_config(
     find: &dyn Fn(&CertificateArn) -> Option<Pem>,
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<ServerConfig>> {
-    let provider = Arc::new(default_provider());
+    let provider = Arc::new(provider(&tls.policy));
     let mut load = |arn: &CertificateArn| match load(arn, &provider, find) {
         Ok(key) => Some(Arc::new(key)),
         Err(source) => {
@@ -79,15 +87,20 @@ fn server_config(
     let default = load(&tls.default_certificate)?;
     let mut names: BTreeMap<String, Vec<Arc<CertifiedKey>>> = BTreeMap::new();
     for key in std::iter::once(default.clone()).chain(tls.certificates.iter().filter_map(load)) {
-        for name in dns_names(&key) {
+        for name in key.cert.first().map(dns_names).unwrap_or_default() {
             names.entry(name).or_default().push(key.clone());
         }
     }
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(&tls.policy))
-        .ok()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(ByName { names, default }));
+        .ok()?;
+    let builder = match tls.client_certificates {
+        ClientCertificates::Off => builder.with_no_client_auth(),
+        ClientCertificates::Passthrough => {
+            builder.with_client_cert_verifier(Arc::new(PassedThrough(provider)))
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(ByName { names, default }));
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     if let Ok(ticketer) = Ticketer::new() {
         config.ticketer = ticketer;
@@ -104,6 +117,18 @@ pub fn alpn_names(policy: AlpnPolicy) -> &'static [&'static [u8]] {
         AlpnPolicy::Http2Optional => &[b"http/1.1", b"h2"],
         AlpnPolicy::Http2Preferred => &[b"h2", b"http/1.1"],
     }
+}
+
+/// What a security policy's handshakes are made of. Those with PQ in their names prefer key exchanges that withstand quantum
+/// computers, and the others have none.
+fn provider(policy: &str) -> CryptoProvider {
+    let mut provider = default_provider();
+    let hybrid = [X25519MLKEM768, SECP256R1MLKEM768];
+    provider.kx_groups.retain(|group| hybrid.iter().all(|other| other.name() != group.name()));
+    if policy.contains("-PQ-") {
+        provider.kx_groups.splice(0..0, hybrid);
+    }
+    provider
 }
 
 /// What of a security policy's versions is served: policies for TLS 1.0 and 1.1 begin at 1.2.
@@ -151,13 +176,6 @@ fn load(
     CertifiedKey::from_der(chain, key, provider).map_err(CertificateError::Key)
 }
 
-/// The names a certificate is for, in lower case.
-fn dns_names(key: &CertifiedKey) -> Vec<String> {
-    let Some(certificate) = key.cert.first() else { return Vec::new() };
-    let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
-    parsed.valid_dns_names().map(str::to_ascii_lowercase).collect()
-}
-
 /// Chooses by the name that the client asks for, then by the signatures that it knows.
 #[derive(Debug)]
 struct ByName {
@@ -178,6 +196,83 @@ impl ResolvesServerCert for ByName {
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let chosen = keys.and_then(|keys| keys.iter().find(fits).or_else(|| keys.first()));
         Some(chosen.unwrap_or(&self.default).clone())
+    }
+}
+
+/// Certificates of one client, its own included, and the bytes of them: AWS's limits.
+const CLIENT_CHAIN_MAX: usize = 4;
+const CLIENT_CHAIN_BYTES_MAX: usize = 16 * 1024;
+
+/// Takes any certificate of a client, or none: targets are told of it.
+#[derive(Debug)]
+struct PassedThrough(Arc<CryptoProvider>);
+
+/// A chain of certificates that is not looked at.
+///
+/// # Errors
+/// The failure that connection logs tell of.
+fn bound_chain(own: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+    let bytes = own.len() + above.iter().map(|certificate| certificate.len()).sum::<usize>();
+    let failure = match () {
+        () if above.len() >= CLIENT_CHAIN_MAX => Failure::ChainDepth,
+        () if bytes > CLIENT_CHAIN_BYTES_MAX => Failure::ChainSize,
+        () => return Ok(()),
+    };
+    Err(rustls::Error::InvalidCertificate(Unacceptable::Other(OtherError(Arc::new(failure)))))
+}
+
+/// Why a handshake failed, as connection logs have it.
+pub fn failure(error: &io::Error) -> Failure {
+    let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match rustls {
+        Some(rustls::Error::InvalidCertificate(Unacceptable::Other(other))) => {
+            other.0.downcast_ref().copied().unwrap_or(Failure::Unmapped)
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => Failure::Invalid,
+        _ => Failure::Unmapped,
+    }
+}
+
+impl ClientCertVerifier for PassedThrough {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        bound_chain(own, above).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -252,6 +347,15 @@ mod tests {
     fn every_suite_that_is_served_has_a_name() {
         let suites = default_provider().cipher_suites;
         assert!(suites.iter().all(|suite| openssl_name(suite.suite()) != "-"), "{suites:?}");
+    }
+
+    #[test]
+    fn post_quantum_key_exchanges_are_of_policies_that_are_named_for_them() {
+        let first = |policy: &str| provider(policy).kx_groups[0].name();
+        assert_eq!(first("ELBSecurityPolicy-TLS13-1-2-PQ-2025-09"), rustls::NamedGroup::X25519MLKEM768);
+        let plain = provider("ELBSecurityPolicy-TLS13-1-2-2021-06").kx_groups;
+        assert_eq!(plain[0].name(), rustls::NamedGroup::X25519);
+        assert!(plain.iter().all(|group| !format!("{group:?}").contains("MLKEM")), "{plain:?}");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Threads that carry traffic: each accepts from every listener, and keeps a connection to its end.
 
 use super::access_log::Sink;
+use super::certificate::ClientCertificate;
 use super::connection_log::{Failure, note};
 use super::counters::add;
 use super::http::{self, Client, Entrance, Pool, Tls, Trace};
 use super::http2::{self, Sessions};
 use super::l4::{self, Front};
 use super::tables::{Door, Table};
-use super::tls::openssl_name;
+use super::tls::{failure, openssl_name};
 use bytes::BytesMut;
 use gantry_decide::routing::config::Protocol;
 use rand::Rng as _;
@@ -289,7 +290,7 @@ async fn welcome(
 async fn handshake(stream: TcpStream, table: &Table) -> Result<(TlsStream<TcpStream>, Tls), Failure> {
     let acceptor = TlsAcceptor::from(table.tls.clone().ok_or(Failure::Unmapped)?);
     let shaken = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
-    let stream = shaken.map_err(|_| Failure::Unmapped)?.map_err(|_| Failure::Unmapped)?;
+    let stream = shaken.map_err(|_| Failure::Unmapped)?.map_err(|error| failure(&error))?;
     let session = stream.get_ref().1;
     let version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -297,5 +298,6 @@ async fn handshake(stream: TcpStream, table: &Table) -> Result<(TlsStream<TcpStr
     };
     let cipher = session.negotiated_cipher_suite().map_or("-", |suite| openssl_name(suite.suite()));
     let name = session.server_name().map(str::to_owned);
-    Ok((stream, Tls { version, cipher, name }))
+    let certificate = session.peer_certificates().and_then(ClientCertificate::read).map(Arc::new);
+    Ok((stream, Tls { version, cipher, name, certificate }))
 }

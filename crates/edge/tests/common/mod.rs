@@ -416,7 +416,15 @@ pub fn secure(
     stream: TcpStream,
     name: &str,
 ) -> (rustls::StreamOwned<rustls::ClientConnection, TcpStream>, Vec<u8>) {
-    let config = client_config(&[]);
+    secure_by(stream, name, client_config(&[]))
+}
+
+/// The same, by a configuration of one's own.
+pub fn secure_by(
+    stream: TcpStream,
+    name: &str,
+    config: Arc<rustls::ClientConfig>,
+) -> (rustls::StreamOwned<rustls::ClientConnection, TcpStream>, Vec<u8>) {
     let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
     let connection = rustls::ClientConnection::new(config, name).unwrap();
     let mut stream = rustls::StreamOwned::new(connection, stream);
@@ -425,15 +433,26 @@ pub fn secure(
     (stream, shown)
 }
 
-/// A client that takes any certificate.
-pub fn client_config(alpn: &[&[u8]]) -> Arc<rustls::ClientConfig> {
+/// A client that shows the certificate and the key of a PEM file.
+pub fn client_showing(pem: &str) -> Arc<rustls::ClientConfig> {
+    use rustls::pki_types::pem::PemObject;
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let chain = vec![certificate(pem).into()];
+    Arc::new(any_server().with_client_auth_cert(chain, key).unwrap())
+}
+
+fn any_server() -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
+    rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Any(provider)))
-        .with_no_client_auth();
+}
+
+/// A client that takes any certificate.
+pub fn client_config(alpn: &[&[u8]]) -> Arc<rustls::ClientConfig> {
+    let mut config = any_server().with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Arc::new(config)
 }

@@ -1,5 +1,6 @@
 //! The security policies of TLS listeners, by AWS's names. A balancer serves of each what its TLS library holds for safe:
-//! TLS 1.2 and 1.3 with forward secrecy and authenticated encryption; `docs/load-balancing.md` says so.
+//! TLS 1.2 and 1.3 with forward secrecy and authenticated encryption, with post-quantum key exchange where the name has
+//! it; `docs/load-balancing.md` says so. Those with FIPS in their names promise a validated library, which it is not.
 
 use gantry_api::elbv2;
 
@@ -35,6 +36,12 @@ pub static ALL: &[Policy] = &[
     policy("ELBSecurityPolicy-TLS13-1-2-Ext2-2021-06", true, true),
     policy("ELBSecurityPolicy-TLS13-1-2-Res-2021-06", true, true),
     policy("ELBSecurityPolicy-TLS13-1-3-2021-06", false, true),
+    policy("ELBSecurityPolicy-TLS13-1-0-PQ-2025-09", true, true),
+    policy("ELBSecurityPolicy-TLS13-1-2-PQ-2025-09", true, true),
+    policy("ELBSecurityPolicy-TLS13-1-2-Ext1-PQ-2025-09", true, true),
+    policy("ELBSecurityPolicy-TLS13-1-2-Ext2-PQ-2025-09", true, true),
+    policy("ELBSecurityPolicy-TLS13-1-2-Res-PQ-2025-09", true, true),
+    policy("ELBSecurityPolicy-TLS13-1-3-PQ-2025-09", false, true),
 ];
 
 const CIPHERS_13: &[&str] =

@@ -7,7 +7,7 @@ use super::state::{
 use super::{actions, conditions};
 use gantry_api::elbv2;
 use gantry_decide::ids::{BalancerKind, Scope, derived_digits};
-use gantry_decide::routing::config::{AlpnPolicy, Protocol, ProtocolVersion};
+use gantry_decide::routing::config::{AlpnPolicy, ClientCertificates, Protocol, ProtocolVersion};
 use gantry_decide::routing::{HealthState, Reason, TargetHealth};
 use gantry_wire::EpochMillis;
 use std::collections::BTreeSet;
@@ -96,6 +96,14 @@ pub fn certificate(arn: &str, is_default: Option<bool>) -> elbv2::Certificate {
     elbv2::Certificate { certificate_arn: Some(arn.to_owned()), is_default }
 }
 
+/// A mode of mutual authentication, as it is named.
+pub fn mode(client_certificates: ClientCertificates) -> &'static str {
+    match client_certificates {
+        ClientCertificates::Off => "off",
+        ClientCertificates::Passthrough => "passthrough",
+    }
+}
+
 pub fn listener(scope: &Scope, listener: &Listener) -> elbv2::Listener {
     let tls = listener.tls.as_ref();
     let is_https = listener.protocol == Protocol::Https;
@@ -109,7 +117,7 @@ pub fn listener(scope: &Scope, listener: &Listener) -> elbv2::Listener {
         default_actions: Some(vec![actions::view(&listener.default_action)]),
         alpn_policy: tls.and_then(|tls| tls.alpn).map(|policy| vec![alpn(policy).to_owned()]),
         mutual_authentication: is_https.then(|| elbv2::MutualAuthenticationAttributes {
-            mode: Some("off".to_owned()),
+            mode: Some(mode(tls.map(|tls| tls.client_certificates).unwrap_or_default()).to_owned()),
             ..Default::default()
         }),
     }

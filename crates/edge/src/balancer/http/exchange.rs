@@ -2,6 +2,7 @@
 //! all of it; the connection to the target is read and written by the same task, so that nothing is handed over.
 
 use super::super::access_log::{Entry, Kind, Line, Report};
+use super::super::certificate::ClientCertificate;
 use super::super::clock::{TimedOut, Watch};
 use super::super::counters::add;
 use super::super::tables::{Door, Outstanding, Table};
@@ -15,7 +16,7 @@ use super::response::{self, translate};
 use super::upstream::{ConnectError, Connection};
 use arc_swap::ArcSwap;
 use bytes::{Buf, BytesMut};
-use gantry_decide::routing::config::TlsHeader;
+use gantry_decide::routing::config::{ClientCertificates, TlsHeader};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -69,15 +70,21 @@ pub struct Tls {
     pub cipher: &'static str,
     /// The name that the client asked for.
     pub name: Option<String>,
+    /// What the client showed, where it was asked.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Tls {
-    /// The headers by which targets of a listener learn of it: names and values.
-    pub fn headers<'a>(&'a self, table: &'a Table) -> Vec<(&'a str, &'a str)> {
+    /// The headers by which targets of a listener learn of it: names and values, none for what there is not.
+    pub fn headers<'a>(&'a self, table: &'a Table) -> Vec<(&'a str, Option<&'a str>)> {
         let mut headers = Vec::new();
         if table.attributes.tls_headers {
-            headers.push((table.listener.name_of(TlsHeader::Version), self.version));
-            headers.push((table.listener.name_of(TlsHeader::CipherSuite), self.cipher));
+            headers.push((table.listener.name_of(TlsHeader::Version), Some(self.version)));
+            headers.push((table.listener.name_of(TlsHeader::CipherSuite), Some(self.cipher)));
+        }
+        if table.client_certificates == ClientCertificates::Passthrough {
+            let chain = self.certificate.as_ref().map(|shown| shown.chain.as_str());
+            headers.push((table.listener.name_of(TlsHeader::ClientCertificate), chain));
         }
         headers
     }

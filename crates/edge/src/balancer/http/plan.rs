@@ -299,7 +299,9 @@ fn write_head(
     out.extend_from_slice(b"\r\n");
     write_trace(out, trace, random);
     for (name, value) in of_tls {
-        push_header(out, name, value.as_bytes());
+        if let Some(value) = value {
+            push_header(out, name, value.as_bytes());
+        }
     }
     if head.websocket {
         out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: websocket\r\n");

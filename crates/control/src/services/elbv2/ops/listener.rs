@@ -8,7 +8,7 @@ use crate::services::elbv2::{check, policies, views};
 use crate::tx::{Tx, View};
 use gantry_api::elbv2;
 use gantry_decide::ids::{BalancerKind, ListenerId, LoadBalancerId, RuleId};
-use gantry_decide::routing::config::{AlpnPolicy, Protocol};
+use gantry_decide::routing::config::{AlpnPolicy, ClientCertificates, Protocol};
 
 /// Listeners of one load balancer: AWS's quota.
 pub const LISTENERS_MAX: usize = 50;
@@ -51,26 +51,61 @@ fn alpn(given: Option<&[String]>) -> Result<Option<AlpnPolicy>, Elbv2Error> {
     found.map(Some).ok_or_else(|| Elbv2Error::AlpnPolicyNotSupported(shortened(policy)))
 }
 
-fn mutual_authentication(given: Option<&elbv2::MutualAuthenticationAttributes>) -> Result<(), Elbv2Error> {
-    match given.and_then(|given| given.mode.as_deref()) {
-        None | Some("off") => Ok(()),
-        Some(mode) => Err(Elbv2Error::configuration(format!(
-            "Gantry's listeners do not ask clients for certificates: the mutual authentication mode '{}' is not \
-             supported.",
-            shortened(mode)
-        ))),
+/// Whether clients are asked for certificates. None when nothing was given.
+fn mutual_authentication(
+    protocol: Protocol,
+    given: Option<&elbv2::MutualAuthenticationAttributes>,
+) -> Result<Option<ClientCertificates>, Elbv2Error> {
+    let Some(given) = given else { return Ok(None) };
+    let mode = match given.mode.as_deref() {
+        None | Some("off") => ClientCertificates::Off,
+        Some("passthrough") => ClientCertificates::Passthrough,
+        Some("verify") => {
+            return Err(Elbv2Error::configuration(
+                "Gantry has no trust stores: the mutual authentication mode 'verify' is not supported. With \
+                 'passthrough', targets are told of clients' certificates and verify them.",
+            ));
+        }
+        Some(mode) => {
+            return Err(Elbv2Error::validation(format!(
+                "Mutual authentication mode '{}' must be one of 'off, passthrough, verify'",
+                shortened(mode)
+            )));
+        }
+    };
+    // Terraform sends an empty one for none.
+    let named = given.trust_store_arn.as_deref().is_some_and(|arn| !arn.is_empty());
+    if named || given.ignore_client_certificate_expiry == Some(true) {
+        return Err(Elbv2Error::validation(format!(
+            "A trust store and 'IgnoreClientCertificateExpiry' cannot be specified with the mutual authentication \
+             mode '{}'",
+            views::mode(mode)
+        )));
     }
+    if protocol != Protocol::Https && mode != ClientCertificates::Off {
+        return Err(Elbv2Error::validation(
+            "Mutual authentication can be specified only for HTTPS listeners",
+        ));
+    }
+    Ok(Some(mode))
+}
+
+/// What a request says of TLS: the same members in two operations.
+struct Asked<'a> {
+    certificates: Option<&'a [elbv2::Certificate]>,
+    policy: Option<&'a str>,
+    alpn: Option<AlpnPolicy>,
+    client_certificates: Option<ClientCertificates>,
 }
 
 /// How a listener of a protocol is to speak TLS, from what is given and what it had.
 fn tls(
     view: View<'_>,
     protocol: Protocol,
-    certificates: Option<&[elbv2::Certificate]>,
-    policy: Option<&str>,
-    alpn: Option<AlpnPolicy>,
+    asked: &Asked<'_>,
     had: Option<&Tls>,
 ) -> Result<Option<Tls>, Elbv2Error> {
+    let Asked { certificates, policy, alpn, client_certificates } = *asked;
     let shown = views::protocol(protocol).as_str();
     if !matches!(protocol, Protocol::Https | Protocol::Tls) {
         if certificates.is_some_and(|certificates| !certificates.is_empty()) {
@@ -104,6 +139,9 @@ fn tls(
         certificate,
         more_certificates: had.map(|had| had.more_certificates.clone()).unwrap_or_default(),
         alpn: alpn.or(had.and_then(|had| had.alpn)),
+        client_certificates: client_certificates
+            .or(had.filter(|_| protocol == Protocol::Https).map(|had| had.client_certificates))
+            .unwrap_or_default(),
     }))
 }
 
@@ -128,10 +166,13 @@ pub fn create_listener(
     let view = tx.view();
     let balancer = check::load_balancer(view, &request.load_balancer_arn)?.id.clone();
     let (protocol, port) = (protocol(balancer.kind, request.protocol)?, port(request.port)?);
-    mutual_authentication(request.mutual_authentication.as_ref())?;
-    let (certificates, policy) = (request.certificates.as_deref(), request.ssl_policy.as_deref());
-    let alpn = alpn(request.alpn_policy.as_deref())?;
-    let tls = tls(view, protocol, certificates, policy, alpn, None)?;
+    let asked = Asked {
+        certificates: request.certificates.as_deref(),
+        policy: request.ssl_policy.as_deref(),
+        alpn: alpn(request.alpn_policy.as_deref())?,
+        client_certificates: mutual_authentication(protocol, request.mutual_authentication.as_ref())?,
+    };
+    let tls = tls(view, protocol, &asked, None)?;
     let tags = check::tags(request.tags.as_deref())?;
     taken(view, &balancer, port, None)?;
     if view.state.elbv2.listeners_of(&balancer).count() >= LISTENERS_MAX {
@@ -202,10 +243,14 @@ pub fn modify_listener(
         listener.port = port(request.port)?;
         taken(view, &balancer, listener.port, Some(&listener.id))?;
     }
-    mutual_authentication(request.mutual_authentication.as_ref())?;
-    let (certificates, policy) = (request.certificates.as_deref(), request.ssl_policy.as_deref());
-    let alpn = alpn(request.alpn_policy.as_deref())?;
-    listener.tls = tls(view, listener.protocol, certificates, policy, alpn, listener.tls.as_ref())?;
+    let mutual = request.mutual_authentication.as_ref();
+    let asked = Asked {
+        certificates: request.certificates.as_deref(),
+        policy: request.ssl_policy.as_deref(),
+        alpn: alpn(request.alpn_policy.as_deref())?,
+        client_certificates: mutual_authentication(listener.protocol, mutual)?,
+    };
+    listener.tls = tls(view, listener.protocol, &asked, listener.tls.as_ref())?;
     let place = Place { balancer: &balancer, protocol: listener.protocol };
     match request.default_actions.as_deref() {
         Some(given) => listener.default_action = actions::read(view, place, given)?,

@@ -133,8 +133,11 @@ const OF_HTTP_LISTENERS: &[Attribute] = &[
 ];
 
 /// Headers that tell a target about the client's TLS, by the part of the attribute's key that stands for them.
-pub const TLS_HEADERS: &[(&str, TlsHeader)] =
-    &[("x_amzn_tls_version", TlsHeader::Version), ("x_amzn_tls_cipher_suite", TlsHeader::CipherSuite)];
+pub const TLS_HEADERS: &[(&str, TlsHeader)] = &[
+    ("x_amzn_tls_version", TlsHeader::Version),
+    ("x_amzn_tls_cipher_suite", TlsHeader::CipherSuite),
+    ("x_amzn_mtls_clientcert", TlsHeader::ClientCertificate),
+];
 
 /// What those headers are called; empty for as usual.
 const OF_HTTPS_LISTENERS: &[Attribute] = &[
@@ -143,7 +146,7 @@ const OF_HTTPS_LISTENERS: &[Attribute] = &[
     attribute("routing.http.request.x_amzn_mtls_clientcert_subject.header_name", "", HeaderName, No),
     attribute("routing.http.request.x_amzn_mtls_clientcert_validity.header_name", "", HeaderName, No),
     attribute("routing.http.request.x_amzn_mtls_clientcert_leaf.header_name", "", HeaderName, No),
-    attribute("routing.http.request.x_amzn_mtls_clientcert.header_name", "", HeaderName, No),
+    attribute("routing.http.request.x_amzn_mtls_clientcert.header_name", "", HeaderName, Yes),
     attribute("routing.http.request.x_amzn_tls_version.header_name", "", HeaderName, Yes),
     attribute("routing.http.request.x_amzn_tls_cipher_suite.header_name", "", HeaderName, Yes),
 ];

@@ -2,7 +2,9 @@
 
 use super::{Attributes, Tags};
 use gantry_decide::ids::{ListenerId, RuleId};
-use gantry_decide::routing::config::{Action, AlpnPolicy, Condition, Protocol, Transform};
+use gantry_decide::routing::config::{
+    Action, AlpnPolicy, ClientCertificates, Condition, Protocol, Transform,
+};
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +18,9 @@ pub struct Tls {
     pub more_certificates: Vec<String>,
     /// Of network load balancers alone.
     pub alpn: Option<AlpnPolicy>,
+    /// Of HTTPS listeners alone.
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -89,6 +89,24 @@ fn attributes_that_are_not_are_refused() {
 }
 
 #[test]
+fn a_clients_address_is_promised_to_no_target() {
+    let mut world = World::new();
+    for (protocol, kind, given, code) in [
+        ("TCP", "ip", "true", "InvalidConfigurationRequest"),
+        ("TLS", "ip", "true", "InvalidConfigurationRequest"),
+        ("UDP", "ip", "false", VALIDATION),
+    ] {
+        let more = json!({ "Protocol": protocol, "TargetType": kind });
+        let made = group(&mut world, &protocol.to_lowercase(), more);
+        let attributes = one("preserve_client_ip.enabled", given);
+        let request = json!({ "TargetGroupArn": made, "Attributes": attributes });
+        let error = world.write(attribute::modify_target_group_attributes, request).unwrap_err();
+        assert_eq!(error.code, code, "{protocol} {given}: {error}");
+        assert!(code == VALIDATION || error.message.contains("proxy_protocol_v2.enabled"), "{error}");
+    }
+}
+
+#[test]
 fn everything_with_an_arn_has_tags() {
     let mut world = World::new();
     let (balancer, listener, group) = website(&mut world);
