@@ -47,11 +47,11 @@ pub fn read(
     if alternate.id == group.id {
         return Err(EcsError::invalid("The alternate target group must be another than the target group."));
     }
-    if (alternate.protocol, alternate.target_type, &alternate.vpc)
-        != (group.protocol, group.target_type, &group.vpc)
-    {
+    let kind = |group: &TargetGroup| (group.protocol, group.target_type, group.address_family, group.vpc);
+    if kind(alternate) != kind(group) {
         return Err(EcsError::invalid(
-            "The alternate target group must have the protocol, the target type and the VPC of the target group.",
+            "The alternate target group must have the protocol, the target type, the address type and the VPC of the \
+             target group.",
         ));
     }
     let production = sender(view, &needed(&given.production_listener_rule, "productionListenerRule")?)?;

@@ -8,7 +8,7 @@ use super::advanced::{self, Advanced};
 use super::errors::EcsError;
 use super::state::{Deployment, Service, ServiceRevision, Task};
 use crate::services::elbv2::links;
-use crate::services::elbv2::state::{TargetId, TargetKey, TargetType};
+use crate::services::elbv2::state::{AddressFamily, TargetId, TargetKey, TargetType};
 use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::ids::{ContainerName, DeploymentId, TargetGroupId};
@@ -280,7 +280,15 @@ pub fn targets(view: View<'_>, service: &Service, task: &Task) -> Vec<TargetKey>
     let target = |balanced: &ServiceLoadBalancer| {
         let group = view.state.elbv2.target_group(&balanced.target_group)?;
         let (id, port) = match group.target_type {
-            TargetType::Ip => (TargetId::Ip(IpAddr::V4(task.eni.as_ref()?.address)), balanced.container_port),
+            TargetType::Ip => {
+                let eni = task.eni.as_ref()?;
+                let address = match group.address_family {
+                    AddressFamily::Ipv4 => IpAddr::V4(eni.address),
+                    // None in a subnet without such addresses: the task gets no requests.
+                    AddressFamily::Ipv6 => IpAddr::V6(eni.ipv6?.address),
+                };
+                (TargetId::Ip(address), balanced.container_port)
+            }
             TargetType::Instance => {
                 let instance = view.state.ecs.container_instance(task.instance.as_ref()?)?;
                 let container = task.containers.iter().find(|c| c.name == balanced.container)?;

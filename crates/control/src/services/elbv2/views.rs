@@ -1,8 +1,8 @@
 //! Records to response shapes.
 
 use super::state::{
-    Attributes, HealthCheck, Known, Listener, LoadBalancer, Read, Rule, Scheme, Tags, Target, TargetGroup,
-    TargetId, TargetType,
+    AddressFamily, Attributes, HealthCheck, Known, Listener, LoadBalancer, Read, Rule, Scheme, Tags, Target,
+    TargetGroup, TargetId, TargetType,
 };
 use super::{actions, conditions};
 use gantry_api::elbv2;
@@ -179,7 +179,10 @@ pub fn target_group(
             TargetType::Ip => elbv2::TargetTypeEnum::Ip,
         }),
         protocol_version: group.version.map(|version| protocol_version(version).to_owned()),
-        ip_address_type: Some(elbv2::TargetGroupIpAddressTypeEnum::Ipv4),
+        ip_address_type: Some(match group.address_family {
+            AddressFamily::Ipv4 => elbv2::TargetGroupIpAddressTypeEnum::Ipv4,
+            AddressFamily::Ipv6 => elbv2::TargetGroupIpAddressTypeEnum::Ipv6,
+        }),
         ..Default::default()
     }
 }

@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::services::ecs;
 use crate::services::elbv2::errors::{Elbv2Error, shortened};
-use crate::services::elbv2::state::{TargetGroup, TargetId, TargetType};
+use crate::services::elbv2::state::{AddressFamily, TargetGroup, TargetId, TargetType};
 use crate::services::elbv2::{check, links, views};
 use crate::tx::{Tx, View};
 use gantry_api::elbv2;
@@ -30,13 +30,16 @@ fn named(group: &TargetGroup, given: &elbv2::TargetDescription) -> Result<Named,
             TargetId::Instance(text.to_owned())
         }
         TargetType::Ip => {
-            let address = text.parse().map_err(|_| {
+            let (address, family) = match group.address_family {
+                AddressFamily::Ipv4 => (text.parse().map(IpAddr::V4), "IPv4"),
+                AddressFamily::Ipv6 => (text.parse().map(IpAddr::V6), "IPv6"),
+            };
+            TargetId::Ip(address.map_err(|_| {
                 Elbv2Error::validation(format!(
-                    "The IP address '{}' is not a valid IPv4 address",
+                    "The IP address '{}' is not a valid {family} address",
                     shortened(text)
                 ))
-            })?;
-            TargetId::Ip(IpAddr::V4(address))
+            })?)
         }
     };
     let port = match given.port {
@@ -66,7 +69,7 @@ pub fn register_targets(
             TargetId::Instance(id) if ecs::links::on_machine(tx.view(), id).next().is_none() => {
                 missing.push(id)
             }
-            TargetId::Ip(IpAddr::V4(address)) if address.is_multicast() || address.is_unspecified() => {
+            TargetId::Ip(address) if address.is_multicast() || address.is_unspecified() => {
                 let message = format!("The IP address '{address}' is not a valid target");
                 return Err(Elbv2Error::InvalidTarget(message));
             }

@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::services::elbv2::errors::{Elbv2Error, Kind, Limit, shortened};
-use crate::services::elbv2::state::{Attributes, HealthCheck, TargetGroup, TargetType};
+use crate::services::elbv2::state::{AddressFamily, Attributes, HealthCheck, TargetGroup, TargetType};
 use crate::services::elbv2::{check, links, views};
 use crate::tx::{Tx, View};
 use gantry_api::elbv2;
@@ -209,8 +209,14 @@ pub fn create_target_group(
     let vpc =
         request.vpc_id.as_deref().ok_or_else(|| Elbv2Error::validation("A VPC ID must be specified"))?;
     let vpc = check::vpc(view, vpc)?;
-    if request.ip_address_type == Some(elbv2::TargetGroupIpAddressTypeEnum::Ipv6) {
-        return Err(Elbv2Error::configuration("Gantry's target groups have IPv4 targets."));
+    let address_family = match request.ip_address_type {
+        None | Some(elbv2::TargetGroupIpAddressTypeEnum::Ipv4) => AddressFamily::Ipv4,
+        Some(elbv2::TargetGroupIpAddressTypeEnum::Ipv6) => AddressFamily::Ipv6,
+    };
+    if address_family == AddressFamily::Ipv6 && target_type == TargetType::Instance {
+        return Err(Elbv2Error::configuration(
+            "Gantry knows instances by their IPv4 addresses: targets with IPv6 addresses have the target type 'ip'.",
+        ));
     }
     if request.target_control_port.is_some() {
         return Err(Elbv2Error::configuration("Gantry's targets have no control port."));
@@ -223,6 +229,7 @@ pub fn create_target_group(
         port,
         vpc,
         target_type,
+        address_family,
         health_check: default_check(protocol, version),
         attributes: Attributes::new(),
         tags: check::tags(request.tags.as_deref())?,

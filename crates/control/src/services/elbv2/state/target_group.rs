@@ -13,6 +13,15 @@ pub enum TargetType {
     Ip,
 }
 
+/// What addresses a group's targets are reached by: `IpAddressType`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressFamily {
+    #[default]
+    Ipv4,
+    Ipv6,
+}
+
 /// A group's health check as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
@@ -41,6 +50,8 @@ pub struct TargetGroup {
     pub port: u16,
     pub vpc: VpcId,
     pub target_type: TargetType,
+    #[serde(default)]
+    pub address_family: AddressFamily,
     pub health_check: HealthCheck,
     pub attributes: Attributes,
     pub tags: Tags,

@@ -9,6 +9,28 @@ use gantry_decide::routing::{HealthReport, HealthState, Reason, TargetHealth};
 use serde_json::{Value, json};
 
 #[test]
+fn groups_have_targets_of_one_family_of_addresses() {
+    let mut world = World::new();
+    let six = group(&mut world, "six", json!({ "IpAddressType": "ipv6" }));
+    let of = json!({ "TargetGroupArns": [six] });
+    world.restart();
+    let shown = world.read(target_group::describe_target_groups, of).unwrap();
+    assert_eq!(shown["TargetGroups"][0]["IpAddressType"], "ipv6");
+    let register = |id: &str| json!({ "TargetGroupArn": six, "Targets": [{ "Id": id }] });
+    world.write(target::register_targets, register("2001:db8::7")).unwrap();
+    let error = world.write(target::register_targets, register("10.0.0.7"));
+    fails(error, VALIDATION, "The IP address '10.0.0.7' is not a valid IPv6 address");
+    let error = world.write(target::register_targets, register("ff02::1")).unwrap_err();
+    assert_eq!(error.code, "InvalidTarget");
+    let request = json!({
+        "Name": "of-instances", "Protocol": "HTTP", "Port": 80, "VpcId": vpc(&mut world),
+        "TargetType": "instance", "IpAddressType": "ipv6",
+    });
+    let error = world.write(target_group::create_target_group, request).unwrap_err();
+    assert_eq!(error.code, "InvalidConfigurationRequest");
+}
+
+#[test]
 fn groups_have_the_defaults_of_their_protocol() {
     let mut world = World::new();
     for (name, protocol, wanted) in [
