@@ -48,7 +48,7 @@ pub enum StartError {
 pub struct Balancer {
     inner: Arc<Mutex<Inner>>,
     shared: Option<SocketAddr>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// Of each worker.
     connections: Vec<Arc<AtomicU64>>,
     _checks: Checks,
@@ -167,7 +167,7 @@ impl Balancer {
             }
         };
         handle.spawn(retry(Arc::downgrade(&inner)));
-        Ok(Balancer { inner, shared, threads, connections, _checks: checks })
+        Ok(Balancer { inner, shared, threads: Mutex::new(threads), connections, _checks: checks })
     }
 
     /// Serves who connects, from now on.
@@ -190,6 +190,15 @@ impl Balancer {
         inner.retired = true;
         inner.sockets.close_all();
         inner.doors.values().for_each(|door| door.closed.store(true, Relaxed));
+    }
+
+    /// Ends all that is under way, and completes the logs. Dropped, a balancer does so too.
+    pub fn end(&self) {
+        // Workers end with their commands' sender, and the logs' thread with the last worker.
+        self.inner.lock().sockets.close();
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
     }
 
     /// Clients' connections that are open.
@@ -256,11 +265,7 @@ impl Balancer {
 
 impl Drop for Balancer {
     fn drop(&mut self) {
-        // Workers end with their commands' sender.
-        self.inner.lock().sockets.close();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
+        self.end();
     }
 }
 

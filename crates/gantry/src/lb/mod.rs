@@ -197,7 +197,9 @@ impl Lb {
         drop(say);
         // A control plane that is away finds out by itself.
         let _ = timeout(FAREWELL_MAX, connection).await;
-        Ok(())
+        // The thread that waits for a successor has it too, so that it is never dropped.
+        let balancer = Arc::clone(&self.balancer);
+        spawn_blocking(move || balancer.end()).await.context("the load balancers cannot end")
     }
 
     /// Waits until every target was checked once: as long as none is known to be healthy, all would be asked, also those that
