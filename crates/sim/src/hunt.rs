@@ -1,14 +1,18 @@
 //! Hunts for planted bugs: which seed finds which, and so whether the oracles see what they are there for.
 
+use crate::campaign::on_all_processors;
 use crate::fleet::plan::{Case, Plan};
 use crate::trial::attempt;
 use gantry_decide::mutant;
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Of what an oracle said, in characters: enough to know which it was.
 const SAID_MAX: usize = 160;
+/// The same in words, for the table.
+const WORDS_MAX: usize = 12;
 
 /// What came of the hunt for one bug.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,59 +22,89 @@ pub struct Hunt {
     pub found: Option<(u64, String)>,
 }
 
-/// Runs seeds with the bug planted until one of them fails that holds without it, `seeds` at most.
-pub fn one(bug: &'static str, seeds: u64) -> Hunt {
-    let run = |bug, seed| {
-        mutant::plant(bug);
-        let outcome = attempt(&Case::of(seed), Plan::SMALL);
-        mutant::plant("");
-        outcome.err()
-    };
-    let found = (0..seeds).find_map(|seed| {
-        let by = run(bug, seed)?;
-        run("", seed).is_none().then_some((seed, by))
-    });
-    let said = |by: String| by.chars().take(SAID_MAX).collect();
-    Hunt { bug, found: found.map(|(seed, by)| (seed, said(by))) }
+/// Whether seeds hold while nothing is planted: those that do not find no bug.
+#[derive(Default)]
+struct Sound(Mutex<BTreeMap<u64, bool>>);
+
+impl Sound {
+    fn holds(&self, seed: u64) -> bool {
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&seed) {
+            return *known;
+        }
+        let holds = attempt(&Case::of(seed), Plan::SMALL).is_ok();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, holds);
+        holds
+    }
 }
 
-/// Hunts for all of `bugs`, several at once, and tells of each when it is done. In the order of `bugs`.
-pub fn all(bugs: &[&'static str], seeds: u64, told: impl Fn(&Hunt) + Sync) -> Vec<Hunt> {
-    let next = AtomicUsize::new(0);
+/// What is seen under a seed while a bug is planted.
+fn seen(bug: &'static str, seed: u64) -> Option<String> {
+    mutant::plant(bug);
+    let outcome = attempt(&Case::of(seed), Plan::SMALL);
+    mutant::plant("");
+    outcome.err()
+}
+
+/// Runs seeds with the bug planted until one of them fails that holds without it.
+fn one(bug: &'static str, seeds: impl IntoIterator<Item = u64>, sound: &Sound) -> Hunt {
+    let found = seeds.into_iter().find_map(|seed| {
+        let said = seen(bug, seed)?;
+        sound.holds(seed).then(|| (seed, said.chars().take(SAID_MAX).collect()))
+    });
+    Hunt { bug, found }
+}
+
+/// Hunts for all of `bugs`, several at once, under the seeds that `seeds` names for each, and tells of each when it is
+/// done. In the order of `bugs`.
+pub fn all<Seeds: IntoIterator<Item = u64>>(
+    bugs: &[&'static str],
+    seeds: impl Fn(&'static str) -> Seeds + Sync,
+    told: impl Fn(&Hunt) + Sync,
+) -> Vec<Hunt> {
+    let (next, sound) = (AtomicUsize::new(0), Sound::default());
     let hunts = Mutex::new(Vec::new());
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(bug) = bugs.get(index) else { return };
-            let hunt = one(bug, seeds);
+            let hunt = one(bug, seeds(bug), &sound);
             told(&hunt);
-            hunts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((index, hunt));
+            hunts.lock().unwrap_or_else(PoisonError::into_inner).push((index, hunt));
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    let mut hunts = hunts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    on_all_processors(&work);
+    let mut hunts = hunts.into_inner().unwrap_or_else(PoisonError::into_inner);
     hunts.sort_by_key(|(index, _)| *index);
     hunts.into_iter().map(|(_, hunt)| hunt).collect()
 }
 
-/// The hunts as a page of documentation.
+/// The hunts as a page of documentation, which [`known`] reads.
 pub fn table(hunts: &[Hunt], seeds: u64) -> String {
     let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
     let mut page = format!(
-        "# What the simulator sees\n\nBugs that are planted in the decisions (`decide/src/mutant.rs`), and how many seeds it took \
-         the simulator to find\neach, of {seeds} at most. `cargo xtask mutants {seeds} docs/planted-bugs.md` writes this page. \
-         {found} of {} are found.\n\n| planted bug | seeds | seen as |\n| --- | --- | --- |\n",
+        "# Planted bugs, and the seeds that find them\n\nBugs that are planted in the decisions (`crates/decide/src/mutant.rs`), \
+         with the first seed under which the simulator\nsees each, of {seeds}. `cargo xtask mutants {seeds}` writes this \
+         page; every test run tries the seeds that it names.\n\n{found} of {} are found.\n\n| planted bug | seed | seen as \
+         |\n| --- | --- | --- |\n",
         hunts.len()
     );
     for Hunt { bug, found } in hunts {
         // Writing to a String cannot fail.
         let _ = match found {
-            Some((seed, by)) => writeln!(page, "| {bug} | {} | {} |", seed + 1, told(by)),
-            None => writeln!(page, "| {bug} | not found | |"),
+            Some((seed, by)) => writeln!(page, "| {bug} | {seed} | {} |", told(by)),
+            None => writeln!(page, "| {bug} | none | |"),
         };
     }
     page
+}
+
+/// The seeds that a page of [`table`]'s names, by bug.
+pub fn known(page: &str) -> BTreeMap<&str, u64> {
+    let row = |line| {
+        let mut cells = str::strip_prefix(line, "| ")?.split(" | ");
+        Some((cells.next()?, cells.next()?.parse().ok()?))
+    };
+    page.lines().filter_map(row).collect()
 }
 
 /// What an oracle said, without what differs between runs: where in the source it stands.
@@ -78,6 +112,20 @@ fn told(by: &str) -> String {
     let place = by.split(": ").next().unwrap_or_default();
     let file = place.rsplit("crates/").next().unwrap_or_default();
     let said = by.get(place.len() + 2..).unwrap_or_default().replace(['|', '\n'], " ");
-    let words: Vec<&str> = said.split_whitespace().take(12).collect();
+    let words: Vec<&str> = said.split_whitespace().take(WORDS_MAX).collect();
     format!("`{}`: {}", file.split(':').next().unwrap_or_default(), words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_can_be_read() {
+        let found = Some((12, "crates/sim/src/fleet/judge.rs:1: one | two\nthree".to_owned()));
+        let hunts = [Hunt { bug: "a bug", found }, Hunt { bug: "another", found: None }];
+        let page = table(&hunts, 30);
+        assert!(page.contains("| a bug | 12 | `sim/src/fleet/judge.rs`: one two three |"), "{page}");
+        assert_eq!(known(&page), BTreeMap::from([("a bug", 12)]));
+    }
 }

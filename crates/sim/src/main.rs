@@ -1,15 +1,13 @@
 //! Runs fleets from the command line, for as long as one likes, and tells what they were put through.
 
-use gantry_sim::fleet::Report;
-use gantry_sim::fleet::plan::{Case, Plan};
+use gantry_sim::campaign::Campaign;
+use gantry_sim::fleet::plan::Plan;
 use gantry_sim::fleet::silence::{self, Silence};
 #[cfg(any(feature = "mutants", debug_assertions))]
 use gantry_sim::hunt::{self, Hunt};
-use gantry_sim::trial::{attempt, keep_panics, shrink};
+use gantry_sim::trial::shrink;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const USAGE: &str = "usage: gantry-sim COMMAND
 
@@ -23,66 +21,11 @@ const USAGE: &str = "usage: gantry-sim COMMAND
 #[cfg(any(feature = "mutants", debug_assertions))]
 const FOUND_MIN: usize = 95;
 
-/// What all runs did together.
-#[derive(Default)]
-struct Total {
-    seeds: u64,
-    failed: Vec<u64>,
-    sum: Report,
-}
-
-impl Total {
-    fn add(&mut self, report: Report) {
-        self.seeds += 1;
-        self.sum.simulated += report.simulated;
-        self.sum.events += report.events;
-        self.sum.told += report.told;
-        self.sum.launched += report.launched;
-        for (fault, count) in report.faults {
-            *self.sum.faults.entry(fault).or_default() += count;
-        }
-    }
-}
-
 fn run(seeds: u64, minutes: u64, first: u64) -> ExitCode {
-    let start = Instant::now();
-    let deadline = start + Duration::from_secs(minutes * 60);
-    let next = AtomicU64::new(first);
-    let total = Mutex::new(Total::default());
-    let work = || {
-        while Instant::now() < deadline {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + seeds {
-                return;
-            }
-            let outcome = attempt(&Case::of(seed), Plan::SMALL);
-            let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            match outcome {
-                Ok(report) => total.add(report),
-                Err(failure) => {
-                    println!("seed {seed}: {failure}");
-                    total.failed.push(seed);
-                }
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    let Total { seeds, failed, sum } = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (simulated, took) = (sum.simulated as f64 / 1000.0, start.elapsed().as_secs_f64());
-    println!("{seeds} seeds held, {} failed: {failed:?}", failed.len());
-    println!(
-        "{:.0} cluster-hours in {took:.0} s, {:.0} times real time; {} events, {} answers, {} tasks launched",
-        simulated / 3600.0,
-        simulated / took,
-        sum.events,
-        sum.told,
-        sum.launched
-    );
-    for (fault, count) in &sum.faults {
-        println!("{count:>8} {fault}");
-    }
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let campaign = Campaign { first, seeds, time: Duration::from_secs(minutes * 60), least: 0 };
+    let total = campaign.run(|seed, failure| println!("seed {seed}: {failure}"));
+    print!("{total}");
+    if total.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Measures what leases promise, in so many fleets.
@@ -109,7 +52,7 @@ fn mutants(seeds: u64, file: Option<&str>) -> ExitCode {
         Some((seed, by)) => println!("found   {}: seed {seed}: {by}", hunt.bug),
         None => println!("MISSED  {}", hunt.bug),
     };
-    let hunts = hunt::all(gantry_decide::mutant::ALL, seeds, told);
+    let hunts = hunt::all(gantry_decide::mutant::ALL, |_| 0..seeds, told);
     let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
     println!("{found} of {} planted bugs are found: {} %", hunts.len(), found * 100 / hunts.len());
     if let Some(file) = file
@@ -128,7 +71,6 @@ fn mutants(_seeds: u64, _file: Option<&str>) -> ExitCode {
 }
 
 fn main() -> ExitCode {
-    keep_panics();
     let words: Vec<String> = std::env::args().skip(1).collect();
     let number = |index: usize, usual: u64| words.get(index).map_or(Ok(usual), |word| word.parse());
     match (words.first().map(String::as_str), number(1, 2000)) {

@@ -2,22 +2,31 @@
 
 use crate::fleet::plan::{Case, Plan, Script};
 use crate::fleet::{Fleet, Report};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 thread_local! {
+    static TRIES: Cell<bool> = const { Cell::new(false) };
     static SAID: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Keeps what panics say, of every thread for itself, instead of printing it. For the whole process.
-pub fn keep_panics() {
-    set_hook(Box::new(|info| {
-        let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
-        SAID.with_borrow_mut(|said| {
-            *said = format!("{place}: {}", info.payload_as_str().unwrap_or_default())
-        });
-    }));
+/// Keeps what trials panic with, of every thread for itself, instead of printing it. All other panics are told as before.
+fn keep_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = take_hook();
+        set_hook(Box::new(move |info| {
+            if !TRIES.get() {
+                return usual(info);
+            }
+            let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+            SAID.with_borrow_mut(|said| {
+                *said = format!("{place}: {}", info.payload_as_str().unwrap_or_default());
+            });
+        }));
+    });
 }
 
 /// Runs a case.
@@ -25,7 +34,10 @@ pub fn keep_panics() {
 /// # Errors
 /// What did not hold, in a line.
 pub fn attempt(case: &Case, plan: Plan) -> Result<Report, String> {
+    keep_panics();
+    TRIES.set(true);
     let run = catch_unwind(AssertUnwindSafe(|| Fleet::run(case, plan)));
+    TRIES.set(false);
     run.map_err(|_| SAID.with_borrow(Clone::clone))
 }
 

@@ -1,27 +1,29 @@
-//! The oracles are not blind: a sample of planted bugs, each of which few seeds are enough to find. `cargo xtask mutants`
-//! hunts for all of them, and docs/planted-bugs.md tells of the last hunt.
+//! The oracles are not blind: each planted bug under the seed that found it when all of them were hunted for last. Any
+//! change of the control plane draws other worlds; then a few other seeds may find it, and the page is to be made anew.
 #![cfg(any(feature = "mutants", debug_assertions))]
 
-use gantry_sim::{hunt, trial};
+use gantry_decide::mutant;
+use gantry_sim::hunt;
+use std::io::Write;
 
-/// Of different kinds, and seen by different oracles.
-const SAMPLE: &[&str] = &[
-    "maximum rounded up",
-    "one task too many stopped",
-    "memory not counted",
-    "distinctInstance ignored",
-    "answers before they are durable",
-    "stop not told",
-    "stopped without the agent's word",
-    "lease never ends for the agent",
-];
-/// Far more than it takes on average: a change of the world draws other worlds.
-const SEEDS: u64 = 40;
+/// What `cargo xtask mutants` wrote last.
+const PAGE: &str = include_str!("../../../docs/planted-bugs.md");
+/// Seeds that are tried besides the one of the page.
+const OTHERS: u64 = 3;
+/// In percent of all planted bugs. The hunt asks for more; here, worlds may be others than those that it saw.
+const FOUND_MIN: usize = 80;
 
 #[test]
 fn what_is_planted_is_found() {
-    trial::keep_panics();
-    let hunts = hunt::all(SAMPLE, SEEDS, |hunt| println!("{hunt:?}"));
+    let known = hunt::known(PAGE);
+    let seeds = |bug| known.get(bug).copied().into_iter().chain(0..OTHERS);
+    let hunts = hunt::all(mutant::ALL, seeds, |_| {});
     let missed: Vec<_> = hunts.iter().filter(|hunt| hunt.found.is_none()).map(|hunt| hunt.bug).collect();
-    assert!(missed.is_empty(), "{SEEDS} seeds do not find {missed:?}");
+    let found = hunts.len() - missed.len();
+    // Past the harness, which shows only what failing tests print.
+    let _ = writeln!(std::io::stderr(), "{found} of {} planted bugs are found, not {missed:?}", hunts.len());
+    assert!(
+        found * 100 >= hunts.len() * FOUND_MIN,
+        "the seeds of docs/planted-bugs.md do not find {missed:?}: `cargo xtask mutants` writes it anew"
+    );
 }

@@ -59,6 +59,7 @@ impl Fleet {
         let state = self.engine.head().snapshot(&self.scope);
         let ended = self.judge.follow(now, &state, &batch.writes);
         self.judge_ends(&ended);
+        self.last_write = self.now;
         self.to_write.push_back(batch);
         if !self.write_due {
             self.write_due = true;

@@ -1,9 +1,9 @@
 //! How a run ends: faults stop, users ask for what can be had, and everything must come right by itself. What only a
 //! user can mend is mended then, and at last everything must be exactly as asked.
 
-use super::Fleet;
 use super::plan::{Host, Wish, Without};
 use super::shifts;
+use super::{Fleet, What};
 use crate::agent::Agent;
 use gantry_control::services::ecs::state::{RolloutState, Service, ServiceDeploymentKey, Task, TaskKey};
 use gantry_control::state::ScopeState;
@@ -19,6 +19,11 @@ use std::time::Duration;
 pub const BY_ITSELF: Duration = Duration::from_secs(50 * 60);
 /// The same, after users have mended what only they can.
 pub const MENDED: Duration = Duration::from_secs(50 * 60);
+/// When nothing was written for so long, and nothing is under way, nothing more comes of waiting: longer than all pauses
+/// of the control plane's but those after failures, which are under way.
+const QUIET: Duration = Duration::from_secs(6 * 60);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Least of what a host has; see the plan.
 const HOST_MEMORY: i64 = 1000;
 const HOST_CPU: i64 = 2048;
@@ -62,6 +67,7 @@ impl Fleet {
     }
 
     pub(super) fn make_peace(&mut self) {
+        self.at(self.now + LOOK_EVERY, What::Look);
         let state = self.snapshot();
         self.judge_what_was_told(&state);
         for agent in 0..self.agents.len() {
@@ -91,8 +97,45 @@ impl Fleet {
         }
     }
 
+    /// Goes on to what comes next as soon as nothing more comes of waiting.
+    pub(super) fn look(&mut self) {
+        if self.ends <= self.now {
+            return;
+        }
+        if self.last_write + QUIET <= self.now && self.is_still() {
+            if self.is_mended {
+                self.ends = self.now;
+                return;
+            }
+            self.mend();
+        }
+        self.at(self.now + LOOK_EVERY, What::Look);
+    }
+
+    /// Nothing is under way: all deployments are over, and tasks are as they shall be.
+    fn is_still(&self) -> bool {
+        let state = self.snapshot();
+        let over = state.ecs.service_deployments().values().all(|attempt| attempt.status.is_over());
+        let settled = |task: &Task| {
+            !task.is_live()
+                || (task.last_status, task.desired_status) == (LastStatus::Running, DesiredStatus::Running)
+        };
+        let settled = state.ecs.tasks().values().all(|task| settled(task));
+        let complete = |service: &Service| {
+            let failed =
+                service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::Failed);
+            let there = state.ecs.tasks_of(&service.key()).filter(|task| task.is_live()).count();
+            failed || there == service.desired_count as usize || service.has_task_sets()
+        };
+        over && settled && state.ecs.services().values().all(|service| complete(service))
+    }
+
     /// Deployments have ended by themselves, well or not; what did not go well is replaced.
     pub(super) fn mend(&mut self) {
+        if std::mem::replace(&mut self.is_mended, true) {
+            return;
+        }
+        self.ends = self.now + MENDED;
         let state = self.snapshot();
         self.judge_what_is_missing(&state);
         for wish in self.script.wishes.clone() {
@@ -107,8 +150,8 @@ impl Fleet {
                 assert!(older.status.is_over(), "{}: an older attempt goes on: {older:?}", wish.name);
             }
             let primary = service.primary().expect("a service has a deployment");
-            let [good, _, missing] = wish.families();
-            let hopeless = primary.task_definition.family.as_str() == missing.0;
+            let good = &wish.families()[0];
+            let hopeless = wish.is_hopeless(primary.task_definition.family.as_str());
             let key = ServiceDeploymentKey { service: service.key(), id: service.attempt };
             let attempt = state.ecs.service_deployment(&key).expect("the newest attempt is remembered");
             // Without a circuit breaker ECS tries for ever.
@@ -148,7 +191,7 @@ impl Fleet {
         let here: Vec<_> = here.map(|(key, task)| (key, task.desired_status, task.last_status)).collect();
         assert!(here.is_empty(), "{here:?} are left by {:?}", self.script.without);
         match self.script.without {
-            Without::Host(_) => self.after(1..2, super::What::Restart { agent }),
+            Without::Host(_) => self.after(1..2, What::Restart { agent }),
             _ => self.ask(self.set_status(agent, "ACTIVE")),
         }
     }
@@ -176,9 +219,10 @@ impl Fleet {
             let service = Self::service_of(&state, wish.name);
             let running = state.ecs.tasks_of(&service.key()).count();
             let eligible = |host: &&Host| !host.is_fargate && wish.rack.is_none_or(|rack| rack == host.rack);
-            let wanted = match wish.is_daemon {
-                true => self.script.hosts.iter().filter(eligible).count(),
-                false => usize::try_from(self.desired[wish.name]).unwrap_or(0),
+            let wanted = match wish {
+                Wish { is_daemon: true, .. } => self.script.hosts.iter().filter(eligible).count(),
+                Wish { is_external: true, .. } => Self::wanted_of_sets(&state, wish),
+                _ => usize::try_from(self.desired[wish.name]).unwrap_or(0),
             };
             assert_eq!(running, wanted, "{wish:?} does not have its tasks: {:?}", events(service));
             if wish.is_external {

@@ -18,7 +18,7 @@ impl Fleet {
     /// A step of the script.
     pub(super) fn fault(&mut self, random: &mut Seeded) {
         let agent = random.below(self.agents.len());
-        match random.below(20) {
+        match random.below(22) {
             0 => {
                 let survivors = random.below(4);
                 self.crash_server(survivors);
@@ -74,6 +74,10 @@ impl Fleet {
             16 => {
                 self.count("connections half open");
                 self.leave_half_open(agent, random);
+            }
+            18 | 19 => {
+                self.count("registry outages");
+                self.no_images = self.now + seconds(random, 100);
             }
             17 => {
                 self.count("server outages");

@@ -77,7 +77,8 @@ impl Fleet {
 
     fn prepare_image(&mut self, agent: usize, task: TaskArn, container: String) {
         let life = self.agents[agent].life;
-        let event = if container == Program::Missing.name() || self.mishap(40) {
+        let is_out = self.no_images > self.now;
+        let event = if is_out || container == Program::Missing.name() || self.mishap(40) {
             let failure = Failure::new(FailureKind::CannotPullContainerError, "no such image");
             Event::ImageFailed { task, container, failure, pull: None }
         } else {
@@ -99,6 +100,11 @@ impl Fleet {
             let failure = Failure::new(FailureKind::TaskStateError, "the lease is over");
             let event = Event::ContainerFailed { task, container, failure };
             return self.after(1..2, What::Happened { agent, life, event });
+        }
+        if container == Program::Broken.name() {
+            let failure = Failure::new(FailureKind::CannotStartContainerError, "exec format error");
+            let event = Event::ContainerFailed { task, container, failure };
+            return self.after(5..200, What::Happened { agent, life, event });
         }
         let here = self.agents[agent].runtime.get(&(task.clone(), container.clone()));
         assert!(here != Some(&Container::Running), "{task} is started twice");

@@ -14,6 +14,7 @@ use gantry_decide::lifecycle::{DesiredStatus, LastStatus, StopCode};
 use gantry_decide::time::Timestamp;
 use gantry_store::{Record, Write};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ struct Seen {
     cpu: i64,
     memory: i64,
     port: Option<u16>,
+    /// Of its network interface, while it has one.
+    address: Option<Ipv4Addr>,
 }
 
 impl Seen {
@@ -141,6 +144,7 @@ impl Judge {
             cpu: weight.cpu,
             memory: weight.memory,
             port: weight.port,
+            address: task.eni.as_ref().filter(|eni| eni.attached).map(|eni| eni.address),
             service,
         }
     }
@@ -176,13 +180,13 @@ impl Judge {
     pub fn follow(&mut self, now: Timestamp, state: &ScopeState, writes: &[Write]) -> Vec<TaskKey> {
         let (mut came, mut settled) = (Vec::new(), Vec::new());
         let (mut given_up, mut ended) = (Vec::new(), Vec::new());
-        let mut risen = Vec::new();
+        let (mut risen, mut arrived) = (Vec::new(), Vec::new());
         for write in writes {
             if let Some((_, path)) = write.key.split_once("/ecs/service-deployment/") {
                 let key = deployment_key(path).unwrap_or_else(|| panic!("{path} names no deployment"));
-                if self.shifts.follow(now, state, &key) {
-                    risen.push(key.service);
-                }
+                let moved = self.shifts.follow(now, state, &key);
+                risen.extend(moved.rises.then(|| key.service.clone()));
+                arrived.extend(moved.arrives.then_some(key.service));
             }
             let Some((_, path)) = write.key.split_once("/ecs/task/") else { continue };
             let Some((cluster, id)) = path.split_once('/') else { panic!("{path} names no task") };
@@ -226,14 +230,21 @@ impl Judge {
         for (name, tasks) in grown {
             self.check_maximum(state, name, &tasks);
         }
+        for (key, seen) in came.iter().chain(&settled) {
+            self.check_address(key, seen);
+        }
         for service in risen {
             self.check_target(now, state, &service);
+        }
+        for service in arrived {
+            self.check_arrival(now, state, &service);
         }
         for write in writes {
             let Some((_, path)) = write.key.split_once("/ecs/service/") else { continue };
             let Some((cluster, name)) = path.split_once('/') else { panic!("{path} names no service") };
             if let Some(service) = Self::service(state, name).filter(|_| cluster == "default") {
                 self.failed.insert(service.key(), failed(service));
+                check_end(state, service);
             }
         }
         let mut shrunk: BTreeMap<&String, Vec<&Seen>> = BTreeMap::new();
@@ -282,6 +293,14 @@ impl Judge {
             "{key} of {name} is on the rack {}",
             has.rack
         );
+    }
+
+    /// Nobody else has the address of a task.
+    fn check_address(&self, key: &TaskKey, seen: &Seen) {
+        let has = |other: &Seen| other.is_live() && other.address == seen.address;
+        let other = self.tasks.iter().find(|(other, its)| *other != key && has(its));
+        let other = other.filter(|_| seen.address.is_some());
+        assert!(other.is_none(), "{key} has the address of {other:?}");
     }
 
     /// CPU and memory that tasks take.
@@ -364,6 +383,23 @@ impl Judge {
         assert!(well >= desired as usize, "{name} sends traffic to {well} of {desired} tasks");
     }
 
+    /// A deployment that has just succeeded has all of its tasks, and they are well.
+    fn check_arrival(&self, now: Timestamp, state: &ScopeState, key: &ServiceKey) {
+        let name = key.name.as_str();
+        let Some(service) = state.ecs.service(key) else { return };
+        let primary = service.primary().map(|primary| primary.id.to_string());
+        let is_well = |task: &&Seen| {
+            let is_old = task.started_at.is_some_and(|at| at + HEALTHY_AFTER <= now);
+            task.started_by == primary && task.shall_run() && task.status == LastStatus::Running && is_old
+        };
+        let (well, desired) = (self.tasks_of(name).filter(is_well).count(), service.desired_count);
+        assert!(
+            well >= desired as usize,
+            "{name} calls a deployment successful with {well} of {desired} tasks: {}",
+            shifts::told(state, service)
+        );
+    }
+
     /// Enough healthy tasks remain, once a healthy one was told to stop.
     fn check_minimum(&self, now: Timestamp, state: &ScopeState, name: &str, given_up: &[&Seen]) {
         let Some(service) = Self::service(state, name) else { return };
@@ -412,4 +448,23 @@ impl Judge {
             );
         }
     }
+}
+
+/// A deployment that has failed, and that nothing takes the place of, is over.
+///
+/// # Panics
+/// When it goes on.
+fn check_end(state: &ScopeState, service: &Service) {
+    let Some(primary) = service.primary() else { return };
+    if primary.rollout_state != RolloutState::Failed || service.status != ServiceStatus::Active {
+        return;
+    }
+    let key = ServiceDeploymentKey { service: service.key(), id: service.attempt };
+    let Some(attempt) = state.ecs.service_deployment(&key) else { return };
+    assert!(
+        attempt.status.is_over(),
+        "{} has failed and goes on: {}",
+        service.name,
+        shifts::told(state, service)
+    );
 }

@@ -102,6 +102,8 @@ enum What {
     Peace,
     /// What could come right by itself has.
     Mend,
+    /// Whether nothing is under way any more.
+    Look,
 }
 
 /// Who waits for an answer.
@@ -152,6 +154,8 @@ pub struct Fleet {
     server_stalls: Timestamp,
     /// Until then there is no server, and who asks is told so.
     server_down: Timestamp,
+    /// Until then no image can be had.
+    no_images: Timestamp,
     published: State,
     agents: Vec<Agent>,
     sessions: BTreeMap<u64, usize>,
@@ -161,6 +165,11 @@ pub struct Fleet {
     /// When the engine is to be woken, as far as queued.
     wake: Timestamp,
     peace_from: Timestamp,
+    /// What only users can mend they have.
+    is_mended: bool,
+    /// When the run is over.
+    ends: Timestamp,
+    last_write: Timestamp,
     /// What users were told: desired counts, and tasks that were run.
     desired: BTreeMap<String, i64>,
     unsure: BTreeSet<String>,
@@ -180,10 +189,9 @@ impl Fleet {
         fleet.set_up();
         fleet.begin(case);
         let start = fleet.now;
-        let end = fleet.peace_from + ending::BY_ITSELF + ending::MENDED;
         while let Some(entry) = fleet.queue.first_entry() {
             let ((at, _), what) = entry.remove_entry();
-            if at > end {
+            if at > fleet.ends {
                 break;
             }
             fleet.now = at;
@@ -191,7 +199,7 @@ impl Fleet {
             fleet.handle(what);
         }
         fleet.judge_the_end();
-        fleet.report.simulated = u64::try_from(end.since(start).as_millis()).unwrap_or(0);
+        fleet.report.simulated = u64::try_from(fleet.now.since(start).as_millis()).unwrap_or(0);
         fleet.report.hash = fleet.trace.hash();
         fleet.report
     }
@@ -217,6 +225,7 @@ impl Fleet {
             disk_stalls: Timestamp::EPOCH,
             server_stalls: Timestamp::EPOCH,
             server_down: Timestamp::EPOCH,
+            no_images: Timestamp::EPOCH,
             published: State::default(),
             agents: Vec::new(),
             sessions: BTreeMap::new(),
@@ -225,6 +234,9 @@ impl Fleet {
             waiting: BTreeMap::new(),
             wake: Timestamp::NEVER,
             peace_from: now + Duration::from_secs(plan.turmoil),
+            is_mended: false,
+            ends: Timestamp::NEVER,
+            last_write: now,
             desired: BTreeMap::new(),
             unsure: BTreeSet::new(),
             ran: BTreeSet::new(),
@@ -325,6 +337,7 @@ impl Fleet {
             }
             What::Peace => self.make_peace(),
             What::Mend => self.mend(),
+            What::Look => self.look(),
         }
     }
 }

@@ -77,6 +77,8 @@ pub enum Program {
     Well,
     /// Its image is nowhere.
     Missing,
+    /// Its image is there, and no container can be made of it.
+    Broken,
 }
 
 impl Program {
@@ -84,6 +86,7 @@ impl Program {
         match self {
             Program::Well => "app",
             Program::Missing => "missing",
+            Program::Broken => "broken",
         }
     }
 }
@@ -108,6 +111,8 @@ pub struct Wish {
     pub maximum: u32,
     pub breaker: bool,
     pub rollback: bool,
+    /// Its images are named by their digests: no task has to find these out for the others.
+    pub pinned: bool,
     pub manner: Manner,
 }
 
@@ -230,7 +235,8 @@ impl Script {
             // Only what can be anywhere else fits for certain.
             for wish in &mut wishes {
                 (wish.rack, wish.port, wish.distinct) = (None, None, false);
-                if std::mem::take(&mut wish.is_daemon) {
+                // A daemon's task leaves an instance that is drained, and waits for a host that is dead.
+                if without == Without::Host(host) && std::mem::take(&mut wish.is_daemon) {
                     (wish.minimum, wish.maximum) = (100, 200);
                 }
             }
@@ -291,20 +297,37 @@ fn wish(random: &mut Seeded, index: usize, name: &'static str, pool: bool) -> Wi
         maximum,
         breaker,
         rollback: breaker && random.below(3) > 0,
+        pinned: random.below(2) == 0,
         manner,
     }
 }
 
 impl Wish {
-    /// The families that the service deploys: two that run, and one whose image is nowhere.
-    pub fn families(&self) -> [(String, Program); 3] {
+    /// The families that the service deploys: two that run, and two that never do.
+    pub fn families(&self) -> [(String, Program); 4] {
         let family = |end: &str| format!("{}-{end}", self.name);
-        [(family("a"), Program::Well), (family("b"), Program::Well), (family("missing"), Program::Missing)]
+        [
+            (family("a"), Program::Well),
+            (family("b"), Program::Well),
+            (family("missing"), Program::Missing),
+            (family("broken"), Program::Broken),
+        ]
+    }
+
+    /// One of them, those that run more often.
+    pub fn any_family(&self, random: &mut Seeded) -> String {
+        self.families()[[0, 0, 0, 1, 1, 1, 2, 3][random.below(8)]].0.clone()
+    }
+
+    /// Whether no task of a family of the service ever runs.
+    pub fn is_hopeless(&self, family: &str) -> bool {
+        self.families().iter().any(|(known, program)| known == family && *program != Program::Well)
     }
 
     pub fn definition(&self, family: &str, program: Program) -> Value {
+        let image = if self.pinned { format!("app@sha256:{}", "5".repeat(64)) } else { "app:1".to_owned() };
         let mut container =
-            json!({"name": program.name(), "image": "app:1", "memory": self.memory, "cpu": self.cpu});
+            json!({"name": program.name(), "image": image, "memory": self.memory, "cpu": self.cpu});
         let mut definition = json!({"family": family, "networkMode": "none"});
         if let Some(port) = self.port {
             definition["networkMode"] = json!("host");
@@ -313,7 +336,7 @@ impl Wish {
         if self.is_fargate {
             definition = json!({"family": family, "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"],
                 "cpu": self.cpu.to_string(), "memory": self.memory.to_string()});
-            container = json!({"name": program.name(), "image": "app:1"});
+            container = json!({"name": program.name(), "image": image});
         }
         definition["containerDefinitions"] = json!([container]);
         definition

@@ -36,7 +36,7 @@ impl Fleet {
         let mut request = json!({"cluster": "default", "service": wish.name});
         let kind = random.below(6);
         if kind <= 1 {
-            request["taskDefinition"] = json!(wish.families()[[0, 0, 1, 1, 2][random.below(5)]].0);
+            request["taskDefinition"] = json!(wish.any_family(random));
             request["scale"] = scale;
             return Some(("CreateTaskSet", request));
         }
@@ -60,24 +60,24 @@ impl Fleet {
         })
     }
 
-    /// One set is to be left that can run, with all of the service's tasks.
+    /// One set is to be left that can run, with some share of the service's tasks.
     pub(super) fn tidy_sets(&mut self, wish: &Wish) {
         let state = self.snapshot();
         let service = Self::service_of(&state, wish.name);
-        let [good, other, _] = wish.families();
-        let runs =
-            |set: &Deployment| [&good.0, &other.0].contains(&&set.task_definition.family.as_str().to_owned());
+        let good = &wish.families()[0];
+        let runs = |set: &Deployment| !wish.is_hopeless(set.task_definition.family.as_str());
         let left =
             sets(service).find(|(deployment, set)| set.status != TaskSetStatus::Draining && runs(deployment));
         let left = left.map(|(deployment, _)| deployment.id);
-        let scale = json!({"value": 100.0, "unit": "PERCENT"});
+        let value = [33.3, 70.0, 100.0][self.random.below(3)];
+        let scale = json!({"value": value, "unit": "PERCENT"});
         for (deployment, set) in sets(service).filter(|(_, set)| set.status != TaskSetStatus::Draining) {
             let mut request =
                 json!({"cluster": "default", "service": wish.name, "taskSet": deployment.id.to_string()});
             if Some(deployment.id) != left {
                 request["force"] = json!(true);
                 self.ask(("DeleteTaskSet", request));
-            } else if set.scale.percent() < 100.0 {
+            } else if set.scale.percent() <= 0.0 {
                 request["scale"] = scale.clone();
                 self.ask(("UpdateTaskSet", request));
             }
@@ -89,7 +89,12 @@ impl Fleet {
         }
     }
 
-    /// One set with all tasks, and none that is on its way out.
+    /// How many tasks the sets of a service shall have together.
+    pub(super) fn wanted_of_sets(state: &ScopeState, wish: &Wish) -> usize {
+        shares(Self::service_of(state, wish.name)).map(|(_, share)| share).sum()
+    }
+
+    /// One set with all of its tasks, and none that is on its way out.
     pub(super) fn judge_sets(&self, state: &ScopeState, wish: &Wish) {
         let service = Self::service_of(state, wish.name);
         assert_eq!(sets(service).count(), 1, "{wish:?} has the sets {:?}", service.deployments);

@@ -41,6 +41,15 @@ impl Sides {
     }
 }
 
+/// What a step did to a deployment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved {
+    /// More of the production traffic goes to its target than before.
+    pub rises: bool,
+    /// It has succeeded, on its way there or back.
+    pub arrives: bool,
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Shifts {
@@ -131,17 +140,19 @@ impl Shifts {
         self.released.insert(hook.to_owned());
     }
 
-    /// Follows what a step left of a deployment. True if more of the production traffic goes to its target than before.
+    /// Follows what a step left of a deployment.
     ///
     /// # Panics
     /// When something does not hold.
-    pub fn follow(&mut self, now: Timestamp, state: &ScopeState, key: &ServiceDeploymentKey) -> bool {
+    pub fn follow(&mut self, now: Timestamp, state: &ScopeState, key: &ServiceDeploymentKey) -> Moved {
         let Some(attempt) = state.ecs.service_deployment(key) else {
             self.seen.remove(key);
-            return false;
+            return Moved::default();
         };
         let before = self.seen.get(key).cloned();
         let mut seen = Seen { status: attempt.status, shift: attempt.shift.clone(), moved_at: now };
+        let arrived = matches!(attempt.status, Status::Successful | Status::RollbackSuccessful);
+        let arrives = arrived && before.as_ref().is_none_or(|before| before.status != attempt.status);
         let mut rises = false;
         if let Some(before) = &before {
             seen.moved_at = before.moved_at;
@@ -163,7 +174,7 @@ impl Shifts {
             self.check_source(state, key, attempt, shift);
         }
         self.seen.insert(key.clone(), seen);
-        rises
+        Moved { rises, arrives }
     }
 
     /// From one stage to another. Several that nothing keeps waiting may pass in one step.

@@ -134,6 +134,7 @@ fn script(seed: u64, plan: Plan) -> Script {
         maximum: 200,
         breaker: false,
         rollback: false,
+        pinned: false,
         manner: Manner::rolling(),
     };
     Script { without: Without::Nothing, wishes: vec![one], steps: Vec::new(), ..script }

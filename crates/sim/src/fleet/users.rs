@@ -102,9 +102,8 @@ impl Fleet {
                 None => return,
             },
             0..=4 => {
-                let families = wish.families();
-                let index = [0, 0, 1, 1, 2][random.below(5)];
-                ("UpdateService", json!({"service": wish.name, "taskDefinition": families[index].0}))
+                let family = wish.any_family(random);
+                ("UpdateService", json!({"service": wish.name, "taskDefinition": family}))
             }
             5 => ("UpdateService", json!({"service": wish.name, "forceNewDeployment": true})),
             6 if !wish.is_external => {
