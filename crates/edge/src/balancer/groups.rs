@@ -145,7 +145,7 @@ impl Held {
                     group: self.group.arn.clone(),
                     target: key.clone(),
                     health,
-                    at,
+                    at: watched.told_at(at),
                 });
             }
         }
@@ -233,6 +233,12 @@ impl Held {
 }
 
 impl Watched {
+    /// As when a finding of now is told: it is about the registration that this balancer has heard of, even if the server's
+    /// clock, by which that has its time, is ahead.
+    pub fn told_at(&self, now: Timestamp) -> Timestamp {
+        now.max(self.config.registered)
+    }
+
     fn tally(&self) -> Tally {
         Tally { requests: self.target.asked.load(Relaxed), errors: self.target.failed.load(Relaxed) }
     }

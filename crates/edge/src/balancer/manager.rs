@@ -240,7 +240,7 @@ impl Balancer {
                 group: arn.clone(),
                 target: key.clone(),
                 health: watched.health,
-                at,
+                at: watched.told_at(at),
             };
             held.targets.iter().map(report).collect::<Vec<_>>()
         };
