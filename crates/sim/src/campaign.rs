@@ -1,8 +1,7 @@
 //! Campaigns: many seeds on all processors, and a sum of what they were put through.
 
 use crate::fleet::Report;
-use crate::fleet::plan::{Case, Plan};
-use crate::trial::attempt;
+use crate::trial::attempt_all;
 use std::fmt::{self, Display, Formatter};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +41,7 @@ impl Campaign {
                     return;
                 }
                 let seed = self.first + index;
-                let outcome = attempt(&Case::of(seed), Plan::SMALL);
+                let outcome = attempt_all(seed);
                 let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 match outcome {
                     Ok(report) => total.add(report),

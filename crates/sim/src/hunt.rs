@@ -1,8 +1,7 @@
 //! Hunts for planted bugs: which seed finds which, and so whether the oracles see what they are there for.
 
 use crate::campaign::on_all_processors;
-use crate::fleet::plan::{Case, Plan};
-use crate::trial::attempt;
+use crate::trial::attempt_all;
 use gantry_decide::mutant;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -31,7 +30,7 @@ impl Sound {
         if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&seed) {
             return *known;
         }
-        let holds = attempt(&Case::of(seed), Plan::SMALL).is_ok();
+        let holds = attempt_all(seed).is_ok();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, holds);
         holds
     }
@@ -40,7 +39,7 @@ impl Sound {
 /// What is seen under a seed while a bug is planted.
 fn seen(bug: &'static str, seed: u64) -> Option<String> {
     mutant::plant(bug);
-    let outcome = attempt(&Case::of(seed), Plan::SMALL);
+    let outcome = attempt_all(seed);
     mutant::plant("");
     outcome.err()
 }

@@ -6,6 +6,7 @@ pub mod campaign;
 pub mod fleet;
 #[cfg(any(feature = "mutants", debug_assertions))]
 pub mod hunt;
+pub mod metal;
 pub mod oracle;
 pub mod trial;
 pub mod workload;

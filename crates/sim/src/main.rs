@@ -14,9 +14,11 @@ const USAGE: &str = "usage: gantry-sim COMMAND
   run [SEEDS] [MINUTES] [FIRST]   runs seeds until so many, or so much time, have passed: 2000, 5, 0
   shrink SEED                     leaves out the steps that a failure does not need
   leases [FLEETS]                 measures how soon tasks of silent agents run elsewhere: in 20 fleets
-  mutants [SEEDS] [FILE]          shows which planted bugs so many seeds find: 300, and writes the table to a file;
-                                  optimised it needs the feature `mutants`";
+  mutants [SEEDS] [FILE]          shows which planted bugs so many seeds find, and writes the table of it: 100,
+                                  docs/planted-bugs.md; optimised it needs the feature `mutants`";
 
+/// Where the table of the planted bugs stands, from the repository's root.
+const PAGE: &str = "docs/planted-bugs.md";
 /// Of the planted bugs, in percent.
 #[cfg(any(feature = "mutants", debug_assertions))]
 const FOUND_MIN: usize = 95;
@@ -45,9 +47,9 @@ fn leases(fleets: u64) -> ExitCode {
     if *false_deaths == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Plants each bug, looks which seed finds it, and writes the table of it to `file`, if there is one.
+/// Plants each bug, looks which seed finds it, and writes the table of it to `file`.
 #[cfg(any(feature = "mutants", debug_assertions))]
-fn mutants(seeds: u64, file: Option<&str>) -> ExitCode {
+fn mutants(seeds: u64, file: &str) -> ExitCode {
     let told = |hunt: &Hunt| match &hunt.found {
         Some((seed, by)) => println!("found   {}: seed {seed}: {by}", hunt.bug),
         None => println!("MISSED  {}", hunt.bug),
@@ -55,9 +57,7 @@ fn mutants(seeds: u64, file: Option<&str>) -> ExitCode {
     let hunts = hunt::all(gantry_decide::mutant::ALL, |_| 0..seeds, told);
     let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
     println!("{found} of {} planted bugs are found: {} %", hunts.len(), found * 100 / hunts.len());
-    if let Some(file) = file
-        && let Err(error) = std::fs::write(file, hunt::table(&hunts, seeds))
-    {
+    if let Err(error) = std::fs::write(file, hunt::table(&hunts, seeds)) {
         eprintln!("{file}: {error}");
         return ExitCode::FAILURE;
     }
@@ -65,7 +65,7 @@ fn mutants(seeds: u64, file: Option<&str>) -> ExitCode {
 }
 
 #[cfg(not(any(feature = "mutants", debug_assertions)))]
-fn mutants(_seeds: u64, _file: Option<&str>) -> ExitCode {
+fn mutants(_seeds: u64, _file: &str) -> ExitCode {
     eprintln!("optimised without the feature `mutants`");
     ExitCode::FAILURE
 }
@@ -92,8 +92,8 @@ fn main() -> ExitCode {
             Ok(fleets) => leases(fleets),
             Err(_) => usage(),
         },
-        (Some("mutants"), _) => match number(1, 300) {
-            Ok(seeds) => mutants(seeds, words.get(2).map(String::as_str)),
+        (Some("mutants"), _) => match number(1, 100) {
+            Ok(seeds) => mutants(seeds, words.get(2).map_or(PAGE, String::as_str)),
             Err(_) => usage(),
         },
         _ => usage(),

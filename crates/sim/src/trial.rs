@@ -2,6 +2,7 @@
 
 use crate::fleet::plan::{Case, Plan, Script};
 use crate::fleet::{Fleet, Report};
+use crate::metal;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -34,9 +35,28 @@ fn keep_panics() {
 /// # Errors
 /// What did not hold, in a line.
 pub fn attempt(case: &Case, plan: Plan) -> Result<Report, String> {
+    catch(|| Fleet::run(case, plan))
+}
+
+/// Runs a seed's fleet and its growing cluster, and adds up what they did.
+///
+/// # Errors
+/// What did not hold, in a line.
+pub fn attempt_all(seed: u64) -> Result<Report, String> {
+    let mut report = attempt(&Case::of(seed), Plan::SMALL)?;
+    let metal = catch(|| metal::run(seed))?;
+    report.simulated += metal.simulated;
+    report.events += metal.events;
+    for (fault, count) in metal.faults {
+        *report.faults.entry(fault).or_default() += count;
+    }
+    Ok(report)
+}
+
+fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     keep_panics();
     TRIES.set(true);
-    let run = catch_unwind(AssertUnwindSafe(|| Fleet::run(case, plan)));
+    let run = catch_unwind(AssertUnwindSafe(run));
     TRIES.set(false);
     run.map_err(|_| SAID.with_borrow(Clone::clone))
 }

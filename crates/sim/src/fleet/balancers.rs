@@ -107,7 +107,8 @@ impl Fleet {
             return sites;
         }
         let vpc = VpcId::derived(&format!("{} default VPC", self.scope));
-        let subnets = ["eu-north-1a", "eu-north-1b"].map(|zone| SubnetId::derived(&format!("{vpc} {zone}")).to_string());
+        let subnets = ["eu-north-1a", "eu-north-1b"]
+            .map(|zone| SubnetId::derived(&format!("{vpc} {zone}")).to_string());
         let balancer = self.balance("CreateLoadBalancer", &json!({"Name": "web", "Subnets": subnets}));
         let balancer = balancer["LoadBalancers"][0]["LoadBalancerArn"].clone();
         for (index, wish) in wishes.iter().enumerate() {
@@ -164,7 +165,8 @@ impl Fleet {
 
     fn serves(&self, agent: usize, port: u16) -> bool {
         let container = self.balancers.ports.get(&(agent, port));
-        container.is_some_and(|container| self.agents[agent].runtime.get(container) == Some(&Container::Running))
+        container
+            .is_some_and(|container| self.agents[agent].runtime.get(container) == Some(&Container::Running))
     }
 
     /// The server has something new for balancers.
@@ -172,7 +174,9 @@ impl Fleet {
         self.balancers.config = config;
         let targets = &self.balancers.config.target_groups;
         let is_target = |group: &TargetGroupArn, target: &TargetKey| {
-            targets.iter().any(|known| known.arn == *group && known.targets.iter().any(|one| one.key == *target))
+            targets
+                .iter()
+                .any(|known| known.arn == *group && known.targets.iter().any(|one| one.key == *target))
         };
         self.balancers.observers.retain(is_target);
         for balancer in 0..self.balancers.all.len() {
@@ -236,8 +240,11 @@ impl Fleet {
                 let word = self.look_at(balancer, target, before);
                 if before != Some(word) {
                     self.balancers.all[balancer].said.insert(key, word);
+                    let registered = target.registered;
                     let (group, target) = (group.arn.clone(), target.key.clone());
-                    sayings.push(Saying { group, target, word, at: self.now });
+                    // It has heard of the registration, whatever the clocks say.
+                    let at = self.now.max(registered);
+                    sayings.push(Saying { group, target, word, at });
                 }
             }
         }
@@ -260,7 +267,8 @@ impl Fleet {
             let ends = before == Some(draining) && self.random.below(3) > 0;
             return if ends || before == Some(Word::Drained) { Word::Drained } else { draining };
         }
-        let serves = agent_of(target.key.id.as_str()).is_some_and(|agent| self.serves(agent, target.key.port));
+        let serves =
+            agent_of(target.key.id.as_str()).is_some_and(|agent| self.serves(agent, target.key.port));
         let lies = self.balancers.all[balancer].lies > self.now && self.random.below(4) == 0;
         Word::Is(if serves != lies { HealthState::Healthy } else { HealthState::Unhealthy })
     }
@@ -339,7 +347,8 @@ impl Fleet {
         if !told || self.balancers.began + DELAY > self.now {
             return;
         }
-        let ports = self.balancers.ports.iter().filter(|((host, _), (task, _))| *host == agent && task == arn);
+        let ports =
+            self.balancers.ports.iter().filter(|((host, _), (task, _))| *host == agent && task == arn);
         let ports: Vec<u16> = ports.map(|((_, port), _)| *port).collect();
         let own = |target: &&Target| {
             target.deregistered.is_none()

@@ -3,7 +3,7 @@
 use super::{Fleet, Waiting, What};
 use gantry_control::call::{Call, Caller, Principal};
 use gantry_control::engine::{CallId, Effect, Input};
-use gantry_control::service::{Prepared, Reply};
+use gantry_control::service::{Prepared, Reply, Service};
 use gantry_control::services::ecs;
 use gantry_decide::ids::RequestId;
 use gantry_decide::random::Random;
@@ -34,8 +34,7 @@ impl Fleet {
                 Effect::Publish(state) => self.published = state,
                 Effect::Reply { id, reply } => self.answer(id, reply),
                 Effect::Session { id, output } => self.tell(id.0, output),
-                // No balancer runs here.
-                Effect::Route(_) => {}
+                Effect::Route(config) => self.route(config),
                 Effect::Status { .. } => unreachable!("nobody asked"),
                 Effect::WakeAt(at) => {
                     assert!(at > now, "a wake in the past would spin the writer");
@@ -57,6 +56,8 @@ impl Fleet {
         }
         // Judged as soon as it is decided: what is durable later is no other state.
         let state = self.engine.head().snapshot(&self.scope);
+        let tasks = state.ecs.tasks().len();
+        assert!(tasks < super::TASKS_MAX * self.agents.len(), "{tasks} tasks: they are started without end");
         let ended = self.judge.follow(now, &state, &batch.writes);
         self.judge_ends(&ended);
         self.last_write = self.now;
@@ -96,9 +97,19 @@ impl Fleet {
     }
 
     pub(super) fn prepare(&mut self, operation: &str, request: &Value, principal: Principal) -> Input {
+        self.prepare_of(&ecs::SERVICE, operation, request, principal)
+    }
+
+    fn prepare_of(
+        &mut self,
+        service: &'static Service,
+        operation: &str,
+        request: &Value,
+        principal: Principal,
+    ) -> Input {
         let caller = Caller { scope: self.scope.clone(), principal, access_key_id: "AKIASIM".to_owned() };
         let call = Call { caller, request_id: RequestId::random(&mut self.random), endpoint: String::new() };
-        let operation = ecs::SERVICE.operation(operation).expect("a served operation");
+        let operation = service.operation(operation).expect("a served operation");
         let body = request.to_string();
         let prepared =
             (operation.prepare)(call, &mut |shape| gantry_wire::json::read(shape, body.as_bytes()));
@@ -109,7 +120,17 @@ impl Fleet {
 
     /// A call whose answer is waited for, before anything goes wrong.
     pub(super) fn certain(&mut self, operation: &'static str, request: &Value) -> Value {
-        let input = self.prepare(operation, request, Principal::Root);
+        self.certain_of(&ecs::SERVICE, operation, request)
+    }
+
+    /// The same of any service.
+    pub(super) fn certain_of(
+        &mut self,
+        service: &'static Service,
+        operation: &'static str,
+        request: &Value,
+    ) -> Value {
+        let input = self.prepare_of(service, operation, request, Principal::Root);
         let mut answer = None;
         let Input::Call { id: mine, .. } = &input else { unreachable!("a call was made") };
         let mine = *mine;
@@ -121,6 +142,7 @@ impl Fleet {
                         self.backend.write(Fence(0), &[batch]).expect("no fault was injected");
                     }
                     Effect::Publish(state) => self.published = state,
+                    Effect::Route(config) => self.route(config),
                     Effect::Reply { id, reply } if id == mine => answer = Some(reply),
                     _ => {}
                 }
@@ -155,6 +177,7 @@ impl Fleet {
             let life = self.agents[agent].life;
             self.after(1..3000, What::Connect { agent, life });
         }
+        self.lose_server();
         self.wake = self.now + Duration::from_millis(1);
         self.at(self.wake, What::Wake);
     }

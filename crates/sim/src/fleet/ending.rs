@@ -6,13 +6,17 @@ use super::shifts;
 use super::{Fleet, What};
 use crate::agent::Agent;
 use gantry_control::services::ecs::state::{RolloutState, Service, ServiceDeploymentKey, Task, TaskKey};
+use gantry_control::services::elbv2::state::Target;
 use gantry_control::state::ScopeState;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
 use gantry_decide::random::Random;
+use gantry_decide::routing::HealthState;
+use gantry_decide::routing::config::{Action, WeightedGroup};
 use gantry_decide::task_engine::TaskArn;
 use gantry_store::Record;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long everything may take to come right by itself: the longest pause of a service whose tasks cannot start, and some.
@@ -235,6 +239,9 @@ impl Fleet {
             let newest = |task: &Task| task.definition_id == primary.task_definition;
             assert!(state.ecs.tasks_of(&service.key()).all(newest), "{} runs an older revision", wish.name);
             self.judge_zones(&state, wish);
+            if wish.is_balanced {
+                judge_site(&state, service);
+            }
         }
     }
 
@@ -298,5 +305,48 @@ impl Fleet {
                 );
             }
         }
+    }
+}
+
+/// All of what a service's rule sends goes to the group in which its tasks are, and balancers find them all well.
+///
+/// # Panics
+/// When that is not so.
+fn judge_site(state: &ScopeState, service: &Service) {
+    let elbv2 = &state.elbv2;
+    let own = |target: &&Arc<Target>| {
+        let task = target.task.map(|id| TaskKey { cluster: service.cluster.clone(), id });
+        task.and_then(|key| state.ecs.task(&key))
+            .is_some_and(|task| task.service_key() == Some(service.key()))
+    };
+    let targets: Vec<&Arc<Target>> = elbv2.targets.values().filter(own).collect();
+    let is_well = |target: &&Arc<Target>| {
+        let health = target.health.map(|(health, _)| health.state);
+        target.deregistered_at.is_none() && health == Some(HealthState::Healthy)
+    };
+    let well = targets.iter().filter(|target| is_well(target)).count();
+    assert_eq!(
+        (well, targets.len()),
+        (service.desired_count as usize, well),
+        "{}: {targets:?}",
+        service.name
+    );
+    let groups: BTreeSet<&str> = targets.iter().map(|target| target.key.group.name.as_str()).collect();
+    for rule in elbv2.rules.values() {
+        let Action::Forward(forward) = &rule.action else { continue };
+        let names = |group: &WeightedGroup, name: &str| {
+            group.group.as_str().contains(&format!(":targetgroup/{name}"))
+        };
+        if !forward.groups.iter().any(|group| names(group, &format!("{}-", service.name))) {
+            continue;
+        }
+        let served = forward.groups.iter().filter(|group| group.weight > 0);
+        let astray: Vec<_> =
+            served.filter(|group| !groups.iter().any(|name| names(group, &format!("{name}/")))).collect();
+        assert!(
+            astray.is_empty(),
+            "{} sends requests to {astray:?}, its tasks are in {groups:?}",
+            service.name
+        );
     }
 }

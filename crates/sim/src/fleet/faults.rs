@@ -18,7 +18,7 @@ impl Fleet {
     /// A step of the script.
     pub(super) fn fault(&mut self, random: &mut Seeded) {
         let agent = random.below(self.agents.len());
-        match random.below(22) {
+        match random.below(25) {
             0 => {
                 let survivors = random.below(4);
                 self.crash_server(survivors);
@@ -79,10 +79,12 @@ impl Fleet {
                 self.count("registry outages");
                 self.no_images = self.now + seconds(random, 100);
             }
+            20..=22 => self.ail_balancer(random),
             17 => {
                 self.count("server outages");
                 self.crash_server(1);
                 self.server_down = self.now + seconds(random, 60);
+                self.lose_server();
             }
             _ => {
                 if let Some((task, container)) = self.any_container(agent, random) {

@@ -1,14 +1,16 @@
 //! What agents do: the engine's actions become events some time later, and what they report goes to the control plane.
 
-use super::plan::Program;
+use super::plan::{Program, Wish};
 use super::{Fleet, Waiting, What};
 use crate::agent::Container;
 use gantry_control::call::Principal;
 use gantry_control::engine::Input;
+use gantry_control::services::ecs::state::TaskKey;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::random::Random;
+use gantry_decide::task::TransportProtocol;
 use gantry_decide::task_engine::{
-    Action, Event, Exit, Failure, FailureKind, Submission, SubmitFailure, TaskArn,
+    Action, Event, Exit, Failure, FailureKind, NetworkBinding, Submission, SubmitFailure, TaskArn,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -53,6 +55,7 @@ impl Fleet {
                     self.launch(agent, task, container);
                 }
                 Action::Signal { task, container, .. } => {
+                    self.judge_signal(agent, &key_of(&task), &task);
                     self.after(1..2000, What::Exit { agent, task, container, code: 143 });
                 }
                 Action::RemoveContainer { task, container } => {
@@ -89,10 +92,7 @@ impl Fleet {
 
     /// Starts a container. What the durable state does not know must never run.
     fn launch(&mut self, agent: usize, task: TaskArn, container: String) {
-        let EcsResource::Task(cluster, id) = task.0.parse::<EcsArn>().expect("an ARN").resource else {
-            panic!("{task} is no task");
-        };
-        let key = gantry_control::services::ecs::state::TaskKey { cluster, id };
+        let key = key_of(&task);
         let state = self.published.snapshot(&self.scope);
         assert!(state.ecs.task(&key).is_some(), "{task} is started, and nobody knows it");
         let life = self.agents[agent].life;
@@ -110,8 +110,17 @@ impl Fleet {
         assert!(here != Some(&Container::Running), "{task} is started twice");
         self.report.launched += 1;
         self.agents[agent].runtime.insert((task.clone(), container.clone()), Container::Running);
-        let event =
-            Event::ContainerStarted { task, container, runtime_id: "r".to_owned(), bindings: Vec::new() };
+        let bindings = match container == Wish::SITE {
+            true => vec![NetworkBinding {
+                bind_ip: "0.0.0.0".to_owned(),
+                container_port: 80,
+                host_port: self.give_port(agent, &task, &container),
+                protocol: TransportProtocol::Tcp,
+                more: 0,
+            }],
+            false => Vec::new(),
+        };
+        let event = Event::ContainerStarted { task, container, runtime_id: "r".to_owned(), bindings };
         self.after(5..200, What::Happened { agent, life, event });
     }
 
@@ -139,7 +148,10 @@ impl Fleet {
         let containers: Vec<Value> = submission
             .containers
             .iter()
-            .map(|change| json!({"containerName": change.name, "status": change.status.as_str(), "exitCode": change.exit_code}))
+            .map(|change| {
+                json!({"containerName": change.name, "status": change.status.as_str(),
+                "exitCode": change.exit_code, "networkBindings": bindings(&change.bindings)})
+            })
             .collect();
         let request = json!({"task": task.0, "status": submission.status.as_str(), "reason": submission.reason,
                              "containers": containers});
@@ -157,4 +169,19 @@ impl Fleet {
             running.filter(|(_, container)| **container == Container::Running).map(|(key, _)| key).collect();
         (!running.is_empty()).then(|| running[random.below(running.len())].clone())
     }
+}
+
+fn key_of(task: &TaskArn) -> TaskKey {
+    let EcsResource::Task(cluster, id) = task.0.parse::<EcsArn>().expect("an ARN").resource else {
+        panic!("{task} is no task");
+    };
+    TaskKey { cluster, id }
+}
+
+fn bindings(bindings: &[NetworkBinding]) -> Value {
+    let one = |binding: &NetworkBinding| {
+        json!({"bindIP": binding.bind_ip, "containerPort": binding.container_port,
+            "hostPort": binding.host_port, "protocol": "tcp"})
+    };
+    bindings.iter().map(one).collect()
 }

@@ -10,7 +10,9 @@ use gantry_control::services::ecs::state::{
     TaskKey,
 };
 use gantry_control::state::ScopeState;
+use gantry_decide::ids::TaskId;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus, StopCode};
+use gantry_decide::routing::HealthState;
 use gantry_decide::time::Timestamp;
 use gantry_store::{Record, Write};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +26,7 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(40);
 /// A task as it was last written.
 #[derive(Clone, Debug)]
 struct Seen {
+    id: TaskId,
     service: Option<String>,
     instance: Option<ContainerInstanceKey>,
     started_by: Option<String>,
@@ -56,6 +59,7 @@ struct Weight {
     distinct: bool,
     rack: Option<&'static str>,
     is_daemon: bool,
+    is_balanced: bool,
 }
 
 /// See the module.
@@ -97,8 +101,17 @@ impl Judge {
             distinct: wish.distinct,
             rack: wish.rack,
             is_daemon: wish.is_daemon,
+            is_balanced: wish.is_balanced,
         };
-        let loose = Weight { cpu: 0, memory: 60, port: None, distinct: false, rack: None, is_daemon: false };
+        let loose = Weight {
+            cpu: 0,
+            memory: 60,
+            port: None,
+            distinct: false,
+            rack: None,
+            is_daemon: false,
+            is_balanced: false,
+        };
         let mut weights: BTreeMap<String, Weight> =
             wishes.iter().map(|wish| (wish.name.to_owned(), weight(wish))).collect();
         weights.insert(LOOSE.to_owned(), loose);
@@ -135,6 +148,7 @@ impl Judge {
         let service = task.group.strip_prefix("service:").map(str::to_owned);
         let weight = &self.weights[service.as_deref().unwrap_or(LOOSE)];
         Seen {
+            id: task.id,
             instance: task.instance.clone(),
             started_by: task.started_by.clone(),
             desired: task.desired_status,
@@ -202,6 +216,7 @@ impl Judge {
                 (Some(before), Some(seen)) => {
                     assert!(before.status <= seen.status, "{key} went back to {:?}", seen.status);
                     assert!(before.instance.is_none() || before.instance == seen.instance, "{key} moved");
+                    check_signal(state, &key, &before, &seen);
                     if before.is_live() && !seen.is_live() {
                         ended.push(key.clone());
                     }
@@ -232,6 +247,9 @@ impl Judge {
         }
         for (key, seen) in came.iter().chain(&settled) {
             self.check_address(key, seen);
+        }
+        if writes.iter().any(|write| write.key.contains("/ecs/container-instance/")) {
+            self.check_daemons(state);
         }
         for service in risen {
             self.check_target(now, state, &service);
@@ -293,6 +311,22 @@ impl Judge {
             "{key} of {name} is on the rack {}",
             has.rack
         );
+    }
+
+    /// No daemon's task is left to run on an instance that is drained, however few healthy ones there are.
+    fn check_daemons(&self, state: &ScopeState) {
+        for (name, _) in self.weights.iter().filter(|(_, weight)| weight.is_daemon) {
+            let Some(service) = Self::service(state, name) else { continue };
+            for task in self.tasks_of(name).filter(|task| task.shall_run()) {
+                let instance = task.instance.as_ref().and_then(|host| state.ecs.container_instance(host));
+                let may_be = instance.is_some_and(|instance| instance.status == Active);
+                assert!(
+                    may_be || service.status != ServiceStatus::Active,
+                    "{name} stays on {:?}: {task:?}",
+                    instance.map(|instance| instance.status)
+                );
+            }
+        }
     }
 
     /// Nobody else has the address of a task.
@@ -370,15 +404,28 @@ impl Judge {
         }
     }
 
+    /// It runs, and has proven itself: behind a load balancer by its word, else by time.
+    fn is_well(&self, now: Timestamp, state: &ScopeState, task: &Seen) -> bool {
+        task.shall_run() && task.status == LastStatus::Running && self.is_proven(now, state, task)
+    }
+
+    fn is_proven(&self, now: Timestamp, state: &ScopeState, task: &Seen) -> bool {
+        if self.is_balanced(task) {
+            return said(state, task) == Some(HealthState::Healthy);
+        }
+        task.started_at.is_some_and(|at| at + HEALTHY_AFTER <= now)
+    }
+
+    fn is_balanced(&self, task: &Seen) -> bool {
+        task.service.as_ref().is_some_and(|name| self.weights[name].is_balanced)
+    }
+
     /// Nobody is sent to a revision that does not have its tasks.
     fn check_target(&self, now: Timestamp, state: &ScopeState, key: &ServiceKey) {
         let name = key.name.as_str();
         let Some(service) = state.ecs.service(key) else { return };
         let Some(Sides { target, .. }) = shifts::sides(state, service) else { return };
-        let is_well = |task: &&Seen| {
-            let is_old = task.started_at.is_some_and(|at| at + HEALTHY_AFTER <= now);
-            task.started_by == target && task.shall_run() && task.status == LastStatus::Running && is_old
-        };
+        let is_well = |task: &&Seen| task.started_by == target && self.is_well(now, state, task);
         let (well, desired) = (self.tasks_of(name).filter(is_well).count(), service.desired_count);
         assert!(well >= desired as usize, "{name} sends traffic to {well} of {desired} tasks");
     }
@@ -388,10 +435,7 @@ impl Judge {
         let name = key.name.as_str();
         let Some(service) = state.ecs.service(key) else { return };
         let primary = service.primary().map(|primary| primary.id.to_string());
-        let is_well = |task: &&Seen| {
-            let is_old = task.started_at.is_some_and(|at| at + HEALTHY_AFTER <= now);
-            task.started_by == primary && task.shall_run() && task.status == LastStatus::Running && is_old
-        };
+        let is_well = |task: &&Seen| task.started_by == primary && self.is_well(now, state, task);
         let (well, desired) = (self.tasks_of(name).filter(is_well).count(), service.desired_count);
         assert!(
             well >= desired as usize,
@@ -415,9 +459,13 @@ impl Judge {
         let drained = |task: &Seen| on(task).is_none_or(|instance| instance.status != Active);
         let serves = |task: &Seen| {
             let running = task.status == LastStatus::Running && task.desired == DesiredStatus::Running;
-            let proven = task.started_at.is_some_and(|at| at + HEALTHY_AFTER <= now);
+            let proven = self.is_proven(now, state, task);
             // Of what is being replaced a task that runs serves; of what is new, one that has proven itself.
             running && (proven || drained(task) || task.started_by.as_ref() != Some(&primary))
+        };
+        // Nobody is sent to whom the balancer finds unhealthy: it may go.
+        let is_loss = |task: &Seen| {
+            !(weight.is_balanced && said(state, task) == Some(HealthState::Unhealthy)) && serves(task)
         };
         // A daemon's task on a host that is not for it any more is no loss.
         let counts = |task: &Seen| serves(task) && !(weight.is_daemon && drained(task));
@@ -436,7 +484,8 @@ impl Judge {
                 group.is_some()
                     && sides.as_ref().is_some_and(|sides| sides.is_other(task.started_by.as_ref()))
             };
-            if !given_up.iter().any(|task| (of(task) || in_the_way(task)) && counts(task)) {
+            let lost = |task: &Seen| (of(task) || in_the_way(task)) && counts(task) && is_loss(task);
+            if !given_up.iter().any(|task| lost(task)) {
                 continue;
             }
             let left = self.tasks_of(name).filter(|task| of(task) && counts(task)).count() as u64;
@@ -467,4 +516,22 @@ fn check_end(state: &ScopeState, service: &Service) {
         service.name,
         shifts::told(state, service)
     );
+}
+
+/// What balancers last said of a task, even if its target drains now.
+fn said(state: &ScopeState, task: &Seen) -> Option<HealthState> {
+    let target = state.elbv2.targets.values().find(|target| target.task == Some(task.id))?;
+    target.health.map(|(health, _)| health.state)
+}
+
+/// A task whose containers are to be signalled is a target no more.
+///
+/// # Panics
+/// When it is.
+fn check_signal(state: &ScopeState, key: &TaskKey, before: &Seen, seen: &Seen) {
+    let signalled = before.status < LastStatus::Stopping && seen.status == LastStatus::Stopping;
+    if signalled && before.status >= LastStatus::Running {
+        let target = state.elbv2.targets.values().find(|target| target.task == Some(key.id));
+        assert!(target.is_none(), "{key} is signalled before it has drained: {target:?}");
+    }
 }

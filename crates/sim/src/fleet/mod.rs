@@ -2,6 +2,7 @@
 //! not asked to sync, hosts with the real task engine, clocks that step, and messages that take time, get lost with
 //! their connection, or come twice. Every step is judged; once faults stop, everything must become as users asked.
 
+mod balancers;
 mod center;
 mod ending;
 mod faults;
@@ -16,12 +17,16 @@ mod trace;
 mod users;
 mod wires;
 
+pub use leases::SLOW;
+
 use crate::agent::Agent;
+use balancers::{Balancers, Saying};
 use gantry_control::engine::{CallId, Engine};
 use gantry_control::state::State;
 use gantry_decide::ids::{AccountId, Scope, SubnetId, VpcId};
 use gantry_decide::lease::Terms;
 use gantry_decide::random::{Random, Seeded};
+use gantry_decide::routing::config::RoutingConfig;
 use gantry_decide::task_engine::{Event, Submission, TaskArn};
 use gantry_decide::time::Timestamp;
 use gantry_store::Batch;
@@ -30,6 +35,7 @@ use judge::Judge;
 use plan::{Case, Plan, Script};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use trace::Trace;
 
@@ -96,6 +102,23 @@ enum What {
         agent: usize,
         life: u64,
     },
+    /// Balancers look at their targets.
+    Probe,
+    Dial {
+        balancer: usize,
+    },
+    /// What a balancer is told arrives.
+    Serve {
+        balancer: usize,
+        session: u64,
+        config: Arc<RoutingConfig>,
+    },
+    /// What a balancer says arrives.
+    Tells {
+        balancer: usize,
+        session: u64,
+        sayings: Vec<Saying>,
+    },
     /// A step of the script, by its number.
     Step(usize),
     /// Faults are over.
@@ -133,6 +156,11 @@ fn engine(state: State, last_seq: u64, seed: u64, terms: Terms) -> Engine {
     Engine::new(state, last_seq, Box::new(Seeded::new(seed)), crate::roles(), terms)
 }
 
+/// Events for each host, at most: twenty times as many as usual. Who makes more spins.
+const EVENTS_MAX: u64 = 120_000;
+/// Tasks for each host that the state knows of at once, those of the last hour that have ended included.
+const TASKS_MAX: usize = 500;
+
 /// The run. See the module.
 pub struct Fleet {
     plan: Plan,
@@ -157,6 +185,7 @@ pub struct Fleet {
     /// Until then no image can be had.
     no_images: Timestamp,
     published: State,
+    balancers: Balancers,
     agents: Vec<Agent>,
     sessions: BTreeMap<u64, usize>,
     queue: BTreeMap<(Timestamp, u64), What>,
@@ -196,6 +225,8 @@ impl Fleet {
             }
             fleet.now = at;
             fleet.report.events += 1;
+            let most = EVENTS_MAX * fleet.agents.len() as u64;
+            assert!(fleet.report.events < most, "it never comes to rest: {most} events");
             fleet.handle(what);
         }
         fleet.judge_the_end();
@@ -227,6 +258,7 @@ impl Fleet {
             server_down: Timestamp::EPOCH,
             no_images: Timestamp::EPOCH,
             published: State::default(),
+            balancers: Balancers::default(),
             agents: Vec::new(),
             sessions: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -287,7 +319,9 @@ impl Fleet {
         let until = match what {
             What::Write | What::Sync => self.disk_stalls.max(self.server_stalls).max(self.server_down),
             What::Wake | What::Closed { .. } | What::Peace => self.server_stalls.max(self.server_down),
-            What::Said { .. } | What::Submit { .. } | What::Connect { .. } => self.server_stalls,
+            What::Said { .. } | What::Submit { .. } | What::Connect { .. } | What::Tells { .. } => {
+                self.server_stalls
+            }
             _ => Timestamp::EPOCH,
         };
         let agent = match what {
@@ -326,6 +360,10 @@ impl Fleet {
             What::Submit { agent, life, submission } => self.submit(agent, life, &submission),
             What::Exit { agent, task, container, code } => self.exit(agent, task, container, code),
             What::AgentWake { agent, life } => self.happened(agent, life, Event::Tick),
+            What::Probe => self.probe(),
+            What::Dial { balancer } => self.dial_in(balancer),
+            What::Serve { balancer, session, config } => self.serve(balancer, session, config),
+            What::Tells { balancer, session, sayings } => self.heard_of(balancer, session, sayings),
             What::Step(index) => {
                 let step = self.script.steps[index];
                 let mut random = Seeded::new(step.seed);

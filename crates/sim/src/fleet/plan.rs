@@ -99,6 +99,8 @@ pub struct Wish {
     pub is_fargate: bool,
     /// Users make its task sets.
     pub is_external: bool,
+    /// A load balancer sends requests to its tasks.
+    pub is_balanced: bool,
     pub distinct: bool,
     /// Only on hosts of this rack.
     pub rack: Option<&'static str>,
@@ -287,6 +289,7 @@ fn wish(random: &mut Seeded, index: usize, name: &'static str, pool: bool) -> Wi
         is_daemon,
         is_fargate,
         is_external,
+        is_balanced: free && !is_external && port.is_none() && random.below(2) == 0,
         distinct: free && random.below(5) == 0,
         rack: (!is_fargate && random.below(5) == 0).then(|| pick(random, &RACKS)),
         port,
@@ -303,6 +306,11 @@ fn wish(random: &mut Seeded, index: usize, name: &'static str, pool: bool) -> Wi
 }
 
 impl Wish {
+    /// The container of a balanced service that gets requests.
+    pub const SITE: &str = "site";
+    /// What another container of such a task takes of its memory, in MiB.
+    const BESIDE: i64 = 10;
+
     /// The families that the service deploys: two that run, and two that never do.
     pub fn families(&self) -> [(String, Program); 4] {
         let family = |end: &str| format!("{}-{end}", self.name);
@@ -339,11 +347,29 @@ impl Wish {
             container = json!({"name": program.name(), "image": image});
         }
         definition["containerDefinitions"] = json!([container]);
+        if self.is_balanced {
+            definition["networkMode"] = json!("bridge");
+            let mut site = json!({"name": Self::SITE, "image": image, "memory": self.memory, "cpu": self.cpu,
+                "portMappings": [{"containerPort": 80}]});
+            definition["containerDefinitions"] = if program == Program::Well {
+                json!([site])
+            } else {
+                // It starts, and the one beside it never does.
+                site["memory"] = json!(self.memory - Self::BESIDE);
+                (container["memory"], container["cpu"]) = (json!(Self::BESIDE), json!(0));
+                json!([site, container])
+            };
+        }
         definition
     }
 
-    pub fn creation(&self, count: usize, subnet: &str) -> Value {
+    /// `balanced` says how it is balanced, if it is.
+    pub fn creation(&self, count: usize, subnet: &str, balanced: Option<&Value>) -> Value {
         let mut request = json!({"serviceName": self.name});
+        if let Some(balanced) = balanced {
+            request["loadBalancers"] = balanced.clone();
+            request["healthCheckGracePeriodSeconds"] = json!(30);
+        }
         if self.is_external {
             request["deploymentController"] = json!({"type": "EXTERNAL"});
         } else {

@@ -124,6 +124,7 @@ fn script(seed: u64, plan: Plan) -> Script {
         is_daemon: false,
         is_fargate: false,
         is_external: false,
+        is_balanced: false,
         distinct: false,
         rack: None,
         port: None,

@@ -1,5 +1,6 @@
 //! What users do, and what they were told.
 
+use super::balancers::machine;
 use super::plan::{Host, Manner, Program, Wish};
 use super::{Fleet, Waiting};
 use crate::agent::Agent;
@@ -33,12 +34,14 @@ impl Fleet {
             "containerDefinitions": [{"name": Program::Well.name(), "image": "app:1", "memory": 60}]});
         self.certain("RegisterTaskDefinition", &loose);
         for (index, host) in self.script.hosts.clone().into_iter().enumerate() {
-            self.join(&host);
+            self.join(index, &host);
             self.after(0..500, super::What::Restart { agent: index });
         }
+        let sites = self.build_sites();
         for wish in self.script.wishes.clone() {
             let count = 1 + self.random.below(self.plan.tasks);
-            self.certain("CreateService", &wish.creation(count, &self.subnet));
+            let balanced = sites.get(wish.name).map(|site| &site.load_balancers);
+            self.certain("CreateService", &wish.creation(count, &self.subnet, balanced));
             if !wish.is_daemon {
                 self.desired.insert(wish.name.to_owned(), count as i64);
             }
@@ -49,7 +52,7 @@ impl Fleet {
         self.at(self.wake, super::What::Wake);
     }
 
-    fn join(&mut self, host: &Host) {
+    fn join(&mut self, index: usize, host: &Host) {
         let mut names = vec!["com.amazonaws.ecs.capability.docker-remote-api.1.18"];
         if host.is_fargate {
             names.extend([
@@ -63,7 +66,7 @@ impl Fleet {
             attributes.push(json!({"name": "gantry.lease"}));
         }
         attributes.push(json!({"name": "rack", "value": host.rack}));
-        let document = json!({"availabilityZone": host.zone}).to_string();
+        let document = json!({"availabilityZone": host.zone, "instanceId": machine(index)}).to_string();
         let cluster = if host.is_fargate { FARGATE_POOL } else { "default" };
         let request = json!({"cluster": cluster, "attributes": attributes, "instanceIdentityDocument": document,
             "totalResources": [{"name": "CPU", "type": "INTEGER", "integerValue": host.cpu},
