@@ -30,10 +30,11 @@ fn fuzz(root: &Path, arguments: &[String]) -> Result<()> {
     venv::run(&mut run)
 }
 
-/// Builds the simulator optimised, as hours of it are worth, and runs it.
-fn sim(root: &Path, features: &[&str], arguments: &[String]) -> Result<()> {
+/// Builds the simulator optimised, as hours of it are worth, and runs it. Always able to plant bugs, so that there is one
+/// such build.
+fn sim(root: &Path, arguments: &[String]) -> Result<()> {
     let mut run = Command::new(env!("CARGO"));
-    run.args(["run", "--release", "--locked", "-q", "-p", "gantry-sim"]).args(features).arg("--");
+    run.args(["run", "--profile", "sim", "--locked", "-q", "-p", "gantry-sim", "--features", "mutants", "--"]);
     venv::run(run.args(arguments).current_dir(root))
 }
 
@@ -54,8 +55,8 @@ fn main() -> Result<()> {
         "test" => test::run(&root),
         "deny" => deny::run(&root),
         "fuzz" => fuzz(&root, &std::env::args().skip(2).collect::<Vec<_>>()),
-        "sim" => sim(&root, &[], &std::env::args().skip(2).collect::<Vec<_>>()),
-        "mutants" => sim(&root, &["--features", "mutants"], &std::env::args().skip(1).collect::<Vec<_>>()),
+        "sim" => sim(&root, &std::env::args().skip(2).collect::<Vec<_>>()),
+        "mutants" => sim(&root, &std::env::args().skip(1).collect::<Vec<_>>()),
         "bench" => bench(&root),
         "models" => models::run(&root),
         "arrows" => arrows::run(&root),
