@@ -1,43 +1,26 @@
-//! The oracles are not blind: planted bugs under the seeds that found them when all of them were hunted for last. Any change
-//! of the control plane draws other worlds; then a few other seeds may find them, and the page is to be made anew.
+//! The oracles are not blind: a sample of planted bugs, each of which few seeds are enough to find. `cargo xtask mutants`
+//! hunts for all of them, and docs/planted-bugs.md tells of the last hunt.
 #![cfg(any(feature = "mutants", debug_assertions))]
 
-use gantry_decide::mutant;
 use gantry_sim::hunt;
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-/// What `cargo xtask mutants` wrote last.
-const PAGE: &str = include_str!("../../../docs/planted-bugs.md");
-/// Seeds that are tried besides the one of the page.
-const OTHERS: u64 = 3;
-/// No bug is begun with after so long: builds for development take seconds for a seed.
-const TIME: Duration = Duration::from_secs(45);
-/// In percent of the bugs that were tried. The hunt asks for more; here, worlds may be others than those that it saw.
-const FOUND_MIN: usize = 60;
+/// Of different kinds, and seen by different oracles.
+const SAMPLE: &[&str] = &[
+    "maximum rounded up",
+    "one task too many stopped",
+    "memory not counted",
+    "distinctInstance ignored",
+    "answers before they are durable",
+    "stop not told",
+    "stopped without the agent's word",
+    "lease never ends for the agent",
+];
+/// Far more than it takes on average: a change of the world draws other worlds.
+const SEEDS: u64 = 40;
 
 #[test]
 fn what_is_planted_is_found() {
-    let (start, tried) = (Instant::now(), Mutex::new(BTreeSet::new()));
-    let known = hunt::known(PAGE);
-    let seeds = |bug| {
-        let seed = known.get(bug).copied().filter(|_| start.elapsed() < TIME);
-        if seed.is_some() {
-            tried.lock().unwrap_or_else(PoisonError::into_inner).insert(bug);
-        }
-        seed.into_iter().chain(seed.map(|_| 0..OTHERS).into_iter().flatten())
-    };
-    let hunts = hunt::all(mutant::ALL, seeds, |_| {});
-    let tried = tried.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let hunts = hunts.iter().filter(|hunt| tried.contains(hunt.bug));
-    let missed: Vec<_> = hunts.filter(|hunt| hunt.found.is_none()).map(|hunt| hunt.bug).collect();
-    let found = tried.len() - missed.len();
-    // Past the harness, which shows only what failing tests print.
-    let _ = writeln!(std::io::stderr(), "{found} of {} planted bugs are found, not {missed:?}", tried.len());
-    assert!(
-        found > 0 && found * 100 >= tried.len() * FOUND_MIN,
-        "the seeds of docs/planted-bugs.md do not find {missed:?}: `cargo xtask mutants` writes it anew"
-    );
+    let hunts = hunt::all(SAMPLE, |_| 0..SEEDS, |hunt| println!("{hunt:?}"));
+    let missed: Vec<_> = hunts.iter().filter(|hunt| hunt.found.is_none()).map(|hunt| hunt.bug).collect();
+    assert!(missed.is_empty(), "{SEEDS} seeds do not find {missed:?}");
 }
