@@ -181,6 +181,7 @@ fn who_opens_no_window_is_let_go_of() {
     for stream in 0..STREAMS {
         client.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &block)).unwrap();
     }
+    world.until("all were asked", || server.requests.load(SeqCst) == STREAMS as usize);
     let mut moved = 0;
     world.until("the connection is ended", || {
         // It is there, and says so, but takes nothing.
