@@ -5,10 +5,13 @@ use super::world::{INVALID, World, fails};
 use crate::controllers::service_targets::ServiceTargets;
 use crate::controllers::targets::Targets;
 use crate::controllers::testing::settle;
+use crate::services::ecs::balanced::targets;
 use crate::services::ecs::ops::{service, task_definition};
 use crate::services::ecs::state::{NetworkBinding, Task};
 use crate::services::elbv2::links;
+use crate::services::elbv2::state::{AddressFamily, TargetType};
 use crate::services::elbv2::tests::{balancer, group, listener};
+use crate::tx::View;
 use gantry_decide::lifecycle::LastStatus;
 use gantry_decide::routing::config::{TargetGroupArn, TargetId, TargetKey};
 use gantry_decide::routing::{HealthReport, HealthState, Reason, TargetHealth};
@@ -143,6 +146,35 @@ fn a_task_that_the_balancer_finds_unhealthy_is_replaced() {
     assert_eq!(live.len(), 1);
     assert_ne!(live[0].id, first);
     assert_eq!(rollout(&mut world), "COMPLETED");
+}
+
+#[test]
+fn a_task_is_registered_by_the_address_that_its_group_asks_for() {
+    let (mut world, group) = world();
+    world.create_service(balanced(&group, json!({})));
+    run(&mut world);
+    let mut task = world.live()[0].clone();
+    let mut eni = json!({
+        "attachment": "0b1c7e0e-5c3e-4c0e-9a5d-0d8a4f6e2b11", "id": "eni-0123456789abcdef0", "subnet": "subnet-1",
+        "security_groups": [], "mac": "02:00:00:00:00:01", "address": "10.0.0.7", "gateway": "10.0.0.1",
+        "prefix_length": 24, "private_dns_name": "", "attached": true,
+        "ipv6": { "address": "2001:db8::7", "prefixLength": 64 },
+    });
+    let mut registered = |family: AddressFamily, eni: &Value| {
+        let groups = &mut world.state.elbv2.target_groups;
+        let mut group = groups.values().next().unwrap().as_ref().clone();
+        (group.target_type, group.address_family) = (TargetType::Ip, family);
+        groups.put(group);
+        task.eni = Some(serde_json::from_value(eni.clone()).unwrap());
+        let service = world.state.ecs.services().values().next().unwrap();
+        let view = View { scope: &world.scope, state: &world.state, now: world.now };
+        let found = targets(view, service, &task);
+        found.iter().map(|key| format!("{} {}", key.id, key.port)).collect::<Vec<_>>()
+    };
+    assert_eq!(registered(AddressFamily::Ipv4, &eni), ["10.0.0.7 80"]);
+    assert_eq!(registered(AddressFamily::Ipv6, &eni), ["2001:db8::7 80"]);
+    eni["ipv6"] = Value::Null;
+    assert!(registered(AddressFamily::Ipv6, &eni).is_empty(), "its subnet has no such addresses");
 }
 
 #[test]
