@@ -34,7 +34,18 @@ fn fuzz(root: &Path, arguments: &[String]) -> Result<()> {
 /// such build.
 fn sim(root: &Path, arguments: &[String]) -> Result<()> {
     let mut run = Command::new(env!("CARGO"));
-    run.args(["run", "--profile", "sim", "--locked", "-q", "-p", "gantry-sim", "--features", "mutants", "--"]);
+    run.args([
+        "run",
+        "--profile",
+        "sim",
+        "--locked",
+        "-q",
+        "-p",
+        "gantry-sim",
+        "--features",
+        "mutants",
+        "--",
+    ]);
     venv::run(run.args(arguments).current_dir(root))
 }
 
