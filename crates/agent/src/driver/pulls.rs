@@ -92,7 +92,7 @@ mod tests {
             all.map(|one| (one.task_arn.unwrap(), one.done_bytes, one.total_bytes)).collect::<Vec<_>>()
         };
         let of = |number: u8, done, total| (task(number).0, done, total);
-        assert_eq!(told(&[pull.clone()]), [of(1, Some(100), Some(400)), of(2, None, None)]);
+        assert_eq!(told(std::slice::from_ref(&pull)), [of(1, Some(100), Some(400)), of(2, None, None)]);
         drop(first);
         assert_eq!(told(&[pull]), [of(2, None, None)]);
     }

@@ -2,8 +2,7 @@
 //! user can mend is mended then, and at last everything must be exactly as asked.
 
 use super::plan::{Host, Wish, Without};
-use super::shifts;
-use super::{Fleet, What};
+use super::{Fleet, What, sets, shifts};
 use crate::agent::Agent;
 use gantry_control::services::ecs::state::{RolloutState, Service, ServiceDeploymentKey, Task, TaskKey};
 use gantry_control::services::elbv2::state::Target;
@@ -129,7 +128,11 @@ impl Fleet {
             let failed =
                 service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::Failed);
             let there = state.ecs.tasks_of(&service.key()).filter(|task| task.is_live()).count();
-            failed || there == service.desired_count as usize || service.has_task_sets()
+            let wanted = match service.has_task_sets() {
+                true => sets::wanted(service),
+                false => service.desired_count as usize,
+            };
+            failed || there == wanted
         };
         over && settled && state.ecs.services().values().all(|service| complete(service))
     }

@@ -91,7 +91,7 @@ impl Fleet {
 
     /// How many tasks the sets of a service shall have together.
     pub(super) fn wanted_of_sets(state: &ScopeState, wish: &Wish) -> usize {
-        shares(Self::service_of(state, wish.name)).map(|(_, share)| share).sum()
+        wanted(Self::service_of(state, wish.name))
     }
 
     /// One set with all of its tasks, and none that is on its way out.
@@ -108,6 +108,11 @@ impl Fleet {
         let draining: Vec<_> = sets(service).filter(drains).collect();
         assert!(draining.is_empty(), "{} still has {draining:?}", wish.name);
     }
+}
+
+/// How many tasks the sets of a service are to have in all.
+pub fn wanted(service: &Service) -> usize {
+    shares(service).map(|(_, share)| share).sum()
 }
 
 /// Each set has its share.

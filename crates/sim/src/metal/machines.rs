@@ -8,6 +8,7 @@ use gantry_control::services::ecs;
 use gantry_decide::ids::Ec2InstanceId;
 use gantry_decide::random::{Random, Seeded};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How often it is looked what is wanted: a report that a crash swallowed is made once more.
@@ -30,7 +31,17 @@ pub struct Machine {
 impl Metal {
     pub(super) fn look(&mut self) {
         let state = self.published.snapshot(&self.scope);
-        let wants: Vec<(Ec2InstanceId, Want)> = machines(&state).collect();
+        let wants: BTreeMap<Ec2InstanceId, Want> = machines(&state).collect();
+        // What nobody knows is destroyed, as by the server when it asks what there is.
+        let strangers = self.machines.iter().filter(|(id, machine)| {
+            !wants.contains_key(*id) && !matches!(machine.phase, Phase::Making | Phase::Ending)
+        });
+        let strangers: Vec<Ec2InstanceId> = strangers.map(|(id, _)| *id).collect();
+        for id in strangers {
+            self.end(id);
+            self.machines.remove(&id);
+            self.count("machines of nobody");
+        }
         for (id, want) in wants {
             let phase = self.machines.get(&id).map(|machine| machine.phase);
             match (want, phase) {

@@ -6,7 +6,7 @@ use crate::controllers::service_targets::ServiceTargets;
 use crate::controllers::targets::Targets;
 use crate::controllers::testing::settle;
 use crate::services::ecs::balanced::targets;
-use crate::services::ecs::ops::{service, task_definition};
+use crate::services::ecs::ops::{service, submit, task_definition};
 use crate::services::ecs::state::{NetworkBinding, Task};
 use crate::services::elbv2::links;
 use crate::services::elbv2::state::{AddressFamily, TargetType};
@@ -192,6 +192,11 @@ fn a_task_runs_on_until_it_has_drained() {
     assert!(world.state.elbv2.targets.values().all(|target| target.deregistered_at.is_some()));
     assert!(told(&mut world, "(service web) has begun draining connections on 1 tasks."));
     assert!(told(&mut world, "deregistered 1 targets"));
+    // Its agent says once more that it runs, as after a lost answer.
+    let arn = world.live()[0].arn(&world.scope).to_string();
+    world.write(submit::submit_task_state_change, json!({ "task": arn, "status": "RUNNING" })).unwrap();
+    rest(&mut world);
+    assert_eq!(world.live()[0].last_status, LastStatus::Deactivating);
     world.now = world.now + Duration::from_secs(300);
     rest(&mut world);
     assert_eq!(world.live()[0].last_status, LastStatus::Stopping);
