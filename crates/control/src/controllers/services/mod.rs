@@ -366,6 +366,9 @@ fn replicas(
         plan.start = if launches { steps.start.min(most) } else { 0 };
         plan.replaces = plan.start.min(situation.target.unhealthy);
         let arrived = deployments::last_arrived(service).and_then(|index| service.deployments.get(index));
+        if let Some(known) = arrived.filter(|known| known.failures.consecutive > 0 && steps.renew > 0) {
+            plan.well.extend(forgiven(arrived, &Census::take(view, service, Lens::Only(known.id))));
+        }
         let renew = steps.renew.min(STARTS_PER_ROUND_MAX);
         let arrived = arrived.filter(|deployment| settled && renew > 0 && may_launch(view, deployment));
         plan.others.extend(arrived.map(|deployment| (deployment.id, renew)));
@@ -431,8 +434,8 @@ fn superseded(view: View<'_>, service: &Service) -> Vec<ServiceDeploymentId> {
 }
 
 fn look_again(view: View<'_>, service: &Service, census: &Census<'_>, wants_more: bool) -> LookAgain {
-    let patience =
-        service.primary().and_then(|primary| primary.launch_not_before).filter(|at| *at > view.now);
+    let waits = service.deployments.iter().filter_map(|deployment| deployment.launch_not_before);
+    let patience = waits.filter(|at| *at > view.now).min();
     let retry = wants_more.then(|| patience.unwrap_or(view.now + PLACE_AGAIN));
     let rebalance = service.rebalancing.not_before.filter(|at| *at > view.now);
     [retry, census.next_healthy, census.next_unprotected, rebalance].into_iter().flatten().min()

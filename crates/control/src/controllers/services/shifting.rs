@@ -4,7 +4,7 @@
 //! them shall have tasks at all follows from the stage.
 
 use super::census::{Census, Lens};
-use super::{Plan, STARTS_PER_ROUND_MAX, Turn, allowed, may_launch, startable};
+use super::{Plan, STARTS_PER_ROUND_MAX, Turn, allowed, forgiven, may_launch, startable};
 use crate::services::ecs::deployments;
 use crate::services::ecs::state::{Deployment, RolloutState, Service, ServiceDeployment, ServiceStatus};
 use crate::tx::View;
@@ -128,6 +128,7 @@ impl Side<'_> {
             Want::GiveWay => service.desired_count.saturating_sub(self.beside),
             Want::Keep => return false,
         };
+        plan.well.extend(forgiven(self.deployment, census));
         let situation = census.situation(service, desired);
         let steps = situation.plan();
         plan.stop.extend(census.choose(view, service, steps, random));

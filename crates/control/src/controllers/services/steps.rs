@@ -30,8 +30,11 @@ fn deployment_of(task: &Task) -> Option<DeploymentId> {
 pub fn note_ends(tx: &mut Tx<'_>, ended: &[(TaskKey, bool)], failed: &mut Failed) {
     for (key, never_ran) in ended {
         let Some(mut task) = tx.state.ecs.task(key).filter(|task| !task.is_live()).cloned() else { continue };
+        // A container may have ended before its agent could say that it ran.
+        let by_itself =
+            matches!(task.stop_code, Some(StopCode::TaskFailedToStart | StopCode::EssentialContainerExited));
         if *never_ran
-            && task.stop_code == Some(StopCode::TaskFailedToStart)
+            && by_itself
             && let Some(id) = deployment_of(&task)
         {
             failed.entry(id).or_default().0 += 1;
@@ -41,18 +44,18 @@ pub fn note_ends(tx: &mut Tx<'_>, ended: &[(TaskKey, bool)], failed: &mut Failed
     }
 }
 
-/// Counts tasks of the primary deployment and of task sets that failed, and how patient to be after those that never ran.
-/// The circuit breaker looks at all of the primary deployment's.
+/// Counts tasks that failed, by deployment, and how patient to be after those that never ran: older deployments have their
+/// tasks replaced too while a newer one does not serve. The circuit breaker looks at all of the primary deployment's.
 pub fn note_failures(tx: &mut Tx<'_>, service: &mut Service, failed: &Failed) {
     let (desired, breaker) = (service.desired_count, service.configuration.circuit_breaker);
     let (mut trips, mut patient) = (false, Vec::new());
     for (index, deployment) in service.deployments.iter_mut().enumerate() {
-        let counts = index == 0 || deployment.task_set.is_some();
-        let Some(&(never_ran, unhealthy)) = failed.get(&deployment.id).filter(|_| counts) else { continue };
+        let Some(&(never_ran, unhealthy)) = failed.get(&deployment.id) else { continue };
         deployment.failures.add(never_ran, unhealthy);
         deployment.failed_at = Some(tx.now);
         deployment.updated_at = tx.now;
-        trips |= deployment.task_set.is_none()
+        trips |= index == 0
+            && deployment.task_set.is_none()
             && deployment.rollout_state == RolloutState::InProgress
             && breaker.trips(deployment.failures, desired);
         if let Some(delay) = back_off::delay(deployment.failures.starts).filter(|_| never_ran > 0) {
