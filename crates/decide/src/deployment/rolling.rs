@@ -28,6 +28,8 @@ impl Tasks {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Situation {
     pub desired: u32,
+    /// Tasks beyond that for a moment: each is to stand elsewhere before another one goes. No percentage is of them.
+    pub moving: u32,
     pub minimum_healthy_percent: u32,
     pub maximum_percent: u32,
     /// Tasks of the deployment that shall remain.
@@ -97,7 +99,8 @@ impl Situation {
     }
 
     pub fn plan(&self) -> Plan {
-        let Situation { desired, target, old, .. } = *self;
+        let Situation { target, old, .. } = *self;
+        let desired = self.desired.saturating_add(self.moving);
         let missing = desired.saturating_sub(target.useful());
         let room = self.upper().saturating_sub(self.total());
         let start = missing.min(room);
@@ -138,7 +141,7 @@ impl Situation {
 
     /// Exactly the desired count, all healthy, nothing else there.
     pub fn is_steady(&self) -> bool {
-        let there = Tasks { healthy: self.desired, ..Tasks::default() };
+        let there = Tasks { healthy: self.desired.saturating_add(self.moving), ..Tasks::default() };
         self.target == there && self.is_alone()
     }
 
@@ -195,6 +198,10 @@ mod tests {
         assert!(situation(3, 100, 125).is_blocked());
         assert_eq!(situation(3, 100, 200).plan(), Plan { start: 3, ..Plan::default() });
         assert_eq!(situation(u32::MAX, 100, 200).upper(), u32::MAX);
+        // One starts elsewhere when both others fall ill: the maximum is of two, not of three.
+        let target = Tasks { starting: 1, unhealthy: 2, ..Tasks::default() };
+        let moved = Situation { moving: 1, target, old: Tasks::default(), ..situation(2, 100, 200) };
+        assert_eq!(moved.plan().start, 1);
     }
 
     #[test]
@@ -269,7 +276,7 @@ mod tests {
         ) {
             let mut now = Situation {
                 desired, minimum_healthy_percent: minimum, maximum_percent: maximum, target, old, stopping,
-                renewed, renewable,
+                renewed, renewable, moving: 0,
             };
             // Each round ends at least one thing that was under way, of at most 77 tasks and their replacements.
             for round in 0..200 {

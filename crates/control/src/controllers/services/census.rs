@@ -196,6 +196,7 @@ impl<'a> Census<'a> {
     pub fn situation(&self, service: &Service, desired: u32) -> rolling::Situation {
         rolling::Situation {
             desired,
+            moving: 0,
             minimum_healthy_percent: service.configuration.minimum_healthy_percent,
             maximum_percent: service.configuration.maximum_percent,
             target: self.target,

@@ -358,7 +358,7 @@ fn replicas(
     let desired = if service.status == ServiceStatus::Draining { 0 } else { service.desired_count };
     // One more than desired, until the one that it is for can go.
     let moves = rebalance::moves(service, census);
-    let situation = census.situation(service, desired.saturating_add(u32::from(moves)));
+    let situation = rolling::Situation { moving: u32::from(moves), ..census.situation(service, desired) };
     let steps = situation.plan();
     if service.status == ServiceStatus::Active {
         let (launches, settled) = allowed(view, service, plan);
