@@ -159,22 +159,24 @@ def test_a_storage_driver_that_can_bounds_what_containers_write(tmp_path):
         file.truncate(64 << 30)
     subprocess.run(["mkfs.btrfs", "-q", disk], check=True)
     subprocess.run(["mount", "-o", "loop", disk, tmp_path / "data"], check=True)
-    installation = Platform(tmp_path / "gantry", docker=daemon)
-    installation.image("load", image(tmp_path))
     task = {"networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "256", "memory": "512",
             "ephemeralStorage": {"sizeInGiB": 21}}
     # Two that are larger together than what the task has; none is written.
     fill = "for i in 1 2; do busybox fallocate -l 12g /$i 2>/dev/null && echo room || echo full; done"
     try:
         daemon.start()
-        host = Host(installation.start())
-        arn = host.start(sh(fill), task=task, launchType="FARGATE", networkConfiguration=NETWORK)
-        host.end(arn)
-        assert host.lines(arn) == ["room", "full"]
+        installation = Platform(tmp_path / "gantry", docker=daemon)
+        try:
+            installation.image("load", image(tmp_path))
+            host = Host(installation.start())
+            arn = host.start(sh(fill), task=task, launchType="FARGATE", networkConfiguration=NETWORK)
+            host.end(arn)
+            assert host.lines(arn) == ["room", "full"]
+        finally:
+            installation.sweep()
+        assert leftovers(installation.directory) == []
     finally:
-        installation.sweep()
         daemon.end()
-    assert leftovers(installation.directory) == []
 
 
 def test_tasks_outlive_a_daemon_that_restores_them(host, docker):
