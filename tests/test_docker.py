@@ -151,8 +151,10 @@ def test_the_daemon_ends_and_its_tasks_with_it(host, docker):
 
 
 @pytest.mark.skipif(not shutil.which("mkfs.btrfs"), reason="needs mkfs.btrfs (Debian: btrfs-progs)")
-def test_a_storage_driver_that_can_bounds_what_containers_write(tmp_path):
+def test_a_storage_driver_that_can_bounds_what_containers_write(tmp_path_factory):
     """Sizes of layers take a file system that counts: XFS with project quotas, or btrfs."""
+    # A short name: the daemon's sockets lie below, whose paths have 107 bytes at most.
+    tmp_path = tmp_path_factory.mktemp("btrfs")
     disk, daemon = tmp_path / "disk", Docker(tmp_path, number=1)
     daemon.directory.joinpath("data").mkdir()
     with open(disk, "wb") as file:
