@@ -28,10 +28,15 @@ impl Removal {
         }
         self.waiting.lock().insert(link.to_owned());
         let _turn = self.turn.lock();
-        let links = std::mem::take(&mut *self.waiting.lock());
-        if links.contains(link) {
-            delete(links.iter().map(String::as_str))?;
-        } else if route::index(link).is_ok() {
+        let mut waiting = self.waiting.lock();
+        if waiting.contains(link) {
+            let links = std::mem::take(&mut *waiting);
+            drop(waiting);
+            return delete(links.iter().map(String::as_str));
+        }
+        // Those that came meanwhile are for one of them to take.
+        drop(waiting);
+        if route::index(link).is_ok() {
             // Whoever took it along failed, and told its own caller.
             route::delete(&mut Socket::route()?, link)?;
         }
