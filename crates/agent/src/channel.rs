@@ -6,7 +6,7 @@ use crate::lease::Lease;
 use crate::protocol::backoff::{Backoff, Growth};
 use futures_util::{SinkExt, StreamExt};
 use gantry_decide::random::Random;
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -45,6 +45,22 @@ pub struct Target {
 pub enum Incoming {
     Connected,
     Text(String),
+}
+
+/// Why no WebSocket was made.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// With the beginning of the answer.
+    #[error("refused with status {status}: {text}")]
+    Refused { status: StatusCode, text: String },
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<String> for DialError {
+    fn from(reason: String) -> Self {
+        DialError::Failed(reason)
+    }
 }
 
 /// How a connection came to an end.
@@ -223,8 +239,9 @@ fn lost(error: &Error) -> End {
 async fn connect(client: &Client, target: &Target) -> Result<WebSocketStream<TcpStream>, End> {
     let (origin, path) = split(&target.base).map_err(End::Broken)?;
     let path = format!("/{}/ws", path.trim_matches('/'));
-    dial(Some(client), origin, &path, &target.query).await.map_err(|reason| {
-        if reason.contains("InactiveInstanceException") { End::Inactive } else { End::Broken(reason) }
+    dial(Some(client), origin, &path, &target.query).await.map_err(|error| match error {
+        DialError::Refused { text, .. } if text.contains("InactiveInstanceException") => End::Inactive,
+        error => End::Broken(error.to_string()),
     })
 }
 
@@ -239,13 +256,13 @@ pub fn split(base: &str) -> Result<(&str, &str), String> {
 /// Opens a WebSocket to a path of `origin`, `http://host:port`, with a request that `client` signs, if any.
 ///
 /// # Errors
-/// In words: what was refused, with the beginning of the answer, or did not work.
+/// When it is refused, or the other side is not reached.
 pub async fn dial(
     client: Option<&Client>,
     origin: &str,
     path: &str,
     query: &str,
-) -> Result<WebSocketStream<TcpStream>, String> {
+) -> Result<WebSocketStream<TcpStream>, DialError> {
     let (origin, _) = split(origin)?;
     let host = &origin["http://".len()..];
     let address = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
@@ -269,8 +286,8 @@ pub async fn dial(
         Err(Error::Http(response)) => {
             let body = response.body().as_deref().unwrap_or_default();
             let text = String::from_utf8_lossy(body).chars().take(500).collect::<String>();
-            Err(format!("refused with status {}: {text}", response.status()))
+            Err(DialError::Refused { status: response.status(), text })
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.to_string().into()),
     }
 }

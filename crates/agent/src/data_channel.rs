@@ -1,7 +1,7 @@
 //! One end of an ECS Exec session's data channel, over WebSockets: the agent's, and that of `gantry exec`. When a connection
 //! breaks another one is made, and the session goes on where it was.
 
-use crate::channel;
+use crate::channel::{self, DialError};
 use crate::client::Client;
 use crate::protocol::backoff::{Backoff, Growth};
 use futures_util::future::BoxFuture;
@@ -41,7 +41,7 @@ pub type Payloads = VecDeque<(u32, Vec<u8>)>;
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     #[error("the data channel cannot be opened: {0}")]
-    Connect(String),
+    Connect(DialError),
     /// The session has ended meanwhile.
     #[error("the session has ended")]
     Over,
@@ -217,7 +217,7 @@ impl Channel {
                 self.stream.again(self.start.elapsed());
                 Ok(())
             }
-            (Err(ChannelError::Connect(reason)), Link::Down { backoff, next, .. }) if !is_final(&reason) => {
+            (Err(ChannelError::Connect(error)), Link::Down { backoff, next, .. }) if !is_final(&error) => {
                 let (pause, dialled) = (backoff.pause(self.random.as_mut()), bounded((self.dial)()));
                 *next = async move {
                     sleep(pause).await;
@@ -303,7 +303,7 @@ impl Channel {
 /// Connects to a session as its client, and shows the token.
 async fn connect(address: &Address) -> Result<Socket, ChannelError> {
     let url = address.url.replacen("ws", "http", 1);
-    let (origin, target) = channel::split(&url).map_err(ChannelError::Connect)?;
+    let (origin, target) = channel::split(&url).map_err(|reason| ChannelError::Connect(reason.into()))?;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut socket = channel::dial(None, origin, path, query).await.map_err(ChannelError::Connect)?;
     let id = faster_hex::hex_string(&rand::random::<[u8; 16]>());
@@ -314,7 +314,7 @@ async fn connect(address: &Address) -> Result<Socket, ChannelError> {
         client_id: id,
         client_version: client_version(),
     };
-    let failed = |error: String| ChannelError::Connect(error);
+    let failed = |reason: String| ChannelError::Connect(reason.into());
     let text = serde_json::to_string(&open).map_err(|error| failed(error.to_string()))?;
     let sent = timeout(SEND_MAX, socket.send(Message::text(text))).await;
     sent.map_err(|_| failed("the control plane does not read".to_owned()))?
@@ -323,14 +323,14 @@ async fn connect(address: &Address) -> Result<Socket, ChannelError> {
 }
 
 /// Whether who was asked knows no such session any more, or will not have the caller.
-fn is_final(reason: &str) -> bool {
-    reason.starts_with("refused with status 4")
+fn is_final(error: &DialError) -> bool {
+    matches!(error, DialError::Refused { status, .. } if status.is_client_error())
 }
 
 fn bounded(
     dialled: BoxFuture<'static, Result<Socket, ChannelError>>,
 ) -> BoxFuture<'static, Result<Socket, ChannelError>> {
-    let late = || ChannelError::Connect("the connection was not established in time".to_owned());
+    let late = || ChannelError::Connect("the connection was not established in time".to_owned().into());
     async move { timeout(CONNECT_MAX, dialled).await.unwrap_or_else(|_| Err(late())) }.boxed()
 }
 

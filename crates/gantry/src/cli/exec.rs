@@ -91,7 +91,7 @@ fn resume(api: Arc<Api>, session_id: String) -> Resume {
         let (api, session_id) = (Arc::clone(&api), session_id.clone());
         Box::pin(async move {
             let asked = api.ssm::<ssm::ResumeSession>(&ssm::ResumeSessionRequest { session_id }).await;
-            let answer = asked.map_err(|error| ChannelError::Connect(error.to_string()))?;
+            let answer = asked.map_err(|error| ChannelError::Connect(error.to_string().into()))?;
             let (url, token) = answer.stream_url.zip(answer.token_value).ok_or(ChannelError::Over)?;
             Ok(Address { url, token })
         })
