@@ -22,21 +22,15 @@ on_all! {
 }
 
 pub fn resume_session(request: &ssm::ResumeSessionRequest, scope: &Scope) -> Demand {
-    let arn = Arn {
-        service: "ssm".to_owned(),
-        region: scope.region.to_string(),
-        account: scope.account.to_string(),
-        resource: format!("session/{}", request.session_id),
-    };
-    Demand::on("ssm:ResumeSession", arn)
+    Demand::on("ssm:ResumeSession", arn(scope, format!("session/{}", request.session_id)))
 }
 
 pub fn deregister_managed_instance(request: &ssm::DeregisterManagedInstanceRequest, scope: &Scope) -> Demand {
-    let arn = Arn {
-        service: "ssm".to_owned(),
-        region: scope.region.to_string(),
-        account: scope.account.to_string(),
-        resource: format!("managed-instance/{}", request.instance_id),
-    };
-    Demand::on("ssm:DeregisterManagedInstance", arn)
+    let machine = arn(scope, format!("managed-instance/{}", request.instance_id));
+    Demand::on("ssm:DeregisterManagedInstance", machine)
+}
+
+fn arn(scope: &Scope, resource: String) -> Arn {
+    let (region, account) = (scope.region.to_string(), scope.account.to_string());
+    Arn { service: "ssm".to_owned(), region, account, resource }
 }
