@@ -23,6 +23,7 @@ const USAGE: &str = "usage: cargo xtask bench NAME
 
   start   from RunTask to the container's program, beside docker, runc and the bare unshare; then 500 at once; then
           both with containers of Docker Engine's
+  storm   of `start` the 500 at once alone
   replace from the SIGKILL of a service's process to its replacement's RUNNING
   ship    lines per second from containers to CloudWatch Logs
   api     signed reads and durable writes per second, beside etcd
@@ -38,6 +39,7 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match name.as_str() {
         "start" => runtime.block_on(start::run()),
+        "storm" => runtime.block_on(start::storm()),
         "replace" => runtime.block_on(replace::run()),
         "ship" => runtime.block_on(ship::run()),
         "api" => runtime.block_on(api::run()),

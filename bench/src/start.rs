@@ -54,6 +54,13 @@ pub async fn run() -> Result<()> {
     }
 }
 
+/// Nothing but many tasks at once.
+pub async fn storm() -> Result<()> {
+    let host = Host::up()?;
+    let run = define(&host).await?;
+    storm::run(&host, &run, STORM, || Ok(0.0)).await
+}
+
 /// Tasks whose containers are Docker's, beside `docker run`.
 async fn on_docker(docker: &Docker) -> Result<()> {
     let host = Host::up_on(docker.variables())?;

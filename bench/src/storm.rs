@@ -81,13 +81,15 @@ pub async fn run(
     Ok(())
 }
 
-/// Looks at tasks until the last has come to a status.
+/// Looks at tasks until the last has come to a status. Who looks takes time from who works: so it is at one of those
+/// that are waited for, until that has come to it.
 async fn wait_for(client: &Client, arns: &[String], status: &str) -> Result<()> {
     let started = Instant::now();
-    let mut waiting = arns.to_vec();
+    let (mut waiting, mut look) = (arns.to_vec(), 1);
     while !waiting.is_empty() {
         // The last ones, which come to it last.
-        let some = waiting.split_off(waiting.len().saturating_sub(LOOK));
+        let some = waiting.split_off(waiting.len().saturating_sub(look));
+        let before = waiting.len();
         let describe = ecs::DescribeTasksRequest { tasks: some, ..Default::default() };
         let tasks = client.ecs::<ecs::DescribeTasks>(&describe).await?.tasks.unwrap_or_default();
         for task in tasks {
@@ -98,7 +100,10 @@ async fn wait_for(client: &Client, arns: &[String], status: &str) -> Result<()> 
             }
         }
         ensure!(started.elapsed() < RUN_MAX, "{} tasks do not come to {status}", waiting.len());
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        look = if waiting.len() == before { LOOK } else { 1 };
+        if look == 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     Ok(())
 }
