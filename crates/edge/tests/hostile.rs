@@ -4,9 +4,7 @@
 #![allow(clippy::unwrap_used)]
 mod common;
 
-use common::{Server, World, body, group, read_answer, secure, status};
-use gantry_decide::routing::HealthState;
-use gantry_decide::routing::config::*;
+use common::{Server, World, body, exchange, read_answer, secure, status};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::Ordering::SeqCst;
@@ -204,6 +202,7 @@ fn who_takes_nothing_is_let_go_of() {
             stream
         })
         .collect();
+    world.until("all were asked", || server.requests.load(SeqCst) == slow.len());
     // The answers stay with the target but for what buffers hold, and the connections end.
     let mut moved = 0;
     world.until("slow readers are gone", || {
@@ -234,9 +233,7 @@ fn a_half_closed_client_has_gone() {
         let mut stream = world.connect();
         stream.write_all(text.as_bytes()).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        assert_eq!(answer, "", "{text:?}");
+        assert_eq!(exchange(stream, b""), "", "{text:?}");
     }
     world.until("all are gone", || world.balancer.samples().0[0].active_connections == 0);
     // A request that was whole is answered although nothing comes behind it.
@@ -331,17 +328,7 @@ fn a_targets_endless_head_ends() {
 #[test]
 fn what_is_no_handshake_ends_and_others_are_served() {
     let server = Server::start();
-    let world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
-        balancer.listeners[0].protocol = Protocol::Https;
-        balancer.listeners[0].tls = Some(ListenerTls {
-            policy: "ELBSecurityPolicy-TLS13-1-2-2021-06".to_owned(),
-            default_certificate: CertificateArn::new("one"),
-            certificates: Vec::new(),
-            alpn: AlpnPolicy::None,
-            client_certificates: ClientCertificates::Off,
-        });
-    });
-    world.await_health(server.address, HealthState::Healthy);
+    let world = World::https(&[&server], |_| {});
     let records: [&[u8]; 8] = [
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         // A record longer than any may be; one of no known kind; an empty one; data before the handshake; an alert.
@@ -366,11 +353,7 @@ fn what_is_no_handshake_ends_and_others_are_served() {
     // Handshakes that never end hold little, and a greeting without end is not kept.
     let greeting = b"\x16\x03\x01\x40\x00\x01\xff\xff\xff";
     assert!(taken(&mut world.connect(), greeting, &[0; 16 << 10]) < ENDLESS);
-    let mut served = secure(world.connect(), "one.example").0;
-    served.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    let _ = served.read_to_string(&mut answer);
-    assert_eq!(status(&answer), 200);
+    assert_eq!(status(&world.get_secure("")), 200);
     // A record whose seal is broken ends a connection that was established.
     let mut broken = secure(world.connect(), "one.example").0;
     broken.sock.write_all(b"\x17\x03\x03\x00\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").unwrap();

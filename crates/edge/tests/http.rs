@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used)]
 mod common;
 
-use common::{Server, World, body, forward, group, header, log_lines, read_answer, rule, status};
+use common::{
+    Server, World, body, exchange, forward, group, header, last_request, log_lines, read_answer, read_until,
+    rule, status,
+};
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::config::*;
 use gantry_edge::balancer::{Balancer, Settings, StartError};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
@@ -43,13 +46,7 @@ fn connections_are_kept_on_both_sides() {
         // Two at once: the second waits in the balancer.
         write!(client, "GET /{n} HTTP/1.1\r\nHost: a\r\n\r\nHEAD /{n} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         assert!(read_answer(&mut client).contains(&format!("GET /{n} HTTP")));
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            let mut byte = [0];
-            client.read_exact(&mut byte).unwrap();
-            head.push(char::from(byte[0]));
-        }
-        assert_eq!(status(&head), 200);
+        assert_eq!(status(&read_until(&mut client, "\r\n\r\n")), 200);
     }
     // Health checks connect, too: one each.
     let checks = world.balancer.samples().1[0].requests;
@@ -135,11 +132,8 @@ fn the_shared_listener_goes_by_host() {
     let server = Server::start();
     let world = World::of(&[&server]);
     let ask = |host: &str| {
-        let mut stream = std::net::TcpStream::connect(world.balancer.shared_address().unwrap()).unwrap();
-        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        status(&answer)
+        let stream = TcpStream::connect(world.balancer.shared_address().unwrap()).unwrap();
+        status(&exchange(stream, last_request(host, "/", "").as_bytes()))
     };
     assert_eq!((ask("Web-1.elb.localhost:8000"), ask("other.localhost")), (200, 404));
 }
@@ -165,8 +159,8 @@ fn a_port_of_the_names_goes_by_host_and_then_to_the_only_balancer() {
     });
     let port = world.address.port();
     let ask = |host: &str| {
-        let mut stream = std::net::TcpStream::connect((shared, port)).unwrap();
-        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut stream = TcpStream::connect((shared, port)).unwrap();
+        stream.write_all(last_request(host, "/", "").as_bytes()).unwrap();
         // At layer 4 nobody but the target could end the connection.
         header(&read_answer(&mut stream), "x-target").map(str::to_owned)
     };
@@ -286,12 +280,7 @@ fn websockets_are_tunnels() {
             b"GET /websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst",
         )
         .unwrap();
-    let mut answer = String::new();
-    while !answer.ends_with("FIRST") {
-        let mut byte = [0];
-        client.read_exact(&mut byte).unwrap();
-        answer.push(char::from(byte[0]));
-    }
+    let answer = read_until(&mut client, "FIRST");
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     client.write_all(b"second").unwrap();
     let mut more = [0; 6];
@@ -391,11 +380,8 @@ fn draining_lets_requests_end_and_then_cuts_them() {
     let address = world.address;
     let slow = |millis: u32| {
         std::thread::spawn(move || {
-            let mut stream = std::net::TcpStream::connect(address).unwrap();
-            write!(stream, "GET /sleep/{millis} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-            let mut answer = String::new();
-            let _ = stream.read_to_string(&mut answer);
-            status(&answer)
+            let request = last_request("a", &format!("/sleep/{millis}"), "");
+            status(&exchange(TcpStream::connect(address).unwrap(), request.as_bytes()))
         })
     };
     let (short, long) = (slow(1500), slow(60_000));
@@ -427,13 +413,13 @@ fn listeners_come_and_go() {
     assert!(!world.balancer.apply(&world.config), "the same generation is not news");
     let listeners = std::mem::take(&mut world.config.load_balancers[0].listeners);
     world.change(|_| {});
-    world.until("nobody listens", || std::net::TcpStream::connect(world.address).is_err());
+    world.until("nobody listens", || TcpStream::connect(world.address).is_err());
     // The kept connection has its last request.
     write!(kept, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let last = read_answer(&mut kept);
     assert_eq!(header(&last, "connection"), Some("close"), "{last}");
     world.change(|config| config.load_balancers[0].listeners = listeners);
-    world.until("the listener is back", || std::net::TcpStream::connect(world.address).is_ok());
+    world.until("the listener is back", || TcpStream::connect(world.address).is_ok());
     assert_eq!(status(&world.get("/")), 200);
 }
 
@@ -458,7 +444,7 @@ fn what_cannot_be_served_is_told() {
     // Once the address is free, it is taken.
     let second = taken.local_addr().unwrap();
     drop(taken);
-    world.until("the second listener is there", || std::net::TcpStream::connect(second).is_ok());
+    world.until("the second listener is there", || TcpStream::connect(second).is_ok());
 }
 
 #[test]

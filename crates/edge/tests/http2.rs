@@ -1,4 +1,4 @@
-//! HTTP/2 in front of HTTP/1.1, HTTP/2 and gRPC targets, and floods.
+//! HTTP/2 in front of HTTP/1.1, HTTP/2 and gRPC targets.
 
 #![allow(clippy::unwrap_used)]
 mod common;
@@ -45,19 +45,6 @@ async fn ask(client: &Client, request: Request<Full<Bytes>>) -> (u16, HeaderMap,
     (status, headers, String::from_utf8_lossy(&body).into_owned())
 }
 
-fn https(groups: Vec<TargetGroup>) -> World {
-    World::with(groups, Vec::new(), |balancer| {
-        balancer.listeners[0].protocol = Protocol::Https;
-        balancer.listeners[0].tls = Some(ListenerTls {
-            policy: "ELBSecurityPolicy-TLS13-1-2-2021-06".to_owned(),
-            default_certificate: CertificateArn::new("one"),
-            certificates: Vec::new(),
-            alpn: AlpnPolicy::None,
-            client_certificates: ClientCertificates::Off,
-        });
-    })
-}
-
 /// An HTTP/2 server that gives back what it gets, as gRPC does: with its status in trailers.
 async fn second() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -89,8 +76,7 @@ async fn second() -> SocketAddr {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_requests_of_one_connection_reach_http1_targets() {
     let server = Server::start();
-    let world = https(vec![group("web", &[server.address])]);
-    world.await_health(server.address, HealthState::Healthy);
+    let world = World::https(&[&server], |_| {});
     let client = connect(world.address).await;
     let big = "b".repeat(300_000);
     let all = (0..50).map(|n| {
@@ -135,7 +121,7 @@ async fn http2_and_grpc_targets_are_asked_by_http2() {
     let mut web = group("web", &[address]);
     web.protocol_version = ProtocolVersion::Grpc;
     web.health_check.matcher = Matcher(vec![(12, 12)]);
-    let mut world = https(vec![web]);
+    let mut world = World::with(vec![web], Vec::new(), common::https);
     world.await_health(address, HealthState::Healthy);
     let client = connect(world.address).await;
     let response =
@@ -151,39 +137,6 @@ async fn http2_and_grpc_targets_are_asked_by_http2() {
         config.target_groups[0].health_check.matcher = Matcher(vec![(200, 200)]);
     });
     assert_eq!(ask(&client, request("GET", "/", "")).await.0, 200);
-    let first = tokio::task::spawn_blocking(move || {
-        let (mut stream, _) = common::secure(world.connect(), "one.example");
-        std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        let _ = std::io::Read::read_to_string(&mut stream, &mut answer);
-        (common::status(&answer), world)
-    });
-    assert_eq!(first.await.unwrap().0, 464);
-}
-
-/// Streams opened and reset at once: the connection ends, and others are served.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_resets_ends_the_connection() {
-    let server = Server::start();
-    let world = https(vec![group("web", &[server.address])]);
-    world.await_health(server.address, HealthState::Healthy);
-    let tcp = tokio::net::TcpStream::connect(world.address).await.unwrap();
-    let name = rustls::pki_types::ServerName::try_from("one.example").unwrap();
-    let mut tls = tokio_rustls::TlsConnector::from(client_config(&[b"h2"])).connect(name, tcp).await.unwrap();
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
-    for stream in (1..20_000_u32).step_by(2) {
-        // Headers of GET https://a/ from the static table, then a reset.
-        bytes.extend_from_slice(&[0, 0, 6, 1, 5]);
-        bytes.extend_from_slice(&stream.to_be_bytes());
-        bytes.extend_from_slice(&[0x82, 0x87, 0x84, 0x41, 1, b'a']);
-        bytes.extend_from_slice(&[0, 0, 4, 3, 0]);
-        bytes.extend_from_slice(&stream.to_be_bytes());
-        bytes.extend_from_slice(&[0, 0, 0, 8]);
-    }
-    let _ = tokio::io::AsyncWriteExt::write_all(&mut tls, &bytes).await;
-    let mut answer = Vec::new();
-    let _ = tokio::io::AsyncReadExt::read_to_end(&mut tls, &mut answer).await;
-    assert!(answer.windows(5).any(|frame| frame[3] == 7), "a GOAWAY is expected");
-    assert_eq!(ask(&connect(world.address).await, request("GET", "/", "")).await.0, 200);
+    let first = tokio::task::spawn_blocking(move || common::status(&world.get_secure("")));
+    assert_eq!(first.await.unwrap(), 464);
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 mod common;
 
-use common::{PATIENCE, World, group, secure};
+use common::{PATIENCE, World, group, secure, tls};
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::config::*;
 use gantry_decide::time::Timestamp;
@@ -104,13 +104,7 @@ fn tls_ends_at_the_balancer() {
     let target = echo();
     let world = network(&[target], |balancer, _| {
         balancer.listeners[0].protocol = Protocol::Tls;
-        balancer.listeners[0].tls = Some(ListenerTls {
-            policy: "ELBSecurityPolicy-TLS13-1-2-2021-06".to_owned(),
-            default_certificate: CertificateArn::new("one"),
-            certificates: Vec::new(),
-            alpn: AlpnPolicy::None,
-            client_certificates: ClientCertificates::Off,
-        });
+        balancer.listeners[0].tls = Some(tls());
     });
     let (mut stream, _) = secure(world.connect(), "one.example");
     stream.write_all(b"hello").unwrap();

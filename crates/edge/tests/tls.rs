@@ -4,32 +4,25 @@
 mod common;
 
 use common::{
-    Server, World, certificate, client_config, client_showing, forward, group, log_lines, secure, secure_by,
-    status,
+    Server, World, certificate, client_config, client_showing, group, log_lines, secure, status, tls,
 };
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::config::*;
-use std::io::{Read, Write};
 
-fn https(certificates: &[&str]) -> ListenerTls {
-    ListenerTls {
-        policy: "ELBSecurityPolicy-TLS13-1-2-2021-06".to_owned(),
-        default_certificate: CertificateArn::new("one"),
+fn showing(certificates: &[&str]) -> Option<ListenerTls> {
+    Some(ListenerTls {
         certificates: certificates.iter().map(|arn| CertificateArn::new(arn)).collect(),
-        alpn: AlpnPolicy::None,
-        client_certificates: ClientCertificates::Off,
-    }
+        ..tls()
+    })
 }
 
 #[test]
 fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
     let server = Server::start();
-    let mut world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
+    let mut world = World::https(&[&server], |balancer| {
         balancer.attributes.tls_headers = true;
-        balancer.listeners[0].protocol = Protocol::Https;
-        balancer.listeners[0].tls = Some(https(&["two", "missing"]));
+        balancer.listeners[0].tls = showing(&["two", "missing"]);
     });
-    world.await_health(server.address, HealthState::Healthy);
     let (one, two) =
         (certificate(include_str!("common/one.pem")), certificate(include_str!("common/two.pem")));
     for (name, expected) in [
@@ -41,10 +34,7 @@ fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
     ] {
         assert_eq!(&secure(world.connect(), name).1, expected, "{name}");
     }
-    let (mut stream, _) = secure(world.connect(), "two.example");
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: two.example\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
+    let answer = world.get_secure("");
     assert_eq!(status(&answer), 200);
     for line in [
         "x-amzn-tls-version: TLSv1.3\r\n",
@@ -58,8 +48,8 @@ fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
     // What stays as it was is neither made anew nor told again; what changes is.
     world.change(|_| {});
     assert_eq!(world.told.problems.lock().unwrap().len(), 1);
-    world.change(|config| config.load_balancers[0].listeners[0].tls = Some(https(&["two"])));
-    world.change(|config| config.load_balancers[0].listeners[0].tls = Some(https(&["missing"])));
+    world.change(|config| config.load_balancers[0].listeners[0].tls = showing(&["two"]));
+    world.change(|config| config.load_balancers[0].listeners[0].tls = showing(&["missing"]));
     assert_eq!(world.told.problems.lock().unwrap().len(), 2);
     assert_eq!(&secure(world.connect(), "two.example").1, &one);
 }
@@ -67,21 +57,13 @@ fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
 #[test]
 fn headers_of_tls_have_the_names_that_a_listener_gives_and_no_client_sets_them() {
     let server = Server::start();
-    let world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
+    let world = World::https(&[&server], |balancer| {
         balancer.attributes.tls_headers = true;
-        balancer.listeners[0].protocol = Protocol::Https;
         balancer.listeners[0].attributes.tls_headers =
             [(TlsHeader::Version, "X-Version".to_owned())].into_iter().collect();
-        balancer.listeners[0].tls = Some(https(&[]));
     });
-    world.await_health(server.address, HealthState::Healthy);
-    let (mut stream, _) = secure(world.connect(), "one.example");
-    let own = "x-version: none\r\nX-Amzn-Tls-Cipher-Suite: none\r\nx-amzn-tls-version: mine\r\n";
-    stream
-        .write_all(format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{own}\r\n").as_bytes())
-        .unwrap();
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
+    let answer =
+        world.get_secure("x-version: none\r\nX-Amzn-Tls-Cipher-Suite: none\r\nx-amzn-tls-version: mine\r\n");
     assert!(answer.contains("\r\nX-Version: TLSv1.3\r\n"), "{answer}");
     assert!(answer.contains("\r\nx-amzn-tls-cipher-suite: TLS_AES_"), "{answer}");
     // The usual name means nothing here.
@@ -92,23 +74,14 @@ fn headers_of_tls_have_the_names_that_a_listener_gives_and_no_client_sets_them()
 fn certificates_of_clients_are_passed_through() {
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();
-    let world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
+    let world = World::https(&[&server], |balancer| {
         let prefix = folder.path().to_str().unwrap().to_owned();
         balancer.attributes.connection_logs = Some(LogDestination { bucket: "logs".to_owned(), prefix });
-        balancer.listeners[0].protocol = Protocol::Https;
         balancer.listeners[0].tls =
-            Some(ListenerTls { client_certificates: ClientCertificates::Passthrough, ..https(&[]) });
+            Some(ListenerTls { client_certificates: ClientCertificates::Passthrough, ..tls() });
     });
-    world.await_health(server.address, HealthState::Healthy);
     let pem = include_str!("common/two.pem");
-    let ask = |client| {
-        let (mut stream, _) = secure_by(world.connect(), "one.example", client);
-        let own = "X-Amzn-Mtls-Clientcert: forged\r\n";
-        write!(stream, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{own}\r\n").unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        answer
-    };
+    let ask = |client| world.get_by(client, "X-Amzn-Mtls-Clientcert: forged\r\n");
     let answer = ask(client_showing(pem));
     let shown = answer.split("\r\nX-Amzn-Mtls-Clientcert: ").nth(1).unwrap().split("\r\n").next().unwrap();
     let decoded = shown.replace("%20", " ").replace("%0A", "\n");
@@ -126,11 +99,9 @@ fn certificates_of_clients_are_passed_through() {
 fn connections_are_logged_as_application_load_balancers_do() {
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();
-    let world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
+    let world = World::https(&[&server], |balancer| {
         let prefix = folder.path().to_str().unwrap().to_owned();
         balancer.attributes.connection_logs = Some(LogDestination { bucket: "logs".to_owned(), prefix });
-        balancer.listeners[0].protocol = Protocol::Https;
-        balancer.listeners[0].tls = Some(https(&[]));
     });
     secure(world.connect(), "one.example");
     world.send(b"GET / HTTP/1.1\r\n\r\n");
@@ -151,10 +122,7 @@ fn connections_are_logged_as_application_load_balancers_do() {
 fn targets_of_https_groups_are_asked_by_tls() {
     let server = Server::start();
     // Another load balancer is the TLS server, with a certificate that nobody signed.
-    let inner = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
-        balancer.listeners[0].protocol = Protocol::Https;
-        balancer.listeners[0].tls = Some(https(&[]));
-    });
+    let inner = World::https(&[&server], |_| {});
     let mut behind = group("web", &[inner.address]);
     behind.protocol = Protocol::Https;
     behind.health_check.protocol = Protocol::Https;
@@ -171,11 +139,9 @@ fn targets_of_https_groups_are_asked_by_tls() {
 #[test]
 fn a_listener_without_a_certificate_ends_handshakes_and_tells() {
     let server = Server::start();
-    let world = World::with(vec![group("web", &[server.address])], Vec::new(), |balancer| {
-        balancer.listeners[0].protocol = Protocol::Https;
-        balancer.listeners[0].default_action = forward(&[("web", 1)]);
+    let world = World::https(&[&server], |balancer| {
         balancer.listeners[0].tls =
-            Some(ListenerTls { default_certificate: CertificateArn::new("missing"), ..https(&[]) });
+            Some(ListenerTls { default_certificate: CertificateArn::new("missing"), ..tls() });
     });
     assert_eq!(world.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), "");
     assert_eq!(world.told.problems.lock().unwrap().len(), 1);

@@ -55,6 +55,8 @@ fn talk(
     failing: bool,
     requests: &AtomicUsize,
 ) -> std::io::Result<()> {
+    // It writes in small pieces.
+    stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -264,11 +266,40 @@ pub fn rule(priority: u32, path: &str, action: Action) -> Rule {
     }
 }
 
+/// TLS as listeners have it, with the certificate `one`.
+pub fn tls() -> ListenerTls {
+    ListenerTls {
+        policy: "ELBSecurityPolicy-TLS13-1-2-2021-06".to_owned(),
+        default_certificate: CertificateArn::new("one"),
+        certificates: Vec::new(),
+        alpn: AlpnPolicy::None,
+        client_certificates: ClientCertificates::Off,
+    }
+}
+
+/// Has a load balancer's listener speak HTTPS.
+pub fn https(balancer: &mut LoadBalancer) {
+    balancer.listeners[0].protocol = Protocol::Https;
+    balancer.listeners[0].tls = Some(tls());
+}
+
 impl World {
     /// Forwards everything to these targets, which are healthy when this returns.
     pub fn of(targets: &[&Server]) -> World {
+        World::serving(targets, |_| {})
+    }
+
+    /// The same by HTTPS.
+    pub fn https(targets: &[&Server], change: impl FnOnce(&mut LoadBalancer)) -> World {
+        World::serving(targets, |balancer| {
+            https(balancer);
+            change(balancer);
+        })
+    }
+
+    fn serving(targets: &[&Server], change: impl FnOnce(&mut LoadBalancer)) -> World {
         let addresses: Vec<_> = targets.iter().map(|server| server.address).collect();
-        let world = World::with(vec![group("web", &addresses)], Vec::new(), |_| {});
+        let world = World::with(vec![group("web", &addresses)], Vec::new(), change);
         addresses.iter().for_each(|address| world.await_health(*address, HealthState::Healthy));
         world
     }
@@ -356,11 +387,7 @@ impl World {
 
     /// Sends bytes on a connection of their own, and reads until the balancer closes.
     pub fn send(&self, bytes: &[u8]) -> String {
-        let mut stream = self.connect();
-        let _ = stream.write_all(bytes);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
+        exchange(self.connect(), bytes)
     }
 
     pub fn get(&self, path: &str) -> String {
@@ -368,11 +395,41 @@ impl World {
     }
 
     pub fn get_with(&self, path: &str, headers: &str) -> String {
-        self.send(
-            format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n{headers}\r\n")
-                .as_bytes(),
-        )
+        self.send(last_request("shop.example", path, headers).as_bytes())
     }
+
+    /// Asks by TLS.
+    pub fn get_secure(&self, headers: &str) -> String {
+        self.get_by(client_config(&[]), headers)
+    }
+
+    /// The same, by a configuration of one's own.
+    pub fn get_by(&self, config: Arc<rustls::ClientConfig>, headers: &str) -> String {
+        let stream = secure_by(self.connect(), "one.example", config).0;
+        exchange(stream, last_request("one.example", "/x", headers).as_bytes())
+    }
+}
+
+/// A request that is its connection's last.
+pub fn last_request(host: &str, path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n")
+}
+
+/// Sends bytes, and reads until the other side closes.
+pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> String {
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Reads until what was read ends so, or nothing more comes.
+pub fn read_until(stream: &mut impl Read, end: &str) -> String {
+    let (mut read, mut byte) = (Vec::new(), [0]);
+    while !read.ends_with(end.as_bytes()) && stream.read(&mut byte).unwrap_or(0) == 1 {
+        read.push(byte[0]);
+    }
+    String::from_utf8_lossy(&read).into_owned()
 }
 
 /// The status of an answer; 0 when there is none.
@@ -396,19 +453,11 @@ pub fn body(answer: &str) -> &str {
 
 /// Reads one answer with a length from a kept connection.
 pub fn read_answer(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    let mut byte = [0];
-    while !answer.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte).unwrap_or(0) == 0 {
-            return String::from_utf8_lossy(&answer).into_owned();
-        }
-        answer.push(byte[0]);
-    }
-    let text = String::from_utf8_lossy(&answer).into_owned();
-    let length = header(&text, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0_usize);
+    let head = read_until(stream, "\r\n\r\n");
+    let length = header(&head, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0_usize);
     let mut content = vec![0; length];
     stream.read_exact(&mut content).unwrap();
-    text + &String::from_utf8_lossy(&content)
+    head + &String::from_utf8_lossy(&content)
 }
 
 /// A TLS connection to the balancer, and the certificate that it showed.
