@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 mod common;
 
-use common::{Server, World, body, exchange, read_answer, secure, status};
+use common::{Server, World, body, client_config, exchange, read_answer, secure, status};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::Ordering::SeqCst;
@@ -17,97 +17,47 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 /// More than all buffers on a connection's way together: kernels', and the balancer's within its bounds.
 const ENDLESS: usize = 64 << 20;
 
-/// What may become of a request: refused with a status, or seen by the target as one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
-    Refused(u16),
-    One,
-}
-use Fate::{One, Refused};
-
-/// Bodies whose framing two servers could read differently, as the literature on request smuggling has them. Lines are
-/// those behind the host's.
-fn corpus() -> Vec<(Fate, &'static str, String)> {
-    let of = |fate, method, text: &str| (fate, method, text.replace("SMUGGLED", SMUGGLED));
-    vec![
-        // Length and chunks.
-        of(One, "POST", "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
-        of(
-            One,
-            "POST",
-            "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5\r\nhello\r\n0\r\n\r\nSMUGGLED",
-        ),
-        of(One, "GET", "Content-Length: 35\r\n\r\nSMUGGLED"),
-        of(One, "GET", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
-        // Two lengths, and no length.
-        of(One, "POST", "Content-Length: 2\r\nContent-Length: 2\r\n\r\nhiSMUGGLED"),
-        of(Refused(400), "POST", "Content-Length: 0\r\nContent-Length: 37\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Content-Length: 0, 37\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Content-Length: +37\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Content-Length: -1\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Content-Length: 3 7\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Content-Length: 0x25\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Content-Length: 37\0\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Content-Length: 18446744073709551653\r\n\r\nSMUGGLED"),
-        // Headers that only some servers take for the one they look like.
-        of(Refused(400), "POST", "Content-Length : 37\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Content-Length\t: 37\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", " Content-Length: 37\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "X: y\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: 'chunked'\r\n\r\n0\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "\r\u{85}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
-        of(Refused(501), "POST", "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\nSMUGGLED"),
-        of(Refused(501), "POST", "Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\nSMUGGLED"),
-        of(
-            Refused(501),
-            "POST",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: cow\r\n\r\n0\r\n\r\nSMUGGLED",
-        ),
-        of(One, "POST", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\nSMUGGLED"),
-        of(One, "POST", "Transfer_Encoding: chunked\r\nContent-Length: 2\r\n\r\nhiSMUGGLED"),
-        // A line that ends with LF alone is one; what goes to the target ends as it should.
-        of(One, "POST", "X: y\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nSMUGGLED"),
-        // Sizes of chunks.
-        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff0\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n-1\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n 0\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n0\n\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n5;a\nhello\r\n0\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello0\r\n\r\nSMUGGLED"),
-        of(Refused(400), "POST", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\nSMUGGLED"),
-        of(One, "POST", "Transfer-Encoding: chunked\r\n\r\n005;a=\"b\"\r\nhello\r\n000\r\n\r\nSMUGGLED"),
-        // Ways into another protocol.
-        of(
-            One,
-            "GET",
-            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\nSMUGGLED",
-        ),
-        of(One, "GET", "Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n\r\nSMUGGLED"),
-        of(One, "POST", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nhiSMUGGLED"),
-        // Headers that a client has taken off on its behalf.
-        of(One, "POST", "Connection: close, Content-Length\r\nContent-Length: 2\r\n\r\nhiSMUGGLED"),
-    ]
+/// Requests that two servers could read differently: the status, the method, and what stands behind the host's line.
+fn corpus() -> Vec<(u16, &'static str, String)> {
+    let escapes = [
+        (r"\r", "\r"),
+        (r"\n", "\n"),
+        (r"\t", "\t"),
+        (r"\x00", "\0"),
+        (r"\x0b", "\x0b"),
+        (r"\x85", "\u{85}"),
+        ("SMUGGLED", SMUGGLED),
+    ];
+    let case = |line: &'static str| {
+        let mut parts = line.splitn(3, ' ');
+        let (status, method, text) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
+        Some((
+            status,
+            method,
+            escapes.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to)),
+        ))
+    };
+    let lines = include_str!("common/smuggling.txt").lines();
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| case(line).expect(line))
+        .collect()
 }
 
 #[test]
 fn no_target_sees_a_request_that_nobody_sent() {
     let server = Server::start();
     let world = World::of(&[&server]);
-    for (fate, method, rest) in corpus() {
+    for (expected, method, rest) in corpus() {
         let before = server.requests.load(SeqCst);
         let answer =
             world.send(format!("{method} /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{rest}").as_bytes());
         let seen = server.requests.load(SeqCst) - before;
-        let expected = match fate {
-            Refused(status) => (status, 0),
-            One => (200, 1),
-        };
-        assert_eq!((status(&answer), seen), expected, "{method} {rest:?} -> {answer}");
+        assert_eq!(
+            (status(&answer), seen),
+            (expected, usize::from(expected == 200)),
+            "{method} {rest:?} -> {answer}"
+        );
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{rest:?} -> {answer}");
         // What the target got, and gives back, has one framing and leads to no other protocol.
         let got = body(&answer).to_ascii_lowercase();
@@ -360,4 +310,38 @@ fn what_is_no_handshake_ends_and_others_are_served() {
     let mut answer = Vec::new();
     let _ = broken.read_to_end(&mut answer);
     assert_eq!(answer, b"");
+}
+
+/// Handshakes that are never done: each has its time, however it drips, and holds up nobody.
+#[test]
+fn slow_handshakes_end_and_others_are_served() {
+    let server = Server::start();
+    let world = World::https(&[&server], |_| {});
+    let mut greeting = Vec::new();
+    let name = rustls::pki_types::ServerName::try_from("one.example").unwrap();
+    let mut client = rustls::ClientConnection::new(client_config(&[]), name).unwrap();
+    client.write_tls(&mut greeting).unwrap();
+    world.balancer.samples();
+    // Nothing, a part of a greeting, and all of it with no word after the answer.
+    let mut held: Vec<TcpStream> = Vec::new();
+    for part in [&greeting[..0], &greeting[..1], &greeting[..greeting.len() / 2], &greeting[..]] {
+        for _ in 0..50 {
+            let mut stream = world.connect();
+            stream.write_all(part).unwrap();
+            held.push(stream);
+        }
+    }
+    let mut dripping = world.connect();
+    let mut drops = greeting.iter();
+    world.until("all of them are ended", || {
+        if let Some(drop) = drops.next() {
+            let _ = dripping.write_all(&[*drop]);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(status(&world.get_secure("")), 200);
+        world.balancer.samples().0[0].active_connections == 0
+    });
+    assert!(
+        held.iter_mut().all(|stream| stream.read_to_end(&mut Vec::new()).is_ok_and(|count| count < 8192))
+    );
 }
