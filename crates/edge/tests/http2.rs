@@ -11,20 +11,30 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::client::conn::http2::SendRequest;
+use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 type Client = SendRequest<Full<Bytes>>;
 
-async fn connect(address: SocketAddr) -> Client {
-    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+/// A TLS connection on which HTTP/2 was agreed on.
+async fn secure(address: SocketAddr) -> TokioIo<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await.unwrap();
     let name = rustls::pki_types::ServerName::try_from("one.example").unwrap();
     let tls = tokio_rustls::TlsConnector::from(client_config(&[b"h2"])).connect(name, tcp).await.unwrap();
     assert_eq!(tls.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
-    let (sender, driver) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+    TokioIo::new(tls)
+}
+
+async fn connect(address: SocketAddr) -> Client {
+    let (sender, driver) = http2::handshake(TokioExecutor::new(), secure(address).await).await.unwrap();
     tokio::spawn(driver);
     sender
 }
@@ -139,4 +149,81 @@ async fn http2_and_grpc_targets_are_asked_by_http2() {
     assert_eq!(ask(&client, request("GET", "/", "")).await.0, 200);
     let first = tokio::task::spawn_blocking(move || common::status(&world.get_secure("")));
     assert_eq!(first.await.unwrap(), 464);
+}
+
+/// An HTTP/2 server that answers `/endless` without end, and how much of that it got rid of.
+async fn endless() -> (SocketAddr, Arc<AtomicU64>) {
+    const PIECE: &[u8] = &[0; 16 << 10];
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, sent) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
+    let counted = sent.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let sent = counted.clone();
+            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let sent = sent.clone();
+                let piece = move || {
+                    sent.fetch_add(PIECE.len() as u64, SeqCst);
+                    Ok::<_, Infallible>(Frame::data(Bytes::from_static(PIECE)))
+                };
+                let body: BoxBody<Bytes, Infallible> = match request.uri().path() {
+                    "/endless" => BodyExt::boxed(StreamBody::new(futures_util::stream::repeat_with(piece))),
+                    _ => Full::new(Bytes::from_static(b"soon")).boxed(),
+                };
+                async move { Ok::<_, Infallible>(Response::new(body)) }
+            });
+            let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .max_send_buf_size(PIECE.len())
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(serving);
+        }
+    });
+    (address, sent)
+}
+
+/// Clients that take nothing of what they asked for, whatever they allow to be sent: a target that sends without end is
+/// not read into memory for them, and others get its answers.
+#[test]
+fn who_takes_nothing_of_an_http2_target_holds_up_nobody() {
+    const STREAMS: usize = 50;
+    // Kernels hold some MiB of each connection, too.
+    const MOST: u64 = 256 << 20;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (address, sent) = runtime.block_on(endless());
+    let mut web = group("web", &[address]);
+    web.protocol_version = ProtocolVersion::Http2;
+    let world = World::with(vec![web], Vec::new(), common::https);
+    world.await_health(address, HealthState::Healthy);
+    for window in [1, 65_535, 0x7fff_ffff] {
+        let asking = async || {
+            let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(window)
+                .initial_connection_window_size(window.max(65_535))
+                .handshake(secure(world.address).await)
+                .await
+                .unwrap();
+            tokio::spawn(driver);
+            let asked = (0..STREAMS).map(|_| sender.clone().send_request(request("GET", "/endless", "")));
+            futures_util::future::join_all(asked).await
+        };
+        // Nobody reads what comes when this one runs no more.
+        let stalled = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let answers = stalled.block_on(futures_util::future::join_all((0..4).map(|_| asking())));
+        let before = sent.load(SeqCst);
+        assert!(
+            answers.iter().flatten().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status() == 200))
+        );
+        let mut last = 0;
+        world.until("nothing more is taken", || {
+            std::thread::sleep(Duration::from_millis(300));
+            let taken = sent.load(SeqCst) - before;
+            assert!(taken < MOST, "{taken} bytes were taken for nobody who allows {window}");
+            std::mem::replace(&mut last, taken) == taken
+        });
+        for _ in 0..8 {
+            let asking = async { ask(&connect(world.address).await, request("GET", "/soon", "")).await };
+            let answer = runtime.block_on(async { timeout(Duration::from_secs(20), asking).await });
+            assert_eq!(answer.expect("others wait for who takes nothing").2, "soon");
+        }
+    }
 }

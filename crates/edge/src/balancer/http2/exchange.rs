@@ -12,6 +12,7 @@ use super::super::tables::{Outstanding, Table};
 use super::body::{Ended, FromFirst, Out, Upwards};
 use super::convert::{headers_of, request_of, response_of, text_of};
 use super::front::Connected;
+use super::sessions::Place;
 use bytes::{Buf, Bytes};
 use gantry_decide::routing::config::ProtocolVersion;
 use http::request::Parts;
@@ -37,6 +38,8 @@ struct Ending {
     entry: RefCell<Option<Entry>>,
     report: RefCell<Report>,
     under_way: RefCell<Option<Outstanding>>,
+    /// On the connection to an HTTP/2 target.
+    place: RefCell<Option<Place>>,
 }
 
 impl Ended for Rc<Ending> {
@@ -76,6 +79,7 @@ pub async fn answer(request: Request<Incoming>, table: Arc<Table>, shared: Rc<Co
         entry: RefCell::default(),
         report: RefCell::default(),
         under_way: RefCell::default(),
+        place: RefCell::default(),
     });
     let (parts, incoming) = request.into_parts();
     let mut cookie = Vec::new();
@@ -366,11 +370,12 @@ async fn to_second(
     *ending.under_way.borrow_mut() = Some(forwarding.enter());
     ending.report.borrow_mut().target = Some(forwarding.target.address);
     let sender = worker.sessions.get(&forwarding.target, secure.as_ref(), &worker.pool).await;
-    let mut sender = sender.map_err(|error| {
+    let (mut sender, place) = sender.map_err(|error| {
         add(&forwarding.group.counters.connection_errors, 1);
         tracing::debug!(target = %forwarding.target, %error, "no connection");
         error.status()
     })?;
+    *ending.place.borrow_mut() = Some(place);
     let upwards = Upwards { incoming, shared: ending.shared.clone() };
     let request = request_of(&text, secure.is_some(), grpc).ok_or(502_u16)?.map(|()| upwards);
     let sent = Instant::now();

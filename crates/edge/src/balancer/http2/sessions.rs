@@ -1,4 +1,4 @@
-//! HTTP/2 connections to targets: one per target and worker, which carries many requests.
+//! HTTP/2 connections to targets: each carries many requests, and as many are open as those take.
 
 use super::super::http::{ConnectError, Connection, Pool};
 use super::super::tables::Target;
@@ -18,14 +18,40 @@ use std::time::Duration;
 /// A silent target is asked whether it is there so often while requests are under way.
 const PING: Duration = Duration::from_secs(20);
 
+/// Requests on one connection at a time: so many every server should take, as RFC 9113 has it.
+const MAX_STREAMS: u32 = 100;
+/// What waits here of one answer, and of one request, until it is taken.
+const WINDOW: u32 = 64 * 1024;
+
 /// A worker's HTTP/2 connections to targets.
 #[derive(Default)]
 pub struct Sessions {
     /// By the target's address in memory.
-    open: RefCell<HashMap<usize, Session>>,
+    open: RefCell<HashMap<usize, Kept>>,
 }
 
-type Session = (Arc<Target>, SendRequest<Upwards>);
+/// A target's connections.
+type Kept = (Arc<Target>, Vec<Session>);
+
+/// A connection, and what its requests hold.
+struct Session {
+    sender: SendRequest<Upwards>,
+    places: Place,
+}
+
+/// A request's place on a connection, to be held until its answer is through.
+#[derive(Clone, Debug, Default)]
+pub struct Place(Rc<()>);
+
+impl Session {
+    fn requests(&self) -> usize {
+        Rc::strong_count(&self.places.0) - 1
+    }
+
+    fn join(&self) -> (SendRequest<Upwards>, Place) {
+        (self.sender.clone(), self.places.clone())
+    }
+}
 
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -34,7 +60,7 @@ impl std::fmt::Debug for Sessions {
 }
 
 impl Sessions {
-    /// The connection to a target, made if there is none that works.
+    /// A connection to a target, made if there is none that works and has room.
     ///
     /// # Errors
     /// When the target cannot be reached.
@@ -43,25 +69,34 @@ impl Sessions {
         target: &Arc<Target>,
         secure: Option<&Arc<ClientConfig>>,
         pool: &Rc<Pool>,
-    ) -> Result<SendRequest<Upwards>, ConnectError> {
+    ) -> Result<(SendRequest<Upwards>, Place), ConnectError> {
         let key = Arc::as_ptr(target) as usize;
-        let kept = self.open.borrow().get(&key).map(|(_, sender)| sender.clone());
-        if let Some(sender) = kept.filter(|sender| !sender.is_closed()) {
-            return Ok(sender);
+        let has_room = |kept: &&Session| !kept.sender.is_closed() && kept.requests() < MAX_STREAMS as usize;
+        if let Some((_, kept)) = self.open.borrow().get(&key)
+            && let Some(kept) = kept.iter().find(has_room)
+        {
+            return Ok(kept.join());
         }
         let connection = pool.connect(target, secure).await?;
         let sender = open(connection).await.map_err(ConnectError::Refused)?;
+        let session = Session { sender, places: Place::default() };
+        let joined = session.join();
         if !target.retired.load(Relaxed) {
-            self.open.borrow_mut().insert(key, (target.clone(), sender.clone()));
+            let mut open = self.open.borrow_mut();
+            open.entry(key).or_insert_with(|| (target.clone(), Vec::new())).1.push(session);
         }
-        Ok(sender)
+        Ok(joined)
     }
 
-    /// Lets go of connections that are closed, or to targets that get no more requests.
+    /// Lets go of connections that are closed, to targets that get no more requests, and beyond one that are idle.
     pub fn tidy(&self) {
-        self.open
-            .borrow_mut()
-            .retain(|_, (target, sender)| !target.retired.load(Relaxed) && !sender.is_closed());
+        self.open.borrow_mut().retain(|_, (target, kept)| {
+            let mut spare = true;
+            kept.retain(|session| {
+                !session.sender.is_closed() && (session.requests() > 0 || std::mem::take(&mut spare))
+            });
+            !target.retired.load(Relaxed) && !kept.is_empty()
+        });
     }
 }
 
@@ -74,6 +109,10 @@ async fn open(connection: Connection) -> io::Result<SendRequest<Upwards>> {
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
+        // Answers that nobody takes hold up no other one of their connection.
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW * MAX_STREAMS)
+        .max_send_buf_size(WINDOW as usize)
         .handshake::<_, Upwards>(TokioIo::new(connection));
     let (sender, driver) = handshake.await.map_err(io::Error::other)?;
     tokio::task::spawn_local(async move { drop(driver.await) });
