@@ -11,7 +11,8 @@ use std::net::IpAddr;
 /// Limits of an Application Load Balancer, in bytes: the request line, one header line, all headers.
 pub const MAX_REQUEST_LINE: usize = 16 * 1024;
 const MAX_HEADER_LINE: usize = 16 * 1024;
-pub const MAX_HEAD: usize = 64 * 1024 + MAX_REQUEST_LINE;
+const MAX_HEADER_LINES: usize = 64 * 1024;
+pub const MAX_HEAD: usize = MAX_HEADER_LINES + MAX_REQUEST_LINE;
 /// Header lines. The documentation has no number; browsers send twenty, and each costs a lookup.
 pub const MAX_HEADERS: usize = 128;
 
@@ -144,8 +145,12 @@ pub fn read<'h, 'b>(
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(Refusal::BadRequest);
     };
-    if method.len() + target.len() + " HTTP/1.1  ".len() > MAX_REQUEST_LINE {
+    let line = method.len() + target.len() + " HTTP/1.1  ".len();
+    if line > MAX_REQUEST_LINE {
         return Err(Refusal::UriTooLong);
+    }
+    if length - line > MAX_HEADER_LINES {
+        return Err(Refusal::BadRequest);
     }
     if matches!(method, "TRACE" | "CONNECT") {
         return Err(Refusal::MethodNotAllowed);

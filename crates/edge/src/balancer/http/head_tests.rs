@@ -60,6 +60,9 @@ fn refusals_have_their_statuses() {
     let long = "x".repeat(MAX_REQUEST_LINE);
     assert_eq!(status(&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")), Some(414));
     assert_eq!(status(&format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n")), Some(400));
+    let large = format!("X: {}\r\n", "x".repeat(16_000)).repeat(5);
+    assert_eq!(status(&format!("GET / HTTP/1.1\r\nHost: a\r\n{large}\r\n")), Some(400));
+    assert_eq!(status(&format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", &large[..64_020])), None);
     let many = "X: y\r\n".repeat(MAX_HEADERS);
     assert_eq!(status(&format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n")), Some(400));
 }
