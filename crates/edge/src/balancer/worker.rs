@@ -38,6 +38,9 @@ use tokio_rustls::server::TlsStream;
 const MAX_CONNECTIONS: u64 = 50_000;
 /// Read of a connection at once: most requests and answers with their bodies.
 const SCRATCH: usize = 16 * 1024;
+/// Buffers that wait for requests, and the size beyond which one is given back: most heads, with the beginning of a body.
+const SPARE_BUFFERS: usize = 64;
+const SPARE_SIZE: usize = 32 * 1024;
 /// After an accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A client's handshake, as long as a target's.
@@ -70,6 +73,8 @@ pub struct Worker {
     random: Cell<u64>,
     /// What is read of connections passes through here, so that one that waits holds no buffer.
     scratch: RefCell<Box<[u8]>>,
+    /// Buffers of requests that are over: a connection that waits for the next one has none.
+    spare: RefCell<Vec<[Vec<u8>; 2]>>,
     /// Clients' connections that are open.
     connections: Arc<AtomicU64>,
 }
@@ -95,6 +100,20 @@ impl Worker {
     /// A buffer that what is read may pass through, between waits.
     pub fn scratch(&self) -> &RefCell<Box<[u8]>> {
         &self.scratch
+    }
+
+    /// Two empty buffers for a request.
+    pub fn take_buffers(&self) -> [Vec<u8>; 2] {
+        self.spare.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Keeps a request's buffers for another one.
+    pub fn give_back(&self, mut buffers: [Vec<u8>; 2]) {
+        buffers.iter_mut().for_each(Vec::clear);
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_BUFFERS && buffers.iter().all(|buffer| buffer.capacity() <= SPARE_SIZE) {
+            spare.push(buffers);
+        }
     }
 
     /// Reads what there is into `input`; 0 at the end.
@@ -147,6 +166,7 @@ async fn run(
         logs,
         random: Cell::new(rand::rng().next_u64()),
         scratch: RefCell::new(vec![0; SCRATCH].into()),
+        spare: RefCell::default(),
         connections,
     });
     let mut listening: HashMap<Bound, AbortHandle> = HashMap::new();
@@ -246,33 +266,13 @@ async fn welcome(
         Entrance::Shared(_) => None,
     };
     let shown = peer.ip().to_canonical().to_string();
-    let mut client = Client { peer, local, shown, tls: None, trace: Trace(worker.random()) };
+    let client = Client { peer, local, shown, tls: None, trace: Trace(worker.random()) };
     match table {
         Some(table) if table.protocol == Protocol::Https => {
-            let begun = Instant::now();
-            let shaken = Box::pin(handshake(stream, &table)).await.map(|(stream, tls)| {
-                client.tls = Some(tls);
-                stream
-            });
-            let took = shaken.as_ref().map(|_| begun.elapsed()).map_err(|failure| *failure);
-            note(worker.logs.as_ref(), &table, &client, Some(took));
-            let Ok(stream) = shaken else { return };
-            match &entrance {
-                Entrance::Own(door) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                    let (door, worker) = (door.clone(), worker.clone());
-                    Box::pin(http2::serve(stream, client, door, worker)).await;
-                }
-                _ => Box::pin(http::serve(stream, client, entrance, worker)).await,
-            }
-        }
-        Some(table) if table.protocol == Protocol::Tls => {
-            if let Ok((stream, _)) = Box::pin(handshake(stream, &table)).await {
-                Box::pin(l4::serve(Front::Secure(stream), peer, local, &table, worker)).await;
-            }
+            Box::pin(serve_https(stream, client, entrance, &table, worker)).await;
         }
         Some(table) if table.protocol != Protocol::Http => {
-            let front = Front::<TlsStream<TcpStream>>::Plain(stream);
-            Box::pin(l4::serve(front, peer, local, &table, worker)).await;
+            Box::pin(serve_layer4(stream, client, &table, worker)).await;
         }
         table => {
             if let Some(table) = table {
@@ -281,6 +281,51 @@ async fn welcome(
             http::serve(stream, client, entrance, worker).await;
         }
     }
+}
+
+async fn serve_https(
+    stream: TcpStream,
+    client: Client,
+    entrance: Entrance,
+    table: &Table,
+    worker: &Rc<Worker>,
+) {
+    let Some((stream, client)) = Box::pin(greet(stream, client, table, worker)).await else { return };
+    match &entrance {
+        Entrance::Own(door) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            let (door, worker) = (door.clone(), worker.clone());
+            Box::pin(http2::serve(stream, client, door, worker)).await;
+        }
+        _ => Box::pin(http::serve(stream, client, entrance, worker)).await,
+    }
+}
+
+/// A client's handshake, which logs tell of however it went; none when it came to nothing.
+async fn greet(
+    stream: TcpStream,
+    mut client: Client,
+    table: &Table,
+    worker: &Worker,
+) -> Option<(TlsStream<TcpStream>, Client)> {
+    let begun = Instant::now();
+    let shaken = handshake(stream, table).await.map(|(stream, tls)| {
+        client.tls = Some(tls);
+        stream
+    });
+    let took = shaken.as_ref().map(|_| begun.elapsed()).map_err(|failure| *failure);
+    note(worker.logs.as_ref(), table, &client, Some(took));
+    shaken.ok().map(|stream| (stream, client))
+}
+
+async fn serve_layer4(stream: TcpStream, client: Client, table: &Table, worker: &Rc<Worker>) {
+    let front = match table.protocol {
+        Protocol::Tls => match Box::pin(handshake(stream, table)).await {
+            Ok((stream, _)) => Front::Secure(stream),
+            Err(_) => return,
+        },
+        _ => Front::Plain(stream),
+    };
+    l4::serve(front, client.peer, client.local, table, worker).await;
 }
 
 /// A client's handshake.

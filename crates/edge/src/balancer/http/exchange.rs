@@ -21,7 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, take};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -38,8 +38,6 @@ pub const MAX_INTERIM: u32 = 16;
 /// What is read of a refused request's rest, so that its sender reads the answer and not a reset.
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
-/// A buffer larger than this is not kept between requests.
-const KEPT_BUFFER: usize = 4 * 1024;
 
 /// Who is connected, and how.
 #[derive(Clone, Debug)]
@@ -149,7 +147,7 @@ struct Session<'w, S> {
     worker: &'w Worker,
     /// Read from the client, and not yet used.
     input: BytesMut,
-    /// For the client.
+    /// For the client. This and the next are the worker's, and here while a request is under way.
     output: Vec<u8>,
     /// The head for the target.
     request: Vec<u8>,
@@ -195,17 +193,26 @@ enum Outcome {
 impl<S: Io> Session<'_, S> {
     /// Serves the next request.
     async fn request(&mut self) -> Next {
-        if self.input.is_empty() && self.input.capacity() > KEPT_BUFFER {
+        if self.input.is_empty() {
+            // Whatever its capacity seems to be, it holds the memory of all that it ever held.
             self.input = BytesMut::new();
         }
-        self.output.clear();
-        self.output.shrink_to(KEPT_BUFFER);
-        self.request.clear();
-        self.request.shrink_to(KEPT_BUFFER);
-        match self.read_head().await {
-            Ok(()) => {}
-            Err(Some(status)) => return self.refuse(status).await,
+        let refused = match self.read_head().await {
+            Ok(()) => None,
+            Err(Some(status)) => Some(status),
             Err(None) => return Next::End,
+        };
+        [self.output, self.request] = self.worker.take_buffers();
+        // Of its own memory, which a connection that waits for a request does without.
+        let next = Box::pin(self.respond(refused)).await;
+        self.worker.give_back([take(&mut self.output), take(&mut self.request)]);
+        next
+    }
+
+    /// Answers the request whose head was read, or refused with a status.
+    async fn respond(&mut self, refused: Option<u16>) -> Next {
+        if let Some(status) = refused {
+            return self.refuse(status).await;
         }
         self.report = Report::default();
         let Understood { table, plan, keep, to_head, bodiless, entry } = match self.understand() {
@@ -218,8 +225,7 @@ impl<S: Io> Session<'_, S> {
                 // A body that nobody reads would be taken for the next request.
                 self.answer(&answer, keep && bodiless, !to_head, table.listener.server_header).await
             }
-            // Of its own memory, which a connection that waits for a request does without.
-            Plan::Forward(forwarding) => Box::pin(self.forward(forwarding, &table, keep, to_head)).await,
+            Plan::Forward(forwarding) => self.forward(forwarding, &table, keep, to_head).await,
         };
         let logs = table.attributes.access_logs.as_ref().zip(self.worker.logs.as_ref());
         if let (Some(entry), Some((destination, logs))) = (entry, logs) {
