@@ -14,7 +14,7 @@ const RANGE: u64 = 20_000;
 const TERMINATED: i32 = 143;
 
 pub fn main() -> ExitCode {
-    if let Err(error) = signals::exit_on_stop(TERMINATED, "stopped before the end") {
+    if let Err(error) = signals::exit_on_stop(TERMINATED, "stopped before the end\n") {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }

@@ -23,7 +23,7 @@ const DEPTH_MAX: usize = 16;
 type Section = (String, Vec<(String, String)>);
 
 pub fn main() -> io::Result<()> {
-    signals::exit_on_stop(0, "no more records")?;
+    signals::exit_on_stop(0, "no more records\n")?;
     let text = fs::read_to_string(CONFIGURATION)?;
     let sections = Arc::new(sections(&text));
     let mut listening = Vec::new();

@@ -18,7 +18,7 @@ const NEIGHBOUR_TIMEOUT: Duration = Duration::from_millis(300);
 const MAX_METADATA: u64 = 256 << 10;
 
 pub fn main(arguments: &[String]) -> io::Result<()> {
-    signals::exit_on_stop(0, "stopped")?;
+    signals::exit_on_stop(0, "stopped\n")?;
     let port = arguments.first().and_then(|p| p.parse().ok()).unwrap_or(80_u16);
     let listener = TcpListener::bind(("0.0.0.0", port))?;
     println!("serving on port {port}");
