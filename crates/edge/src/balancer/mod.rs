@@ -18,6 +18,7 @@ mod probe;
 mod sockets;
 mod tables;
 mod tls;
+mod verifiers;
 mod worker;
 
 pub use counters::{GroupSample, ListenerSample};

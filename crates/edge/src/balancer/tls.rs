@@ -1,7 +1,7 @@
 //! TLS: certificates by the name that a client asks for, the versions of a security policy, and clients of targets.
 
 use super::certificate::dns_names;
-use super::connection_log::Failure;
+use super::verifiers::{AnyCertificate, PassedThrough};
 use super::{Pem, Problem};
 use gantry_decide::routing::config::{AlpnPolicy, CertificateArn, ClientCertificates, ListenerTls};
 use rustls::crypto::CryptoProvider;
@@ -9,15 +9,10 @@ use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1MLKEM768, X25519MLKEM768};
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateError as Unacceptable, CipherSuite, DistinguishedName, OtherError, ServerConfig,
-    SupportedProtocolVersion,
-};
+use rustls::{CipherSuite, ServerConfig, SupportedProtocolVersion};
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, LazyLock};
 
 /// A certificate that cannot be served.
@@ -199,83 +194,6 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-/// Certificates of one client, its own included, and the bytes of them: AWS's limits.
-const CLIENT_CHAIN_MAX: usize = 4;
-const CLIENT_CHAIN_BYTES_MAX: usize = 16 * 1024;
-
-/// Takes any certificate of a client, or none: targets are told of it.
-#[derive(Debug)]
-struct PassedThrough(Arc<CryptoProvider>);
-
-/// A chain of certificates that is not looked at.
-///
-/// # Errors
-/// The failure that connection logs tell of.
-fn bound_chain(own: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
-    let bytes = own.len() + above.iter().map(|certificate| certificate.len()).sum::<usize>();
-    let failure = match () {
-        () if above.len() >= CLIENT_CHAIN_MAX => Failure::ChainDepth,
-        () if bytes > CLIENT_CHAIN_BYTES_MAX => Failure::ChainSize,
-        () => return Ok(()),
-    };
-    Err(rustls::Error::InvalidCertificate(Unacceptable::Other(OtherError(Arc::new(failure)))))
-}
-
-/// Why a handshake failed, as connection logs have it.
-pub fn failure(error: &io::Error) -> Failure {
-    let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match rustls {
-        Some(rustls::Error::InvalidCertificate(Unacceptable::Other(other))) => {
-            other.0.downcast_ref().copied().unwrap_or(Failure::Unmapped)
-        }
-        Some(rustls::Error::InvalidCertificate(_)) => Failure::Invalid,
-        _ => Failure::Unmapped,
-    }
-}
-
-impl ClientCertVerifier for PassedThrough {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        own: &CertificateDer<'_>,
-        above: &[CertificateDer<'_>],
-        _now: rustls::pki_types::UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        bound_chain(own, above).map(|()| ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// What clients of HTTPS and TLS targets go by. A load balancer takes any certificate of a target, as documented: the
 /// network between them is the user's own.
 /// `http2`: they speak HTTP/2.
@@ -297,46 +215,6 @@ fn make_client_config(alpn: &[&[u8]]) -> Arc<rustls::ClientConfig> {
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.enable_sni = false;
     Arc::new(config)
-}
-
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &rustls::pki_types::ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
