@@ -10,7 +10,7 @@ mod reference;
 mod stores;
 
 pub use reference::InvalidReference;
-pub use stores::{InvalidEndpoint, StoreEndpoint, StoreError, StoreSettings};
+pub use stores::{Asking, InvalidEndpoint, StoreEndpoint, StoreError, StoreSettings, Stores};
 
 use crate::endpoints::RoleStore;
 use crate::images::RegistryAuth;
@@ -22,7 +22,7 @@ use reference::SecretId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use stores::{Asking, PARAMETERS_MAX, Stores, member};
+use stores::{PARAMETERS_MAX, member};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
@@ -144,7 +144,7 @@ impl Secrets {
         let role = role.ok_or(SecretsError::NoRole)?;
         let keys = timeout(CREDENTIALS_MAX, roles.wait_for(arn, role));
         let keys = keys.await.map_err(|_| SecretsError::NoCredentials)?;
-        let asking = |region| Asking { role: &keys, region };
+        let asking = |region| Asking { role: Some(&keys), region };
         let plan = Plan::of(task, &self.region)?;
         let mut values: BTreeMap<&Wanted, Secret> = BTreeMap::new();
         for (region, names) in &plan.parameters {
@@ -192,7 +192,7 @@ impl Secrets {
             }
             for file in &want.files {
                 let (bucket, key) = reference::object(file)?;
-                let bytes = self.stores.object(asking(&self.region), bucket, key).await;
+                let bytes = self.stores.object(asking(&self.region), bucket, key, None).await;
                 let bytes = bytes.map_err(|source| SecretsError::File { file: file.clone(), source })?;
                 let pairs = env_file::parse(&bytes)
                     .map_err(|source| SecretsError::FileText { file: file.clone(), source })?;

@@ -5,7 +5,7 @@ use crate::images::transport::{TrustError, connector};
 use gantry_wire::sigv4::{Credentials, SignedRequest, sha256_hex, sign};
 use gantry_wire::{EpochMillis, Secret, json};
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
@@ -80,6 +80,8 @@ pub enum StoreError {
     Unreachable { endpoint: String, reason: String },
     #[error("the answer does not read")]
     Answer,
+    #[error("the answer is larger than {ANSWER_MAX} bytes")]
+    TooLarge,
     #[error("invalid parameters: {0}")]
     UnknownParameters(String),
     #[error("the secret has no text")]
@@ -118,8 +120,8 @@ impl Service {
 /// Who asks, where.
 #[derive(Clone, Copy)]
 pub struct Asking<'a> {
-    /// The execution role's.
-    pub role: &'a Credentials,
+    /// The execution role's. Without, services that are named and have no key of their own are asked without one.
+    pub role: Option<&'a Credentials>,
     pub region: &'a str,
 }
 
@@ -185,12 +187,21 @@ impl Stores {
         answer.secret_string.map(Secret::new).ok_or(StoreError::Binary)
     }
 
-    /// The bytes of an object, asked for with the bucket in the path.
-    pub async fn object(&self, asking: Asking<'_>, bucket: &str, key: &str) -> Result<Bytes, StoreError> {
+    /// The bytes of an object, of its current version if none is named; asked for with the bucket in the path.
+    pub async fn object(
+        &self,
+        asking: Asking<'_>,
+        bucket: &str,
+        key: &str,
+        version: Option<&str>,
+    ) -> Result<Bytes, StoreError> {
         let path = format!("/{}/{}", utf8_percent_encode(bucket, PLAIN), utf8_percent_encode(key, PLAIN));
+        let version =
+            version.map(|version| format!("versionId={}", utf8_percent_encode(version, NON_ALPHANUMERIC)));
         let hash = sha256_hex(b"");
         let headers = [("x-amz-content-sha256", hash.as_str())];
-        self.exchange(Service::S3, asking, "GET", &path, &headers, Bytes::new()).await
+        let target = (path.as_str(), version.as_deref().unwrap_or_default());
+        self.exchange(Service::S3, asking, "GET", target, &headers, Bytes::new()).await
     }
 
     async fn operation<A: serde::de::DeserializeOwned>(
@@ -202,24 +213,24 @@ impl Stores {
     ) -> Result<A, StoreError> {
         let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];
         let body = Bytes::from(request.to_string());
-        let answer = self.exchange(service, asking, "POST", "/", &headers, body).await?;
+        let answer = self.exchange(service, asking, "POST", ("/", ""), &headers, body).await?;
         // What serde says of a text may hold some of it.
         serde_json::from_slice(&answer).map_err(|_| StoreError::Answer)
     }
 
-    /// Calls until there is an answer that will not change.
+    /// Calls until there is an answer that will not change. `target`: the path, and the query or nothing.
     async fn exchange(
         &self,
         service: Service,
         asking: Asking<'_>,
         method: &'static str,
-        path: &str,
+        target: (&str, &str),
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Bytes, StoreError> {
         let mut tries = 0;
         loop {
-            match self.once(service, asking, method, path, headers, body.clone()).await {
+            match self.once(service, asking, method, target, headers, body.clone()).await {
                 Err(error) if error.is_transient() && tries < RETRIES => {
                     tokio::time::sleep(PAUSE * 2_u32.pow(tries)).await;
                     tries += 1;
@@ -234,7 +245,7 @@ impl Stores {
         service: Service,
         asking: Asking<'_>,
         method: &'static str,
-        path: &str,
+        (path, query): (&str, &str),
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Bytes, StoreError> {
@@ -243,8 +254,7 @@ impl Stores {
             Service::SecretsManager => &self.settings.secrets_manager,
             Service::S3 => &self.settings.s3,
         };
-        let credentials =
-            self.settings.credentials.as_ref().filter(|_| named.is_some()).unwrap_or(asking.role);
+        let credentials = self.settings.credentials.as_ref().filter(|_| named.is_some()).or(asking.role);
         let unreachable = |endpoint: &str, reason: String| StoreError::Unreachable {
             endpoint: endpoint.to_owned(),
             reason,
@@ -259,10 +269,13 @@ impl Stores {
         let unreachable = |reason: String| unreachable(&endpoint.base, reason);
         let mut headers = headers.to_vec();
         headers.push(("host", &endpoint.host));
-        let signed = SignedRequest { method, path, query: "", headers: &headers, body: &body };
+        let signed = SignedRequest { method, path, query, headers: &headers, body: &body };
         let now = EpochMillis(crate::driver::now().as_millis());
-        let added = sign(&signed, credentials, asking.region, service.signing_name(), now);
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", endpoint.base));
+        let sign = |with| sign(&signed, with, asking.region, service.signing_name(), now);
+        let added = credentials.map(sign).unwrap_or_default();
+        let mark = if query.is_empty() { "" } else { "?" };
+        let mut request =
+            Request::builder().method(method).uri(format!("{}{path}{mark}{query}", endpoint.base));
         for (name, value) in
             headers.iter().copied().chain(added.iter().map(|(name, value)| (*name, value.as_str())))
         {
@@ -279,7 +292,11 @@ impl Stores {
             let answer = http.request(request).await.map_err(|error| unreachable(error.to_string()))?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
-            Ok::<_, StoreError>((status, body.map_err(|error| unreachable(error.to_string()))?.to_bytes()))
+            let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+                Some(_) => StoreError::TooLarge,
+                None => unreachable(error.to_string()),
+            });
+            Ok::<_, StoreError>((status, body?.to_bytes()))
         };
         let (status, body) =
             timeout(CALL_MAX, exchange).await.map_err(|_| unreachable("timed out".to_owned()))??;
