@@ -7,6 +7,7 @@ pub mod call;
 pub mod controllers;
 pub mod engine;
 pub mod feed;
+pub mod fetch;
 pub mod load;
 pub mod machines;
 pub mod page;

@@ -5,7 +5,7 @@ use crate::services::acm::links as certificates;
 use crate::services::ec2::links as networks;
 use crate::services::ec2::state::Ec2State;
 use crate::services::ecs;
-use crate::services::elbv2::links::codes;
+use crate::services::elbv2::links::{self as trust_stores, codes};
 use crate::services::elbv2::state::{
     Attributes, CROSS_ZONE, Elbv2State, HealthCheck, Listener, LoadBalancer, RESPONSE_HEADERS, Read,
     TLS_HEADERS, Target, TargetGroup, TargetId, of_listener, of_load_balancer, of_target_group,
@@ -16,12 +16,12 @@ use crate::tx::View;
 use gantry_decide::arn::Arn;
 use gantry_decide::ids::{BalancerKind, Scope};
 pub use gantry_decide::routing::TargetNews;
-use gantry_decide::routing::channel::Pem;
+use gantry_decide::routing::channel::{Pem, TrustStore};
 use gantry_decide::routing::config::{
-    self, Action, Address, Algorithm, CertificateArn, DesyncMode, ForwardedFor, HealthCheckPort, ListenerArn,
-    ListenerAttributes, ListenerTls, LoadBalancerArn, LoadBalancerAttributes, LoadBalancerKind,
-    LogDestination, Matcher, MinimumHealthy, RoutingConfig, Rule, RuleArn, Stickiness, TargetGroupArn,
-    TargetGroupAttributes, TargetKey, TlsHeader, ZoneName,
+    self, Action, Address, Algorithm, CertificateArn, ClientCertificates, DesyncMode, ForwardedFor,
+    HealthCheckPort, ListenerArn, ListenerAttributes, ListenerTls, LoadBalancerArn, LoadBalancerAttributes,
+    LoadBalancerKind, LogDestination, Matcher, MinimumHealthy, RoutingConfig, Rule, RuleArn, Stickiness,
+    TargetGroupArn, TargetGroupAttributes, TargetKey, TlsHeader, TrustStoreArn, Verification, ZoneName,
 };
 use gantry_decide::time::Timestamp;
 use gantry_wire::sigv4::SessionKey;
@@ -60,6 +60,12 @@ pub fn compile(state: &State, generation: u64) -> RoutingConfig {
                 let at = certificates::issued_at(view, arn.as_str());
                 config.certificates.extend(at.map(|at| (arn.clone(), at)));
             }
+            if let ClientCertificates::Verify(Verification { trust_store: arn, .. }) =
+                &tls.client_certificates
+            {
+                let store = trust_stores::trust_store(view, arn.as_str());
+                config.trust_stores.extend(store.map(|store| (arn.clone(), store.changed_at)));
+            }
         }
         config.load_balancers.push(compiled);
     }
@@ -68,10 +74,27 @@ pub fn compile(state: &State, generation: u64) -> RoutingConfig {
 
 /// What a balancer serves for a certificate that its configuration names.
 pub fn certificate(state: &State, arn: &CertificateArn) -> Option<Pem> {
-    let named: Arn = arn.as_str().parse().ok()?;
-    let scope = Scope { account: named.account.parse().ok()?, region: named.region.parse().ok()? };
-    let view = View { scope: &scope, state: state.get(&scope)?, now: Timestamp::EPOCH };
-    certificates::pem(view, arn.as_str())
+    certificates::pem(seen(state, &scope_of(arn.as_str())?)?, arn.as_str())
+}
+
+/// By what a balancer verifies clients for a trust store that its configuration names.
+pub fn trust_store(state: &State, arn: &TrustStoreArn) -> Option<TrustStore> {
+    let scope = scope_of(arn.as_str())?;
+    let store = trust_stores::trust_store(seen(state, &scope)?, arn.as_str())?;
+    Some(TrustStore {
+        authorities: store.authorities.pem.clone(),
+        revocation_lists: store.revocations.values().map(|file| file.pem.clone()).collect(),
+    })
+}
+
+fn scope_of(arn: &str) -> Option<Scope> {
+    let named: Arn = arn.parse().ok()?;
+    Some(Scope { account: named.account.parse().ok()?, region: named.region.parse().ok()? })
+}
+
+/// A scope that there is, when nothing depends on the time.
+fn seen<'a>(state: &'a State, scope: &'a Scope) -> Option<View<'a>> {
+    Some(View { scope, state: state.get(scope)?, now: Timestamp::EPOCH })
 }
 
 fn seconds(read: &Read<'_>, key: &str) -> Duration {
@@ -147,7 +170,7 @@ fn listener(scope: &Scope, elbv2: &Elbv2State, listener: &Listener) -> config::L
             default_certificate: CertificateArn::new(&tls.certificate),
             certificates: tls.more_certificates.iter().map(|arn| CertificateArn::new(arn)).collect(),
             alpn: tls.alpn.unwrap_or_default(),
-            client_certificates: tls.client_certificates,
+            client_certificates: tls.client_certificates.clone(),
         }),
         attributes: listener_attributes(listener),
         rules: rules.collect(),

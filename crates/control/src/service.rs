@@ -3,6 +3,7 @@
 
 use crate::bulk::Plan;
 use crate::call::{Call, permit};
+use crate::fetch::Fetching;
 use crate::services::logs::links::LiveTail;
 use crate::tx::{Tx, View};
 use gantry_api::ServiceModel;
@@ -25,6 +26,8 @@ pub enum Prepared {
     Write(Box<dyn FnOnce(&mut Tx<'_>) -> Reply + Send>),
     /// Plans on any thread against a published snapshot what to do with bulk data, and answers when that is done.
     Bulk(Planning),
+    /// Plans on any thread against a published snapshot what to fetch for a write, which runs when that is there.
+    Fetch(Fetching),
     /// Is answered by events as they come, for as long as the caller listens.
     Follow(Following),
 }
@@ -76,7 +79,8 @@ pub fn authorise(call: &Call, demand: &crate::call::Demand) -> Result<(), ApiErr
 ///
 /// `read Name => authoriser, handler` with `fn authoriser(&Request, &Scope) -> Demand` and
 /// `fn handler(View<'_>, &Call, Request) -> Result<Response, E>`; `write` alike with `&mut Tx<'_>`; `bulk` like `read`,
-/// but its handler returns a [`Plan`] on bulk data; `follow` like `read`, but it returns a [`LiveTail`]. `E` becomes an [`ApiError`] through `From`.
+/// but its handler returns a [`Plan`] on bulk data; `fetch` like `read`, but it returns a
+/// [`Fetch`](crate::fetch::Fetch); `follow` like `read`, but it returns a [`LiveTail`]. `E` becomes an [`ApiError`] through `From`.
 #[macro_export]
 macro_rules! operations {
     ($api:ident; $($kind:ident $name:ident => $authoriser:path, $handler:path;)*) => {
@@ -105,6 +109,9 @@ macro_rules! operations {
     };
     (@follow $call:ident, $request:ident, $handler:path) => {
         $crate::service::Prepared::Follow(Box::new(move |view| Ok($handler(view, &$call, $request)?)))
+    };
+    (@fetch $call:ident, $request:ident, $handler:path) => {
+        $crate::service::Prepared::Fetch(Box::new(move |view| Ok($handler(view, &$call, $request)?)))
     };
     (@bulk $call:ident, $request:ident, $handler:path) => {
         $crate::service::Prepared::Bulk(Box::new(move |view| Ok($handler(view, &$call, $request)?)))

@@ -3,8 +3,10 @@
 use crate::config::balancers::LbListen;
 use anyhow::{Context, Result};
 use gantry_decide::routing::HealthReport;
-use gantry_decide::routing::config::{CertificateArn, RoutingConfig, TargetGroupArn, TargetKey};
-use gantry_edge::balancer::{Balancer, Inherited, Observer, Pem, Problem, Settings};
+use gantry_decide::routing::config::{
+    CertificateArn, RoutingConfig, TargetGroupArn, TargetKey, TrustStoreArn,
+};
+use gantry_edge::balancer::{Balancer, Inherited, Observer, Pem, Problem, Settings, TrustStore};
 use gantry_server::balancers::Seat;
 use gantry_server::server::{Certificates, Server};
 use std::net::{SocketAddr, TcpListener};
@@ -30,6 +32,10 @@ impl Observer for Teller {
 
     fn certificate(&self, arn: &CertificateArn) -> Option<Pem> {
         self.certificates.find(arn)
+    }
+
+    fn trust_store(&self, arn: &TrustStoreArn) -> Option<Arc<TrustStore>> {
+        self.certificates.trust_store(arn)
     }
 
     fn problem(&self, problem: Problem) {

@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod instances;
 mod lb;
+mod objects;
 mod platform;
 mod sample;
 

@@ -9,6 +9,7 @@ use crate::cli::image::image_directory;
 use crate::config::images::TASK_CLEANUP_WAIT;
 use crate::config::{Auth, HostSettings, ServerSettings};
 use crate::instances::{Installation, Provider};
+use crate::objects;
 use anyhow::{Context, Result, anyhow, bail};
 use gantry_agent::agent;
 use gantry_agent::config::{Access, AgentConfig, AtEnd, RuntimeKind};
@@ -56,7 +57,8 @@ pub struct Platform {
 }
 
 /// The server's part of the settings, as the server takes them.
-pub fn server_config(settings: ServerSettings) -> Config {
+/// `stores`: where objects are that operations need.
+pub fn server_config(settings: ServerSettings, stores: &StoreSettings) -> Config {
     Config {
         data_dir: settings.data_dir,
         address: settings.listen,
@@ -72,6 +74,7 @@ pub fn server_config(settings: ServerSettings) -> Config {
         default_vpc: settings.default_vpc,
         exec_return: settings.exec_return,
         leases: settings.leases,
+        objects: objects::source(stores),
         transport: Options { host_names: settings.host_names, ..Options::default() },
     }
 }
@@ -183,7 +186,7 @@ impl Platform {
         let data_dir = settings.data_dir.clone();
         let provider = settings.instance_provider.clone();
         let vpc = settings.default_vpc.block();
-        let server = Server::start(server_config(settings)).await?;
+        let server = Server::start(server_config(settings, &host.stores)).await?;
         let endpoint = format!("http://{}", server.address());
         let balancer = LocalBalancer::start(&server, host.lb_listen, &data_dir)?;
         let (stop, _) = watch::channel(false);

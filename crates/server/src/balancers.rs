@@ -191,6 +191,16 @@ impl Balancers {
         telling.spawn(async move {
             configurations.mark_changed();
             let mut alive = interval(ALIVE);
+            // What the balancer has been told of trust stores: they may be large, and seldom change.
+            let mut trusted = BTreeMap::new();
+            let tell = async |told: &ToBalancer| {
+                let Ok(text) = serde_json::to_string(told) else { return };
+                // It may be large: the next one waits until this one has been sent.
+                mailbox.send(Outgoing::Text(text));
+                while !mailbox.is_empty() {
+                    sleep(PAUSE).await;
+                }
+            };
             loop {
                 let told = tokio::select! {
                     changed = configurations.changed() => {
@@ -203,21 +213,25 @@ impl Balancers {
                             // Nothing was compiled yet.
                             continue;
                         }
+                        for (arn, at) in &configuration.trust_stores {
+                            if trusted.get(arn) != Some(at)
+                                && let Some(store) = known.trust_store(arn)
+                            {
+                                tell(&ToBalancer::TrustStore { arn: arn.clone(), store }).await;
+                            }
+                        }
+                        trusted.clone_from(&configuration.trust_stores);
                         let named = configuration.certificates.keys();
                         let found = named.filter_map(|arn| Some((arn.clone(), known.find(arn)?)));
                         let certificates = found.collect();
-                        ToBalancer::Serve(Box::new(Instructions { configuration, certificates }))
+                        let trust_stores = BTreeMap::new();
+                        ToBalancer::Serve(Box::new(Instructions { configuration, certificates, trust_stores }))
                     }
                     _ = alive.tick() => ToBalancer::Alive,
                     // The mailbox goes, and the connection with it.
                     _ = &mut superseded => return,
                 };
-                let Ok(text) = serde_json::to_string(&told) else { continue };
-                // A whole configuration may be large: the next one waits until this one has been sent.
-                mailbox.send(Outgoing::Text(text));
-                while !mailbox.is_empty() {
-                    sleep(PAUSE).await;
-                }
+                tell(&told).await;
                 sleep(PAUSE).await;
             }
         });

@@ -7,6 +7,7 @@ use crate::endpoint::{self, Answer, Answered, ReadRequest, Services};
 use crate::exec::{self, DataChannels};
 use crate::live_tail;
 use crate::logs::{Keep, LogStore};
+use crate::objects::{Fetcher, ObjectSource};
 use crate::os;
 use crate::transport::Response;
 use crate::writer::{Inbox, Machine, Rejected, Step};
@@ -16,8 +17,9 @@ use gantry_control::bulk::{self, Plan};
 use gantry_control::call::Call;
 use gantry_control::engine::{CallId, Effect, Engine, EngineStatus, Input, Write};
 use gantry_control::feed;
+use gantry_control::fetch::Fetch;
 use gantry_control::service::{Prepared, Reply};
-use gantry_control::services::{SERVICES, logs, ssm};
+use gantry_control::services::{SERVICES, elbv2, logs, ssm};
 use gantry_control::state::State;
 use gantry_control::tx::View;
 use gantry_decide::ids::Scope;
@@ -183,6 +185,7 @@ pub struct Cell {
     balancers: Arc<Balancers>,
     log_events: Arc<LogStore>,
     bulk_reads: Arc<Semaphore>,
+    fetcher: Fetcher,
 }
 
 impl Cell {
@@ -190,6 +193,7 @@ impl Cell {
         shared: Arc<Shared>,
         inbox: Inbox<Input>,
         (log_events, balancers, data_channels): (Arc<LogStore>, Arc<Balancers>, Arc<DataChannels>),
+        objects: Arc<dyn ObjectSource>,
     ) -> Cell {
         Cell {
             balancers,
@@ -200,6 +204,7 @@ impl Cell {
             data_channels,
             log_events,
             bulk_reads: Arc::new(Semaphore::new(BULK_READS_MAX)),
+            fetcher: Fetcher::new(objects),
         }
     }
 
@@ -211,22 +216,8 @@ impl Cell {
         (operation.prepare)(call, read)
     }
 
-    fn write(&self, scope: Scope, write: Write) -> Result<oneshot::Receiver<Reply>, ApiError> {
-        // A panic in one handler loses its transaction, not the writer.
-        let write: Write = Box::new(move |tx| {
-            catch_unwind(AssertUnwindSafe(|| write(tx))).unwrap_or_else(|_| {
-                let message = "An internal error occurred. It is in the server's log.";
-                Err(ApiError::new("ServerException", message).with_status(500))
-            })
-        });
-        let id = self.next_call();
-        let (caller, reply) = oneshot::channel();
-        self.shared.waiting.lock().insert(id, caller);
-        self.inbox.offer(Input::Call { id, scope, write }).map_err(|rejected| {
-            self.shared.waiting.lock().remove(&id);
-            refused(rejected)
-        })?;
-        Ok(reply)
+    fn writes(&self) -> Writes {
+        Writes { shared: Arc::clone(&self.shared), inbox: self.inbox.clone(), id: self.next_call() }
     }
 
     fn inquire(&self) -> Result<oneshot::Receiver<EngineStatus>, ApiError> {
@@ -243,6 +234,37 @@ impl Cell {
     fn next_call(&self) -> CallId {
         CallId(self.next_call.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+/// What one write needs of a cell.
+struct Writes {
+    shared: Arc<Shared>,
+    inbox: Inbox<Input>,
+    id: CallId,
+}
+
+impl Writes {
+    fn write(self, scope: Scope, write: Write) -> Result<oneshot::Receiver<Reply>, ApiError> {
+        // A panic in one handler loses its transaction, not the writer.
+        let write: Write = Box::new(move |tx| {
+            catch_unwind(AssertUnwindSafe(|| write(tx))).unwrap_or_else(|_| {
+                let message = "An internal error occurred. It is in the server's log.";
+                Err(ApiError::new("ServerException", message).with_status(500))
+            })
+        });
+        let Writes { shared, inbox, id } = self;
+        let reply = shared.expect(id);
+        inbox.offer(Input::Call { id, scope, write }).map_err(|rejected| {
+            shared.waiting.lock().remove(&id);
+            refused(rejected)
+        })?;
+        Ok(reply)
+    }
+}
+
+/// What a write answers once it is durable.
+async fn durable(reply: oneshot::Receiver<Reply>) -> Answered {
+    reply.await.unwrap_or_else(|_| Err(stopping())).map(Answer::Response)
 }
 
 fn refused(rejected: Rejected) -> ApiError {
@@ -317,6 +339,10 @@ impl Services for Cell {
         self.data_channels.accept(view, &self.inbox, caller.as_ref(), asked, parts, upgrade)
     }
 
+    fn file(&self, location: &str) -> Option<String> {
+        elbv2::links::file(&self.shared.published(), location, os::now())
+    }
+
     fn status(&self) -> Pin<Box<dyn Future<Output = Result<EngineStatus, ApiError>> + Send>> {
         let status = self.inquire();
         Box::pin(async { status?.await.map_err(|_| stopping()) })
@@ -353,11 +379,20 @@ impl Services for Cell {
                 });
                 Box::pin(std::future::ready(begun.map(Answer::Stream)))
             }
-            Ok(Prepared::Write(handler)) => match self.write(scope, handler) {
+            Ok(Prepared::Fetch(handler)) => match handler(view) {
                 Err(error) => ready(Err(error)),
-                Ok(reply) => {
-                    Box::pin(async { reply.await.unwrap_or_else(|_| Err(stopping())).map(Answer::Response) })
+                Ok(Fetch { objects, write }) => {
+                    let (fetcher, writes) = (self.fetcher.clone(), self.writes());
+                    Box::pin(async move {
+                        let found = fetcher.fetch(&scope.region, &objects).await;
+                        let write: Write = Box::new(move |tx| write(tx, found));
+                        durable(writes.write(scope, write)?).await
+                    })
                 }
+            },
+            Ok(Prepared::Write(handler)) => match self.writes().write(scope, handler) {
+                Err(error) => ready(Err(error)),
+                Ok(reply) => Box::pin(durable(reply)),
             },
         }
     }

@@ -9,14 +9,14 @@ use crate::os;
 use crate::writer::Inbox;
 use gantry_api::acm::ImportCertificateResponse;
 use gantry_control::engine::{CallId, Input, Write};
-use gantry_control::routing::certificate;
+use gantry_control::routing::{certificate, trust_store};
 use gantry_control::service::Reply;
 use gantry_control::services::acm::KeyAlgorithm;
 use gantry_control::services::acm::links::{self, LIFETIME};
 use gantry_control::services::acm::state::Wish;
 use gantry_decide::ids::{CertificateId, Scope};
-use gantry_decide::routing::channel::Pem;
-use gantry_decide::routing::config::CertificateArn;
+use gantry_decide::routing::channel::{Pem, TrustStore};
+use gantry_decide::routing::config::{CertificateArn, TrustStoreArn};
 use gantry_wire::{ApiError, Secret};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
@@ -37,7 +37,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 /// Calls of this part of the server have numbers of their own: see [`crate::instances`].
 const FIRST_CALL: u64 = (1 << 63) | (1 << 62);
 
-/// Finds certificates for balancers.
+/// Finds certificates for balancers, and trust stores.
 #[derive(Clone)]
 pub struct Certificates(Arc<Shared>);
 
@@ -49,6 +49,11 @@ impl Certificates {
     /// A certificate with its key, as it is now. None when there is no such.
     pub fn find(&self, arn: &CertificateArn) -> Option<Pem> {
         certificate(&self.0.published(), arn)
+    }
+
+    /// A trust store as it is now. None when there is no such.
+    pub fn trust_store(&self, arn: &TrustStoreArn) -> Option<Arc<TrustStore>> {
+        trust_store(&self.0.published(), arn).map(Arc::new)
     }
 }
 

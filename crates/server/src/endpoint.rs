@@ -11,6 +11,7 @@ pub use gantry_control::call::Caller;
 use gantry_control::call::{Machine, Principal};
 pub use gantry_control::engine::EngineStatus;
 use gantry_control::roles::RoleSession;
+use gantry_control::services::elbv2::links::FILES_PATH;
 use gantry_decide::ids::{AccountId, ActivationId, RequestId, Scope};
 use gantry_decide::routing::channel;
 use gantry_decide::time::Timestamp;
@@ -85,6 +86,9 @@ pub trait Services: Send + Sync + 'static {
         parts: &Parts,
         upgrade: OnUpgrade,
     ) -> Result<Response, ApiError>;
+
+    /// The file of a trust store at a location that was given to somebody. None when there is none, or none any more.
+    fn file(&self, location: &str) -> Option<String>;
 
     /// How the control plane does.
     fn status(&self) -> Pin<Box<dyn Future<Output = Result<EngineStatus, ApiError>> + Send>>;
@@ -309,6 +313,19 @@ impl<S: Services> Handler for Endpoint<S> {
         }
         if request.parts.method == Method::GET && request.parts.uri.path() == STATUS_PATH {
             return self.status(&request.parts, request_id).await;
+        }
+        if request.parts.method == Method::GET
+            && let Some(location) = request.parts.uri.path().strip_prefix(FILES_PATH)
+        {
+            return match self.services.file(location) {
+                Some(file) => {
+                    respond(StatusCode::OK, "application/x-pem-file", file.into_bytes(), request_id)
+                }
+                None => {
+                    let error = ApiError::new("AccessDenied", "Request has expired").with_status(403);
+                    encode_error(Protocol::AwsQuery, NO_NAMESPACE, &error, request_id)
+                }
+            };
         }
         match request {
             Request { parts, upgrade: Some(upgrade), .. }

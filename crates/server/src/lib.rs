@@ -14,6 +14,7 @@ pub mod keys;
 mod live_tail;
 mod loading;
 pub mod logs;
+pub mod objects;
 pub mod os;
 pub mod server;
 pub mod sockets;

@@ -13,6 +13,7 @@ use crate::instances::{InstanceProvider, Instances};
 use crate::keys::{self, Auth, Keys, KeysError, SigningKeys};
 use crate::loading::{self, LoadError};
 use crate::logs::{self, LogStore};
+use crate::objects::ObjectSource;
 use crate::os::OsRandom;
 use crate::target_news::{self, Mailbox};
 use crate::transport::{Options, Transport};
@@ -58,6 +59,8 @@ pub struct Config {
     pub exec_return: Duration,
     /// How long agents of which nothing is heard are waited for.
     pub leases: Terms,
+    /// Where objects are that operations need.
+    pub objects: Arc<dyn ObjectSource>,
     pub transport: Options,
 }
 
@@ -145,7 +148,7 @@ impl Server {
         carrying.spawn(Arc::clone(&balancers).look_after());
         let data_channels = Arc::new(DataChannels::new(config.exec_return));
         let parts = (log_events, Arc::clone(&balancers), data_channels);
-        let services = Cell::new(Arc::clone(&shared), writer.inbox(), parts);
+        let services = Cell::new(Arc::clone(&shared), writer.inbox(), parts, config.objects);
         let endpoint = Arc::new(Endpoint {
             services,
             keys: Arc::clone(&keys),

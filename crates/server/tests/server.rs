@@ -25,6 +25,7 @@ async fn start(data_dir: &Path) -> Server {
         balancer_addresses: Default::default(),
         default_vpc: Default::default(),
         exec_return: gantry_server::server::EXEC_RETURN,
+        objects: std::sync::Arc::new(gantry_server::objects::NoObjects),
         transport: Options::default(),
     };
     Server::start(config).await.unwrap()

@@ -1,7 +1,7 @@
 //! ARNs of Elastic Load Balancing.
 
 use super::{Arn, InvalidArn};
-use crate::ids::{ListenerId, LoadBalancerId, RuleId, Scope, TargetGroupId};
+use crate::ids::{ListenerId, LoadBalancerId, RuleId, Scope, TargetGroupId, TrustStoreId};
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,6 +12,7 @@ pub enum BalancingResource {
     Listener(ListenerId),
     Rule(RuleId),
     TargetGroup(TargetGroupId),
+    TrustStore(TrustStoreId),
 }
 
 impl fmt::Display for BalancingResource {
@@ -21,6 +22,7 @@ impl fmt::Display for BalancingResource {
             BalancingResource::Listener(id) => write!(f, "listener/{id}"),
             BalancingResource::Rule(id) => write!(f, "listener-rule/{id}"),
             BalancingResource::TargetGroup(id) => write!(f, "targetgroup/{id}"),
+            BalancingResource::TrustStore(id) => write!(f, "truststore/{id}"),
         }
     }
 }
@@ -40,6 +42,7 @@ resources! {
     ListenerId Listener;
     RuleId Rule;
     TargetGroupId TargetGroup;
+    TrustStoreId TrustStore;
 }
 
 /// `arn:aws:elasticloadbalancing:REGION:ACCOUNT:RESOURCE`.
@@ -69,6 +72,7 @@ impl FromStr for BalancingArn {
                 "listener" => BalancingResource::Listener(id.parse().ok()?),
                 "listener-rule" => BalancingResource::Rule(id.parse().ok()?),
                 "targetgroup" => BalancingResource::TargetGroup(id.parse().ok()?),
+                "truststore" => BalancingResource::TrustStore(id.parse().ok()?),
                 _ => return None,
             };
             let scope = Scope { account: arn.account.parse().ok()?, region: arn.region.parse().ok()? };
@@ -98,6 +102,7 @@ mod tests {
             "listener/app/web/0123456789abcdef/0123456789abcdef",
             "listener-rule/app/web/0123456789abcdef/0123456789abcdef/0123456789abcdef",
             "targetgroup/web/0123456789abcdef",
+            "truststore/web/0123456789abcdef",
         ] {
             let text = format!("arn:aws:elasticloadbalancing:eu-north-1:111122223333:{resource}");
             assert_eq!(text.parse::<BalancingArn>().unwrap().to_string(), text);

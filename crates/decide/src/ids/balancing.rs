@@ -31,7 +31,7 @@ impl fmt::Display for Part {
 }
 
 names! {
-    /// The name of a load balancer or of a target group: AWS has the same rules for both.
+    /// The name of a load balancer, of a target group or of a trust store: nearly the same rules for all.
     BalancingName: 32 |b| b.is_ascii_alphanumeric() || b == b'-',
         "a name (1 to 32 letters, digits and hyphens)";
 }
@@ -120,6 +120,13 @@ pub struct TargetGroupId {
     part: Part,
 }
 
+/// A trust store: `NAME/DIGITS`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrustStoreId {
+    pub name: BalancingName,
+    part: Part,
+}
+
 /// Ids of the form `OWNER/DIGITS`.
 macro_rules! parts_of {
     ($($name:ident { $owner:ident: $of:ty } $expected:literal;)*) => {$(
@@ -163,9 +170,10 @@ parts_of! {
     ListenerId { balancer: LoadBalancerId } "a listener's id (its load balancer's, and DIGITS)";
     RuleId { listener: ListenerId } "a rule's id (its listener's, and DIGITS)";
     TargetGroupId { name: BalancingName } "a target group's id (NAME/DIGITS)";
+    TrustStoreId { name: BalancingName } "a trust store's id (NAME/DIGITS)";
 }
 
-serde_as_text!(LoadBalancerId ListenerId RuleId TargetGroupId);
+serde_as_text!(LoadBalancerId ListenerId RuleId TargetGroupId TrustStoreId);
 
 macro_rules! debug_as_text {
     ($($name:ident)*) => {$(
@@ -177,7 +185,7 @@ macro_rules! debug_as_text {
     )*};
 }
 
-debug_as_text!(LoadBalancerId ListenerId RuleId TargetGroupId);
+debug_as_text!(LoadBalancerId ListenerId RuleId TargetGroupId TrustStoreId);
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,12 @@
 //! What a control plane and the balancers on other hosts say to each other, as JSON text over a WebSocket. It is ours:
 //! nothing of AWS's stands for it.
 
-use super::config::{CertificateArn, RoutingConfig, TargetGroupArn, TargetKey};
+use super::config::{CertificateArn, RoutingConfig, TargetGroupArn, TargetKey, TrustStoreArn};
 use super::health::HealthReport;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Where a control plane takes balancers' connections; their requests are signed.
 pub const PATH: &str = "/_gantry/balancer/ws";
@@ -28,12 +29,22 @@ impl fmt::Debug for Pem {
     }
 }
 
-/// A configuration with the certificates that it names: all that a balancer needs to serve.
+/// What clients' certificates are verified by, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustStore {
+    pub authorities: String,
+    pub revocation_lists: Vec<String>,
+}
+
+/// A configuration with the certificates and trust stores that it names: all that a balancer needs to serve.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Instructions {
     pub configuration: RoutingConfig,
     pub certificates: BTreeMap<CertificateArn, Pem>,
+    /// None of them on the way to a balancer, which is told of each when it changes.
+    #[serde(default)]
+    pub trust_stores: BTreeMap<TrustStoreArn, Arc<TrustStore>>,
 }
 
 /// What a balancer is told.
@@ -42,6 +53,8 @@ pub struct Instructions {
 pub enum ToBalancer {
     /// To serve this from now on.
     Serve(Box<Instructions>),
+    /// What a trust store is, before something is to be served that names it.
+    TrustStore { arn: TrustStoreArn, store: Arc<TrustStore> },
     /// That the control plane is there.
     Alive,
 }

@@ -21,6 +21,9 @@ pub struct RoutingConfig {
     /// When each certificate that a listener names became what it is now: at another time it is to be fetched anew.
     #[serde(default)]
     pub certificates: BTreeMap<CertificateArn, Timestamp>,
+    /// The same of each trust store.
+    #[serde(default)]
+    pub trust_stores: BTreeMap<TrustStoreArn, Timestamp>,
 }
 
 /// ARNs of Elastic Load Balancing and of certificates. A balancer compares and shows them, and reads nothing in them.
@@ -55,6 +58,7 @@ names! {
     RuleArn;
     TargetGroupArn;
     CertificateArn;
+    TrustStoreArn;
     /// What a target was registered as: an instance's id, an address, or a load balancer's ARN.
     TargetId;
     /// An availability zone's name.
@@ -218,13 +222,25 @@ pub struct ListenerTls {
 }
 
 /// `MutualAuthentication`: whether clients are asked for certificates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ClientCertificates {
     #[default]
     Off,
     /// Targets are told of whatever a client shows, and judge it themselves.
     Passthrough,
+    /// Who shows none that a trust store vouches for is refused.
+    Verify(Verification),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    pub trust_store: TrustStoreArn,
+    /// Clients' own certificates may have ended.
+    pub ignore_expiry: bool,
+    /// Clients are told whose certificates are taken.
+    pub advertise_authorities: bool,
 }
 
 /// `AlpnPolicy` of a network load balancer's TLS listener. An application load balancer goes by `http2`.
@@ -262,6 +278,12 @@ pub enum TlsHeader {
     CipherSuite,
     /// Of a client's certificate and those above it, where they are passed through.
     ClientCertificate,
+    /// Of a client's certificate that was verified: this, and what follows.
+    SerialNumber,
+    Issuer,
+    Subject,
+    Validity,
+    Leaf,
 }
 
 impl TlsHeader {
@@ -271,6 +293,11 @@ impl TlsHeader {
             TlsHeader::Version => "x-amzn-tls-version",
             TlsHeader::CipherSuite => "x-amzn-tls-cipher-suite",
             TlsHeader::ClientCertificate => "X-Amzn-Mtls-Clientcert",
+            TlsHeader::SerialNumber => "X-Amzn-Mtls-Clientcert-Serial-Number",
+            TlsHeader::Issuer => "X-Amzn-Mtls-Clientcert-Issuer",
+            TlsHeader::Subject => "X-Amzn-Mtls-Clientcert-Subject",
+            TlsHeader::Validity => "X-Amzn-Mtls-Clientcert-Validity",
+            TlsHeader::Leaf => "X-Amzn-Mtls-Clientcert-Leaf",
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Reading certificates: the names that one is for, and what targets and logs are told of a client's.
 
 use super::http::civil;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use std::fmt::Write as _;
+use std::time::Duration;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::objects::{oid_registry, oid2abbrev};
@@ -15,33 +16,53 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 pub struct ClientCertificate {
     /// As RFC 2253 writes names.
     pub subject: String,
+    /// As above: who signed it.
+    pub issuer: String,
     /// `NotBefore=2023-09-21T22:43:21Z;NotAfter=…`.
     pub validity: String,
     /// In hexadecimal digits.
     pub serial: String,
     /// It and the ones above it that the client sent, as URL-encoded PEM.
     pub chain: String,
+    /// Bytes of the chain that are its own.
+    own: usize,
 }
 
 impl ClientCertificate {
+    /// It alone, as URL-encoded PEM.
+    pub fn leaf(&self) -> &str {
+        self.chain.get(..self.own).unwrap_or_default()
+    }
+
     /// What there is to tell of a chain, the client's own certificate first. None when that is not X.509.
     pub fn read(chain: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
-        let (_, parsed) = X509Certificate::from_der(chain.first()?).ok()?;
+        let own = chain.first()?;
+        let (_, parsed) = X509Certificate::from_der(own).ok()?;
         let validity = parsed.validity();
         let serial = parsed.raw_serial();
         // A positive number's first byte may be there for its sign alone.
         let digits = serial.strip_prefix(&[0]).filter(|rest| !rest.is_empty()).unwrap_or(serial);
+        let leaf = url_encoded_pem(own);
         Some(ClientCertificate {
             subject: name(parsed.subject()),
+            issuer: name(parsed.issuer()),
             validity: format!(
                 "NotBefore={};NotAfter={}",
                 time(validity.not_before),
                 time(validity.not_after)
             ),
             serial: hex(digits),
-            chain: chain.iter().map(|certificate| url_encoded_pem(certificate)).collect(),
+            own: leaf.len(),
+            chain: chain.iter().skip(1).fold(leaf, |all, certificate| all + &url_encoded_pem(certificate)),
         })
     }
+}
+
+/// When a certificate ends. None for what is not X.509.
+pub fn end(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }
 
 /// The names that a certificate is for, in lower case: its alternative names, or its subject's common name where it has

@@ -1,8 +1,10 @@
 //! Connection logs in the format of Application Load Balancers: a line for each connection that a client opened.
 
 use super::access_log::{self, Kind, Line, Sink};
+use super::certificate::ClientCertificate;
 use super::http::Client;
 use super::tables::Table;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Why a client's handshake came to nothing, by the documented names.
@@ -12,6 +14,20 @@ pub enum Failure {
     ChainDepth,
     #[error("ClientCertMaxSizeExceeded")]
     ChainSize,
+    #[error("ClientCertCrlHit")]
+    Revoked,
+    #[error("ClientCertCrlProcessingError")]
+    RevocationList,
+    #[error("ClientCertUntrusted")]
+    Untrusted,
+    #[error("ClientCertNotYetValid")]
+    NotYetValid,
+    #[error("ClientCertExpired")]
+    Expired,
+    #[error("ClientCertTypeUnsupported")]
+    TypeUnsupported,
+    #[error("ClientCertPurposeInvalid")]
+    Purpose,
     #[error("ClientCertInvalid")]
     Invalid,
     /// Everything that has no name of its own: versions and ciphers that do not meet, silence, what is no TLS.
@@ -19,11 +35,26 @@ pub enum Failure {
     Unmapped,
 }
 
+/// A handshake that came to nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{failure}")]
+pub struct Refused {
+    pub failure: Failure,
+    /// What the client showed, where that was why.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Refused {
+        Refused { failure, certificate: None }
+    }
+}
+
 /// How long a handshake took, or why there was none.
-pub type Handshake = Result<Duration, Failure>;
+pub type Handshake<'a> = Result<Duration, &'a Refused>;
 
 /// Tells the logs of a connection, where its load balancer has some. `handshake`: none at a listener without TLS.
-pub fn note(logs: Option<&Sink>, table: &Table, client: &Client, handshake: Option<Handshake>) {
+pub fn note(logs: Option<&Sink>, table: &Table, client: &Client, handshake: Option<Handshake<'_>>) {
     let Some((destination, logs)) = table.attributes.connection_logs.as_ref().zip(logs) else { return };
     logs.send(Line {
         kind: Kind::Connection,
@@ -33,14 +64,16 @@ pub fn note(logs: Option<&Sink>, table: &Table, client: &Client, handshake: Opti
     });
 }
 
-fn line(port: u16, client: &Client, handshake: Option<Handshake>, at: SystemTime) -> String {
+fn line(port: u16, client: &Client, handshake: Option<Handshake<'_>>, at: SystemTime) -> String {
     let tls = client.tls.as_ref();
+    let refused = handshake.and_then(Result::err);
     let shown = tls.and_then(|tls| tls.certificate.as_deref());
+    let shown = shown.or(refused.and_then(|refused| refused.certificate.as_deref()));
     let dash = || "-".to_owned();
     let latency = handshake.and_then(Result::ok).map(|took| format!("{:.3}", took.as_secs_f64()));
     let status = handshake.map(|handshake| match handshake {
         Ok(_) => "Success".to_owned(),
-        Err(failure) => format!("Failed:{failure}"),
+        Err(refused) => format!("Failed:{refused}"),
     });
     let fields = [
         access_log::time(at),
@@ -86,7 +119,7 @@ mod tests {
             )
         );
         assert_eq!(
-            line(443, &client(None), Some(Err(Failure::Unmapped)), at),
+            line(443, &client(None), Some(Err(&Failure::Unmapped.into())), at),
             format!("{begin} - - - \"-\" - - Failed:UnmappedConnectionError TID_1234abcd5678ef90\n")
         );
         assert!(line(443, &client(None), None, at).ends_with("- - - \"-\" - - - TID_1234abcd5678ef90\n"));

@@ -14,8 +14,8 @@ use super::worker::{self, Bound};
 use super::{Observer, Problem, Settings};
 use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
-    AlpnPolicy, CertificateArn, Listener, ListenerArn, LoadBalancer, LoadBalancerArn, LoadBalancerKind,
-    Protocol, RoutingConfig, TargetGroupArn, TargetKey,
+    AlpnPolicy, Listener, ListenerArn, LoadBalancer, LoadBalancerArn, LoadBalancerKind, Protocol,
+    RoutingConfig, TargetGroupArn, TargetKey,
 };
 use gantry_decide::routing::{HealthReport, HealthState, Probe};
 use parking_lot::Mutex;
@@ -327,9 +327,8 @@ impl Inner {
                         LoadBalancerKind::Application => alpn_names(AlpnPolicy::Http1Only),
                         LoadBalancerKind::Network => alpn_names(tls.alpn),
                     };
-                    let find = |arn: &CertificateArn| observer.certificate(arn);
                     let before = self.tls.remove(&listener.arn);
-                    Served::of(tls, alpn, listener.arn.as_str(), &find, &mut news.problems, before)
+                    Served::of(tls, alpn, &listener.arn, &**observer, &mut news.problems, before)
                 });
                 let tls = served.as_ref().and_then(|served| served.config.clone());
                 all_served.extend(served.map(|served| (listener.arn.clone(), served)));

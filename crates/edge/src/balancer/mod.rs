@@ -27,12 +27,14 @@ pub use hand_over::Inherited;
 pub use http::understood;
 pub use manager::{Balancer, StartError};
 pub use tls::CertificateError;
+pub use verifiers::TrustError;
 
 use gantry_decide::routing::HealthReport;
-pub use gantry_decide::routing::channel::Pem;
-use gantry_decide::routing::config::{CertificateArn, TargetGroupArn, TargetKey};
+pub use gantry_decide::routing::channel::{Pem, TrustStore};
+use gantry_decide::routing::config::{CertificateArn, TargetGroupArn, TargetKey, TrustStoreArn};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a balancer runs on its host.
@@ -73,6 +75,12 @@ pub trait Observer: Send + Sync {
         None
     }
 
+    /// A trust store that a configuration names, as with certificates.
+    fn trust_store(&self, arn: &TrustStoreArn) -> Option<Arc<TrustStore>> {
+        let _ = arn;
+        None
+    }
+
     /// A listener's address could not be taken, or a part of the configuration cannot be served.
     fn problem(&self, problem: Problem);
 }
@@ -99,5 +107,12 @@ pub enum Problem {
         certificate: String,
         #[source]
         source: CertificateError,
+    },
+    #[error("listener {listener}: no client can be verified by trust store {trust_store}")]
+    TrustStore {
+        listener: String,
+        trust_store: TrustStoreArn,
+        #[source]
+        source: TrustError,
     },
 }

@@ -249,7 +249,11 @@ impl Table {
             attributes: balancer.attributes.clone(),
             listener: listener.attributes.clone(),
             tls,
-            client_certificates: listener.tls.as_ref().map(|tls| tls.client_certificates).unwrap_or_default(),
+            client_certificates: listener
+                .tls
+                .as_ref()
+                .map(|tls| tls.client_certificates.clone())
+                .unwrap_or_default(),
             rules,
             zones: balancer.addresses.iter().map(|address| (address.ip, address.zone.clone())).collect(),
             routes,

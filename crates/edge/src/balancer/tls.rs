@@ -1,15 +1,17 @@
 //! TLS: certificates by the name that a client asks for, the versions of a security policy, and clients of targets.
 
 use super::certificate::dns_names;
-use super::verifiers::{AnyCertificate, PassedThrough};
-use super::{Pem, Problem};
-use gantry_decide::routing::config::{AlpnPolicy, CertificateArn, ClientCertificates, ListenerTls};
+use super::verifiers::{AnyCertificate, PassedThrough, Verified};
+use super::{Observer, Pem, Problem, TrustStore};
+use gantry_decide::routing::config::{
+    AlpnPolicy, CertificateArn, ClientCertificates, ListenerArn, ListenerTls,
+};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1MLKEM768, X25519MLKEM768};
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig, SupportedProtocolVersion};
 use std::collections::BTreeMap;
@@ -35,7 +37,8 @@ pub struct Served {
     alpn: &'static [&'static [u8]],
     /// In the order in which `tls` names them.
     certificates: Vec<Option<Pem>>,
-    /// None without a certificate that can be served.
+    trust_store: Option<Arc<TrustStore>>,
+    /// None without a certificate that can be served, and where clients cannot be verified as they have to be.
     pub config: Option<Arc<ServerConfig>>,
 }
 
@@ -44,63 +47,85 @@ impl Served {
     pub fn of(
         tls: &ListenerTls,
         alpn: &'static [&'static [u8]],
-        listener: &str,
-        find: &dyn Fn(&CertificateArn) -> Option<Pem>,
+        listener: &ListenerArn,
+        observer: &dyn Observer,
         problems: &mut Vec<Problem>,
         before: Option<Served>,
     ) -> Served {
-        let named = || std::iter::once(&tls.default_certificate).chain(&tls.certificates);
-        let certificates: Vec<Option<Pem>> = named().map(find).collect();
-        if let Some(before) = before
-            .filter(|before| before.tls == *tls && before.alpn == alpn && before.certificates == certificates)
-        {
-            return before;
+        let named = std::iter::once(&tls.default_certificate).chain(&tls.certificates);
+        let certificates = named.map(|arn| observer.certificate(arn)).collect();
+        let trust_store = match &tls.client_certificates {
+            ClientCertificates::Verify(by) => observer.trust_store(&by.trust_store),
+            ClientCertificates::Off | ClientCertificates::Passthrough => None,
+        };
+        let served = Served { tls: tls.clone(), alpn, certificates, trust_store, config: None };
+        match before {
+            Some(before) if before.is_made_of(&served) => before,
+            _ => Served { config: served.server_config(listener, problems), ..served },
         }
-        let found: BTreeMap<&CertificateArn, &Option<Pem>> = named().zip(&certificates).collect();
-        let find = |arn: &CertificateArn| found.get(arn).copied().cloned().flatten();
-        let config = server_config(tls, alpn, listener, &find, problems);
-        Served { tls: tls.clone(), alpn, certificates, config }
     }
-}
 
-fn server_config(
-    tls: &ListenerTls,
-    alpn: &[&[u8]],
-    listener: &str,
-    find: &dyn Fn(&CertificateArn) -> Option<Pem>,
-    problems: &mut Vec<Problem>,
-) -> Option<Arc<ServerConfig>> {
-    let provider = Arc::new(provider(&tls.policy));
-    let mut load = |arn: &CertificateArn| match load(arn, &provider, find) {
-        Ok(key) => Some(Arc::new(key)),
-        Err(source) => {
-            let (listener, certificate) = (listener.to_owned(), arn.to_string());
-            problems.push(Problem::Certificate { listener, certificate, source });
-            None
-        }
-    };
-    let default = load(&tls.default_certificate)?;
-    let mut names: BTreeMap<String, Vec<Arc<CertifiedKey>>> = BTreeMap::new();
-    for key in std::iter::once(default.clone()).chain(tls.certificates.iter().filter_map(load)) {
-        for name in key.cert.first().map(dns_names).unwrap_or_default() {
-            names.entry(name).or_default().push(key.clone());
-        }
+    fn is_made_of(&self, other: &Served) -> bool {
+        self.tls == other.tls
+            && self.alpn == other.alpn
+            && self.certificates == other.certificates
+            && self.trust_store == other.trust_store
     }
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(versions(&tls.policy))
-        .ok()?;
-    let builder = match tls.client_certificates {
-        ClientCertificates::Off => builder.with_no_client_auth(),
-        ClientCertificates::Passthrough => {
-            builder.with_client_cert_verifier(Arc::new(PassedThrough(provider)))
+
+    fn server_config(
+        &self,
+        listener: &ListenerArn,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Arc<ServerConfig>> {
+        let tls = &self.tls;
+        let provider = Arc::new(provider(&tls.policy));
+        let named = std::iter::once(&tls.default_certificate).chain(&tls.certificates);
+        let mut load = |(arn, pem): (&CertificateArn, &Option<Pem>)| match load(pem.as_ref(), &provider) {
+            Ok(key) => Some(Arc::new(key)),
+            Err(source) => {
+                let (listener, certificate) = (listener.to_string(), arn.to_string());
+                problems.push(Problem::Certificate { listener, certificate, source });
+                None
+            }
+        };
+        let mut loaded = named.zip(&self.certificates);
+        let default = loaded.next().and_then(&mut load)?;
+        let mut names: BTreeMap<String, Vec<Arc<CertifiedKey>>> = BTreeMap::new();
+        for key in std::iter::once(default.clone()).chain(loaded.filter_map(load)) {
+            for name in key.cert.first().map(dns_names).unwrap_or_default() {
+                names.entry(name).or_default().push(key.clone());
+            }
         }
-    };
-    let mut config = builder.with_cert_resolver(Arc::new(ByName { names, default }));
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    if let Ok(ticketer) = Ticketer::new() {
-        config.ticketer = ticketer;
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions(&tls.policy))
+            .ok()?;
+        let builder = match &tls.client_certificates {
+            ClientCertificates::Off => builder.with_no_client_auth(),
+            ClientCertificates::Passthrough => {
+                builder.with_client_cert_verifier(Arc::new(PassedThrough { provider }))
+            }
+            ClientCertificates::Verify(by) => {
+                match Verified::new(by, self.trust_store.as_deref(), provider) {
+                    Ok(verified) => builder.with_client_cert_verifier(Arc::new(verified)),
+                    Err(source) => {
+                        let (listener, trust_store) = (listener.to_string(), by.trust_store.clone());
+                        problems.push(Problem::TrustStore { listener, trust_store, source });
+                        return None;
+                    }
+                }
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(ByName { names, default }));
+        config.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();
+        if tls.client_certificates != ClientCertificates::Off {
+            // As documented. A client whose certificate is revoked meanwhile is asked for it again.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        } else if let Ok(ticketer) = Ticketer::new() {
+            config.ticketer = ticketer;
+        }
+        Some(Arc::new(config))
     }
-    Some(Arc::new(config))
 }
 
 /// The names that a network load balancer's TLS listener negotiates.
@@ -155,12 +180,8 @@ pub fn openssl_name(suite: CipherSuite) -> &'static str {
     }
 }
 
-fn load(
-    arn: &CertificateArn,
-    provider: &CryptoProvider,
-    find: &dyn Fn(&CertificateArn) -> Option<Pem>,
-) -> Result<CertifiedKey, CertificateError> {
-    let pem = find(arn).ok_or(CertificateError::Missing)?;
+fn load(pem: Option<&Pem>, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
+    let pem = pem.ok_or(CertificateError::Missing)?;
     let chain = CertificateDer::pem_slice_iter(pem.chain.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(CertificateError::Pem)?;
@@ -210,7 +231,7 @@ fn make_client_config(alpn: &[&[u8]]) -> Arc<rustls::ClientConfig> {
         .with_safe_default_protocol_versions()
         .expect("the provider has the suites of its own default versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.enable_sni = false;

@@ -1,16 +1,21 @@
 //! Who is believed in handshakes: clients that show certificates, and targets.
 
-use super::connection_log::Failure;
+use super::TrustStore;
+use super::certificate::{ClientCertificate, end};
+use super::connection_log::{Failure, Refused};
+use gantry_decide::routing::config::Verification;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError as Unacceptable, DistinguishedName, OtherError};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{CertificateError as Unacceptable, DistinguishedName, OtherError, RootCertStore};
 use std::io;
 use std::sync::Arc;
 
 /// The half of a verifier, of clients or of servers, that tells whether the other side has the key of what it shows: as
-/// the provider in the verifier's first field does.
+/// its provider does.
 macro_rules! signatures_by_provider {
     () => {
         fn verify_tls12_signature(
@@ -19,7 +24,7 @@ macro_rules! signatures_by_provider {
             cert: &CertificateDer<'_>,
             dss: &rustls::DigitallySignedStruct,
         ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-            let algorithms = &self.0.signature_verification_algorithms;
+            let algorithms = &self.provider.signature_verification_algorithms;
             rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
         }
 
@@ -29,12 +34,12 @@ macro_rules! signatures_by_provider {
             cert: &CertificateDer<'_>,
             dss: &rustls::DigitallySignedStruct,
         ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-            let algorithms = &self.0.signature_verification_algorithms;
+            let algorithms = &self.provider.signature_verification_algorithms;
             rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
         }
 
         fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
+            self.provider.signature_verification_algorithms.supported_schemes()
         }
     };
 }
@@ -45,31 +50,118 @@ const CLIENT_CHAIN_BYTES_MAX: usize = 16 * 1024;
 
 /// Takes any certificate of a client, or none: targets are told of it.
 #[derive(Debug)]
-pub struct PassedThrough(pub Arc<CryptoProvider>);
+pub struct PassedThrough {
+    pub provider: Arc<CryptoProvider>,
+}
 
-/// A chain of certificates that is not looked at.
-///
-/// # Errors
-/// The failure that connection logs tell of.
-fn bound_chain(own: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+/// Takes a certificate of a client that a trust store vouches for.
+#[derive(Debug)]
+pub struct Verified {
+    provider: Arc<CryptoProvider>,
+    trusted: Arc<dyn ClientCertVerifier>,
+    ignore_expiry: bool,
+}
+
+/// A trust store by which nobody can be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error("it is not there")]
+    Missing,
+    #[error("its PEM cannot be read")]
+    Pem(#[source] pem::Error),
+    #[error("its authorities or revocation lists are of no use")]
+    Unfit(#[source] VerifierBuilderError),
+}
+
+impl Verified {
+    /// # Errors
+    /// When the trust store is not one.
+    pub fn new(
+        by: &Verification,
+        trust_store: Option<&TrustStore>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Verified, TrustError> {
+        let store = trust_store.ok_or(TrustError::Missing)?;
+        let mut roots = RootCertStore::empty();
+        let authorities = CertificateDer::pem_slice_iter(store.authorities.as_bytes());
+        let authorities = authorities.collect::<Result<Vec<_>, _>>().map_err(TrustError::Pem)?;
+        // One that makes no sense vouches for nobody; the others do.
+        roots.add_parsable_certificates(authorities);
+        let lists = store.revocation_lists.iter();
+        let lists = lists.flat_map(|list| CertificateRevocationListDer::pem_slice_iter(list.as_bytes()));
+        let lists = lists.collect::<Result<Vec<_>, _>>().map_err(TrustError::Pem)?;
+        // An authority without a list revoked nobody.
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .with_crls(lists)
+            .allow_unknown_revocation_status();
+        let builder = if by.advertise_authorities { builder } else { builder.clear_root_hint_subjects() };
+        let trusted = builder.build().map_err(TrustError::Unfit)?;
+        Ok(Verified { provider, trusted, ignore_expiry: by.ignore_expiry })
+    }
+
+    fn judge(
+        &self,
+        own: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Failure> {
+        bound_chain(own, above)?;
+        // Whether it was good while it lasted.
+        let end = end(own).filter(|_| self.ignore_expiry);
+        let at = end.map_or(now, |end| end.min(now));
+        let verified = self.trusted.verify_client_cert(own, above, at);
+        verified.map(|_| ()).map_err(|error| failure(&error))
+    }
+}
+
+/// Whether a chain is as long as one may be.
+fn bound_chain(own: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), Failure> {
     let bytes = own.len() + above.iter().map(|certificate| certificate.len()).sum::<usize>();
-    let failure = match () {
-        () if above.len() >= CLIENT_CHAIN_MAX => Failure::ChainDepth,
-        () if bytes > CLIENT_CHAIN_BYTES_MAX => Failure::ChainSize,
-        () => return Ok(()),
+    match () {
+        () if above.len() >= CLIENT_CHAIN_MAX => Err(Failure::ChainDepth),
+        () if bytes > CLIENT_CHAIN_BYTES_MAX => Err(Failure::ChainSize),
+        () => Ok(()),
+    }
+}
+
+/// What is wrong with a certificate, as connection logs have it.
+fn failure(error: &rustls::Error) -> Failure {
+    let unacceptable = match error {
+        rustls::Error::InvalidCertificate(unacceptable) => unacceptable,
+        rustls::Error::InvalidCertRevocationList(_) => return Failure::RevocationList,
+        _ => return Failure::Invalid,
     };
-    Err(rustls::Error::InvalidCertificate(Unacceptable::Other(OtherError(Arc::new(failure)))))
+    match unacceptable {
+        Unacceptable::Revoked => Failure::Revoked,
+        Unacceptable::UnknownRevocationStatus => Failure::RevocationList,
+        Unacceptable::UnknownIssuer | Unacceptable::BadSignature => Failure::Untrusted,
+        Unacceptable::NotValidYet | Unacceptable::NotValidYetContext { .. } => Failure::NotYetValid,
+        Unacceptable::Expired | Unacceptable::ExpiredContext { .. } => Failure::Expired,
+        Unacceptable::UnsupportedSignatureAlgorithmContext { .. }
+        | Unacceptable::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Failure::TypeUnsupported,
+        Unacceptable::InvalidPurpose | Unacceptable::InvalidPurposeContext { .. } => Failure::Purpose,
+        _ => Failure::Invalid,
+    }
+}
+
+/// A judgement in the form in which it comes out of the handshake again; see [`refused`].
+fn told(judged: Result<(), Failure>, own: &CertificateDer<'_>) -> Result<ClientCertVerified, rustls::Error> {
+    judged.map(|()| ClientCertVerified::assertion()).map_err(|failure| {
+        let certificate = ClientCertificate::read(std::slice::from_ref(own)).map(Arc::new);
+        let refused = Refused { failure, certificate };
+        rustls::Error::InvalidCertificate(Unacceptable::Other(OtherError(Arc::new(refused))))
+    })
 }
 
 /// Why a handshake failed, as connection logs have it.
-pub fn failure(error: &io::Error) -> Failure {
+pub fn refused(error: &io::Error) -> Refused {
     let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match rustls {
         Some(rustls::Error::InvalidCertificate(Unacceptable::Other(other))) => {
-            other.0.downcast_ref().copied().unwrap_or(Failure::Unmapped)
+            other.0.downcast_ref().cloned().unwrap_or(Failure::Unmapped.into())
         }
-        Some(rustls::Error::InvalidCertificate(_)) => Failure::Invalid,
-        _ => Failure::Unmapped,
+        Some(rustls::Error::InvalidCertificate(_)) => Failure::Invalid.into(),
+        _ => Failure::Unmapped.into(),
     }
 }
 
@@ -88,7 +180,24 @@ impl ClientCertVerifier for PassedThrough {
         above: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        bound_chain(own, above).map(|()| ClientCertVerified::assertion())
+        told(bound_chain(own, above), own)
+    }
+
+    signatures_by_provider!();
+}
+
+impl ClientCertVerifier for Verified {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.trusted.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        told(self.judge(own, above, now), own)
     }
 
     signatures_by_provider!();
@@ -96,7 +205,9 @@ impl ClientCertVerifier for PassedThrough {
 
 /// Takes any certificate of a target.
 #[derive(Debug)]
-pub struct AnyCertificate(pub Arc<CryptoProvider>);
+pub struct AnyCertificate {
+    pub provider: Arc<CryptoProvider>,
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(

@@ -2,14 +2,14 @@
 
 use super::access_log::Sink;
 use super::certificate::ClientCertificate;
-use super::connection_log::{Failure, note};
+use super::connection_log::{Failure, Refused, note};
 use super::counters::add;
 use super::http::{self, Client, Entrance, Pool, Tls, Trace};
 use super::http2::{self, Sessions};
 use super::l4::{self, Front};
 use super::tables::{Door, Table};
 use super::tls::openssl_name;
-use super::verifiers::failure;
+use super::verifiers::refused;
 use bytes::BytesMut;
 use gantry_decide::routing::config::Protocol;
 use rand::Rng as _;
@@ -313,7 +313,7 @@ async fn greet(
         client.tls = Some(tls);
         stream
     });
-    let took = shaken.as_ref().map(|_| begun.elapsed()).map_err(|failure| *failure);
+    let took = shaken.as_ref().map(|_| begun.elapsed());
     note(worker.logs.as_ref(), table, &client, Some(took));
     shaken.ok().map(|stream| (stream, client))
 }
@@ -333,10 +333,10 @@ async fn serve_layer4(stream: TcpStream, client: Client, table: &Table, worker: 
 ///
 /// # Errors
 /// When there is none, for connection logs: the client knows as well as we do.
-async fn handshake(stream: TcpStream, table: &Table) -> Result<(TlsStream<TcpStream>, Tls), Failure> {
+async fn handshake(stream: TcpStream, table: &Table) -> Result<(TlsStream<TcpStream>, Tls), Refused> {
     let acceptor = TlsAcceptor::from(table.tls.clone().ok_or(Failure::Unmapped)?);
     let shaken = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
-    let stream = shaken.map_err(|_| Failure::Unmapped)?.map_err(|error| failure(&error))?;
+    let stream = shaken.map_err(|_| Failure::Unmapped)?.map_err(|error| refused(&error))?;
     let session = stream.get_ref().1;
     let version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",

@@ -5,7 +5,7 @@
 use gantry_decide::routing::config::*;
 use gantry_decide::routing::{HealthReport, HealthState};
 use gantry_decide::time::Timestamp;
-use gantry_edge::balancer::{Balancer, Observer, Pem, Problem, Settings};
+use gantry_edge::balancer::{Balancer, Observer, Pem, Problem, Settings, TrustStore};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -175,6 +175,8 @@ pub struct Told {
     pub reports: Mutex<Vec<HealthReport>>,
     pub problems: Mutex<Vec<String>>,
     pub drained: Mutex<Vec<TargetKey>>,
+    /// What is found under any ARN.
+    pub trust_store: Mutex<Option<Arc<TrustStore>>>,
 }
 
 impl Observer for Told {
@@ -193,6 +195,10 @@ impl Observer for Told {
             _ => return None,
         };
         Some(Pem { chain: both.to_owned(), key: both.to_owned() })
+    }
+
+    fn trust_store(&self, _: &TrustStoreArn) -> Option<Arc<TrustStore>> {
+        self.trust_store.lock().unwrap().clone()
     }
 
     fn problem(&self, problem: Problem) {

@@ -1,11 +1,13 @@
 //! `gantry server`: the control plane on one machine, until SIGINT or SIGTERM.
 
 use crate::config::images::TASK_CLEANUP_WAIT;
+use crate::config::stores::S3Flags;
 use crate::config::{ServerFlags, ServerSettings};
 use crate::instances::{Installation, Provider};
 use crate::platform::server_config;
 use anyhow::{Context, Result};
 use clap::Args;
+use gantry_agent::secrets::StoreSettings;
 use gantry_server::server::Server;
 use std::path::Path;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +20,8 @@ pub const ENDPOINT_FILE: &str = "endpoint";
 pub struct ServerArgs {
     #[command(flatten)]
     flags: ServerFlags,
+    #[command(flatten)]
+    s3: S3Flags,
 }
 
 /// SIGINT or SIGTERM, listened for from the beginning: one that comes during the start must not kill the process
@@ -46,15 +50,15 @@ impl StopSignal {
 pub fn run(arguments: ServerArgs) -> Result<()> {
     let (settings, _) = ServerSettings::read(arguments.flags)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
-    runtime.block_on(serve(settings))
+    runtime.block_on(serve(settings, arguments.s3.settings()?))
 }
 
-async fn serve(settings: ServerSettings) -> Result<()> {
+async fn serve(settings: ServerSettings, stores: StoreSettings) -> Result<()> {
     let mut stop = StopSignal::listen()?;
     let endpoint_file = settings.data_dir.join(ENDPOINT_FILE);
     let data_dir = settings.data_dir.display().to_string();
     let (directory, provider) = (settings.data_dir.clone(), settings.instance_provider.clone());
-    let mut server = Server::start(server_config(settings)).await?;
+    let mut server = Server::start(server_config(settings, &stores)).await?;
     let installation =
         Installation { data_dir: &directory, tasks: None, task_cleanup_wait: TASK_CLEANUP_WAIT };
     let instances = Provider::start(&mut server, provider.as_ref(), installation).await?;

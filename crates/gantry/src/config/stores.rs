@@ -1,4 +1,4 @@
-//! Where tasks' secrets, parameters and files of variables are, when not at the control plane: flags, and the variables
+//! Where tasks' secrets, parameters and files of variables are, when not at the control plane, and trust stores: flags, and the variables
 //! that AWS's SDKs have for it.
 
 use anyhow::{Result, bail};
@@ -17,17 +17,35 @@ pub struct StoreFlags {
     /// Parameter Store for tasks' secrets, instead of the control plane's
     #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL_SSM")]
     parameter_store: Option<StoreEndpoint>,
-    /// S3 for tasks' environment files, instead of the control plane's
+    #[command(flatten)]
+    s3: S3Flags,
+}
+
+/// The part of it that a server has use for.
+#[derive(Clone, Debug, Default, Args)]
+pub struct S3Flags {
+    /// S3 for tasks' environment files, instead of the control plane's, and for load balancers' trust stores
     #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL_S3")]
     s3: Option<StoreEndpoint>,
     /// Key for the services named so, with GANTRY_STORES_SECRET_ACCESS_KEY and perhaps GANTRY_STORES_SESSION_TOKEN;
-    /// without one they are asked with the task's execution role
+    /// without one they are asked with the task's execution role, and without any key where there is no task
     #[arg(long, value_name = "ID", env = "GANTRY_STORES_ACCESS_KEY_ID")]
     stores_access_key_id: Option<String>,
 }
 
 impl StoreFlags {
-    /// Everything put together, with the secret that stands in the environment alone.
+    /// Everything put together.
+    ///
+    /// # Errors
+    /// For a key without its secret.
+    pub fn settings(self) -> Result<StoreSettings> {
+        let StoreFlags { secrets_manager, parameter_store, s3 } = self;
+        Ok(StoreSettings { secrets_manager, parameter_store, ..s3.settings()? })
+    }
+}
+
+impl S3Flags {
+    /// S3 alone, with the secret that stands in the environment alone.
     ///
     /// # Errors
     /// For a key without its secret.
@@ -45,11 +63,6 @@ impl StoreFlags {
                 session_token: variable("GANTRY_STORES_SESSION_TOKEN"),
             }),
         };
-        Ok(StoreSettings {
-            parameter_store: self.parameter_store,
-            secrets_manager: self.secrets_manager,
-            s3: self.s3,
-            credentials,
-        })
+        Ok(StoreSettings { s3: self.s3, credentials, ..StoreSettings::default() })
     }
 }

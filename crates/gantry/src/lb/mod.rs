@@ -14,10 +14,12 @@ use gantry_agent::protocol::backoff::Growth;
 use gantry_decide::random::Random;
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::channel::{FromBalancer, Instructions, NAME, NAME_LENGTH, PATH, ToBalancer};
+use gantry_decide::routing::config::TrustStoreArn;
 use gantry_edge::balancer::hand_over::{self, Offer};
-use gantry_edge::balancer::{Balancer, Inherited};
+use gantry_edge::balancer::{Balancer, Inherited, TrustStore};
 use gantry_wire::sigv4::Credentials;
 use kept::Kept;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -71,7 +73,7 @@ pub async fn run(config: LbConfig, stop: impl Future<Output = ()>) -> Result<()>
     let teller = Arc::new(Teller::default());
     let logs = config.data_dir.join("access-logs");
     let balancer = Arc::new(balancer::start(config.listen, logs, teller.clone(), inherited)?);
-    let mut lb = Lb { balancer, teller, kept, changed: false, behind: false };
+    let mut lb = Lb { balancer, teller, kept, trust_stores: BTreeMap::new(), changed: false, behind: false };
     if let Some(instructions) = lb.kept.read()? {
         lb.apply(instructions).await?;
         lb.changed = false;
@@ -123,6 +125,8 @@ struct Lb {
     balancer: Arc<Balancer>,
     teller: Arc<Teller>,
     kept: Kept,
+    /// As far as they were told.
+    trust_stores: BTreeMap<TrustStoreArn, Arc<TrustStore>>,
     /// What was told last is not on the disk yet.
     changed: bool,
     /// The control plane has not been told everything.
@@ -218,6 +222,10 @@ impl Lb {
     async fn hear(&mut self, text: &str) -> Result<()> {
         match serde_json::from_str(text) {
             Ok(ToBalancer::Serve(instructions)) => self.apply(*instructions).await,
+            Ok(ToBalancer::TrustStore { arn, store }) => {
+                self.trust_stores.insert(arn, store);
+                Ok(())
+            }
             Ok(ToBalancer::Alive) => Ok(()),
             Err(error) => {
                 // A newer control plane may say what this one does not know; what is served goes on.
@@ -227,16 +235,21 @@ impl Lb {
         }
     }
 
-    async fn apply(&mut self, instructions: Instructions) -> Result<()> {
+    async fn apply(&mut self, mut instructions: Instructions) -> Result<()> {
+        self.trust_stores.append(&mut instructions.trust_stores);
+        let named = instructions.configuration.trust_stores.keys();
+        instructions.trust_stores =
+            named.filter_map(|arn| Some((arn.clone(), self.trust_stores.get(arn)?.clone()))).collect();
         let (balancer, teller) = (Arc::clone(&self.balancer), Arc::clone(&self.teller));
         let generation = instructions.configuration.generation;
         let (taken, instructions) = spawn_blocking(move || {
-            teller.learn(&instructions.certificates);
+            teller.learn(&instructions);
             (balancer.apply(&instructions.configuration), instructions)
         })
         .await
         .map_err(|error| anyhow!("a configuration could not be taken: {error}"))?;
         if taken {
+            self.trust_stores.clone_from(&instructions.trust_stores);
             self.kept.put(instructions);
             self.changed = true;
         } else if self.kept.generation().is_some_and(|have| have > generation) {

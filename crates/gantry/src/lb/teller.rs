@@ -1,12 +1,13 @@
 //! What a balancer tells of its targets, on its way to the control plane. Of each target the last word is kept, so that
 //! what waits is no more than there are targets.
 
-use gantry_decide::routing::channel::{FromBalancer, Pem};
-use gantry_decide::routing::config::{CertificateArn, TargetGroupArn, TargetKey};
+use gantry_decide::routing::channel::{FromBalancer, Instructions, Pem};
+use gantry_decide::routing::config::{CertificateArn, TargetGroupArn, TargetKey, TrustStoreArn};
 use gantry_decide::routing::{HealthReport, HealthState};
-use gantry_edge::balancer::{Observer, Problem};
+use gantry_edge::balancer::{Observer, Problem, TrustStore};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// Reports of one message: some 100 KiB, a tenth of what the control plane takes.
@@ -22,6 +23,7 @@ struct Inner {
     /// Drained, also those that were told.
     all_drained: BTreeSet<Key>,
     certificates: BTreeMap<CertificateArn, Pem>,
+    trust_stores: BTreeMap<TrustStoreArn, Arc<TrustStore>>,
 }
 
 /// See the module.
@@ -32,9 +34,11 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// Knows these certificates from now on, and no others.
-    pub fn learn(&self, certificates: &BTreeMap<CertificateArn, Pem>) {
-        self.inner.lock().certificates.clone_from(certificates);
+    /// Knows these certificates and trust stores from now on, and no others.
+    pub fn learn(&self, instructions: &Instructions) {
+        let mut inner = self.inner.lock();
+        inner.certificates.clone_from(&instructions.certificates);
+        inner.trust_stores.clone_from(&instructions.trust_stores);
     }
 
     /// Waits until there is something to tell.
@@ -96,6 +100,10 @@ impl Observer for Teller {
 
     fn certificate(&self, arn: &CertificateArn) -> Option<Pem> {
         self.inner.lock().certificates.get(arn).cloned()
+    }
+
+    fn trust_store(&self, arn: &TrustStoreArn) -> Option<Arc<TrustStore>> {
+        self.inner.lock().trust_stores.get(arn).cloned()
     }
 
     fn problem(&self, problem: Problem) {

@@ -28,6 +28,10 @@ impl Services for Parrot {
         Err(ApiError::new("NothingHere", "a parrot has no containers"))
     }
 
+    fn file(&self, location: &str) -> Option<String> {
+        (location == "good").then(|| "a file".to_owned())
+    }
+
     fn upgrade(&self, _: Caller, _: &Parts, _: OnUpgrade) -> Result<Response, ApiError> {
         Err(ApiError::new("InactiveInstanceException", "not here"))
     }
@@ -346,12 +350,18 @@ async fn only_the_root_key_sees_the_status() {
 }
 
 #[tokio::test]
-async fn health_needs_no_signature() {
+async fn health_and_files_at_a_good_location_need_no_signature() {
     let world = world(Auth::Strict).await;
-    let mut stream = TcpStream::connect(world.server.address()).await.unwrap();
-    let request = "GET /_gantry/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    is(&answer, 200, r#"{"status":"ok"}"#);
+    for (path, status, text) in [
+        ("/_gantry/health", 200, r#"{"status":"ok"}"#),
+        ("/_gantry/trust-stores/good", 200, "a file"),
+        ("/_gantry/trust-stores/ended", 403, "AccessDenied"),
+    ] {
+        let mut stream = TcpStream::connect(world.server.address()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        is(&answer, status, text);
+    }
 }

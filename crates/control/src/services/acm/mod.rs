@@ -13,7 +13,7 @@ pub mod links;
 mod ops;
 pub mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod views;
 mod x509;
 

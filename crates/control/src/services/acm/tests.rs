@@ -25,7 +25,7 @@ const LOCKED_KEY: &str = include_str!("testdata/locked.key");
 /// 22 November 2026, after all of them began.
 const NOW: Timestamp = Timestamp::from_millis(1_795_305_600_000);
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     let mut world = World::new();
     world.now = NOW;
     let key = Some(SessionKey::new(&[7; SessionKey::LENGTH]));
@@ -46,7 +46,7 @@ fn imported(certificate: &str, key: &str, chain: Option<&str>) -> Value {
     request
 }
 
-fn import_rsa(world: &mut World) -> String {
+pub(crate) fn import_rsa(world: &mut World) -> String {
     let reply = world.write(import::import_certificate, imported(RSA, RSA_KEY, None)).unwrap();
     reply["CertificateArn"].as_str().unwrap().to_owned()
 }

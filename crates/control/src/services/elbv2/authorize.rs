@@ -21,6 +21,7 @@ on_all! {
     describe_ssl_policies DescribeSSLPoliciesInput "DescribeSSLPolicies";
     describe_tags DescribeTagsInput "DescribeTags";
     describe_target_groups DescribeTargetGroupsInput "DescribeTargetGroups";
+    describe_trust_stores DescribeTrustStoresInput "DescribeTrustStores";
 }
 
 /// Operations on the resource whose ARN a request carries.
@@ -34,12 +35,15 @@ macro_rules! on_arn {
 
 on_arn! {
     add_listener_certificates AddListenerCertificatesInput listener_arn "AddListenerCertificates";
+    add_trust_store_revocations AddTrustStoreRevocationsInput trust_store_arn "AddTrustStoreRevocations";
     create_listener CreateListenerInput load_balancer_arn "CreateListener";
     create_rule CreateRuleInput listener_arn "CreateRule";
     delete_listener DeleteListenerInput listener_arn "DeleteListener";
     delete_load_balancer DeleteLoadBalancerInput load_balancer_arn "DeleteLoadBalancer";
     delete_rule DeleteRuleInput rule_arn "DeleteRule";
+    delete_shared_trust_store_association DeleteSharedTrustStoreAssociationInput trust_store_arn "DeleteSharedTrustStoreAssociation";
     delete_target_group DeleteTargetGroupInput target_group_arn "DeleteTargetGroup";
+    delete_trust_store DeleteTrustStoreInput trust_store_arn "DeleteTrustStore";
     deregister_targets DeregisterTargetsInput target_group_arn "DeregisterTargets";
     describe_capacity_reservation DescribeCapacityReservationInput load_balancer_arn "DescribeCapacityReservation";
     describe_listener_attributes DescribeListenerAttributesInput listener_arn "DescribeListenerAttributes";
@@ -47,14 +51,20 @@ on_arn! {
     describe_load_balancer_attributes DescribeLoadBalancerAttributesInput load_balancer_arn "DescribeLoadBalancerAttributes";
     describe_target_group_attributes DescribeTargetGroupAttributesInput target_group_arn "DescribeTargetGroupAttributes";
     describe_target_health DescribeTargetHealthInput target_group_arn "DescribeTargetHealth";
+    describe_trust_store_associations DescribeTrustStoreAssociationsInput trust_store_arn "DescribeTrustStoreAssociations";
+    describe_trust_store_revocations DescribeTrustStoreRevocationsInput trust_store_arn "DescribeTrustStoreRevocations";
+    get_trust_store_ca_certificates_bundle GetTrustStoreCaCertificatesBundleInput trust_store_arn "GetTrustStoreCaCertificatesBundle";
+    get_trust_store_revocation_content GetTrustStoreRevocationContentInput trust_store_arn "GetTrustStoreRevocationContent";
     modify_listener ModifyListenerInput listener_arn "ModifyListener";
     modify_listener_attributes ModifyListenerAttributesInput listener_arn "ModifyListenerAttributes";
     modify_load_balancer_attributes ModifyLoadBalancerAttributesInput load_balancer_arn "ModifyLoadBalancerAttributes";
     modify_rule ModifyRuleInput rule_arn "ModifyRule";
     modify_target_group ModifyTargetGroupInput target_group_arn "ModifyTargetGroup";
     modify_target_group_attributes ModifyTargetGroupAttributesInput target_group_arn "ModifyTargetGroupAttributes";
+    modify_trust_store ModifyTrustStoreInput trust_store_arn "ModifyTrustStore";
     register_targets RegisterTargetsInput target_group_arn "RegisterTargets";
     remove_listener_certificates RemoveListenerCertificatesInput listener_arn "RemoveListenerCertificates";
+    remove_trust_store_revocations RemoveTrustStoreRevocationsInput trust_store_arn "RemoveTrustStoreRevocations";
     set_ip_address_type SetIpAddressTypeInput load_balancer_arn "SetIpAddressType";
     set_security_groups SetSecurityGroupsInput load_balancer_arn "SetSecurityGroups";
     set_subnets SetSubnetsInput load_balancer_arn "SetSubnets";
@@ -72,6 +82,11 @@ pub fn create_load_balancer(request: &elbv2::CreateLoadBalancerInput, scope: &Sc
 pub fn create_target_group(request: &elbv2::CreateTargetGroupInput, scope: &Scope) -> Demand {
     let resource = format!("targetgroup/{}/*", request.name);
     Demand::on("elasticloadbalancing:CreateTargetGroup", arn(scope, &resource))
+}
+
+pub fn create_trust_store(request: &elbv2::CreateTrustStoreInput, scope: &Scope) -> Demand {
+    let resource = format!("truststore/{}/*", request.name);
+    Demand::on("elasticloadbalancing:CreateTrustStore", arn(scope, &resource))
 }
 
 pub fn set_rule_priorities(request: &elbv2::SetRulePrioritiesInput, _: &Scope) -> Demand {

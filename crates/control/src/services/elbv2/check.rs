@@ -1,14 +1,16 @@
 //! Input rules beyond the model's constraints: ARNs, names, tags, networks.
 
 use super::errors::{Elbv2Error, Kind, Limit, shortened};
-use super::state::{Listener, LoadBalancer, Rule, Tags, TargetGroup};
+use super::state::{Listener, LoadBalancer, Rule, Tags, TargetGroup, TrustStore};
 use crate::page::Page;
 use crate::services::ec2;
 use crate::services::ec2::links::NoSuchNetwork;
 use crate::tx::View;
 use gantry_api::elbv2;
 use gantry_decide::arn::{BalancingArn, BalancingResource};
-use gantry_decide::ids::{BalancingName, ListenerId, LoadBalancerId, RuleId, Scope, TargetGroupId};
+use gantry_decide::ids::{
+    BalancingName, ListenerId, LoadBalancerId, RuleId, Scope, TargetGroupId, TrustStoreId,
+};
 use gantry_decide::routing::config::Protocol;
 
 /// Tags of one resource: AWS's limit.
@@ -56,6 +58,7 @@ by_arn! {
     listener_id listener Listener ListenerId Listener listener;
     rule_id rule Rule RuleId Rule rule;
     target_group_id target_group TargetGroup TargetGroupId TargetGroup target_group;
+    trust_store_id trust_store TrustStore TrustStoreId TrustStore trust_store;
 }
 
 /// The page that a request wants.
@@ -66,13 +69,14 @@ pub fn page(marker: Option<&str>, size: Option<i32>) -> Result<Page, Elbv2Error>
     Ok(Page::read(marker, size, PAGE_MAX, PAGE_MAX)?)
 }
 
-/// The name of a new load balancer or target group.
+/// The name of a new load balancer, target group or trust store.
 ///
 /// # Errors
 /// What AWS says of names that break its rules.
 pub fn name(kind: Kind, text: &str) -> Result<BalancingName, Elbv2Error> {
     let what = match kind {
         Kind::LoadBalancer => "The load balancer name",
+        Kind::TrustStore => "The trust store name",
         _ => "Target group name",
     };
     let shown = shortened(text);

@@ -12,6 +12,7 @@ pub enum Kind {
     Listener,
     Rule,
     TargetGroup,
+    TrustStore,
 }
 
 impl Kind {
@@ -22,6 +23,7 @@ impl Kind {
             Kind::Listener => "listener",
             Kind::Rule => "listener rule",
             Kind::TargetGroup => "target group",
+            Kind::TrustStore => "trust store",
         }
     }
 }
@@ -38,10 +40,14 @@ pub enum Elbv2Error {
     RuleNotFound,
     #[error("One or more target groups not found")]
     TargetGroupNotFound,
+    #[error("One or more trust stores not found")]
+    TrustStoreNotFound,
     #[error("A load balancer with the same name '{0}' exists, but with different settings")]
     DuplicateLoadBalancerName(String),
     #[error("A target group with the same name '{0}' exists, but with different settings")]
     DuplicateTargetGroupName(String),
+    #[error("A trust store with the same name '{0}' already exists")]
+    DuplicateTrustStoreName(String),
     #[error("A listener already exists on this port for this load balancer '{0}'")]
     DuplicateListener(String),
     #[error("Priority '{0}' is currently in use")]
@@ -77,6 +83,22 @@ pub enum Elbv2Error {
     SslPolicyNotFound(String),
     #[error("The ALPN policy '{0}' is not supported")]
     AlpnPolicyNotSupported(String),
+    #[error("Trust store '{0}' is currently in use by a listener")]
+    TrustStoreInUse(String),
+    #[error("The CA certificates bundle cannot be found: {0}")]
+    BundleNotFound(String),
+    #[error("The CA certificates bundle is not valid: {0}")]
+    InvalidBundle(String),
+    #[error("The revocation file cannot be found: {0}")]
+    RevocationContentNotFound(String),
+    #[error("The revocation file is not valid: {0}")]
+    InvalidRevocationContent(String),
+    #[error("Revocation ID '{0}' not found")]
+    RevocationIdNotFound(i64),
+    #[error("The association with '{0}' is within the trust store's own account")]
+    AssociationOfSameAccount(String),
+    #[error("The trust store is not associated with '{0}'")]
+    AssociationNotFound(String),
     #[error("The tag key '{0}' is specified more than once")]
     DuplicateTagKeys(String),
     #[error("The maximum number of {0} has been reached")]
@@ -95,6 +117,8 @@ pub enum Limit {
     Certificates,
     Tags,
     Actions,
+    TrustStores,
+    Revocations,
 }
 
 impl std::fmt::Display for Limit {
@@ -109,6 +133,8 @@ impl std::fmt::Display for Limit {
             Limit::Certificates => "certificates per load balancer",
             Limit::Tags => "tags for a resource",
             Limit::Actions => "actions per rule",
+            Limit::TrustStores => "trust stores",
+            Limit::Revocations => "revocation files or entries per trust store",
         })
     }
 }
@@ -129,6 +155,7 @@ impl Elbv2Error {
             Kind::Listener => Elbv2Error::ListenerNotFound,
             Kind::Rule => Elbv2Error::RuleNotFound,
             Kind::TargetGroup => Elbv2Error::TargetGroupNotFound,
+            Kind::TrustStore => Elbv2Error::TrustStoreNotFound,
         }
     }
 
@@ -140,6 +167,16 @@ impl Elbv2Error {
             Elbv2Error::ListenerNotFound => "ListenerNotFound",
             Elbv2Error::RuleNotFound => "RuleNotFound",
             Elbv2Error::TargetGroupNotFound => "TargetGroupNotFound",
+            Elbv2Error::TrustStoreNotFound => "TrustStoreNotFound",
+            Elbv2Error::DuplicateTrustStoreName(_) => "DuplicateTrustStoreName",
+            Elbv2Error::TrustStoreInUse(_) => "TrustStoreInUse",
+            Elbv2Error::BundleNotFound(_) => "CaCertificatesBundleNotFound",
+            Elbv2Error::InvalidBundle(_) => "InvalidCaCertificatesBundle",
+            Elbv2Error::RevocationContentNotFound(_) => "RevocationContentNotFound",
+            Elbv2Error::InvalidRevocationContent(_) => "InvalidRevocationContent",
+            Elbv2Error::RevocationIdNotFound(_) => "RevocationIdNotFound",
+            Elbv2Error::AssociationOfSameAccount(_) => "DeleteAssociationSameAccount",
+            Elbv2Error::AssociationNotFound(_) => "AssociationNotFound",
             Elbv2Error::DuplicateLoadBalancerName(_) => "DuplicateLoadBalancerName",
             Elbv2Error::DuplicateTargetGroupName(_) => "DuplicateTargetGroupName",
             Elbv2Error::DuplicateListener(_) => "DuplicateListener",
@@ -168,6 +205,8 @@ impl Elbv2Error {
                 Limit::Certificates => "TooManyCertificates",
                 Limit::Tags => "TooManyTags",
                 Limit::Actions => "TooManyActions",
+                Limit::TrustStores => "TooManyTrustStores",
+                Limit::Revocations => "TooManyTrustStoreRevocationEntries",
             },
         }
     }

@@ -2,17 +2,22 @@
 
 use super::check;
 use super::errors::{Elbv2Error, Limit};
-use super::state::{Read, Target, TargetGroup, TargetId, TargetKey, Tls, of_target_group};
+use super::state::{
+    Listener, Read, Target, TargetGroup, TargetId, TargetKey, Tls, TrustStore, of_target_group,
+};
+use crate::state::State;
 use crate::tx::{Tx, View};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use gantry_decide::arn::{BalancingArn, BalancingResource};
 use gantry_decide::ids::{
-    ListenerId, LoadBalancerId, RuleId, Scope, SecurityGroupId, SubnetId, TargetGroupId, TaskId,
+    ListenerId, LoadBalancerId, RuleId, Scope, SecurityGroupId, SubnetId, TargetGroupId, TaskId, TrustStoreId,
 };
 use gantry_decide::routing::HealthReport;
 use gantry_decide::routing::config::{self as routing, Action, Forward, TargetGroupArn, WeightedGroup};
 use gantry_decide::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Targets of one group: AWS's quota for one load balancer.
@@ -34,6 +39,75 @@ pub fn users_of_certificate(view: View<'_>, arn: &str) -> Vec<String> {
     let users = listeners.filter(|listener| listener.tls.as_ref().is_some_and(uses));
     let users: BTreeSet<_> = users.map(|listener| listener.id.balancer.clone()).collect();
     users.into_iter().map(|balancer| view.scope.balancing(balancer).to_string()).collect()
+}
+
+/// The ARNs of the load balancers with a listener that verifies clients by a trust store, in their order.
+pub fn users_of_trust_store(view: View<'_>, id: &TrustStoreId) -> BTreeSet<String> {
+    let uses = |listener: &&Arc<Listener>| {
+        listener.tls.as_ref().and_then(Tls::trust_store).is_some_and(|used| used == *id)
+    };
+    let users = view.state.elbv2.listeners.values().filter(uses);
+    users.map(|listener| view.scope.balancing(listener.id.balancer.clone()).to_string()).collect()
+}
+
+/// The trust store that an ARN names, if it is one of the scope's.
+pub fn trust_store<'a>(view: View<'a>, arn: &str) -> Option<&'a TrustStore> {
+    view.state.elbv2.trust_store(&check::trust_store_id(view.scope, arn).ok()?)
+}
+
+/// Where the files of trust stores are read, by who has a location that is good still.
+pub const FILES_PATH: &str = "/_gantry/trust-stores/";
+/// How long one is good: as long as Elastic Load Balancing's.
+const LOCATION_LIFETIME: Duration = Duration::from_secs(600);
+/// Keeps the proofs of locations apart from what else follows from the installation's key.
+const LOCATION: &str = "trust-store-file";
+
+/// What a location names: a bundle of authorities, or the revocations of this id.
+struct File<'a> {
+    store: &'a TrustStoreId,
+    revocations: Option<i64>,
+    /// In seconds since 1970.
+    expires: i64,
+}
+
+impl File<'_> {
+    fn proof(&self, view: View<'_>) -> Option<String> {
+        let File { store, revocations, expires } = self;
+        let arn = view.scope.balancing((*store).clone());
+        let key = view.state.installation.key.as_ref()?;
+        let id = key.id(LOCATION, &format!("{arn} {revocations:?} {expires}"));
+        Some(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// Where a file of a trust store can be read for some minutes, without a signature, at the server that is called `endpoint`.
+pub fn location(view: View<'_>, endpoint: &str, store: &TrustStoreId, revocations: Option<i64>) -> String {
+    let expires = (view.now + LOCATION_LIFETIME).as_millis() / 1000;
+    let proof = File { store, revocations, expires }.proof(view).unwrap_or_default();
+    let Scope { account, region } = view.scope;
+    let file = revocations.map_or_else(|| "ca".to_owned(), |id| id.to_string());
+    format!("{endpoint}{FILES_PATH}{account}/{region}/{store}/{file}/{expires}/{proof}")
+}
+
+/// The file at a location, which is given without [`FILES_PATH`]. None when there is none, or none any more.
+pub fn file(state: &State, location: &str, now: Timestamp) -> Option<String> {
+    let mut parts = location.split('/');
+    let mut next = || parts.next();
+    let scope = Scope { account: next()?.parse().ok()?, region: next()?.parse().ok()? };
+    let store: TrustStoreId = format!("{}/{}", next()?, next()?).parse().ok()?;
+    let (file, expires, proof) = (next()?, next()?.parse().ok()?, next()?);
+    let revocations = if file == "ca" { None } else { Some(file.parse().ok()?) };
+    let view = View { scope: &scope, state: state.get(&scope)?, now };
+    let expected = File { store: &store, revocations, expires }.proof(view)?;
+    verify_slices_are_equal(expected.as_bytes(), proof.as_bytes()).ok()?;
+    if next().is_some() || expires < now.as_millis() / 1000 {
+        return None;
+    }
+    let store = view.state.elbv2.trust_store(&store)?;
+    match revocations {
+        None => Some(store.authorities.pem.clone()),
+        Some(id) => store.revocations.get(&id).map(|file| file.pem.clone()),
+    }
 }
 
 /// Whether a load balancer is in a subnet.

@@ -5,6 +5,7 @@ mod attributes;
 mod groups;
 mod listeners;
 mod rules;
+mod trust_stores;
 
 use super::SERVICE;
 use super::ops::{listener, load_balancer, target_group};

@@ -1,8 +1,8 @@
 //! Records to response shapes.
 
 use super::state::{
-    AddressFamily, Attributes, HealthCheck, Known, Listener, LoadBalancer, Read, Rule, Scheme, Tags, Target,
-    TargetGroup, TargetId, TargetType,
+    AddressFamily, Attributes, HealthCheck, Known, Listener, LoadBalancer, Read, Revocations, Rule, Scheme,
+    Tags, Target, TargetGroup, TargetId, TargetType, TrustStore,
 };
 use super::{actions, conditions};
 use gantry_api::elbv2;
@@ -97,16 +97,60 @@ pub fn certificate(arn: &str, is_default: Option<bool>) -> elbv2::Certificate {
 }
 
 /// A mode of mutual authentication, as it is named.
-pub fn mode(client_certificates: ClientCertificates) -> &'static str {
+pub fn mode(client_certificates: &ClientCertificates) -> &'static str {
     match client_certificates {
         ClientCertificates::Off => "off",
         ClientCertificates::Passthrough => "passthrough",
+        ClientCertificates::Verify(_) => "verify",
+    }
+}
+
+fn mutual_authentication(asked: &ClientCertificates) -> elbv2::MutualAuthenticationAttributes {
+    use elbv2::AdvertiseTrustStoreCaNamesEnum as Advertise;
+    let mode = Some(mode(asked).to_owned());
+    let ClientCertificates::Verify(by) = asked else {
+        return elbv2::MutualAuthenticationAttributes { mode, ..Default::default() };
+    };
+    elbv2::MutualAuthenticationAttributes {
+        mode,
+        trust_store_arn: Some(by.trust_store.to_string()),
+        ignore_client_certificate_expiry: Some(by.ignore_expiry),
+        trust_store_association_status: Some(elbv2::TrustStoreAssociationStatusEnum::Active),
+        advertise_trust_store_ca_names: Some(if by.advertise_authorities {
+            Advertise::On
+        } else {
+            Advertise::Off
+        }),
+    }
+}
+
+pub fn trust_store(scope: &Scope, store: &TrustStore) -> elbv2::TrustStore {
+    elbv2::TrustStore {
+        name: Some(store.id.name.to_string()),
+        trust_store_arn: Some(scope.balancing(store.id.clone()).to_string()),
+        // It is made of files that are there already.
+        status: Some(elbv2::TrustStoreStatus::Active),
+        number_of_ca_certificates: i32::try_from(store.authorities.count).ok(),
+        total_revoked_entries: i64::try_from(store.revoked()).ok(),
+    }
+}
+
+pub fn revocation(
+    scope: &Scope,
+    store: &TrustStore,
+    id: i64,
+    file: &Revocations,
+) -> elbv2::TrustStoreRevocation {
+    elbv2::TrustStoreRevocation {
+        trust_store_arn: Some(scope.balancing(store.id.clone()).to_string()),
+        revocation_id: Some(id),
+        revocation_type: Some(elbv2::RevocationType::Crl),
+        number_of_revoked_entries: i64::try_from(file.entries).ok(),
     }
 }
 
 pub fn listener(scope: &Scope, listener: &Listener) -> elbv2::Listener {
     let tls = listener.tls.as_ref();
-    let is_https = listener.protocol == Protocol::Https;
     elbv2::Listener {
         listener_arn: Some(scope.balancing(listener.id.clone()).to_string()),
         load_balancer_arn: Some(scope.balancing(listener.id.balancer.clone()).to_string()),
@@ -116,10 +160,9 @@ pub fn listener(scope: &Scope, listener: &Listener) -> elbv2::Listener {
         ssl_policy: tls.map(|tls| tls.policy.clone()),
         default_actions: Some(vec![actions::view(&listener.default_action)]),
         alpn_policy: tls.and_then(|tls| tls.alpn).map(|policy| vec![alpn(policy).to_owned()]),
-        mutual_authentication: is_https.then(|| elbv2::MutualAuthenticationAttributes {
-            mode: Some(mode(tls.map(|tls| tls.client_certificates).unwrap_or_default()).to_owned()),
-            ..Default::default()
-        }),
+        mutual_authentication: tls
+            .filter(|_| listener.protocol == Protocol::Https)
+            .map(|tls| mutual_authentication(&tls.client_certificates)),
     }
 }
 

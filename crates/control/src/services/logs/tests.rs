@@ -79,6 +79,7 @@ impl World {
                 (plan.reply)(Ok(Answer::Logs(self.events.perform(request))))?
             }
             Prepared::Follow(_) => panic!("{operation} has no end"),
+            Prepared::Fetch(_) => panic!("{operation} needs no objects"),
             Prepared::Write(write) => {
                 let mut state = self.state.clone();
                 let (scope, now) = (&self.scope, self.now);

@@ -80,10 +80,19 @@ impl Tls {
             headers.push((table.listener.name_of(TlsHeader::Version), Some(self.version)));
             headers.push((table.listener.name_of(TlsHeader::CipherSuite), Some(self.cipher)));
         }
-        if table.client_certificates == ClientCertificates::Passthrough {
-            let chain = self.certificate.as_ref().map(|shown| shown.chain.as_str());
-            headers.push((table.listener.name_of(TlsHeader::ClientCertificate), chain));
-        }
+        let told: &[(TlsHeader, fn(&ClientCertificate) -> &str)] = match table.client_certificates {
+            ClientCertificates::Off => &[],
+            ClientCertificates::Passthrough => &[(TlsHeader::ClientCertificate, |shown| &shown.chain)],
+            ClientCertificates::Verify(_) => &[
+                (TlsHeader::SerialNumber, |shown| &shown.serial),
+                (TlsHeader::Issuer, |shown| &shown.issuer),
+                (TlsHeader::Subject, |shown| &shown.subject),
+                (TlsHeader::Validity, |shown| &shown.validity),
+                (TlsHeader::Leaf, ClientCertificate::leaf),
+            ],
+        };
+        let shown = self.certificate.as_deref();
+        headers.extend(told.iter().map(|(header, part)| (table.listener.name_of(*header), shown.map(part))));
         headers
     }
 }

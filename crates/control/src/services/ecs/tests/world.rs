@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::call::{Call, Caller, Principal};
+use crate::fetch::{Fetch, Found, ObjectName};
 use crate::load::{Loading, Row, StateError};
 use crate::services::ecs::ops::{cluster, container_instance, task_definition};
 use crate::services::ecs::placement::Placers;
@@ -93,6 +94,30 @@ impl World {
         let call = self.call();
         let view = View { scope: &self.scope, state: &self.state, now: self.now };
         Ok(value(&operation(view, &call, shape(request)).map_err(Into::into)?))
+    }
+
+    /// Runs an operation that needs objects, with what `stored` says of each.
+    pub fn fetch<Q, E>(
+        &mut self,
+        operation: Read<Q, Fetch, E>,
+        request: Value,
+        stored: fn(&ObjectName) -> Found,
+    ) -> Result<Value, ApiError>
+    where
+        Q: Structure + Default,
+        E: Into<ApiError>,
+    {
+        let call = self.call();
+        let view = View { scope: &self.scope, state: &self.state, now: self.now };
+        let fetch = operation(view, &call, shape(request)).map_err(Into::into)?;
+        let found = fetch.objects.iter().map(stored).collect();
+        let mut state = self.state.clone();
+        let (random, placers) = (&mut self.random, &mut self.placers);
+        let mut tx = Tx { scope: &self.scope, state: &mut state, now: self.now, random, placers };
+        let reply = (fetch.write)(&mut tx, found)?;
+        state.check_invariants();
+        self.state = state;
+        Ok(serde_json::from_slice(&json::to_vec(reply.as_ref())).unwrap())
     }
 
     /// What the store would hold.

@@ -124,7 +124,7 @@ pub fn modify_load_balancer_attributes(
 }
 
 /// S3's rules for names of buckets, as far as characters go.
-fn is_bucket(name: &str) -> bool {
+pub(super) fn is_bucket(name: &str) -> bool {
     (3..=63).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
         && !name.starts_with(['-', '.'])

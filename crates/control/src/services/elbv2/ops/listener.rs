@@ -8,7 +8,7 @@ use crate::services::elbv2::{check, policies, views};
 use crate::tx::{Tx, View};
 use gantry_api::elbv2;
 use gantry_decide::ids::{BalancerKind, ListenerId, LoadBalancerId, RuleId};
-use gantry_decide::routing::config::{AlpnPolicy, ClientCertificates, Protocol};
+use gantry_decide::routing::config::{AlpnPolicy, ClientCertificates, Protocol, TrustStoreArn, Verification};
 
 /// Listeners of one load balancer: AWS's quota.
 pub const LISTENERS_MAX: usize = 50;
@@ -53,18 +53,27 @@ fn alpn(given: Option<&[String]>) -> Result<Option<AlpnPolicy>, Elbv2Error> {
 
 /// Whether clients are asked for certificates. None when nothing was given.
 fn mutual_authentication(
+    view: View<'_>,
     protocol: Protocol,
     given: Option<&elbv2::MutualAuthenticationAttributes>,
 ) -> Result<Option<ClientCertificates>, Elbv2Error> {
     let Some(given) = given else { return Ok(None) };
-    let mode = match given.mode.as_deref() {
+    // Terraform sends an empty one for none.
+    let trust_store = given.trust_store_arn.as_deref().filter(|arn| !arn.is_empty());
+    let ignore_expiry = given.ignore_client_certificate_expiry == Some(true);
+    let advertise_authorities =
+        given.advertise_trust_store_ca_names == Some(elbv2::AdvertiseTrustStoreCaNamesEnum::On);
+    let asked = match given.mode.as_deref() {
         None | Some("off") => ClientCertificates::Off,
         Some("passthrough") => ClientCertificates::Passthrough,
         Some("verify") => {
-            return Err(Elbv2Error::configuration(
-                "Gantry has no trust stores: the mutual authentication mode 'verify' is not supported. With \
-                 'passthrough', targets are told of clients' certificates and verify them.",
-            ));
+            let arn = trust_store.ok_or_else(|| {
+                let message = "A trust store must be specified with the mutual authentication mode 'verify'";
+                Elbv2Error::validation(message)
+            })?;
+            check::trust_store(view, arn)?;
+            let trust_store = TrustStoreArn::new(arn);
+            ClientCertificates::Verify(Verification { trust_store, ignore_expiry, advertise_authorities })
         }
         Some(mode) => {
             return Err(Elbv2Error::validation(format!(
@@ -73,21 +82,20 @@ fn mutual_authentication(
             )));
         }
     };
-    // Terraform sends an empty one for none.
-    let named = given.trust_store_arn.as_deref().is_some_and(|arn| !arn.is_empty());
-    if named || given.ignore_client_certificate_expiry == Some(true) {
+    let verifies = matches!(asked, ClientCertificates::Verify(_));
+    if !verifies && (trust_store.is_some() || ignore_expiry || advertise_authorities) {
         return Err(Elbv2Error::validation(format!(
-            "A trust store and 'IgnoreClientCertificateExpiry' cannot be specified with the mutual authentication \
-             mode '{}'",
-            views::mode(mode)
+            "A trust store, 'IgnoreClientCertificateExpiry' and 'AdvertiseTrustStoreCaNames' cannot be specified with \
+             the mutual authentication mode '{}'",
+            views::mode(&asked)
         )));
     }
-    if protocol != Protocol::Https && mode != ClientCertificates::Off {
+    if protocol != Protocol::Https && asked != ClientCertificates::Off {
         return Err(Elbv2Error::validation(
             "Mutual authentication can be specified only for HTTPS listeners",
         ));
     }
-    Ok(Some(mode))
+    Ok(Some(asked))
 }
 
 /// What a request says of TLS: the same members in two operations.
@@ -105,7 +113,7 @@ fn tls(
     asked: &Asked<'_>,
     had: Option<&Tls>,
 ) -> Result<Option<Tls>, Elbv2Error> {
-    let Asked { certificates, policy, alpn, client_certificates } = *asked;
+    let Asked { certificates, policy, alpn, ref client_certificates } = *asked;
     let shown = views::protocol(protocol).as_str();
     if !matches!(protocol, Protocol::Https | Protocol::Tls) {
         if certificates.is_some_and(|certificates| !certificates.is_empty()) {
@@ -140,7 +148,9 @@ fn tls(
         more_certificates: had.map(|had| had.more_certificates.clone()).unwrap_or_default(),
         alpn: alpn.or(had.and_then(|had| had.alpn)),
         client_certificates: client_certificates
-            .or(had.filter(|_| protocol == Protocol::Https).map(|had| had.client_certificates))
+            .as_ref()
+            .or(had.filter(|_| protocol == Protocol::Https).map(|had| &had.client_certificates))
+            .cloned()
             .unwrap_or_default(),
     }))
 }
@@ -170,7 +180,7 @@ pub fn create_listener(
         certificates: request.certificates.as_deref(),
         policy: request.ssl_policy.as_deref(),
         alpn: alpn(request.alpn_policy.as_deref())?,
-        client_certificates: mutual_authentication(protocol, request.mutual_authentication.as_ref())?,
+        client_certificates: mutual_authentication(view, protocol, request.mutual_authentication.as_ref())?,
     };
     let tls = tls(view, protocol, &asked, None)?;
     let tags = check::tags(request.tags.as_deref())?;
@@ -248,7 +258,7 @@ pub fn modify_listener(
         certificates: request.certificates.as_deref(),
         policy: request.ssl_policy.as_deref(),
         alpn: alpn(request.alpn_policy.as_deref())?,
-        client_certificates: mutual_authentication(listener.protocol, mutual)?,
+        client_certificates: mutual_authentication(view, listener.protocol, mutual)?,
     };
     listener.tls = tls(view, listener.protocol, &asked, listener.tls.as_ref())?;
     let place = Place { balancer: &balancer, protocol: listener.protocol };

@@ -9,3 +9,4 @@ pub mod rule;
 pub mod tag;
 pub mod target;
 pub mod target_group;
+pub mod trust_store;

@@ -47,6 +47,9 @@ fn of<'a>(elbv2: &'a Elbv2State, resource: &BalancingResource, text: &str) -> Re
         BalancingResource::TargetGroup(id) => {
             elbv2.target_group(id).map(|group| &group.tags).ok_or(Elbv2Error::TargetGroupNotFound)
         }
+        BalancingResource::TrustStore(id) => {
+            elbv2.trust_store(id).map(|store| &store.tags).ok_or(Elbv2Error::TrustStoreNotFound)
+        }
     }
 }
 
@@ -67,6 +70,9 @@ fn put(elbv2: &mut Elbv2State, resource: &BalancingResource, tags: Tags) {
         }
         BalancingResource::TargetGroup(id) => {
             elbv2.target_groups.edit(id, |group| group.tags = tags);
+        }
+        BalancingResource::TrustStore(id) => {
+            elbv2.trust_stores.edit(id, |store| store.tags = tags);
         }
     }
 }

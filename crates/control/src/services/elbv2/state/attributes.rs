@@ -137,15 +137,20 @@ pub const TLS_HEADERS: &[(&str, TlsHeader)] = &[
     ("x_amzn_tls_version", TlsHeader::Version),
     ("x_amzn_tls_cipher_suite", TlsHeader::CipherSuite),
     ("x_amzn_mtls_clientcert", TlsHeader::ClientCertificate),
+    ("x_amzn_mtls_clientcert_serial_number", TlsHeader::SerialNumber),
+    ("x_amzn_mtls_clientcert_issuer", TlsHeader::Issuer),
+    ("x_amzn_mtls_clientcert_subject", TlsHeader::Subject),
+    ("x_amzn_mtls_clientcert_validity", TlsHeader::Validity),
+    ("x_amzn_mtls_clientcert_leaf", TlsHeader::Leaf),
 ];
 
 /// What those headers are called; empty for as usual.
 const OF_HTTPS_LISTENERS: &[Attribute] = &[
-    attribute("routing.http.request.x_amzn_mtls_clientcert_serial_number.header_name", "", HeaderName, No),
-    attribute("routing.http.request.x_amzn_mtls_clientcert_issuer.header_name", "", HeaderName, No),
-    attribute("routing.http.request.x_amzn_mtls_clientcert_subject.header_name", "", HeaderName, No),
-    attribute("routing.http.request.x_amzn_mtls_clientcert_validity.header_name", "", HeaderName, No),
-    attribute("routing.http.request.x_amzn_mtls_clientcert_leaf.header_name", "", HeaderName, No),
+    attribute("routing.http.request.x_amzn_mtls_clientcert_serial_number.header_name", "", HeaderName, Yes),
+    attribute("routing.http.request.x_amzn_mtls_clientcert_issuer.header_name", "", HeaderName, Yes),
+    attribute("routing.http.request.x_amzn_mtls_clientcert_subject.header_name", "", HeaderName, Yes),
+    attribute("routing.http.request.x_amzn_mtls_clientcert_validity.header_name", "", HeaderName, Yes),
+    attribute("routing.http.request.x_amzn_mtls_clientcert_leaf.header_name", "", HeaderName, Yes),
     attribute("routing.http.request.x_amzn_mtls_clientcert.header_name", "", HeaderName, Yes),
     attribute("routing.http.request.x_amzn_tls_version.header_name", "", HeaderName, Yes),
     attribute("routing.http.request.x_amzn_tls_cipher_suite.header_name", "", HeaderName, Yes),

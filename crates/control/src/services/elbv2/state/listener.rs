@@ -1,7 +1,8 @@
 //! Listeners and their rules.
 
 use super::{Attributes, Tags};
-use gantry_decide::ids::{ListenerId, RuleId};
+use gantry_decide::arn::{BalancingArn, BalancingResource};
+use gantry_decide::ids::{ListenerId, RuleId, TrustStoreId};
 use gantry_decide::routing::config::{
     Action, AlpnPolicy, ClientCertificates, Condition, Protocol, Transform,
 };
@@ -21,6 +22,17 @@ pub struct Tls {
     /// Of HTTPS listeners alone.
     #[serde(default)]
     pub client_certificates: ClientCertificates,
+}
+
+impl Tls {
+    /// Whom it has clients' certificates verified by.
+    pub fn trust_store(&self) -> Option<TrustStoreId> {
+        let ClientCertificates::Verify(by) = &self.client_certificates else { return None };
+        match by.trust_store.as_str().parse::<BalancingArn>().ok()?.resource {
+            BalancingResource::TrustStore(id) => Some(id),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

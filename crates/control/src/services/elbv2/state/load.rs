@@ -1,6 +1,6 @@
 //! Elastic Load Balancing's tables from stored rows, on start.
 
-use super::{Elbv2State, Listener, LoadBalancer, Rule, Target, TargetGroup};
+use super::{Elbv2State, Listener, LoadBalancer, Rule, Target, TargetGroup, TrustStore};
 use gantry_store::{LoadError, Record, decode};
 
 /// One stored record, read.
@@ -10,6 +10,7 @@ pub enum Row {
     Rule(Box<Rule>),
     TargetGroup(Box<TargetGroup>),
     Target(Box<Target>),
+    TrustStore(Box<TrustStore>),
 }
 
 impl Row {
@@ -28,6 +29,8 @@ impl Row {
             Row::TargetGroup(Box::new(decode(value)?))
         } else if is::<Target>(table) {
             Row::Target(Box::new(decode(value)?))
+        } else if is::<TrustStore>(table) {
+            Row::TrustStore(Box::new(decode(value)?))
         } else {
             return Ok(None);
         }))
@@ -43,6 +46,7 @@ impl Elbv2State {
             Row::Rule(record) => self.rules.adopt(*record),
             Row::TargetGroup(record) => self.target_groups.adopt(*record),
             Row::Target(record) => self.targets.adopt(*record),
+            Row::TrustStore(record) => self.trust_stores.adopt(*record),
         }
     }
 }

@@ -6,6 +6,7 @@ mod load;
 mod load_balancer;
 mod target;
 mod target_group;
+mod trust_store;
 
 pub use attributes::*;
 pub use listener::*;
@@ -13,8 +14,9 @@ pub use load::Row;
 pub use load_balancer::*;
 pub use target::*;
 pub use target_group::*;
+pub use trust_store::*;
 
-use gantry_decide::ids::{ListenerId, LoadBalancerId, RuleId, Scope, TargetGroupId};
+use gantry_decide::ids::{ListenerId, LoadBalancerId, RuleId, Scope, TargetGroupId, TrustStoreId};
 use gantry_decide::routing::config::Action;
 use gantry_store::{Table, Write};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +32,7 @@ pub struct Elbv2State {
     pub rules: Table<Rule>,
     pub target_groups: Table<TargetGroup>,
     pub targets: Table<Target>,
+    pub trust_stores: Table<TrustStore>,
 }
 
 /// What changed since somebody last asked.
@@ -77,6 +80,10 @@ impl Elbv2State {
         self.target_groups.values().find(|group| group.id.name.as_str() == name).map(AsRef::as_ref)
     }
 
+    pub fn trust_store(&self, id: &TrustStoreId) -> Option<&TrustStore> {
+        self.trust_stores.get(id).map(AsRef::as_ref)
+    }
+
     /// A group's targets, those that are draining included.
     pub fn targets_of(&self, group: &TargetGroupId) -> impl Iterator<Item = &Target> {
         let from = TargetKey::least(group.clone());
@@ -107,6 +114,7 @@ impl Elbv2State {
         any |= !self.listeners.drain_changes().is_empty();
         any |= !self.rules.drain_changes().is_empty();
         any |= !self.target_groups.drain_changes().is_empty();
+        any |= !self.trust_stores.drain_changes().is_empty();
         News { any, groups: targets.into_iter().map(|key| key.group).collect() }
     }
 
@@ -117,6 +125,7 @@ impl Elbv2State {
         self.rules.drain_writes(prefix, out);
         self.target_groups.drain_writes(prefix, out);
         self.targets.drain_writes(prefix, out);
+        self.trust_stores.drain_writes(prefix, out);
     }
 
     /// Panics where the tables contradict each other. Called by tests and by the simulator after every step.
@@ -133,6 +142,11 @@ impl Elbv2State {
             let id = &listener.id;
             assert!(self.load_balancers.contains_key(&id.balancer), "{id} belongs to no load balancer");
             assert!(ports.insert((&id.balancer, listener.port)), "{id} shares its port");
+            let trusts = listener.tls.as_ref().and_then(Tls::trust_store);
+            assert!(
+                trusts.is_none_or(|store| self.trust_stores.contains_key(&store)),
+                "{id} has a trust store that does not exist"
+            );
         }
         let mut priorities = BTreeSet::new();
         for rule in self.rules.values() {
