@@ -4,12 +4,14 @@ import contextlib
 import http.server
 import os
 import signal
+import socket
 import subprocess
 import threading
 
 import pytest
 from conftest import NETWORK, PATIENCE_SECONDS, Gantry, binary, needs_root, until
 from test_ecs import refused
+from test_tasks import address
 
 pytestmark = needs_root
 
@@ -77,6 +79,14 @@ def status(ecs, cluster, arn):
     return ecs.describe_tasks(cluster=cluster, tasks=[arn])["tasks"][0]["lastStatus"]
 
 
+def answers(host, port):
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+        return True
+    except OSError:
+        return False
+
+
 def define(ecs, family, mode, **more):
     # The sample ends by itself, and well, as soon as it is told to.
     container = {"name": "app", "image": "redis:alpine", "essential": True, "memory": 64}
@@ -125,6 +135,9 @@ def test_spot_tasks_make_room_for_others(capacity):
         spot = [until(starts), until(starts)]
         for arn in spot:
             until(lambda: status(ecs, "pool", arn) == "RUNNING")
+            # Only one that is up listens to SIGTERM.
+            (task,) = ecs.describe_tasks(cluster="pool", tasks=[arn])["tasks"]
+            until(lambda: answers(address(task), 6379))
         assert run("FARGATE_SPOT")["failures"][0]["reason"] == "RESOURCE:FARGATE"
         wanted = run("FARGATE")["tasks"][0]["taskArn"]
         until(lambda: status(ecs, "pool", wanted) == "RUNNING")
