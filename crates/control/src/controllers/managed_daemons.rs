@@ -193,12 +193,8 @@ fn host<'a>(view: View<'a>, instance: &ManagedInstance) -> Option<&'a ContainerI
     if instance.machine != MachineState::Running {
         return None;
     }
-    let all = view.state.ecs.container_instances().values().map(AsRef::as_ref);
-    let machine = instance.id.to_string();
-    all.filter(|host: &&ContainerInstance| {
-        host.status != ContainerInstanceStatus::Inactive && host.cluster == instance.cluster
-    })
-    .find(|host| host.ec2_instance_id.as_ref() == Some(&machine))
+    let mut hosts = links::on_machine(view, &instance.id.to_string());
+    hosts.find(|host| host.cluster == instance.cluster)
 }
 
 fn edit_slot(tx: &mut Tx<'_>, id: Ec2InstanceId, key: &DaemonKey, change: impl FnOnce(&mut Slot)) {

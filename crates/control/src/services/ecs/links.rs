@@ -18,12 +18,10 @@ use gantry_wire::data_channel::token_digest;
 /// The container instances on the machine of this EC2 instance id, `i-…`.
 pub fn on_machine<'a>(
     view: View<'a>,
-    machine: &'a str,
-) -> impl Iterator<Item = &'a super::state::ContainerInstance> {
-    let all = view.state.ecs.container_instances().values().map(AsRef::as_ref);
-    let active =
-        |instance: &&super::state::ContainerInstance| instance.status != ContainerInstanceStatus::Inactive;
-    all.filter(active).filter(move |instance| instance.ec2_instance_id.as_deref() == Some(machine))
+    machine: &str,
+) -> impl Iterator<Item = &'a super::state::ContainerInstance> + use<'a> {
+    let all = view.state.ecs.instances_on(machine);
+    all.filter(|instance| instance.status != ContainerInstanceStatus::Inactive)
 }
 
 /// A machine was terminated: its container instances are no more, as ECS deregisters those of EC2's instances, and

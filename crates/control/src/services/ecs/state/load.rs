@@ -138,6 +138,9 @@ impl EcsState {
             let tasks = on.get(key).into_iter().flatten().map(|task| task.as_ref());
             let host = placement::host(instance, tasks);
             self.pools.entry(key.cluster.clone()).or_default().put(key.clone(), host);
+            if let Some(machine) = instance.ec2_instance_id.clone() {
+                self.instances_by_machine.insert(machine, key.clone());
+            }
         }
         for (instance, tasks) in on {
             for task in tasks {

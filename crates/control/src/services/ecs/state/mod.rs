@@ -91,6 +91,8 @@ pub struct EcsState {
     waiting: Index<ClusterName, TaskKey>,
     /// Services of the scheduling strategy DAEMON, by cluster.
     daemon_services: Index<ClusterName, ServiceKey>,
+    /// Container instances by the EC2 instance id of their machine.
+    instances_by_machine: Index<String, ContainerInstanceKey>,
 }
 
 /// The instances that a task waits for.
@@ -307,15 +309,36 @@ impl EcsState {
     pub fn put_container_instance(&mut self, instance: ContainerInstance) {
         let key = instance.key();
         let host = placement::host(&instance, self.tasks_on(&key));
-        self.pools.entry(key.cluster.clone()).or_default().put(key, host);
-        self.container_instances.put(instance);
+        self.pools.entry(key.cluster.clone()).or_default().put(key.clone(), host);
+        let machine = instance.ec2_instance_id.clone();
+        let previous = self.container_instances.put(instance).and_then(|old| old.ec2_instance_id.clone());
+        if previous != machine {
+            if let Some(previous) = previous {
+                self.instances_by_machine.remove(&previous, &key);
+            }
+            if let Some(machine) = machine {
+                self.instances_by_machine.insert(machine, key);
+            }
+        }
     }
 
     pub fn remove_container_instance(&mut self, key: &ContainerInstanceKey) {
         if let Some(pool) = self.pools.get_mut(&key.cluster) {
             pool.remove(key);
         }
-        self.container_instances.remove(key);
+        let removed = self.container_instances.remove(key);
+        if let Some(machine) = removed.and_then(|old| old.ec2_instance_id.clone()) {
+            self.instances_by_machine.remove(&machine, key);
+        }
+    }
+
+    /// The container instances, whatever their state, on the machine of an EC2 instance id.
+    pub fn instances_on<'a>(
+        &'a self,
+        machine: &str,
+    ) -> impl Iterator<Item = &'a ContainerInstance> + use<'a> {
+        let keys = self.instances_by_machine.get(&machine.to_owned());
+        keys.filter_map(|key| self.container_instance(key))
     }
 
     /// The instances of a cluster with what is free on them: a copy to place on, cheap to make.
@@ -416,6 +439,15 @@ impl EcsState {
             let pooled = self.pools.get(&key.cluster).and_then(|pool| pool.host(key));
             let rebuilt = placement::host(instance, self.tasks_on(key));
             assert_eq!(pooled, Some(rebuilt), "{key:?}: the pool contradicts the tables");
+            if let Some(machine) = &instance.ec2_instance_id {
+                let listed = self.instances_by_machine.contains(machine, key);
+                assert!(listed, "{key:?} is missing from its machine");
+            }
+        }
+        for (machine, key) in self.instances_by_machine.iter() {
+            let instance = self.container_instance(key);
+            let there = instance.is_some_and(|i| i.ec2_instance_id.as_ref() == Some(machine));
+            assert!(there, "{machine} lists {key:?}, which is not there");
         }
         for (pool, key) in self.waiting.iter() {
             let waits = self.task(key).is_some_and(|task| awaited(task).as_ref() == Some(pool));
