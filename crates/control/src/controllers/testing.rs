@@ -1,6 +1,8 @@
 //! Controllers in the scripts of a service's tests: run on a world until nothing moves.
 #![allow(clippy::unwrap_used)]
 
+pub mod fleet;
+
 use super::Controller;
 use crate::services::ecs::tests::world::World;
 use crate::tx::View;

@@ -3,26 +3,20 @@
 
 use super::ManagedDaemons;
 use crate::controllers::managed_instances::ManagedInstances;
-use crate::controllers::provisioning::Provisioning;
-use crate::controllers::tasks::Tasks;
+use crate::controllers::testing::fleet::Fleet;
 use crate::controllers::testing::round;
-use crate::machines::{Report, Want, machines, report};
 use crate::services::cloudwatch::links as alarms;
 use crate::services::ecs::ops::{
-    capacity_provider, cluster, container_instance, daemon, daemon_task_definition as definition, submit,
-    tag, task, task_definition,
+    capacity_provider, cluster, container_instance, daemon, daemon_task_definition as definition, tag, task,
 };
-use crate::services::ecs::state::{ContainerInstanceKey, Task};
-use crate::services::ecs::tests::world::{INVALID, World, fails, registration};
-use gantry_decide::arn::{EcsArn, EcsResource};
+use crate::services::ecs::state::Task;
+use crate::services::ecs::tests::world::{INVALID, World, fails};
 use gantry_decide::deployment::alarms::AlarmState;
-use gantry_decide::ids::Ec2InstanceId;
 use gantry_decide::lifecycle::DesiredStatus;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// A provider of Managed Instances with machines of four cores, tasks of one core for it, and a daemon's definition.
-fn world() -> World {
+fn world() -> Fleet {
     let mut world = World::new();
     world.create("default");
     let provider = json!({"name": "managed", "cluster": "default", "managedInstancesProvider": {
@@ -35,11 +29,12 @@ fn world() -> World {
         },
     }});
     world.write(capacity_provider::create_capacity_provider, provider).unwrap();
-    let container = json!({"name": "app", "image": "app:1", "memory": 128, "cpu": 2048});
-    let tasks = json!({"family": "app", "networkMode": "host", "containerDefinitions": [container]});
-    world.write(task_definition::register_task_definition, tasks).unwrap();
     define(&mut world);
-    world
+    let round = |world: &mut World| round::<ManagedDaemons>(world) | round::<ManagedInstances>(world);
+    let mut fleet = Fleet::new(world, "managed", round);
+    // Two fill a machine but for the daemon's part.
+    fleet.define("host", json!({"cpu": 2048}));
+    fleet
 }
 
 fn define(world: &mut World) -> Value {
@@ -49,42 +44,23 @@ fn define(world: &mut World) -> Value {
         .take()
 }
 
-fn settle(world: &mut World) {
-    for _ in 0..200 {
-        let moved = round::<Provisioning>(world)
-            | round::<ManagedDaemons>(world)
-            | round::<ManagedInstances>(world)
-            | round::<Tasks>(world);
-        world.state.check_invariants();
-        if !moved {
-            return;
-        }
-    }
-    panic!("the controllers do not come to rest");
-}
-
-fn pass(world: &mut World, seconds: u64) {
-    world.now = world.now + Duration::from_secs(seconds);
-    settle(world);
-}
-
 const ARN: &str = "arn:aws:ecs:eu-north-1:123456789012:daemon/default/logs";
 
-fn create(world: &mut World, change: Value) -> Value {
+fn create(world: &mut Fleet, change: Value) -> Value {
     let mut request = json!({"daemonName": "logs", "daemonTaskDefinitionArn": "logs",
         "capacityProviderArns": ["managed"]});
     request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     let made = world.write(daemon::create_daemon, request).unwrap();
-    settle(world);
+    world.settle();
     made
 }
 
-fn update(world: &mut World, change: Value) -> Value {
+fn update(world: &mut Fleet, change: Value) -> Value {
     let mut request =
         json!({"daemonArn": ARN, "daemonTaskDefinitionArn": "logs", "capacityProviderArns": ["managed"]});
     request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     let updated = world.write(daemon::update_daemon, request).unwrap();
-    settle(world);
+    world.settle();
     updated
 }
 
@@ -105,70 +81,11 @@ fn statuses(world: &mut World) -> Vec<Value> {
     deployments(world).iter().map(|deployment| deployment["status"].clone()).collect()
 }
 
-/// Two tasks fill a machine but for the daemon's part.
-fn run(world: &mut World, count: usize) {
-    let strategy = json!([{"capacityProvider": "managed", "weight": 1}]);
-    let request = json!({"taskDefinition": "app", "count": count, "capacityProviderStrategy": strategy});
-    world.write(task::run_task, request).unwrap();
-    settle(world);
-}
-
-/// Makes and destroys the machines that are wanted; those that are made join.
-fn serve(world: &mut World) {
-    for (id, want) in machines(&world.state).collect::<Vec<_>>() {
-        match want {
-            Want::Create(_) => {
-                world.edit(|tx| report(tx, id, Report::Running { address: None }));
-                settle(world);
-                join(world, id);
-            }
-            Want::Destroy => world.edit(|tx| report(tx, id, Report::Gone)),
-            Want::Keep => {}
-        }
-        settle(world);
-    }
-}
-
-fn join(world: &mut World, id: Ec2InstanceId) {
-    let mut request = registration("default");
-    for name in
-        ["com.amazonaws.ecs.capability.docker-remote-api.1.18", "ecs.capability.pid-ipc-namespace-sharing"]
-    {
-        request["attributes"].as_array_mut().unwrap().push(json!({ "name": name }));
-    }
-    request["instanceIdentityDocument"] = json!({"instanceId": id}).to_string().into();
-    let reply = world.write(container_instance::register_container_instance, request).unwrap();
-    let arn = reply["containerInstance"]["containerInstanceArn"].as_str().unwrap();
-    let EcsResource::ContainerInstance(cluster, id) = arn.parse::<EcsArn>().unwrap().resource else {
-        panic!("{arn}")
-    };
-    let key = ContainerInstanceKey { cluster, id };
-    let mut instance = world.state.ecs.container_instance(&key).unwrap().clone();
-    instance.agent_connected = true;
-    world.state.ecs.put_container_instance(instance);
-    settle(world);
-}
-
-/// Agents start what they have been given, end what shall end, and lose what `fails` says.
-fn act(world: &mut World, fails: impl Fn(&Task) -> bool) {
-    let tasks: Vec<_> = world.state.ecs.tasks().values().filter(|t| t.instance.is_some()).cloned().collect();
-    for task in tasks.into_iter().filter(|task| task.is_live()) {
-        let status = match task.desired_status {
-            DesiredStatus::Stopped => "STOPPED",
-            _ if fails(&task) => "STOPPED",
-            _ => "RUNNING",
-        };
-        let request = json!({"task": task.arn(&world.scope).to_string(), "status": status, "containers": []});
-        world.write(submit::submit_task_state_change, request).unwrap();
-    }
-    settle(world);
-}
-
 /// Until nothing more comes of it.
-fn work(world: &mut World, fails: impl Fn(&Task) -> bool) {
+fn work(world: &mut Fleet, fails: impl Fn(&Task) -> bool) {
     for _ in 0..12 {
-        serve(world);
-        act(world, &fails);
+        world.serve();
+        world.act_but(&fails);
     }
 }
 
@@ -202,12 +119,12 @@ fn a_daemon_runs_on_each_instance_before_other_tasks() {
     let made = create(&mut world, json!({}));
     assert_eq!((&made["status"], &made["daemonArn"]), (&json!("ACTIVE"), &json!(ARN)));
     assert_eq!(statuses(&mut world), ["SUCCESSFUL"], "no instance lacks it");
-    run(&mut world, 1);
-    serve(&mut world);
+    world.run(1);
+    world.serve();
     let joined = instances(&mut world);
     assert_eq!((joined.len(), &joined[0]["status"]), (1, &json!("REGISTERING")));
     assert_eq!(running(&world), (1, 0));
-    act(&mut world, nothing);
+    world.act();
     assert_eq!((&instances(&mut world)[0]["status"], running(&world)), (&json!("ACTIVE"), (1, 1)));
 
     let listed = world.read(task::list_tasks, json!({"daemonName": "logs"})).unwrap();
@@ -225,11 +142,11 @@ fn a_daemon_runs_on_each_instance_before_other_tasks() {
         (&json!(1), &json!(1))
     );
     // A machine of 4096 units has room for one more of 2048 beside the daemon's 512, and not for two.
-    run(&mut world, 1);
+    world.run(1);
     work(&mut world, nothing);
     assert_eq!((instances(&mut world).len(), running(&world)), (2, (2, 2)));
     world.restart();
-    settle(&mut world);
+    world.settle();
     assert_eq!(running(&world), (2, 2));
 }
 
@@ -238,10 +155,10 @@ fn an_instance_that_loses_a_critical_daemon_is_replaced() {
     for critical in [true, false] {
         let mut world = world();
         create(&mut world, json!({"critical": critical}));
-        run(&mut world, 1);
+        world.run(1);
         work(&mut world, nothing);
         let before = instances(&mut world)[0]["ec2InstanceId"].clone();
-        act(&mut world, |task| task.daemon_name().is_some());
+        world.act_but(|task| task.daemon_name().is_some());
         let now = instances(&mut world)[0].clone();
         assert_eq!(now["status"], if critical { "DRAINING" } else { "ACTIVE" });
         if !critical {
@@ -252,7 +169,7 @@ fn an_instance_that_loses_a_critical_daemon_is_replaced() {
         // A task of no service stays until it ends; then the machine goes.
         let task = world.state.ecs.tasks().values().find(|task| task.daemon_name().is_none()).unwrap().id;
         world.write(task::stop_task, json!({"task": task.to_string()})).unwrap();
-        run(&mut world, 1);
+        world.run(1);
         work(&mut world, nothing);
         let after = instances(&mut world);
         assert_eq!((after.len(), running(&world)), (1, (1, 1)));
@@ -264,7 +181,7 @@ fn an_instance_that_loses_a_critical_daemon_is_replaced() {
 fn a_new_revision_comes_with_new_instances_a_share_at_a_time() {
     let mut world = world();
     create(&mut world, json!({"deploymentConfiguration": {"drainPercent": 50.0, "bakeTimeInMinutes": 0}}));
-    run(&mut world, 4);
+    world.run(4);
     work(&mut world, nothing);
     assert_eq!(running(&world), (4, 4));
     define(&mut world);
@@ -295,12 +212,12 @@ fn a_new_revision_comes_with_new_instances_a_share_at_a_time() {
         for id in &tasks {
             world.write(task::stop_task, json!({"task": id.to_string()})).unwrap();
         }
-        run(&mut world, tasks.len().max(1));
+        world.run(tasks.len().max(1));
         work(&mut world, nothing);
         assert!(draining(&mut world) <= 3);
     }
     assert_eq!(deployments(&mut world)[0]["status"], "IN_PROGRESS", "it bakes");
-    pass(&mut world, 3600);
+    world.pass(3600);
     assert_eq!(statuses(&mut world), ["SUCCESSFUL", "SUCCESSFUL"]);
     let tasks = world.state.ecs.tasks().values();
     let mut live = tasks.filter(|task| task.is_live() && task.daemon_name().is_some());
@@ -314,23 +231,24 @@ fn a_revision_that_fails_or_alarms_is_rolled_back() {
         let watched = json!({"deploymentConfiguration": {"drainPercent": 100.0, "bakeTimeInMinutes": 5,
             "alarms": {"alarmNames": ["errors"], "enable": true}}});
         create(&mut world, watched.clone());
-        pass(&mut world, 300);
+        world.pass(300);
         assert_eq!(statuses(&mut world), ["SUCCESSFUL"]);
-        run(&mut world, 1);
+        world.run(1);
         work(&mut world, nothing);
-        world.write(task::stop_task, json!({"task": stopped(&world)})).unwrap();
+        let stopped = json!({"task": stopped(&world)});
+        world.write(task::stop_task, stopped).unwrap();
         define(&mut world);
         update(&mut world, watched);
         if alarmed {
             work(&mut world, nothing);
             let name = "errors".parse().unwrap();
             world.edit(|tx| alarms::set(tx, name, AlarmState::Alarm, String::new())).unwrap();
-            settle(&mut world);
+            world.settle();
         } else {
             for _ in 0..8 {
                 run_one_more(&mut world);
                 work(&mut world, |task| task.daemon_name().is_some() && task.definition_id.revision == 2);
-                pass(&mut world, 40);
+                world.pass(40);
             }
         }
         let first = deployments(&mut world)[0].clone();
@@ -339,7 +257,7 @@ fn a_revision_that_fails_or_alarms_is_rolled_back() {
         assert!(first["rollback"]["rollbackTargetDaemonRevisionArn"].is_string());
         run_one_more(&mut world);
         work(&mut world, nothing);
-        pass(&mut world, 40);
+        world.pass(40);
         work(&mut world, nothing);
         assert_eq!(statuses(&mut world)[0], "ROLLBACK_SUCCESSFUL");
         let tasks = world.state.ecs.tasks().values();
@@ -355,9 +273,9 @@ fn stopped(world: &World) -> String {
 }
 
 /// Something that waits for a machine, if nothing does.
-fn run_one_more(world: &mut World) {
+fn run_one_more(world: &mut Fleet) {
     if world.state.ecs.tasks().values().all(|task| !task.is_live() || task.daemon_name().is_some()) {
-        run(world, 1);
+        world.run(1);
     }
 }
 
@@ -365,7 +283,7 @@ fn run_one_more(world: &mut World) {
 fn a_deleted_daemon_goes_with_its_instances() {
     let mut world = world();
     create(&mut world, json!({}));
-    run(&mut world, 1);
+    world.run(1);
     work(&mut world, nothing);
     let delete = json!({"daemonTaskDefinition": "logs:1"});
     world.write(definition::delete_daemon_task_definition, delete).unwrap();
@@ -377,10 +295,11 @@ fn a_deleted_daemon_goes_with_its_instances() {
     assert_eq!(shown(&mut world)["status"], "DELETE_IN_PROGRESS", "a daemon runs it");
     let deleted = world.write(daemon::delete_daemon, json!({"daemonArn": ARN})).unwrap();
     assert_eq!(deleted["status"], "DELETE_IN_PROGRESS");
-    settle(&mut world);
+    world.settle();
     let again = world.write(daemon::delete_daemon, json!({"daemonArn": ARN})).unwrap_err();
     assert_eq!(again.code.as_ref(), "DaemonNotActiveException");
-    world.write(task::stop_task, json!({"task": stopped(&world)})).unwrap();
+    let stopped = json!({"task": stopped(&world)});
+    world.write(task::stop_task, stopped).unwrap();
     work(&mut world, nothing);
     let gone = world.read(daemon::describe_daemon, json!({"daemonArn": ARN})).unwrap_err();
     assert_eq!(gone.code.as_ref(), "DaemonNotFoundException");
