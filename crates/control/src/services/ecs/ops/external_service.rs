@@ -2,12 +2,9 @@
 
 use crate::call::Call;
 use crate::services::ecs::errors::EcsError;
-use crate::services::ecs::ops::service::{desired_count, propagate};
-use crate::services::ecs::state::{
-    DeploymentConfiguration, DeploymentController, Rebalancing, SchedulingStrategy, Service, ServiceKey,
-    ServiceStatus,
-};
-use crate::services::ecs::{balanced, convert, tags};
+use crate::services::ecs::ops::service::{desired_count, draft};
+use crate::services::ecs::state::{DeploymentController, Service, ServiceKey};
+use crate::services::ecs::{balanced, convert};
 use crate::tx::Tx;
 use gantry_api::ecs;
 use gantry_decide::ids::ServiceDeploymentId;
@@ -43,38 +40,16 @@ pub fn create(
             "The DAEMON scheduling strategy is not supported with the EXTERNAL deployment controller.",
         ));
     }
+    let grace = request.health_check_grace_period_seconds;
     let service = Service {
-        cluster: key.cluster,
-        name: key.name,
-        status: ServiceStatus::Active,
-        scheduling_strategy: SchedulingStrategy::Replica,
-        controller: DeploymentController::External,
         desired_count: desired_count(tx.view(), request.desired_count.unwrap_or_default())?,
-        deployments: Vec::new(),
         // Nobody attempts to deploy it but the maker of its task sets: there is no record of that id.
         attempt: ServiceDeploymentId::random(tx.random),
-        configuration: DeploymentConfiguration::of(SchedulingStrategy::Replica),
         placement_constraints: convert::constraints(request.placement_constraints.as_deref(), 0)?,
         placement_strategy: convert::strategies(request.placement_strategy.as_deref())?,
         // Its task sets bring the load balancers.
-        health_check_grace_period_seconds: balanced::grace_period(
-            request.health_check_grace_period_seconds,
-            true,
-        )?,
-        load_balancers: Vec::new(),
-        former_groups: Vec::new(),
-        enable_ecs_managed_tags: request.enable_ecs_managed_tags.unwrap_or(false),
-        propagate_tags: propagate(request.propagate_tags.as_ref()),
-        enable_execute_command: request.enable_execute_command.unwrap_or(false),
-        availability_zone_rebalancing: false,
-        tags: tags::read(request.tags.as_deref())?,
-        created_at: tx.now,
-        created_by: call.caller.arn(),
-        events: Vec::new(),
-        client_token: None,
-        inactive_since: None,
-        steady_at: None,
-        rebalancing: Rebalancing::default(),
+        health_check_grace_period_seconds: balanced::grace_period(grace, true)?,
+        ..draft(tx, call, (key, DeploymentController::External), request)?
     };
     tx.state.ecs.put_service(service.clone());
     Ok(service)

@@ -120,38 +120,19 @@ pub fn create_service(
              in your task definition and try again.",
         ));
     }
+    let grace = request.health_check_grace_period_seconds;
     let mut service = Service {
-        cluster: key.cluster,
-        name: key.name,
-        status: ServiceStatus::Active,
         scheduling_strategy,
-        controller,
         desired_count,
-        deployments: Vec::new(),
-        attempt: ServiceDeploymentId::MIN,
         configuration: DeploymentConfiguration::of(scheduling_strategy),
         placement_constraints,
         placement_strategy,
-        health_check_grace_period_seconds: balanced::grace_period(
-            request.health_check_grace_period_seconds,
-            !load_balancers.is_empty(),
-        )?,
+        health_check_grace_period_seconds: balanced::grace_period(grace, !load_balancers.is_empty())?,
         load_balancers: load_balancers.clone(),
-        former_groups: Vec::new(),
-        enable_ecs_managed_tags: request.enable_ecs_managed_tags.unwrap_or(false),
-        propagate_tags: propagate(request.propagate_tags.as_ref()),
-        enable_execute_command: request.enable_execute_command.unwrap_or(false),
         availability_zone_rebalancing: rebalancing(request.availability_zone_rebalancing.as_ref()).unwrap_or(
             scheduling_strategy == SchedulingStrategy::Replica && controller == DeploymentController::Ecs,
         ),
-        tags: tags::read(request.tags.as_deref())?,
-        created_at: tx.now,
-        created_by: call.caller.arn(),
-        events: Vec::new(),
-        client_token: None,
-        inactive_since: None,
-        steady_at: None,
-        rebalancing: Rebalancing::default(),
+        ..draft(tx, call, (key, controller), &request)?
     };
     configure(&mut service, request.deployment_configuration.as_ref())?;
     if controller == DeploymentController::CodeDeploy {
@@ -173,6 +154,43 @@ pub fn create_service(
         token.remember(tx, vec![arn]);
     }
     Ok(ecs::CreateServiceResponse { service: Some(show(tx.view(), &service, true)) })
+}
+
+/// A REPLICA service without tasks, and what a request says of it whatever its controller.
+pub(super) fn draft(
+    tx: &Tx<'_>,
+    call: &Call,
+    (key, controller): (ServiceKey, DeploymentController),
+    request: &ecs::CreateServiceRequest,
+) -> Result<Service, EcsError> {
+    Ok(Service {
+        cluster: key.cluster,
+        name: key.name,
+        status: ServiceStatus::Active,
+        scheduling_strategy: SchedulingStrategy::Replica,
+        controller,
+        desired_count: 0,
+        deployments: Vec::new(),
+        attempt: ServiceDeploymentId::MIN,
+        configuration: DeploymentConfiguration::of(SchedulingStrategy::Replica),
+        placement_constraints: Vec::new(),
+        placement_strategy: Vec::new(),
+        health_check_grace_period_seconds: 0,
+        load_balancers: Vec::new(),
+        former_groups: Vec::new(),
+        enable_ecs_managed_tags: request.enable_ecs_managed_tags.unwrap_or(false),
+        propagate_tags: propagate(request.propagate_tags.as_ref()),
+        enable_execute_command: request.enable_execute_command.unwrap_or(false),
+        availability_zone_rebalancing: false,
+        tags: tags::read(request.tags.as_deref())?,
+        created_at: tx.now,
+        created_by: call.caller.arn(),
+        events: Vec::new(),
+        client_token: None,
+        inactive_since: None,
+        steady_at: None,
+        rebalancing: Rebalancing::default(),
+    })
 }
 
 const NO_DESIRED_COUNT: &str = "The daemon scheduling strategy does not support a desired count for services. Remove the \
