@@ -234,10 +234,17 @@ def test_targets_are_host_ports_in_bridge_mode_and_replaced_when_unhealthy(share
     assert len({target["Port"] for target in first}) == 2
     assert "Hello from Gantry" in page(f"http://{address_of(web)}/")
 
+    told = lambda: [event["message"] for event in ecs.describe_services(services=["ports"])["services"][0]["events"]]
+    # Who is taken out of its group by somebody else is told of, and is in it again.
+    elb.deregister_targets(TargetGroupArn=targets, Targets=first[:1])
+    lost = f"is not healthy in (target-group {targets}) due to TARGET IS NOT FOUND"
+    until(lambda: any(message.endswith(lost) for message in told()) and len(healthy()) == 2)
+
     before = set(ecs.list_tasks(serviceName="ports")["taskArns"])
     elb.modify_target_group(TargetGroupArn=targets, HealthCheckPath="/nothing")
-    told = lambda: [event["message"] for event in ecs.describe_services(services=["ports"])["services"][0]["events"]]
-    until(lambda: any("is unhealthy in (target-group" in message for message in told()))
+    where = f"(instance {instance['ec2InstanceId']}) (port "
+    until(lambda: any(where in message and f"is unhealthy in (target-group {targets}) due to (reason " in message
+                      for message in told()))
     elb.modify_target_group(TargetGroupArn=targets, HealthCheckPath="/health")
     until(lambda: not before & set(ecs.list_tasks(serviceName="ports")["taskArns"]) or
           any("Health checks failed" in message for message in told()))

@@ -2,13 +2,14 @@
 
 use super::services::teller_of;
 use super::{Controller, LookAgain};
-use crate::services::ecs::state::{Service, TaskKey};
+use crate::services::ecs::state::{Service, Task, TaskKey};
 use crate::services::ecs::{balanced, deployments};
 use crate::services::elbv2::links;
 use crate::services::elbv2::state::TargetKey;
 use crate::state::Change;
 use crate::tx::{Tx, View};
-use gantry_decide::deployment::events;
+use gantry_decide::deployment::events::{self, Lost};
+use gantry_decide::ids::{TargetGroupId, TaskId};
 use gantry_decide::random::Random;
 use gantry_store::Record;
 use std::collections::BTreeSet;
@@ -22,6 +23,8 @@ pub struct ServiceTargets;
 pub struct Plan {
     register: Vec<TargetKey>,
     deregister: Vec<TargetKey>,
+    /// What it lacks at the balancer although it runs, by group, and has not been told.
+    lost: Vec<(TargetGroupId, Lost)>,
 }
 
 impl Controller for ServiceTargets {
@@ -30,10 +33,32 @@ impl Controller for ServiceTargets {
     type Plan = Plan;
 
     fn watches(view: View<'_>, change: &Change, keys: &mut BTreeSet<TaskKey>) {
-        if let Change::Task(key) = change
-            && view.state.ecs.task(key).is_some_and(|task| balanced::service_of(view, task).is_some())
-        {
-            keys.insert(key.clone());
+        match change {
+            Change::Task(key) => {
+                let task = view.state.ecs.task(key);
+                keys.extend(
+                    task.filter(|task| balanced::service_of(view, task).is_some()).map(TaskKey::from),
+                );
+            }
+            // Somebody deleted the group, or deregistered targets that are tasks.
+            Change::Targets(group) => {
+                let deregistered: BTreeSet<TaskId> = view
+                    .state
+                    .elbv2
+                    .targets_of(group)
+                    .filter(|target| target.deregistered_at.is_some())
+                    .filter_map(|target| target.task)
+                    .collect();
+                let gone = view.state.elbv2.target_group(group).is_none();
+                if gone || !deregistered.is_empty() {
+                    let tasks = balanced::services_of_group(view, group)
+                        .flat_map(|service| view.state.ecs.in_books_of(&service.key()));
+                    let affected = tasks.filter(|task| balanced::belongs(task));
+                    let affected = affected.filter(|task| gone || deregistered.contains(&task.id));
+                    keys.extend(affected.map(TaskKey::from));
+                }
+            }
+            _ => {}
         }
     }
 
@@ -50,7 +75,7 @@ impl Controller for ServiceTargets {
     fn plan(view: View<'_>, key: &TaskKey, _random: &mut dyn Random) -> (Option<Plan>, LookAgain) {
         let Some(task) = view.state.ecs.task(key) else { return (None, None) };
         let Some(service) = balanced::service_of(view, task) else { return (None, None) };
-        let mut plan = Plan::default();
+        let mut plan = Plan { lost: lost(view, service, task), ..Plan::default() };
         for target in balanced::targets(view, service, task) {
             let registered = view.state.elbv2.targets.get(&target);
             let own = registered
@@ -68,6 +93,14 @@ impl Controller for ServiceTargets {
         let Some(task) = tx.state.ecs.task(key).cloned() else { return };
         let Some(mut service) = balanced::service_of(tx.view(), &task).cloned() else { return };
         let name = service.name.to_string();
+        for (group, lost) in plan.lost {
+            let Some(deployment) = service.deployment_of(&task).map(|deployment| deployment.id) else {
+                continue;
+            };
+            let group = tx.scope.balancing(group).to_string();
+            let message = events::lost(&name, deployment, task.id, &group, lost);
+            deployments::tell(tx, &mut service, message);
+        }
         for target in plan.register {
             let group = tx.scope.balancing(target.group.clone()).to_string();
             let (id, port) = (target.id, target.port);
@@ -89,4 +122,23 @@ impl Controller for ServiceTargets {
         }
         tx.state.ecs.put_service(service);
     }
+}
+
+/// What a task that runs lacks at the balancer. A group that is gone is told of one task alone.
+fn lost(view: View<'_>, service: &Service, task: &Task) -> Vec<(TargetGroupId, Lost)> {
+    if !balanced::belongs(task) || service.deployment_of(task).is_none() {
+        return Vec::new();
+    }
+    let elbv2 = &view.state.elbv2;
+    let gone = |group: &&TargetGroupId| {
+        let ending = || events::lost_ending(&view.scope.balancing((*group).clone()).to_string(), Lost::Group);
+        elbv2.target_group(group).is_none() && !service.has_told(&ending(), view.now)
+    };
+    let groups = balanced::of_task(service, task).iter().map(|balanced| &balanced.target_group);
+    let groups = groups.filter(gone).map(|group| (group.clone(), Lost::Group));
+    let targets = balanced::targets(view, service, task).into_iter().filter(|key| {
+        let target = elbv2.targets.get(key);
+        target.is_some_and(|target| target.task == Some(task.id) && target.deregistered_at.is_some())
+    });
+    groups.chain(targets.map(|key| (key.group, Lost::Target))).collect()
 }

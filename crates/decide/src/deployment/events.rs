@@ -28,11 +28,41 @@ pub fn failed_health_checks(service: &str, task: TaskId) -> String {
     format!("(service {service}) (task {task}) failed container health checks.")
 }
 
-/// A load balancer found a task unhealthy, and why.
-pub fn unhealthy_target(service: &str, task: TaskId, group: &str, reason: &str) -> String {
+/// A load balancer found a task unhealthy at a port, of its host's `instance` where it is on one, and why.
+pub fn unhealthy_target(
+    teller: &str,
+    task: TaskId,
+    instance: Option<&str>,
+    port: u16,
+    group: &str,
+    reason: &str,
+) -> String {
+    let instance = instance.map(|id| format!(" (instance {id})")).unwrap_or_default();
     format!(
-        "(service {service}) (task {task}) is unhealthy in (target-group {group}) due to (reason {reason})."
+        "(service {teller}) (task {task}){instance} (port {port}) is unhealthy in (target-group {group}) due to \
+         (reason {reason})"
     )
+}
+
+/// What a running task lacks at its load balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    Group,
+    /// Somebody deregistered it.
+    Target,
+}
+
+pub fn lost(service: &str, deployment: DeploymentId, task: TaskId, group: &str, lost: Lost) -> String {
+    format!("(service {service}) (taskSet {deployment}) (task {task}) {}", lost_ending(group, lost))
+}
+
+/// What each message of [`lost`] ends with, whatever the task.
+pub fn lost_ending(group: &str, lost: Lost) -> String {
+    let what = match lost {
+        Lost::Group => "TARGET GROUP IS NOT FOUND",
+        Lost::Target => "TARGET IS NOT FOUND",
+    };
+    format!("is not healthy in (target-group {group}) due to {what}")
 }
 
 /// Tasks get requests of a load balancer from now on.
@@ -85,6 +115,32 @@ pub fn cannot_start_consistently(service: &str) -> String {
     format!(
         "(service {service}) is unable to consistently start tasks successfully. For more information, see the \
          Troubleshooting section of the Amazon ECS Developer Guide."
+    )
+}
+
+/// There is no room for tasks on Fargate, or they fail there before they run; `reason` ends without a full stop.
+pub fn cannot_place(service: &str, reason: &str) -> String {
+    format!(
+        "(service {service}) was unable to place a task. Reason: {reason}. For more information, see the Troubleshooting \
+         section of the Amazon ECS Developer Guide."
+    )
+}
+
+/// [`cannot_place`]'s reason where Fargate has no room.
+pub const NO_CAPACITY: &str =
+    "Capacity is unavailable at this time. Please try again later or in a different availability zone";
+
+/// [`cannot_place`]'s reason, if a task stopped on Fargate for one: its image or its resources could not be had.
+pub fn placement_failure(stopped_reason: &str) -> Option<&str> {
+    let told = ["CannotPullContainerError:", "ResourceInitializationError:"];
+    let is_told = told.iter().any(|prefix| stopped_reason.starts_with(prefix));
+    is_told.then(|| stopped_reason.trim_end_matches('.'))
+}
+
+/// So many tasks of a deployment found no address in their subnets.
+pub fn could_not_launch(service: &str, count: usize, deployment: DeploymentId) -> String {
+    format!(
+        "(service {service}) could not launch {count} tasks for deployment {deployment}. Reason: RESOURCE:ENI."
     )
 }
 

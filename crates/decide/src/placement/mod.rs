@@ -135,9 +135,12 @@ impl Refusal {
             Refusal::Memory => "has insufficient memory available.".to_owned(),
             Refusal::Ports => "is already using a port required by your task.".to_owned(),
             Refusal::Gpu => "has insufficient GPU resource available.".to_owned(),
-            Refusal::Eni => "has no network interface left for your task.".to_owned(),
             Refusal::Attribute => "is missing an attribute required by your task.".to_owned(),
-            Refusal::Inactive | Refusal::Agent | Refusal::MemberOf | Refusal::DistinctInstance => {
+            Refusal::Inactive
+            | Refusal::Agent
+            | Refusal::MemberOf
+            | Refusal::DistinctInstance
+            | Refusal::Eni => {
                 format!("encountered error \"{}\".", self.reason().trim_end_matches('.'))
             }
         }

@@ -15,7 +15,7 @@ mod task_sets;
 
 use super::{Controller, LookAgain};
 use crate::services::ecs::state::{
-    Change, ContainerInstanceKey, Deployment, RolloutState, SchedulingStrategy, Service,
+    Change, ContainerInstanceKey, Deployment, EVENT_AGAIN, RolloutState, SchedulingStrategy, Service,
     ServiceDeploymentKey, ServiceKey, ServiceStatus, Task, TaskKey,
 };
 use crate::services::ecs::{balanced, deployments};
@@ -231,7 +231,7 @@ impl Controller for Services {
             deployments::establish(tx, &mut service, digests);
         }
         let mut failed = steps::Failed::new();
-        steps::note_ends(tx, &plan.ended, &mut failed);
+        steps::note_ends(tx, &mut service, &plan.ended, &mut failed);
         for deployment in service.deployments.iter_mut().filter(|known| plan.well.contains(&known.id)) {
             deployment.failures.forgive();
             deployment.launch_not_before = None;
@@ -376,7 +376,7 @@ fn replicas(
         let succeeded = situation.has_succeeded(service.configuration.early_success);
         plan.arrived = settled && succeeded && is_in_progress(service);
         plan.rebalance = rebalance::plan(view, service, census, &situation, moves, random);
-        plan.steady = situation.is_steady() && service.steady_at.is_none() && !moves;
+        plan.steady = situation.is_steady() && tells_steady(view, service) && !moves;
     }
     plan.stop = census.choose(view, service, steps, random);
     plan.protected = spares(view, census, steps, &plan.stop);
@@ -390,6 +390,11 @@ fn spares(view: View<'_>, census: &Census<'_>, steps: rolling::Plan, stop: &[(Ta
     let stopped = stop.iter().filter(|(_, why)| *why == Why::Scaling).count();
     let protected = census.running.iter().any(|(task, ..)| task.is_protected(view.now));
     protected && stopped < healthy + starting
+}
+
+/// Whether it is to tell that it is steady, if it is: once, and again whenever long enough has gone by.
+fn tells_steady(view: View<'_>, service: &Service) -> bool {
+    service.steady_at.is_none_or(|told| told + EVENT_AGAIN <= view.now)
 }
 
 /// Whether this is what the service told last: to tell it again changes nothing.
@@ -407,7 +412,7 @@ fn daemons(view: View<'_>, service: &Service, census: &Census<'_>, plan: &mut Pl
         plan.start_on.truncate(most as usize);
         plan.desired = Some(daemons.desired()).filter(|desired| *desired != service.desired_count);
         plan.arrived = settled && daemons.is_steady() && is_in_progress(service);
-        plan.steady = daemons.is_steady() && service.steady_at.is_none();
+        plan.steady = daemons.is_steady() && tells_steady(view, service);
     }
     wants_more
 }
@@ -438,5 +443,6 @@ fn look_again(view: View<'_>, service: &Service, census: &Census<'_>, wants_more
     let patience = waits.filter(|at| *at > view.now).min();
     let retry = wants_more.then(|| patience.unwrap_or(view.now + PLACE_AGAIN));
     let rebalance = service.rebalancing.not_before.filter(|at| *at > view.now);
-    [retry, census.next_healthy, census.next_unprotected, rebalance].into_iter().flatten().min()
+    let steady = service.steady_at.map(|told| told + EVENT_AGAIN).filter(|at| *at > view.now);
+    [retry, census.next_healthy, census.next_unprotected, rebalance, steady].into_iter().flatten().min()
 }

@@ -10,11 +10,13 @@ use crate::services::ecs::state::{
     ContainerInstanceKey, Deployment, EffectiveDefinition, LaunchType, PropagateTags, RolloutState, Service,
     Task, TaskKey,
 };
+use crate::services::elbv2::state::{TargetId, TargetKey};
 use crate::tx::{Tx, View};
 use gantry_decide::deployment::{back_off, events};
 use gantry_decide::ids::{CapacityProviderName, DeploymentId, TaskId};
 use gantry_decide::lifecycle::{DesiredStatus, StopCode};
-use gantry_decide::placement::Refusals;
+use gantry_decide::placement::{Refusal, Refusals};
+use gantry_decide::routing::Reason;
 use gantry_decide::task::TaskOverride;
 use gantry_store::Record;
 use std::collections::BTreeMap;
@@ -27,7 +29,7 @@ fn deployment_of(task: &Task) -> Option<DeploymentId> {
 }
 
 /// Notes which tasks have ended, and in `failed` those that never ran.
-pub fn note_ends(tx: &mut Tx<'_>, ended: &[(TaskKey, bool)], failed: &mut Failed) {
+pub fn note_ends(tx: &mut Tx<'_>, service: &mut Service, ended: &[(TaskKey, bool)], failed: &mut Failed) {
     for (key, never_ran) in ended {
         let Some(mut task) = tx.state.ecs.task(key).filter(|task| !task.is_live()).cloned() else { continue };
         // A container may have ended before its agent could say that it ran.
@@ -38,6 +40,13 @@ pub fn note_ends(tx: &mut Tx<'_>, ended: &[(TaskKey, bool)], failed: &mut Failed
             && let Some(id) = deployment_of(&task)
         {
             failed.entry(id).or_default().0 += 1;
+            let reason = task.stopped_reason.as_deref().and_then(events::placement_failure);
+            if let Some(reason) = reason.filter(|_| task.launch_type == LaunchType::Fargate) {
+                let message = events::cannot_place(&teller_of(service, &task), reason);
+                if !service.has_told(&message, tx.now) {
+                    tell(tx, service, message);
+                }
+            }
         }
         task.accounted = true;
         tx.state.ecs.put_task(task);
@@ -113,24 +122,21 @@ pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)], fa
         };
         // Told of before the task drains.
         let by_balancer = match balanced::verdict(tx.view(), service, &task) {
-            Verdict::Unhealthy(group, cause) if *why == Why::Unhealthy => {
-                let group = tx.scope.balancing(group).to_string();
-                let cause = cause.map(|cause| cause.description()).unwrap_or_default();
-                Some((format!("Task failed ELB health checks in (target-group {group})"), group, cause))
+            Verdict::Unhealthy(target, cause) if *why == Why::Unhealthy => {
+                let group = tx.scope.balancing(target.group.clone()).to_string();
+                let reason = format!("Task failed ELB health checks in (target-group {group})");
+                Some((reason, unhealthy_target(service, &task, &target, &group, cause)))
             }
             _ => None,
         };
-        let reason = by_balancer.as_ref().map_or(reason, |(reason, ..)| reason.clone());
+        let reason = by_balancer.as_ref().map_or(reason, |(reason, _)| reason.clone());
         if task.request_stop(StopCode::ServiceSchedulerInitiated, &reason, tx.now) {
             if *why == Why::Unhealthy {
                 if let Some(id) = deployment_of(&task) {
                     failed.entry(id).or_default().1 += 1;
                 }
-                let name = service.name.as_str();
-                let message = match &by_balancer {
-                    Some((_, group, cause)) => events::unhealthy_target(name, task.id, group, cause),
-                    None => events::failed_health_checks(name, task.id),
-                };
+                let by_itself = || events::failed_health_checks(service.name.as_str(), task.id);
+                let message = by_balancer.map_or_else(by_itself, |(_, message)| message);
                 tell(tx, service, message);
             }
             let teller = index_of(service, &task);
@@ -142,6 +148,22 @@ pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)], fa
         let message = events::stopped(&teller(service, index), &tasks);
         tell(tx, service, message);
     }
+}
+
+/// What a service tells of a task that its load balancer found unhealthy.
+fn unhealthy_target(
+    service: &Service,
+    task: &Task,
+    target: &TargetKey,
+    group: &str,
+    cause: Option<Reason>,
+) -> String {
+    let instance = match &target.id {
+        TargetId::Instance(id) => Some(id.as_str()),
+        TargetId::Ip(_) => None,
+    };
+    let cause = cause.map(|cause| cause.description()).unwrap_or_default();
+    events::unhealthy_target(&teller_of(service, task), task.id, instance, target.port, group, &cause)
 }
 
 /// A launch of the deployment's tasks, or what the service tells where there is nothing to launch any more.
@@ -209,7 +231,7 @@ pub fn start(tx: &mut Tx<'_>, service: &mut Service, index: usize, count: usize,
             refusal = Some((refusals, launch.capacity_provider.is_some()));
         }
     }
-    note_launch(tx, service, index, &started, replaces, refusal);
+    note_launch(tx, service, index, (count, &started), replaces, refusal);
     if too_many_wait {
         if let Some(deployment) = service.deployments.get_mut(index) {
             deployment.launch_not_before = Some(tx.now + PLACE_AGAIN);
@@ -235,41 +257,38 @@ pub fn start_on(tx: &mut Tx<'_>, service: &mut Service, instances: &[ContainerIn
         }
     }
     let refused = refusals.closest.is_some();
-    note_launch(tx, service, 0, &started, 0, refused.then_some((refusals, false)));
+    note_launch(tx, service, 0, (instances.len(), &started), 0, refused.then_some((refusals, false)));
 }
 
-/// Tells what was started, and why there is no more, and whether that was looked for in a capacity provider.
+/// Tells what was started of so many, and why there is no more, and whether that was looked for in a capacity provider.
 fn note_launch(
     tx: &mut Tx<'_>,
     service: &mut Service,
     index: usize,
-    started: &[TaskId],
+    (wanted, started): (usize, &[TaskId]),
     replaces: usize,
     refusal: Option<(Refusals<ContainerInstanceKey>, bool)>,
 ) {
-    let launched = service.deployments.get(index);
-    let fargate = launched.is_some_and(|d| d.compute.launch_type() == LaunchType::Fargate);
     let teller = teller(service, index);
     if !started.is_empty() {
         let message = events::started(&teller, started, replaces.min(started.len()));
         tell(tx, service, message);
     }
-    if let Some((refusals, of_provider)) = refusal {
-        if let Some(deployment) = service.deployments.get_mut(index) {
-            deployment.launch_not_before = Some(tx.now + PLACE_AGAIN);
+    let Some((refusals, of_provider)) = refusal else { return };
+    let Some(deployment) = service.deployments.get_mut(index) else { return };
+    deployment.launch_not_before = Some(tx.now + PLACE_AGAIN);
+    let lacks_address = matches!(refusals.closest, Some((_, Refusal::Eni)));
+    let message = match deployment.compute.launch_type() {
+        LaunchType::Fargate if lacks_address => {
+            events::could_not_launch(&teller, wanted.saturating_sub(started.len()), deployment.id)
         }
-        let message = if fargate {
-            format!(
-                "(service {teller}) was unable to place a task. Reason: Capacity is unavailable at this time. Please try \
-                 again later or in a different availability zone. For more information, see the Troubleshooting section \
-                 of the Amazon ECS Developer Guide."
-            )
-        } else {
+        LaunchType::Fargate => events::cannot_place(&teller, events::NO_CAPACITY),
+        _ => {
             let place = if of_provider { "capacity provider" } else { "cluster" };
             refusals.service_event(&teller, place, |key| key.id.to_string())
-        };
-        tell(tx, service, message);
-    }
+        }
+    };
+    tell(tx, service, message);
 }
 
 /// How many live tasks of the deployment each capacity provider has.

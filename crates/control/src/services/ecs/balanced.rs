@@ -231,9 +231,7 @@ pub fn of_task<'a>(service: &'a Service, task: &'a Task) -> &'a [ServiceLoadBala
         return &[];
     }
     // A task of an older Gantry has those of its service. One of ours has none, as its deployment shows.
-    let own = |deployment: &&Deployment| task.started_by == Some(deployment.id.to_string());
-    let deployment = service.deployments.iter().find(own);
-    let knows = deployment.is_some_and(|deployment| deployment.load_balancers.is_some());
+    let knows = service.deployment_of(task).is_some_and(|deployment| deployment.load_balancers.is_some());
     if knows { &[] } else { &service.load_balancers }
 }
 
@@ -325,8 +323,8 @@ pub enum Verdict {
     /// One of its targets has yet to become healthy. It counts as it is now until then, at the latest.
     Waits(Option<Timestamp>),
     Healthy,
-    /// One of its targets is unhealthy, in this group and for this reason, and its grace is over.
-    Unhealthy(TargetGroupId, Option<Reason>),
+    /// One of its targets is unhealthy, for this reason, and its grace is over.
+    Unhealthy(TargetKey, Option<Reason>),
 }
 
 pub fn verdict(view: View<'_>, service: &Service, task: &Task) -> Verdict {
@@ -346,7 +344,7 @@ pub fn verdict(view: View<'_>, service: &Service, task: &Task) -> Verdict {
                 let grace = Duration::from_secs(service.health_check_grace_period_seconds.into());
                 let until = task.started_at.map(|at| at + grace).filter(|until| *until > view.now);
                 if until.is_none() {
-                    return Verdict::Unhealthy(key.group, reason);
+                    return Verdict::Unhealthy(key, reason);
                 }
                 verdict = Verdict::Waits(until);
             }

@@ -184,7 +184,7 @@ impl EcsState {
     }
 
     /// The tasks of a service that it has to do with, those whose end it has not noted included.
-    pub fn in_books_of(&self, service: &ServiceKey) -> impl Iterator<Item = &Task> {
+    pub fn in_books_of(&self, service: &ServiceKey) -> impl Iterator<Item = &Task> + use<'_> {
         self.tasks_by_service.get(service).filter_map(|key| self.task(key))
     }
 

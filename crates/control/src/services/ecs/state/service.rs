@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{LaunchType, NetworkConfiguration, PlacementConstraint, PlacementStrategy, PropagateTags};
+use super::{LaunchType, NetworkConfiguration, PlacementConstraint, PlacementStrategy, PropagateTags, Task};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServiceKey {
@@ -316,6 +316,13 @@ impl Service {
         }
     }
 
+    /// Whether it told a message that ends so within [`EVENT_AGAIN`], and since its primary deployment began.
+    pub fn has_told(&self, ending: &str, now: Timestamp) -> bool {
+        let began = self.primary().map(|primary| primary.created_at);
+        let lately = |at: Timestamp| at + EVENT_AGAIN > now && began.is_none_or(|began| began <= at);
+        self.events.iter().any(|event| lately(event.created_at) && event.message.ends_with(ending))
+    }
+
     pub fn is_daemon(&self) -> bool {
         self.scheduling_strategy == SchedulingStrategy::Daemon
     }
@@ -331,6 +338,12 @@ impl Service {
             set.status == TaskSetStatus::Draining && !mutant::is("deleted task sets keep their tasks");
         let stays = self.status == ServiceStatus::Active && !drains;
         if stays { set.scale.of(self.desired_count) } else { 0 }
+    }
+
+    /// The deployment that started a task, while the service has it.
+    pub fn deployment_of(&self, task: &Task) -> Option<&Deployment> {
+        let id: DeploymentId = task.started_by.as_deref()?.parse().ok()?;
+        self.deployments.iter().find(|deployment| deployment.id == id)
     }
 
     /// The deployment that new tasks belong to; of a service of task sets, the primary one or another.

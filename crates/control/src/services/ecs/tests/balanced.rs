@@ -2,6 +2,7 @@
 
 use super::service::{Fate, LONG};
 use super::world::{INVALID, World, fails};
+use crate::controllers::Controller;
 use crate::controllers::service_targets::ServiceTargets;
 use crate::controllers::targets::Targets;
 use crate::controllers::testing::settle;
@@ -9,13 +10,17 @@ use crate::services::ecs::balanced::targets;
 use crate::services::ecs::ops::{service, submit, task_definition};
 use crate::services::ecs::state::{NetworkBinding, Task};
 use crate::services::elbv2::links;
+use crate::services::elbv2::ops::{listener as listeners, target, target_group};
 use crate::services::elbv2::state::{AddressFamily, TargetType};
 use crate::services::elbv2::tests::{balancer, group, listener};
+use crate::state::Change;
 use crate::tx::View;
+use gantry_decide::ids::TargetGroupId;
 use gantry_decide::lifecycle::LastStatus;
 use gantry_decide::routing::config::{TargetGroupArn, TargetId, TargetKey};
 use gantry_decide::routing::{HealthReport, HealthState, Reason, TargetHealth};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A definition `site` with a dynamic host port, and the group of a listener.
@@ -141,11 +146,77 @@ fn a_task_that_the_balancer_finds_unhealthy_is_replaced() {
         run(&mut world);
         tell(&mut world, HealthState::Unhealthy, Some(Reason::ResponseCodeMismatch(502)));
     }
-    assert!(told(&mut world, "is unhealthy in (target-group"), "{:?}", world.service()["events"]);
+    let target = world.state.elbv2.targets.values().next().unwrap().key.id.to_string();
+    let form = format!(
+        "(service web) (task {first}) (instance {target}) (port {FIRST_PORT}) is unhealthy in (target-group {group}) due to \
+         (reason Health checks failed with these codes: [502])"
+    );
+    assert!(world.messages().contains(&form), "{:?}", world.messages());
     let live: Vec<Task> = world.live();
     assert_eq!(live.len(), 1);
     assert_ne!(live[0].id, first);
     assert_eq!(rollout(&mut world), "COMPLETED");
+}
+
+/// What the service told of tasks that their load balancer does not know, without the tasks' ids.
+fn lost(world: &mut World, set: &str, group: &str) -> Vec<String> {
+    let messages = world.messages().into_iter().filter_map(|message| {
+        let rest = message.strip_prefix(&format!("(service web) (taskSet {set}) (task "))?;
+        let (_, rest) = rest.split_once(") ")?;
+        let rest = rest.strip_prefix(&format!("is not healthy in (target-group {group}) due to "))?;
+        Some(rest.to_owned())
+    });
+    messages.collect()
+}
+
+#[test]
+fn a_target_or_group_that_somebody_takes_away_is_told() {
+    let (mut world, group) = world();
+    world.create_service(balanced(&group, json!({"desiredCount": 2})));
+    run(&mut world);
+    tell(&mut world, HealthState::Healthy, None);
+    let set = world.service()["deployments"][0]["id"].as_str().unwrap().to_owned();
+    let key = world.state.elbv2.targets.values().next().unwrap().key.clone();
+    let of_target = json!({"Id": key.id.to_string(), "Port": key.port});
+    let request = json!({"TargetGroupArn": group, "Targets": [of_target]});
+    world.write(target::deregister_targets, request).unwrap();
+    rest(&mut world);
+    assert_eq!(lost(&mut world, &set, &group), ["TARGET IS NOT FOUND"]);
+    let all = |world: &World| world.state.elbv2.targets.values().all(|t| t.deregistered_at.is_none());
+    assert!(all(&world), "it is a target again");
+
+    let listener = world.state.elbv2.listeners.values().next().unwrap().id.clone();
+    let listener = world.scope.balancing(listener).to_string();
+    world.write(listeners::delete_listener, json!({"ListenerArn": listener})).unwrap();
+    world.write(target_group::delete_target_group, json!({"TargetGroupArn": group})).unwrap();
+    for _ in 0..3 {
+        rest(&mut world);
+        run(&mut world);
+    }
+    assert_eq!(lost(&mut world, &set, &group)[1..], ["TARGET GROUP IS NOT FOUND"], "once for both tasks");
+    assert_eq!(world.live().len(), 2, "another could not be registered either");
+}
+
+#[test]
+fn a_change_of_targets_reaches_the_tasks_behind_them() {
+    let (mut world, group) = world();
+    world.create_service(balanced(&group, json!({"desiredCount": 2})));
+    run(&mut world);
+    let keys = |world: &World, group: &TargetGroupId| {
+        let mut keys = BTreeSet::new();
+        let view = View { scope: &world.scope, state: &world.state, now: world.now };
+        ServiceTargets::watches(view, &Change::Targets(group.clone()), &mut keys);
+        keys.len()
+    };
+    let id = world.state.elbv2.target_groups.values().next().unwrap().id.clone();
+    assert_eq!(keys(&world, &id), 0, "reports of health concern none of them");
+    let key = world.state.elbv2.targets.values().next().unwrap().key.clone();
+    let of_target = json!({"Id": key.id.to_string(), "Port": key.port});
+    let request = json!({"TargetGroupArn": group, "Targets": [of_target]});
+    world.write(target::deregister_targets, request).unwrap();
+    assert_eq!(keys(&world, &id), 1);
+    world.state.elbv2.target_groups.remove(&id);
+    assert_eq!(keys(&world, &id), 2);
 }
 
 #[test]

@@ -242,7 +242,7 @@ fn a_service_waits_for_instances_and_says_where_there_are_none() {
 
 /// A world with a host of 4096 CPU units in the Fargate pool, both of Fargate's providers, and the definition `web` of
 /// 1024 units and 2048 MiB: three to a host.
-fn with_fargate() -> World {
+pub fn with_fargate() -> World {
     let mut world = World::new();
     world.create("default");
     associate(&mut world, json!(["FARGATE", "FARGATE_SPOT"]), json!([]));

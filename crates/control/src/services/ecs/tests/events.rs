@@ -1,18 +1,21 @@
 //! Each text that a service tells of itself, in the situation that ECS tells it in. Those of load balancers are in
 //! `balanced`, those of rebalancing in `rebalance`, of waiting tasks in `capacity`.
 
+use super::capacity::with_fargate;
 use super::service::{Fate, LONG, runs};
 use super::service_deployment::newest_fails;
 use super::world::World;
-use crate::services::ecs::ops::protection;
+use crate::services::ec2::ops::{subnet, vpc};
+use crate::services::ecs::ops::{protection, submit};
 use crate::services::ecs::state::TaskKey;
 use gantry_decide::lifecycle::HealthStatus;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 type Situation = fn() -> World;
 
 /// `*` stands for an id.
-const EVENTS: [(&str, Situation); 13] = [
+const EVENTS: [(&str, Situation); 17] = [
     ("(service web) has started 1 tasks: (task *).", started),
     ("(service web) has started 2 tasks: (task *) (task *).", || service(json!({"desiredCount": 2}))),
     ("(service web) has reached a steady state.", steady),
@@ -30,6 +33,26 @@ const EVENTS: [(&str, Situation); 13] = [
          matching (container-instance *) has insufficient memory available. For more information, see the \
          Troubleshooting section of the Amazon ECS Developer Guide.",
         full,
+    ),
+    (
+        "(service web) was unable to place a task because no container instance met all of its requirements. The closest \
+         matching (container-instance *) encountered error \"RESOURCE:ENI\". For more information, see the \
+         Troubleshooting section of the Amazon ECS Developer Guide.",
+        || without_addresses("EC2"),
+    ),
+    ("(service web) could not launch 2 tasks for deployment ecs-svc/*. Reason: RESOURCE:ENI.", || {
+        without_addresses("FARGATE")
+    }),
+    (
+        "(service web) was unable to place a task. Reason: Capacity is unavailable at this time. Please try again later or \
+         in a different availability zone. For more information, see the Troubleshooting section of the Amazon ECS \
+         Developer Guide.",
+        || on_fargate(9),
+    ),
+    (
+        "(service web) was unable to place a task. Reason: CannotPullContainerError: no such image. For more information, \
+         see the Troubleshooting section of the Amazon ECS Developer Guide.",
+        without_image,
     ),
     (
         "(service web) is unable to consistently start tasks successfully. For more information, see the \
@@ -113,6 +136,53 @@ fn full() -> World {
     world
 }
 
+/// The service's tasks have interfaces of their own, in a subnet that is deleted before they start.
+fn without_addresses(launch_type: &str) -> World {
+    let mut world = with_fargate();
+    let attributes = [
+        "com.amazonaws.ecs.capability.docker-remote-api.1.18",
+        "ecs.capability.task-eni",
+        "gantry.inline-eni",
+    ];
+    world.add_instance_with(7800, &attributes);
+    let container = json!({"name": "web", "image": "web:1", "memory": 128, "versionConsistency": "disabled"});
+    world.define(json!({"family": "EC2", "networkMode": "awsvpc", "containerDefinitions": [container]}));
+    let definition = if launch_type == "EC2" { "EC2" } else { "web" };
+    let made = world.write(vpc::create_vpc, json!({"CidrBlock": "10.9.0.0/16"})).unwrap();
+    let request = json!({"VpcId": made["Vpc"]["VpcId"], "CidrBlock": "10.9.0.0/24"});
+    let subnet = world.write(subnet::create_subnet, request).unwrap()["Subnet"]["SubnetId"].take();
+    world.create_service(json!({
+        "taskDefinition": definition, "launchType": launch_type, "desiredCount": 0,
+        "networkConfiguration": {"awsvpcConfiguration": {"subnets": [subnet]}},
+    }));
+    world.write(subnet::delete_subnet, json!({"SubnetId": subnet})).unwrap();
+    world.update_service(json!({"desiredCount": 2}));
+    world
+}
+
+fn on_fargate(count: u32) -> World {
+    let mut world = with_fargate();
+    world.create_service(json!({
+        "taskDefinition": "web", "launchType": "FARGATE", "desiredCount": count,
+        "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
+    }));
+    world
+}
+
+fn without_image() -> World {
+    let mut world = on_fargate(1);
+    for _ in 0..2 {
+        for task in world.live() {
+            let arn = task.arn(&world.scope).to_string();
+            let reason = "CannotPullContainerError: no such image.";
+            let request = json!({"task": arn, "status": "STOPPED", "reason": reason, "containers": []});
+            world.write(submit::submit_task_state_change, request).unwrap();
+        }
+        world.come_to_rest();
+    }
+    world
+}
+
 fn never_starts() -> World {
     let mut world = service(json!({"desiredCount": 1}));
     for _ in 0..6 {
@@ -165,4 +235,16 @@ fn services_tell_each_event_in_ecs_words() {
         let messages = situation().messages();
         assert!(messages.iter().any(|message| is_of(form, message)), "no {form} in {messages:#?}");
     }
+}
+
+#[test]
+fn what_is_wrong_still_is_not_told_again() {
+    let told = |world: &mut World, part: &str| world.messages().iter().filter(|m| m.contains(part)).count();
+    let mut world = without_image();
+    assert_eq!(told(&mut world, "CannotPullContainerError"), 1, "though two tasks ended so");
+    let mut world = steady();
+    world.pass(Duration::from_secs(6 * 3600 - 60));
+    assert_eq!(told(&mut world, "steady state"), 1);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(told(&mut world, "steady state"), 2, "that it still is, is told every six hours");
 }

@@ -40,13 +40,19 @@ impl World {
 
     /// Another connected instance of the cluster.
     pub fn add_instance(&mut self, memory: u32) {
-        let mut request = super::world::registration("default");
-        request["totalResources"][1]["integerValue"] = json!(memory);
-        for name in [
+        let attributes = [
             "com.amazonaws.ecs.capability.docker-remote-api.1.18",
             "com.amazonaws.ecs.capability.docker-remote-api.1.24",
             "ecs.capability.container-health-check",
-        ] {
+        ];
+        self.add_instance_with(memory, &attributes);
+    }
+
+    /// The same, with attributes of its agent's.
+    pub fn add_instance_with(&mut self, memory: u32, attributes: &[&str]) {
+        let mut request = super::world::registration("default");
+        request["totalResources"][1]["integerValue"] = json!(memory);
+        for name in attributes {
             request["attributes"].as_array_mut().unwrap().push(json!({"name": name}));
         }
         self.write(container_instance::register_container_instance, request).unwrap();
