@@ -103,6 +103,7 @@ def test_a_program_makes_and_destroys_machines(with_program):
     assert told["ecsConfig"] == {"ECS_CLUSTER": "shop"}
     assert (told["cpu"], told["memory"], told["tags"]["team"]) == (2048, 1024, "blue")
     assert told["endpoint"] == server.url
+    assert told["capacityOptionType"] == "ON_DEMAND"
 
     # What nobody knows goes; what vanished is replaced, also over a restart.
     server.end()
@@ -123,6 +124,27 @@ def test_a_program_makes_and_destroys_machines(with_program):
     assert "no m5.large is left" in failed[0]["StatusMessage"]
     delete(server, "web")
     assert os.listdir(machines) == []
+
+
+def test_a_program_is_told_of_spot_machines(with_program):
+    server, machines = with_program
+    ecs = server.client("ecs")
+    ecs.create_cluster(clusterName="spot")
+    ecs.create_capacity_provider(name="spot", cluster="spot", managedInstancesProvider={
+        "infrastructureRoleArn": "arn:aws:iam::123456789012:role/infrastructure",
+        "instanceLaunchTemplate": {
+            "ec2InstanceProfileArn": "arn:aws:iam::123456789012:instance-profile/hosts",
+            "networkConfiguration": {"subnets": ["subnet-1"]}, "capacityOptionType": "SPOT",
+            "instanceRequirements": {"vCpuCount": {"min": 2, "max": 8}, "memoryMiB": {"min": 1024},
+                                     "memoryGiBPerVCpu": {"min": 4, "max": 4}, "cpuManufacturers": ["intel"]}}})
+    ecs.register_task_definition(family="app", networkMode="host", containerDefinitions=[
+        {"name": "app", "image": "app:1", "memory": 64}])
+    ecs.run_task(cluster="spot", taskDefinition="app",
+                 capacityProviderStrategy=[{"capacityProvider": "spot", "weight": 1}])
+    (machine,) = until(lambda: list(machines.iterdir()), "a machine")
+    told = until(lambda: machine.read_text() and json.loads(machine.read_text()), "what was told of it")
+    assert (told["capacityProviderName"], told["capacityOptionType"], told["instanceType"]) == (
+        "spot", "SPOT", "m7i.large")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ pub enum Owner {
     /// A group, whose launch template says how the machine joins.
     Group { name: AutoScalingGroupName, data: Option<LaunchData> },
     /// A provider of Managed Instances, whose machines join its cluster.
-    Provider { name: CapacityProviderName, cluster: ClusterName },
+    Provider { name: CapacityProviderName, cluster: ClusterName, spot: bool },
 }
 
 /// How a machine is to be made.
@@ -53,6 +53,11 @@ impl MachineSpec {
             Owner::Group { .. } => None,
             Owner::Provider { name, .. } => Some(name),
         }
+    }
+
+    /// Whether it may be one that is taken away at any time.
+    pub fn is_spot(&self) -> bool {
+        matches!(self.owner, Owner::Provider { spot: true, .. })
     }
 
     /// The cluster that it joins, where that is not left to user data.

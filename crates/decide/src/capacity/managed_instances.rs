@@ -4,7 +4,7 @@
 //! chooses among types is not published: here the smallest that holds all that waits, within the user's requirements.
 
 use super::reservation::{Size, Waiting};
-use crate::scaling::instance_type;
+use crate::scaling::instance_type::{self, Generation, Manufacturer};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -32,6 +32,50 @@ pub struct Requirements {
     /// Types, with `*` for any characters; all where there are none.
     pub allowed: Vec<String>,
     pub excluded: Vec<String>,
+    /// MiB a core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_per_cpu: Option<Range>,
+    /// Any where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manufacturers: Vec<Manufacturer>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generations: Vec<Generation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burstable: Option<Wish>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_storage: Option<Wish>,
+    /// No type that is known here is of bare metal, nor has accelerators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bare_metal: Option<Wish>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerators: Option<Range>,
+}
+
+/// What may be of types that have something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wish {
+    Included,
+    Required,
+    Excluded,
+}
+
+impl Wish {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Wish::Included => "included",
+            Wish::Required => "required",
+            Wish::Excluded => "excluded",
+        }
+    }
+
+    fn admits(self, has: bool) -> bool {
+        match self {
+            Wish::Included => true,
+            Wish::Required => has,
+            Wish::Excluded => !has,
+        }
+    }
 }
 
 /// The families that machines are made of, the least memory a core first; with the sizes that each of them has.
@@ -66,11 +110,28 @@ impl Requirements {
     fn offer(&self, name: String) -> Option<Offer> {
         let size = instance_type::size(&name).ok()?;
         let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, &name));
-        let fits = self.cpus.holds(size.cpu / 1024) && self.memory.holds(size.memory);
+        let fits =
+            self.cpus.holds(size.cpu / 1024) && self.memory.holds(size.memory) && self.suits(&name, size);
         let allowed = (self.allowed.is_empty() || any(&self.allowed)) && !any(&self.excluded);
         let kept = (size.memory / SYSTEM_MEMORY_SHARE).max(SYSTEM_MEMORY_MIN);
         let size = Size { cpu: size.cpu, memory: size.memory.saturating_sub(kept), gpus: 0 };
         (fits && allowed).then_some(Offer { name, size })
+    }
+}
+
+impl Requirements {
+    /// Whether a type is what is wished for beside its size.
+    fn suits(&self, name: &str, size: instance_type::Size) -> bool {
+        let Some(traits) = instance_type::traits(name) else { return false };
+        let admits = |wish: Option<Wish>, has| wish.is_none_or(|wish| wish.admits(has));
+        let any_of = |list: &[Manufacturer]| list.is_empty() || list.contains(&traits.manufacturer);
+        self.memory_per_cpu.is_none_or(|range| range.holds(size.memory / (size.cpu / 1024).max(1)))
+            && any_of(&self.manufacturers)
+            && (self.generations.is_empty() || self.generations.contains(&traits.generation))
+            && admits(self.burstable, traits.burstable)
+            && admits(self.local_storage, traits.local_storage)
+            && admits(self.bare_metal, false)
+            && self.accelerators.is_none_or(|range| range.holds(0))
     }
 }
 
@@ -192,6 +253,34 @@ mod tests {
         assert_eq!(named(&["t3.medium"], &[]), ["t3.medium"]);
         assert_eq!(named(&["m7i.*large"], &["*xlarge"]), ["m7i.large"]);
         assert!(named(&["p5.48xlarge"], &[]).is_empty(), "no type is known of it");
+    }
+
+    #[test]
+    fn what_is_wished_for_beside_the_size_is_met() {
+        let texts = ["t3.medium", "m3.large", "m7g.large", "m7gd.large", "c6a.large"];
+        let all = || Requirements { allowed: texts.map(str::to_owned).to_vec(), ..Default::default() };
+        let names = |wanted: Requirements| {
+            let mut names: Vec<String> = wanted.offers().into_iter().map(|offer| offer.name).collect();
+            names.sort_by_key(|name| texts.iter().position(|text| text == name));
+            names
+        };
+        assert_eq!(names(all()), texts);
+        let wish = |wish: Wish| Some(wish);
+        let graviton = vec![Manufacturer::AmazonWebServices];
+        for (wanted, left) in [
+            (Requirements { burstable: wish(Wish::Required), ..all() }, &texts[..1]),
+            (Requirements { burstable: wish(Wish::Excluded), ..all() }, &texts[1..]),
+            (Requirements { local_storage: wish(Wish::Required), ..all() }, &texts[3..4]),
+            (Requirements { generations: vec![Generation::Previous], ..all() }, &texts[1..2]),
+            (Requirements { manufacturers: graviton, ..all() }, &texts[2..4]),
+            (Requirements { bare_metal: wish(Wish::Included), ..all() }, &texts[..]),
+            (Requirements { bare_metal: wish(Wish::Required), ..all() }, &[]),
+            (Requirements { accelerators: Some(Range { min: 0, max: Some(0) }), ..all() }, &texts[..]),
+            (Requirements { accelerators: Some(Range { min: 1, max: None }), ..all() }, &[]),
+            (Requirements { memory_per_cpu: Some(Range { min: 4096, max: None }), ..all() }, &texts[1..4]),
+        ] {
+            assert_eq!(names(wanted.clone()), left, "{wanted:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How large a machine of an EC2 instance type is: as EC2 documents its general, compute- and memory-optimised families.
 
+use serde::{Deserialize, Serialize};
+
 /// What a machine offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -57,9 +59,91 @@ pub fn size(text: &str) -> Result<Size, UnknownType> {
     Ok(Size { cpu: cores * 1024, memory: cores * ratio })
 }
 
+/// Who made a type's processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Manufacturer {
+    Intel,
+    Amd,
+    AmazonWebServices,
+}
+
+/// Whether EC2 recommends a type still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Generation {
+    Current,
+    Previous,
+}
+
+/// What a type's name says of it beside its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traits {
+    pub manufacturer: Manufacturer,
+    pub generation: Generation,
+    pub burstable: bool,
+    /// It has disks of its own.
+    pub local_storage: bool,
+}
+
+/// None for a type whose size is not known either.
+pub fn traits(text: &str) -> Option<Traits> {
+    size(text).ok()?;
+    let (family, _) = text.split_once('.')?;
+    let burstable = family.starts_with('t');
+    let generation = family.get(1..2)?.parse::<u32>().ok()?;
+    // `-flex` and its like are no options.
+    let options = family.get(2..)?.split('-').next()?;
+    Some(Traits {
+        manufacturer: match options.bytes().next() {
+            Some(b'g') => Manufacturer::AmazonWebServices,
+            Some(b'a') => Manufacturer::Amd,
+            _ => Manufacturer::Intel,
+        },
+        generation: match generation {
+            1 => Generation::Previous,
+            2 | 3 if !burstable => Generation::Previous,
+            _ => Generation::Current,
+        },
+        burstable,
+        local_storage: options.contains('d'),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_say_what_types_have() {
+        use Manufacturer::{AmazonWebServices, Amd, Intel};
+        for (text, manufacturer, local_storage) in [
+            ("m5.large", Intel, false),
+            ("c7i-flex.large", Intel, false),
+            ("c6id.large", Intel, true),
+            ("r5d.large", Intel, true),
+            ("t3a.micro", Amd, false),
+            ("m5ad.large", Amd, true),
+            ("t4g.nano", AmazonWebServices, false),
+            ("m7gd.large", AmazonWebServices, true),
+        ] {
+            let traits = traits(text);
+            let expected = Some(Traits {
+                manufacturer,
+                generation: Generation::Current,
+                burstable: text.starts_with('t'),
+                local_storage,
+            });
+            assert_eq!(traits, expected, "{text}");
+        }
+        let generation = |text| traits(text).map(|traits| traits.generation);
+        assert_eq!(generation("t2.micro"), Some(Generation::Current));
+        assert_eq!(generation("m4.large"), Some(Generation::Current));
+        for old in ["t1.micro", "m3.large", "c3.large", "r3.large"] {
+            assert_eq!(generation(old), Some(Generation::Previous), "{old}");
+        }
+        assert_eq!(traits("p5.48xlarge"), None);
+    }
 
     #[test]
     fn sizes_are_those_of_ec2() {

@@ -98,6 +98,7 @@ impl Exec {
             "endpoint": self.endpoint,
             "autoScalingGroupName": spec.group(),
             "capacityProviderName": spec.capacity_provider(),
+            "capacityOptionType": if spec.is_spot() { "SPOT" } else { "ON_DEMAND" },
             "availabilityZone": spec.zone,
             "subnetId": spec.subnet,
             "instanceType": spec.instance_type,

@@ -174,6 +174,34 @@ fn a_provider_is_its_clusters_until_it_is_deleted() {
 }
 
 #[test]
+fn machines_are_as_the_provider_wishes() {
+    let wishes = json!({
+        "vCpuCount": {"min": 2, "max": 8}, "memoryMiB": {"min": 1024},
+        "allowedInstanceTypes": ["m7g.large", "m7i.large", "t3.large", "m7gd.large"],
+        "memoryGiBPerVCpu": {"min": 3.5}, "cpuManufacturers": ["amazon-web-services"],
+        "instanceGenerations": ["current"], "burstablePerformance": "excluded", "localStorage": "required",
+        "bareMetal": "included", "acceleratorCount": {"min": 0, "max": 0},
+    });
+    let mut request = provider(json!({}));
+    let template = &mut request["managedInstancesProvider"]["instanceLaunchTemplate"];
+    template["instanceRequirements"] = wishes.clone();
+    template["instanceRequirements"]["requireHibernateSupport"] = json!(false);
+    template["capacityOptionType"] = json!("SPOT");
+    let mut world = World::new();
+    world.create("default");
+    let made = world.write(capacity_provider::create_capacity_provider, request).unwrap();
+    let shown = &made["capacityProvider"]["managedInstancesProvider"]["instanceLaunchTemplate"];
+    assert_eq!((&shown["capacityOptionType"], &shown["instanceRequirements"]), (&json!("SPOT"), &wishes));
+    let mut world = Fleet::new(world, "managed", round::<ManagedInstances>);
+    world.define("host", json!({"cpu": 1024}));
+    world.restart();
+    world.run(1);
+    let wanted = world.wanted();
+    assert_eq!(wanted.len(), 1);
+    assert_eq!((wanted[0].1.instance_type.as_str(), wanted[0].1.is_spot()), ("m7gd.large", true));
+}
+
+#[test]
 fn what_cannot_be_had_is_refused() {
     let mut world = World::new();
     world.create("default");
@@ -183,15 +211,25 @@ fn what_cannot_be_had_is_refused() {
     let message = "The cluster must be specified for a capacity provider of Managed Instances.";
     fails(create(without), INVALID, message);
     for (member, value, code) in [
-        ("capacityOptionType", json!("SPOT"), "UnsupportedFeatureException"),
+        ("capacityOptionType", json!("RESERVED"), "UnsupportedFeatureException"),
         ("nitroEnclavesEnabled", json!(true), "UnsupportedFeatureException"),
         ("networkConfiguration", json!({"subnets": ["subnet-06b47bc4"]}), INVALID),
         ("networkConfiguration", json!({}), INVALID),
         ("storageConfiguration", json!({"storageSizeGiB": 5}), INVALID),
         (
             "instanceRequirements",
-            json!({"vCpuCount": {"min": 1}, "memoryMiB": {"min": 1}, "bareMetal": "required"}),
+            json!({"vCpuCount": {"min": 1}, "memoryMiB": {"min": 1}, "networkInterfaceCount": {"min": 2}}),
             "UnsupportedFeatureException",
+        ),
+        (
+            "instanceRequirements",
+            json!({"vCpuCount": {"min": 1}, "memoryMiB": {"min": 1}, "bareMetal": "required"}),
+            INVALID,
+        ),
+        (
+            "instanceRequirements",
+            json!({"vCpuCount": {"min": 1}, "memoryMiB": {"min": 1}, "memoryGiBPerVCpu": {"min": 9e9}}),
+            INVALID,
         ),
         (
             "instanceRequirements",

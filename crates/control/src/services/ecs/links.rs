@@ -68,11 +68,14 @@ fn want(state: &EcsState, instance: &ManagedInstance) -> Option<Want> {
     Some(match instance.machine {
         MachineState::Wanted => {
             let provider = state.capacity_providers.get(&instance.provider);
-            let propagated = provider.filter(|provider| {
-                provider.kind.managed_instances().is_some_and(|settings| settings.propagates_tags)
-            });
+            let settings = provider.and_then(|provider| provider.kind.managed_instances());
+            let propagated = provider.filter(|_| settings.is_some_and(|settings| settings.propagates_tags));
             Want::Create(Box::new(MachineSpec {
-                owner: Owner::Provider { name: instance.provider.clone(), cluster: instance.cluster.clone() },
+                owner: Owner::Provider {
+                    name: instance.provider.clone(),
+                    cluster: instance.cluster.clone(),
+                    spot: settings.is_some_and(|settings| settings.spot),
+                },
                 zone: instance.zone.clone(),
                 subnet: instance.subnet.clone(),
                 instance_type: instance.instance_type.clone(),

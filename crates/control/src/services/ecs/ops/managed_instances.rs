@@ -6,12 +6,16 @@ use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::state::ManagedInstancesProvider;
 use crate::tx::View;
 use gantry_api::ecs;
-use gantry_decide::capacity::managed_instances::{Range, Requirements};
+use gantry_decide::capacity::managed_instances::{Range, Requirements, Wish};
+use gantry_decide::scaling::instance_type::{Generation, Manufacturer};
 
 /// ECS's bounds, in seconds: for ever, at once, an hour.
 const SCALE_IN_AFTER: std::ops::RangeInclusive<i32> = -1..=3600;
 /// ECS's bounds, in GiB.
 const STORAGE: std::ops::RangeInclusive<i32> = 30..=16_384;
+
+/// GiB, far beyond any type.
+const MEMORY_PER_CPU_MAX: f64 = 1024.0;
 
 /// Reads a new provider's settings.
 ///
@@ -28,9 +32,11 @@ pub fn read(
         ));
     }
     let template = given.instance_launch_template;
-    if template.capacity_option_type.as_ref().is_some_and(|kind| *kind != ecs::CapacityOptionType::OnDemand) {
-        return Err(unsupported("capacityOptionType other than ON_DEMAND"));
-    }
+    let spot = match template.capacity_option_type.as_ref().map(|kind| kind.as_str()) {
+        None | Some("ON_DEMAND") => false,
+        Some("SPOT") => true,
+        Some(_) => return Err(unsupported("capacityOptionType other than ON_DEMAND and SPOT")),
+    };
     if template.fips_enabled == Some(true) {
         return Err(unsupported("fipsEnabled"));
     }
@@ -49,6 +55,7 @@ pub fn read(
         scale_in_after: scale_in_after(given.infrastructure_optimization.as_ref(), None)?,
         repairs: repairs(given.auto_repair_configuration.as_ref(), false),
         propagates_tags: given.propagate_tags == Some(ecs::PropagateMITags::CapacityProvider),
+        spot,
         failure: None,
     };
     let changed = ecs::InstanceLaunchTemplateUpdate {
@@ -156,15 +163,25 @@ fn within(number: i32, name: &str, range: std::ops::RangeInclusive<i32>) -> Resu
 /// What machines may be made. A wish that nothing here is known of is refused, rather than met by chance.
 fn requirements(given: ecs::InstanceRequirementsRequest) -> Result<Requirements, EcsError> {
     let known = ecs::InstanceRequirementsRequest {
+        accelerator_count: given.accelerator_count.clone(),
         allowed_instance_types: given.allowed_instance_types.clone(),
+        bare_metal: given.bare_metal.clone(),
+        burstable_performance: given.burstable_performance.clone(),
+        cpu_manufacturers: given.cpu_manufacturers.clone(),
         excluded_instance_types: given.excluded_instance_types.clone(),
+        instance_generations: given.instance_generations.clone(),
+        local_storage: given.local_storage.clone(),
+        memory_gi_b_per_v_cpu: given.memory_gi_b_per_v_cpu.clone(),
         memory_mi_b: given.memory_mi_b.clone(),
+        require_hibernate_support: given.require_hibernate_support.filter(|required| !required),
         v_cpu_count: given.v_cpu_count.clone(),
         ..Default::default()
     };
     if known != given {
         return Err(unsupported(
-            "instanceRequirements other than vCpuCount, memoryMiB, allowedInstanceTypes and excludedInstanceTypes",
+            "instanceRequirements other than vCpuCount, memoryMiB, memoryGiBPerVCpu, allowedInstanceTypes, \
+             excludedInstanceTypes, cpuManufacturers, instanceGenerations, burstablePerformance, bareMetal, localStorage \
+             and acceleratorCount",
         ));
     }
     if given.allowed_instance_types.is_some() && given.excluded_instance_types.is_some() {
@@ -172,11 +189,21 @@ fn requirements(given: ecs::InstanceRequirementsRequest) -> Result<Requirements,
             "allowedInstanceTypes and excludedInstanceTypes cannot be specified together.",
         ));
     }
+    let accelerators = given
+        .accelerator_count
+        .map(|count| range("acceleratorCount", count.min.unwrap_or_default(), count.max));
     let read = Requirements {
         cpus: range("vCpuCount", given.v_cpu_count.min, given.v_cpu_count.max)?,
         memory: range("memoryMiB", given.memory_mi_b.min, given.memory_mi_b.max)?,
         allowed: given.allowed_instance_types.unwrap_or_default(),
         excluded: given.excluded_instance_types.unwrap_or_default(),
+        memory_per_cpu: given.memory_gi_b_per_v_cpu.as_ref().map(memory_per_cpu).transpose()?,
+        manufacturers: given.cpu_manufacturers.unwrap_or_default().iter().map(manufacturer).collect(),
+        generations: given.instance_generations.unwrap_or_default().iter().map(generation).collect(),
+        burstable: given.burstable_performance.as_ref().map(|wanted| wish(wanted.as_str())),
+        local_storage: given.local_storage.as_ref().map(|wanted| wish(wanted.as_str())),
+        bare_metal: given.bare_metal.as_ref().map(|wanted| wish(wanted.as_str())),
+        accelerators: accelerators.transpose()?,
     };
     if read.offers().is_empty() {
         return Err(EcsError::invalid(
@@ -185,6 +212,40 @@ fn requirements(given: ecs::InstanceRequirementsRequest) -> Result<Requirements,
         ));
     }
     Ok(read)
+}
+
+/// The wire refuses what is no value of the enumerations.
+fn wish(text: &str) -> Wish {
+    match text {
+        "required" => Wish::Required,
+        "excluded" => Wish::Excluded,
+        _ => Wish::Included,
+    }
+}
+
+fn manufacturer(given: &ecs::CpuManufacturer) -> Manufacturer {
+    match given.as_str() {
+        "amd" => Manufacturer::Amd,
+        "amazon-web-services" => Manufacturer::AmazonWebServices,
+        _ => Manufacturer::Intel,
+    }
+}
+
+fn generation(given: &ecs::InstanceGeneration) -> Generation {
+    match given.as_str() {
+        "previous" => Generation::Previous,
+        _ => Generation::Current,
+    }
+}
+
+/// GiB with their fractions, as MiB.
+fn memory_per_cpu(given: &ecs::MemoryGiBPerVCpuRequest) -> Result<Range, EcsError> {
+    const NAME: &str = "memoryGiBPerVCpu";
+    let mib = |gib: f64| match gib.is_finite() && gib.abs() <= MEMORY_PER_CPU_MAX {
+        true => Ok((gib * 1024.0).round() as i32),
+        false => Err(EcsError::invalid(format!("{NAME} must be between 0 and {MEMORY_PER_CPU_MAX}."))),
+    };
+    range(NAME, given.min.map_or(Ok(0), mib)?, given.max.map(mib).transpose()?)
 }
 
 fn range(name: &str, min: i32, max: Option<i32>) -> Result<Range, EcsError> {

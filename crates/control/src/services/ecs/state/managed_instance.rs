@@ -29,6 +29,9 @@ pub struct ManagedInstancesProvider {
     pub scale_in_after: Option<i32>,
     pub repairs: bool,
     pub propagates_tags: bool,
+    /// Its machines may be taken away at any time: whoever makes them is told.
+    #[serde(default)]
+    pub spot: bool,
     /// When a machine could not be made last, and why; none once one was.
     pub failure: Option<(Timestamp, String)>,
 }

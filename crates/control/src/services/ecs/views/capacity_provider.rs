@@ -8,6 +8,7 @@ use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
 use gantry_decide::capacity::managed_instances::{Range, Requirements};
+use gantry_decide::scaling::instance_type::{Generation, Manufacturer};
 
 /// With its tags, or with an empty list in their place.
 pub fn capacity_provider(
@@ -43,7 +44,10 @@ fn managed_instances(settings: &ManagedInstancesProvider) -> ecs::ManagedInstanc
             .map(|seconds| ecs::InfrastructureOptimization { scale_in_after: Some(seconds) }),
         infrastructure_role_arn: Some(settings.infrastructure_role.clone()),
         instance_launch_template: Some(ecs::InstanceLaunchTemplate {
-            capacity_option_type: Some(ecs::CapacityOptionType::OnDemand),
+            capacity_option_type: Some(match settings.spot {
+                true => ecs::CapacityOptionType::Spot,
+                false => ecs::CapacityOptionType::OnDemand,
+            }),
             ec2_instance_profile_arn: settings.instance_profile.clone(),
             instance_requirements: settings.requirements.as_ref().map(requirements),
             monitoring: settings.detailed_monitoring.map(|detailed| match detailed {
@@ -70,7 +74,28 @@ fn requirements(requirements: &Requirements) -> ecs::InstanceRequirementsRequest
     let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     let most = |range: Range| range.max.map(number);
     let list = |texts: &[String]| Some(texts.to_vec()).filter(|texts| !texts.is_empty());
+    let gib = |mib: u32| f64::from(mib) / 1024.0;
+    let manufacturers = requirements.manufacturers.iter().map(|manufacturer| match manufacturer {
+        Manufacturer::Intel => ecs::CpuManufacturer::Intel,
+        Manufacturer::Amd => ecs::CpuManufacturer::Amd,
+        Manufacturer::AmazonWebServices => ecs::CpuManufacturer::AmazonWebServices,
+    });
+    let generations = requirements.generations.iter().map(|generation| match generation {
+        Generation::Current => ecs::InstanceGeneration::Current,
+        Generation::Previous => ecs::InstanceGeneration::Previous,
+    });
     ecs::InstanceRequirementsRequest {
+        accelerator_count: requirements
+            .accelerators
+            .map(|range| ecs::AcceleratorCountRequest { min: Some(number(range.min)), max: most(range) }),
+        bare_metal: requirements.bare_metal.and_then(|wish| wish.as_str().parse().ok()),
+        burstable_performance: requirements.burstable.and_then(|wish| wish.as_str().parse().ok()),
+        local_storage: requirements.local_storage.and_then(|wish| wish.as_str().parse().ok()),
+        cpu_manufacturers: Some(manufacturers.collect()).filter(|all: &Vec<_>| !all.is_empty()),
+        instance_generations: Some(generations.collect()).filter(|all: &Vec<_>| !all.is_empty()),
+        memory_gi_b_per_v_cpu: requirements
+            .memory_per_cpu
+            .map(|range| ecs::MemoryGiBPerVCpuRequest { min: Some(gib(range.min)), max: range.max.map(gib) }),
         allowed_instance_types: list(&requirements.allowed),
         excluded_instance_types: list(&requirements.excluded),
         memory_mi_b: ecs::MemoryMiBRequest {
