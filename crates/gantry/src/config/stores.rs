@@ -1,5 +1,5 @@
-//! Where tasks' secrets, parameters and files of variables are, when not at the control plane, and trust stores: flags, and the variables
-//! that AWS's SDKs have for it.
+//! Where tasks' secrets, parameters and files of variables are, when not at the control plane, and trust stores: flags,
+//! and the variables that AWS's SDKs have for it.
 
 use anyhow::{Result, bail};
 use clap::Args;
