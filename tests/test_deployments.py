@@ -12,7 +12,7 @@ pytestmark = needs_root
 # Tasks with a check need not run for forty seconds to count as healthy.
 CHECKED = {**WEB, "containerDefinitions": [{
     **WEB["containerDefinitions"][0],
-    "healthCheck": {"command": ["CMD", "/usr/bin/gantry", "--version"], "interval": 5, "timeout": 2, "retries": 1}}]}
+    "healthCheck": {"command": ["CMD", "/usr/bin/sample", "health", "80"], "interval": 5, "timeout": 2, "retries": 1}}]}
 
 
 def attempt(ecs):

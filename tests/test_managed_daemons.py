@@ -11,7 +11,7 @@ CLUSTER = "fleet"
 # On a port of the host: one to a machine.
 # Well as soon as its check says so: tasks without one have to run for forty seconds.
 WEB = {"name": "web", "image": "nginx:latest", "memory": 64, "portMappings": [{"containerPort": 80}],
-       "healthCheck": {"command": ["CMD", "/usr/bin/gantry", "--version"], "interval": 5, "timeout": 4, "retries": 3}}
+       "healthCheck": {"command": ["CMD", "/usr/bin/sample", "health", "80"], "interval": 5, "timeout": 4, "retries": 3}}
 BOTH = 2
 # Several machines come and go one after another, on one that has much else to do.
 PATIENCE = 180

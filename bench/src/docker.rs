@@ -84,7 +84,7 @@ impl Docker {
     /// Milliseconds of one container from `docker run` to its end, without a network.
     pub fn run(&self) -> Result<f64> {
         let start = Instant::now();
-        let program = ["/usr/bin/gantry", "sample"];
+        let program = ["/usr/bin/sample"];
         self.command(&["run", "--rm", "--network", "none", IMAGE])
             .args(program)
             .stdout(Stdio::null())

@@ -183,7 +183,7 @@ impl Bundle {
         let file = directory.join("config.json");
         let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(&file)?)?;
         spec["process"]["terminal"] = false.into();
-        spec["process"]["args"] = serde_json::json!(["/usr/bin/gantry", "sample"]);
+        spec["process"]["args"] = serde_json::json!(["/usr/bin/sample"]);
         // As much as this machine's root has: the default is more.
         spec["process"]["rlimits"] = serde_json::json!([]);
         spec["root"]["path"] = layer.to_string_lossy().into();
@@ -213,7 +213,7 @@ fn layer(host: &Host) -> Result<PathBuf> {
 fn find_layer(images: &Path) -> Option<PathBuf> {
     let mut waiting = vec![images.to_owned()];
     while let Some(directory) = waiting.pop() {
-        if directory.join("usr/bin/gantry").exists() {
+        if directory.join("usr/bin/sample").exists() {
             return Some(directory);
         }
         let entries = std::fs::read_dir(&directory).ok()?;

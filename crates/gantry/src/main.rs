@@ -10,6 +10,11 @@ mod lb;
 mod objects;
 mod platform;
 mod sample;
+/// For its tests: who runs it is a container.
+#[cfg(test)]
+#[path = "../sample/main.rs"]
+#[allow(dead_code)]
+mod sample_program;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::io::{IsTerminal, stderr, stdout};
@@ -44,10 +49,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // The programs in the sample images: before anything else, so that they start at once.
     let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     match arguments.get(1).map(String::as_str) {
-        Some("sample") => return sample::main(&arguments[2..]),
         // The agent's own, one for each container: before any thread exists.
         Some("shim") => return gantry_agent::shim::main(&arguments[2..]),
         Some("guard") => return gantry_agent::lease::guard::main(&arguments[2..]),

@@ -196,7 +196,7 @@ async fn measure_many_at_once() {
     let bench = Bench::new("many");
     let begin = Instant::now();
     let all = (0..MANY).map(|number| {
-        let config = bench.config(&format!("c{number}"), &[super::GANTRY, "sample", "web", "80"]);
+        let config = bench.config(&format!("c{number}"), &[super::SAMPLE, "web", "80"]);
         let runtime = bench.runtime.clone();
         tokio::spawn(async move { runtime.run(config).await.unwrap() })
     });

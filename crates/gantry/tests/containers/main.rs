@@ -125,7 +125,7 @@ impl Drop for Bench {
     }
 }
 
-const GANTRY: &str = "/usr/bin/gantry";
+const SAMPLE: &str = "/usr/bin/sample";
 
 #[tokio::test]
 async fn a_batch_program_runs_to_its_end() {
@@ -133,7 +133,7 @@ async fn a_batch_program_runs_to_its_end() {
         return;
     }
     let bench = Bench::new("batch");
-    let mut config = bench.config("batch", &["gantry", "sample", "batch"]);
+    let mut config = bench.config("batch", &["sample", "batch"]);
     config.env.extend(["JOB_SECONDS=0", "JOB_RANGES=2", "JOB_EXIT_CODE=7", "S3_BUCKET=b"].map(str::to_owned));
     let (exit, lines) = bench.end_of(config).await;
     assert_eq!((exit.code, exit.out_of_memory), (Some(7), false));
@@ -165,7 +165,7 @@ async fn the_program_has_what_docker_would_give_it_and_no_more() {
             line.unwrap().trim_start_matches(':').trim().to_owned()
         }
     };
-    let web = |id: &str| bench.config(id, &[GANTRY, "sample", "web", "80"]);
+    let web = |id: &str| bench.config(id, &[SAMPLE, "web", "80"]);
     let usual = status(web("usual")).await;
     for set in ["CapEff", "CapBnd", "CapPrm"] {
         assert_eq!(usual(set), "00000000a80425fb", "{set}");
@@ -204,7 +204,7 @@ async fn a_program_that_is_not_there_is_named() {
         let RuntimeError::Failed { text, .. } = &error else { panic!("{error:?}") };
         assert!(text.contains(expected), "{text}");
     }
-    let config = ContainerConfig { user: "ghost".to_owned(), ..bench.config("ghost", &[GANTRY]) };
+    let config = ContainerConfig { user: "ghost".to_owned(), ..bench.config("ghost", &[SAMPLE]) };
     let error = bench.runtime.run(config).await.unwrap_err();
     assert!(
         matches!(&error, RuntimeError::Failed { step: Step::Create, text } if text.contains("unable to find user ghost"))
@@ -219,7 +219,7 @@ async fn a_stopped_program_may_say_goodbye_and_a_killed_one_not() {
     }
     let bench = Bench::new("stop");
     for (name, signal, code) in [("term", 15, 0), ("kill", 9, 137)] {
-        let config = bench.config(name, &[GANTRY, "sample", "web", "80"]);
+        let config = bench.config(name, &[SAMPLE, "web", "80"]);
         let (id, log) = (config.id.clone(), config.log.path.clone());
         bench.runtime.run(config).await.unwrap();
         let mut reader = Reader::open(&log);
@@ -239,7 +239,7 @@ async fn containers_outlive_who_started_them_and_their_shims() {
         return;
     }
     let bench = Bench::new("adopt");
-    let config = bench.config("web", &[GANTRY, "sample", "web", "80"]);
+    let config = bench.config("web", &[SAMPLE, "web", "80"]);
     let id = config.id.clone();
     let started = bench.runtime.run(config).await.unwrap();
     // A new runtime on the same directory knows it.
@@ -271,7 +271,7 @@ async fn measure_starts() {
     let bench = Bench::new("measure");
     let mut times = Vec::new();
     for round in 0..30 {
-        let config = bench.config(&format!("m{round}"), &[GANTRY, "sample", "web", "80"]);
+        let config = bench.config(&format!("m{round}"), &[SAMPLE, "web", "80"]);
         let id = config.id.clone();
         let start = Instant::now();
         bench.runtime.run(config).await.unwrap();

@@ -27,7 +27,7 @@ struct Data {
 }
 
 pub fn main() -> io::Result<()> {
-    signals::exit_on_stop(0, "bye\n")?;
+    signals::exit_on_stop(0, "bye\n");
     let listener = TcpListener::bind(("0.0.0.0", PORT))?;
     println!("ready to accept connections on port {PORT}");
     serve(&listener)

@@ -2,7 +2,8 @@
 //! its configuration says, adds the fields that this names, and writes those that go to an output `stdout` as JSON.
 
 use super::signals;
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -19,11 +20,67 @@ const LIST_MAX: usize = 1 << 16;
 /// How deep values may lie in each other.
 const DEPTH_MAX: usize = 16;
 
+/// What log records are made of.
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Null,
+    Bool(bool),
+    Number(i128),
+    Text(String),
+    List(Vec<Value>),
+    Map(Record),
+}
+
+type Record = BTreeMap<String, Value>;
+
+/// As JSON.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Null => f.write_str("null"),
+            Value::Bool(value) => write!(f, "{value}"),
+            Value::Number(value) => write!(f, "{value}"),
+            Value::Text(text) => quote(f, text),
+            Value::List(values) => {
+                f.write_str("[")?;
+                for (index, value) in values.iter().enumerate() {
+                    write!(f, "{}{value}", if index > 0 { "," } else { "" })?;
+                }
+                f.write_str("]")
+            }
+            Value::Map(record) => {
+                f.write_str("{")?;
+                for (index, (name, value)) in record.iter().enumerate() {
+                    f.write_str(if index > 0 { "," } else { "" })?;
+                    quote(f, name)?;
+                    write!(f, ":{value}")?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+fn quote(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    f.write_str("\"")?;
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => write!(f, "\\{character}")?,
+            '\n' => f.write_str("\\n")?,
+            '\r' => f.write_str("\\r")?,
+            '\t' => f.write_str("\\t")?,
+            '\0'..='\x1f' => write!(f, "\\u{:04x}", u32::from(character))?,
+            character => write!(f, "{character}")?,
+        }
+    }
+    f.write_str("\"")
+}
+
 /// A section of the configuration: its kind, and its settings in order.
 type Section = (String, Vec<(String, String)>);
 
 pub fn main() -> io::Result<()> {
-    signals::exit_on_stop(0, "no more records\n")?;
+    signals::exit_on_stop(0, "no more records\n");
     let text = fs::read_to_string(CONFIGURATION)?;
     let sections = Arc::new(sections(&text));
     let mut listening = Vec::new();
@@ -81,19 +138,18 @@ fn sections(text: &str) -> Vec<Section> {
 /// Takes batches until the sender hangs up, or says what makes no sense.
 fn converse(stream: impl Read + Write, sections: &[Section]) {
     let mut reader = BufReader::new(stream);
-    while let Ok(Value::Array(batch)) = value(&mut reader, 0) {
-        let (Some(tag), Some(Value::Array(entries))) = (batch.first().and_then(Value::as_str), batch.get(1))
-        else {
-            return;
-        };
+    while let Ok(Value::List(batch)) = value(&mut reader, 0) {
+        let [Value::Text(tag), Value::List(entries), options @ ..] = batch.as_slice() else { return };
         for entry in entries {
-            if let Some(Value::Object(record)) = entry.get(1)
+            if let Value::List(entry) = entry
+                && let Some(Value::Map(record)) = entry.get(1)
                 && let Some(line) = routed(sections, tag, record.clone())
             {
                 println!("{line}");
             }
         }
-        if let Some(chunk) = batch.get(2).and_then(|options| options.get("chunk")?.as_str())
+        if let Some(Value::Map(options)) = options.first()
+            && let Some(Value::Text(chunk)) = options.get("chunk")
             && reader.get_mut().write_all(&acknowledgement(chunk)).is_err()
         {
             return;
@@ -108,7 +164,7 @@ fn acknowledgement(chunk: &str) -> Vec<u8> {
 }
 
 /// A record as the router writes it, if it has an output for it.
-fn routed(sections: &[Section], tag: &str, mut record: Map<String, Value>) -> Option<String> {
+fn routed(sections: &[Section], tag: &str, mut record: Record) -> Option<String> {
     let of = |kind: &'static str, name: &'static str| {
         sections.iter().filter(move |(known, settings)| {
             let matches = setting(settings, "Match").is_some_and(|pattern| matches(pattern, tag));
@@ -118,12 +174,12 @@ fn routed(sections: &[Section], tag: &str, mut record: Map<String, Value>) -> Op
     for (_, settings) in of("FILTER", "record_modifier") {
         for (_, pair) in settings.iter().filter(|(name, _)| name == "Record") {
             let (name, value) = pair.split_once(' ')?;
-            record.insert(name.to_owned(), Value::from(value));
+            record.insert(name.to_owned(), Value::Text(value.to_owned()));
         }
     }
     of("OUTPUT", "stdout").next()?;
-    record.insert("tag".to_owned(), Value::from(tag));
-    Some(Value::Object(record).to_string())
+    record.insert("tag".to_owned(), Value::Text(tag.to_owned()));
+    Some(Value::Map(record).to_string())
 }
 
 fn matches(pattern: &str, tag: &str) -> bool {
@@ -141,11 +197,11 @@ fn value(reader: &mut impl Read, depth: usize) -> io::Result<Value> {
     }
     let kind = number(reader, 1)?;
     let (size, kind) = match kind {
-        0x00..=0x7f => return Ok(Value::from(kind)),
-        0xe0..=0xff => return Ok(Value::from(kind as i64 - 0x100)),
+        0x00..=0x7f => return Ok(Value::Number(kind.into())),
+        0xe0..=0xff => return Ok(Value::Number(i128::from(kind) - 0x100)),
         0xc0 => return Ok(Value::Null),
-        0xc2 | 0xc3 => return Ok(Value::from(kind == 0xc3)),
-        0xcc..=0xcf => return number(reader, 1 << (kind - 0xcc)).map(Value::from),
+        0xc2 | 0xc3 => return Ok(Value::Bool(kind == 0xc3)),
+        0xcc..=0xcf => return number(reader, 1 << (kind - 0xcc)).map(|n| Value::Number(n.into())),
         0xd6 | 0xd7 => {
             let bytes = if kind == 0xd6 { 5 } else { 9 };
             return bytes_of(reader, bytes).map(|_| Value::Null);
@@ -162,16 +218,18 @@ fn value(reader: &mut impl Read, depth: usize) -> io::Result<Value> {
     let size = usize::try_from(size).map_err(|_| bad())?;
     match kind {
         Kind::Text if size <= TEXT_MAX => {
-            bytes_of(reader, size).map(|bytes| Value::from(String::from_utf8_lossy(&bytes)))
+            bytes_of(reader, size).map(|bytes| Value::Text(String::from_utf8_lossy(&bytes).into_owned()))
         }
-        Kind::List if size <= LIST_MAX => (0..size).map(|_| value(reader, depth + 1)).collect(),
+        Kind::List if size <= LIST_MAX => {
+            (0..size).map(|_| value(reader, depth + 1)).collect::<io::Result<_>>().map(Value::List)
+        }
         Kind::Map if size <= LIST_MAX => {
-            let mut map = Map::new();
+            let mut map = Record::new();
             for _ in 0..size {
-                let Value::String(name) = value(reader, depth + 1)? else { return Err(bad()) };
+                let Value::Text(name) = value(reader, depth + 1)? else { return Err(bad()) };
                 map.insert(name, value(reader, depth + 1)?);
             }
-            Ok(Value::Object(map))
+            Ok(Value::Map(map))
         }
         Kind::Text | Kind::List | Kind::Map => Err(bad()),
     }
@@ -205,11 +263,15 @@ mod tests {
              Record ecs_cluster a b\n\n@INCLUDE /x\n\n[OUTPUT]\n    Name stdout\n    Match app-firelens*\n",
         );
         let batch = b"\x92\xaeapp-firelens-1\xdd\0\0\0\x01\x92\xd7\0\0\0\0\x01\0\0\0\0\x81\xa3log\xa2hi";
-        let Value::Array(batch) = value(&mut &batch[..], 0).unwrap() else { panic!() };
-        let record = batch[1][0][1].as_object().unwrap().clone();
-        let line = routed(&sections, batch[0].as_str().unwrap(), record.clone()).unwrap();
+        let Value::List(batch) = value(&mut &batch[..], 0).unwrap() else { panic!() };
+        let [Value::Text(tag), Value::List(entries)] = batch.as_slice() else { panic!() };
+        let Value::List(entry) = &entries[0] else { panic!() };
+        let Value::Map(record) = &entry[1] else { panic!() };
+        let line = routed(&sections, tag, record.clone()).unwrap();
         assert_eq!(line, r#"{"ecs_cluster":"a b","log":"hi","tag":"app-firelens-1"}"#);
-        assert_eq!(routed(&sections, "web-firelens-1", record), None);
+        assert_eq!(routed(&sections, "web-firelens-1", record.clone()), None);
+        let text = Value::List(vec![Value::Text("\"\\\n\u{1}é".to_owned()), Value::Number(-1), Value::Null]);
+        assert_eq!(text.to_string(), r#"["\"\\\n\u0001é",-1,null]"#);
         for damaged in [&b"\x92\xae"[..], b"\xdb\xff\xff\xff\xff", b"\xc1", &[0x91; 40]] {
             assert!(value(&mut &damaged[..], 0).is_err());
         }

@@ -17,12 +17,21 @@ const NEIGHBOUR_TIMEOUT: Duration = Duration::from_millis(300);
 /// The task metadata document grows with the task's containers.
 const MAX_METADATA: u64 = 256 << 10;
 
-pub fn main(arguments: &[String]) -> io::Result<()> {
-    signals::exit_on_stop(0, "stopped\n")?;
-    let port = arguments.first().and_then(|p| p.parse().ok()).unwrap_or(80_u16);
+pub fn main(port: u16) -> io::Result<()> {
+    signals::exit_on_stop(0, "stopped\n");
     let listener = TcpListener::bind(("0.0.0.0", port))?;
     println!("serving on port {port}");
     serve(&listener)
+}
+
+/// Asks one that serves here whether it is well: a health check.
+pub fn check(port: u16) -> io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(NEIGHBOUR_TIMEOUT))?;
+    stream.write_all(b"GET /health HTTP/1.1\r\n\r\n")?;
+    let mut status = String::new();
+    BufReader::new(stream.take(64)).read_line(&mut status)?;
+    if status.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(io::Error::other(status)) }
 }
 
 fn serve(listener: &TcpListener) -> io::Result<()> {
@@ -81,7 +90,7 @@ fn page() -> String {
     for (label, name) in
         [("cluster", "Cluster"), ("task", "TaskARN"), ("family", "Family"), ("revision", "Revision")]
     {
-        if let Some(value) = task.get(name).and_then(|v| v.as_str()) {
+        if let Some(value) = field(&task, name) {
             facts.push((label, value.to_owned()));
         }
     }
@@ -111,7 +120,7 @@ fn escape(text: &str) -> String {
 }
 
 /// The task's own description, from the endpoint that ECS gives every container.
-fn metadata() -> Option<serde_json::Map<String, serde_json::Value>> {
+fn metadata() -> Option<String> {
     let uri = std::env::var("ECS_CONTAINER_METADATA_URI_V4").ok()?;
     let (host, path) = uri.strip_prefix("http://")?.split_once('/')?;
     let host_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
@@ -119,7 +128,14 @@ fn metadata() -> Option<serde_json::Map<String, serde_json::Value>> {
     write!(stream, "GET /{path}/task HTTP/1.0\r\nHost: {host}\r\n\r\n").ok()?;
     let mut reply = String::new();
     stream.take(MAX_METADATA).read_to_string(&mut reply).ok()?;
-    serde_json::from_str(reply.split_once("\r\n\r\n")?.1).ok()
+    Some(reply.split_once("\r\n\r\n")?.1.to_owned())
+}
+
+/// The first text of this name in a JSON document. Those of the task come before those of its containers, and none of
+/// those that are shown holds a quotation mark.
+fn field<'a>(document: &'a str, name: &str) -> Option<&'a str> {
+    let (_, value) = document.split_once(&format!("\"{name}\":"))?;
+    value.trim_start().strip_prefix('"')?.split('"').next()
 }
 
 /// Counts this visit in the key-value server next door, where there is one: containers of a task share localhost.
@@ -161,6 +177,13 @@ mod tests {
         assert!(reply.contains(&format!("<th>host</th><td>{}</td>", escape(&hostname()))), "{reply}");
         let (head, body) = reply.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{reply}");
+    }
+
+    #[test]
+    fn fields_are_found() {
+        let document = r#"{"Cluster":"a","Revision": "7","Containers":[{"Cluster":"b","Image":3}]}"#;
+        assert_eq!((field(document, "Cluster"), field(document, "Revision")), (Some("a"), Some("7")));
+        assert_eq!((field(document, "Image"), field(document, "Family")), (None, None));
     }
 
     #[test]

@@ -14,10 +14,7 @@ const RANGE: u64 = 20_000;
 const TERMINATED: i32 = 143;
 
 pub fn main() -> ExitCode {
-    if let Err(error) = signals::exit_on_stop(TERMINATED, "stopped before the end\n") {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
-    }
+    signals::exit_on_stop(TERMINATED, "stopped before the end\n");
     let ranges = setting("JOB_RANGES", 10).clamp(1, 1_000_000);
     let pace = Duration::from_secs(setting("JOB_SECONDS", 2)) / u32::try_from(ranges).unwrap_or(u32::MAX);
     if let Ok(bucket) = std::env::var("S3_BUCKET") {
