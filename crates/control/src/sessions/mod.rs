@@ -16,7 +16,8 @@ mod tests;
 use crate::controllers::Changes;
 use crate::roles::Roles;
 use crate::services::ecs::state::{
-    AgentVersion, Change, ContainerInstanceKey, ContainerInstanceStatus, ServiceKey, ServiceStatus,
+    AgentVersion, Change, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, ServiceKey,
+    ServiceStatus,
 };
 use crate::state::State;
 use crate::tx::View;
@@ -30,7 +31,7 @@ use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
 use gantry_wire::ApiError;
 use neighbours::Directory;
-use prefetch::Hinted;
+use prefetch::{Hint, Hinted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use tcs::TcsSession;
@@ -386,15 +387,14 @@ impl Sessions {
         if self.hinted.get(&place) == Some(&now) {
             return;
         }
-        let pool = service.and_then(prefetch::pool);
-        for ((of, instance), id) in &self.by_instance {
-            // Of a service that is gone every agent may have heard.
-            if of == scope
-                && pool.as_ref().is_none_or(|pool| *pool == instance.cluster)
-                && let Some(instance) = state.ecs.container_instance(instance)
-                && let Some(output) = prefetch::hint(scope, state, key, instance, random)
-            {
-                self.outputs.push((*id, output));
+        if let Some(hint) = Hint::of(scope, state, key) {
+            for (instance, record) in state.ecs.container_instances().iter() {
+                if record.agent_connected
+                    && let Some(output) = hint.tell(record, random)
+                {
+                    let id = self.by_instance.get(&(scope.clone(), instance.clone()));
+                    self.outputs.extend(id.map(|id| (*id, output)));
+                }
             }
         }
         match service {
@@ -405,15 +405,27 @@ impl Sessions {
 
     /// Tells new connections of all services' images.
     fn hint_newcomers(&mut self, state: &State, random: &mut dyn Random) {
+        let mut newcomers: BTreeMap<Scope, Vec<(SessionId, ContainerInstanceKey)>> = BTreeMap::new();
         for id in std::mem::take(&mut self.unhinted) {
-            let Some((scope, key)) = self.acs.get(&id).map(AcsSession::owner) else { continue };
+            if let Some((scope, key)) = self.acs.get(&id).map(AcsSession::owner) {
+                newcomers.entry(scope).or_default().push((id, key));
+            }
+        }
+        for (scope, newcomers) in newcomers {
             let Some(state) = state.get(&scope) else { continue };
-            let Some(instance) = state.ecs.container_instance(&key) else { continue };
+            let told: Vec<(SessionId, &ContainerInstance)> = newcomers
+                .iter()
+                .filter_map(|(id, key)| Some((*id, state.ecs.container_instance(key)?)))
+                .filter(|(_, instance)| prefetch::is_told(instance))
+                .collect();
+            if told.is_empty() {
+                continue;
+            }
             for (service, record) in state.ecs.services().iter() {
-                if record.status == ServiceStatus::Active
-                    && let Some(output) = prefetch::hint(&scope, state, service, instance, random)
-                {
-                    self.outputs.push((id, output));
+                let active = record.status == ServiceStatus::Active;
+                let Some(hint) = Hint::of(&scope, state, service).filter(|_| active) else { continue };
+                for (id, instance) in &told {
+                    self.outputs.extend(hint.tell(instance, random).map(|output| (*id, output)));
                 }
             }
         }

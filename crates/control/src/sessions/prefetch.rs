@@ -4,15 +4,19 @@
 //! when its tags are resolved. Nobody acknowledges a hint, and none is needed for a task to run.
 
 use super::SessionOutput;
-use crate::services::ecs::placement;
-use crate::services::ecs::state::{ContainerInstance, Service, ServiceKey, ServiceStatus};
+use crate::services::ecs::placement::{self, InstancePool};
+use crate::services::ecs::state::{
+    ContainerInstance, Deployment, Service, ServiceKey, ServiceStatus, TaskDefinitionRecord,
+};
 use crate::state::ScopeState;
 use gantry_api::acs;
 use gantry_decide::ids::{ClusterName, DeploymentId, RequestId, Scope};
-use gantry_decide::placement::Refusal;
+use gantry_decide::placement::{Refusal, Request};
 use gantry_decide::random::Random;
+use gantry_decide::task::ContainerDefinition;
 use gantry_store::Record;
 use gantry_wire::envelope::seal;
+use std::cell::OnceCell;
 
 /// What an agent announces that fetches images ahead.
 pub const PREFETCH_ATTRIBUTE: &str = "gantry.image-prefetch";
@@ -38,74 +42,106 @@ impl Hinted {
     }
 }
 
-/// The cluster whose instances the service's tasks are placed on.
-pub fn pool(service: &Service) -> Option<ClusterName> {
-    let primary = service.primary()?;
-    Some(placement::pool_name(&service.cluster, primary.compute.launch_type()))
+/// What agents are told of one service, worked out as far as it is the same for all of them: in a large cluster few are
+/// told at all.
+pub struct Hint<'a> {
+    scope: &'a Scope,
+    key: &'a ServiceKey,
+    /// None once the service is gone: it needs no image any more.
+    ahead: Option<Ahead<'a>>,
 }
 
-/// What to tell an instance's agent of a service; nothing if its tasks would not come here. A service that is gone needs
-/// no image any more.
-pub fn hint(
-    scope: &Scope,
-    state: &ScopeState,
-    key: &ServiceKey,
-    instance: &ContainerInstance,
-    random: &mut dyn Random,
-) -> Option<SessionOutput> {
-    if !instance.attributes.contains_key(PREFETCH_ATTRIBUTE) {
-        return None;
-    }
-    let service = state.ecs.service(key).filter(|service| service.status == ServiceStatus::Active);
-    let images = match service {
-        Some(service) => images(state, service, instance)?,
-        None => Vec::new(),
-    };
-    let message = acs::PrefetchImagesMessage {
-        message_id: Some(RequestId::random(random).to_string()),
-        service_arn: Some(key.arn(scope).to_string()),
-        images: Some(images),
-    };
-    Some(SessionOutput::Send(seal("PrefetchImagesMessage", &message)))
+/// What is fetched ahead, and where.
+struct Ahead<'a> {
+    service: &'a Service,
+    primary: &'a Deployment,
+    definition: &'a TaskDefinitionRecord,
+    /// Whose instances the service's tasks are placed on.
+    cluster: ClusterName,
+    pool: InstancePool,
+    request: OnceCell<Request>,
 }
 
-fn images(state: &ScopeState, service: &Service, instance: &ContainerInstance) -> Option<Vec<String>> {
-    let primary = service.primary()?;
-    let cluster = pool(service).filter(|cluster| *cluster == instance.key().cluster)?;
-    let record = state.ecs.task_definitions.get(&primary.task_definition)?;
-    let pool = state.ecs.pool(&cluster);
-    let request = placement::request(
-        &record.definition,
-        primary.compute.launch_type(),
-        &service.group(),
-        &service.placement_constraints,
-        &[],
-    );
-    let never = [Refusal::Inactive, Refusal::Attribute, Refusal::MemberOf];
-    if pool.host(&instance.key())?.refuses(&request).is_some_and(|refusal| never.contains(&refusal)) {
-        return None;
+impl<'a> Hint<'a> {
+    /// None where nobody is told anything.
+    pub fn of(scope: &'a Scope, state: &'a ScopeState, key: &'a ServiceKey) -> Option<Hint<'a>> {
+        let service = state.ecs.service(key).filter(|service| service.status == ServiceStatus::Active);
+        let ahead = match service {
+            Some(service) => Some(Ahead::of(state, service)?),
+            None => None,
+        };
+        Some(Hint { scope, key, ahead })
     }
-    let hosts = u64::try_from(pool.len()).unwrap_or(u64::MAX);
-    let wanted = (u64::from(service.desired_count) * 2).max(HOSTS_MIN);
-    if hosts > wanted && share(primary.id, instance) % hosts >= wanted {
-        return None;
+
+    /// What to tell an instance's agent; nothing if the service's tasks would not come here.
+    pub fn tell(&self, instance: &ContainerInstance, random: &mut dyn Random) -> Option<SessionOutput> {
+        let concerned = is_told(instance) && self.ahead.as_ref().is_none_or(|ahead| ahead.concerns(instance));
+        if !concerned {
+            return None;
+        }
+        let message = acs::PrefetchImagesMessage {
+            message_id: Some(RequestId::random(random).to_string()),
+            service_arn: Some(self.key.arn(self.scope).to_string()),
+            images: Some(self.ahead.as_ref().map_or_else(Vec::new, Ahead::images)),
+        };
+        Some(SessionOutput::Send(seal("PrefetchImagesMessage", &message)))
     }
-    let digests = primary.image_digests.as_ref();
-    let containers = record.definition.container_definitions.iter();
-    // Credentials of a task's own are given to the task alone.
-    let open = containers.filter(|container| container.repository_credentials.is_none());
-    let name = |container: &gantry_decide::task::ContainerDefinition| match digests
-        .and_then(|digests| digests.get(&container.name))
-    {
-        Some(digest) => format!("{}@{digest}", container.image),
-        None => container.image.clone(),
-    };
-    Some(open.map(name).collect())
+}
+
+/// Whether the instance's agent fetches images ahead.
+pub fn is_told(instance: &ContainerInstance) -> bool {
+    instance.attributes.contains_key(PREFETCH_ATTRIBUTE)
+}
+
+impl<'a> Ahead<'a> {
+    fn of(state: &'a ScopeState, service: &'a Service) -> Option<Ahead<'a>> {
+        let primary = service.primary()?;
+        let definition = state.ecs.task_definitions.get(&primary.task_definition)?;
+        let cluster = placement::pool_name(&service.cluster, primary.compute.launch_type());
+        let pool = state.ecs.pool(&cluster);
+        Some(Ahead { service, primary, definition, cluster, pool, request: OnceCell::new() })
+    }
+
+    /// Whether the instance is one of those that fetch, and tasks may come to it. What costs least is asked first.
+    fn concerns(&self, instance: &ContainerInstance) -> bool {
+        let hosts = u64::try_from(self.pool.len()).unwrap_or(u64::MAX);
+        let wanted = (u64::from(self.service.desired_count) * 2).max(HOSTS_MIN);
+        if instance.cluster != self.cluster
+            || hosts > wanted && share(self.primary.id, instance) % hosts >= wanted
+        {
+            return false;
+        }
+        let request = self.request.get_or_init(|| {
+            placement::request(
+                &self.definition.definition,
+                self.primary.compute.launch_type(),
+                &self.service.group(),
+                &self.service.placement_constraints,
+                &[],
+            )
+        });
+        let never = [Refusal::Inactive, Refusal::Attribute, Refusal::MemberOf];
+        let host = self.pool.host(&instance.key());
+        host.is_some_and(|host| host.refuses(request).is_none_or(|refusal| !never.contains(&refusal)))
+    }
+
+    fn images(&self) -> Vec<String> {
+        let digests = self.primary.image_digests.as_ref();
+        let containers = self.definition.definition.container_definitions.iter();
+        // Credentials of a task's own are given to the task alone.
+        let open = containers.filter(|container| container.repository_credentials.is_none());
+        let name = |container: &ContainerDefinition| match digests
+            .and_then(|digests| digests.get(&container.name))
+        {
+            Some(digest) => format!("{}@{digest}", container.image),
+            None => container.image.clone(),
+        };
+        open.map(name).collect()
+    }
 }
 
 /// A number that spreads deployments evenly over instances: FNV-1a.
 fn share(deployment: DeploymentId, instance: &ContainerInstance) -> u64 {
-    let text = format!("{deployment} {}", instance.id);
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    let bytes = deployment.number().to_be_bytes().into_iter().chain(instance.id.to_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
