@@ -45,6 +45,10 @@ pub fn compile(state: &State, generation: u64) -> RoutingConfig {
     for (scope, state) in state.scopes() {
         let elbv2 = &state.elbv2;
         balancers.extend(elbv2.load_balancers.values().map(|balancer| (scope, state, balancer.as_ref())));
+        if elbv2.target_groups.is_empty() {
+            // Instances come and go by the thousand where nothing is balanced.
+            continue;
+        }
         let place = Surroundings::new(scope, state);
         config.target_groups.extend(elbv2.target_groups.values().map(|group| target_group(&place, group)));
     }

@@ -79,6 +79,7 @@ pub fn place(tx: &mut Tx<'_>, launch: &Launch, count: usize) -> Launched {
     let placed = tx.placers.place((tx.scope, &name, &pool), &request, count, tx.random);
     let nowhere = placed.refusals.is_some()
         && launch.launch_type == LaunchType::Ec2
+        && request.attributes.contains_key(capacity::GROUP_ATTRIBUTE)
         && !pool.hosts().any(|(_, host)| is_of_group(&host.profile, &request));
     drop(pool);
     let mut launched = Launched { refusals: placed.refusals, ..Launched::default() };
