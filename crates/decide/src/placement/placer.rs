@@ -86,7 +86,7 @@ impl<K: Ord + Clone> Placer<K> {
             on.push(spot.key.clone());
             self.on_site(&InPool { pool, number }, number, |site| shape.put_more(number, site));
         }
-        let refusals = (on.len() < count).then(|| refusals(pool, request, &shape));
+        let refusals = (on.len() < count).then(|| self.refusals(pool, &shape));
         self.shapes.push(shape);
         Placed { on, refusals }
     }
@@ -180,13 +180,11 @@ impl<K: Ord + Clone> Placer<K> {
             (Some(mut shape), Some(looked_at)) => {
                 let looked_at = usize::try_from(looked_at).unwrap_or(usize::MAX).min(self.changes.len());
                 for seen in self.changes.range(looked_at..) {
-                    let (number, news) = (seen.change.number, seen.news(&shape));
-                    self.on_site(&InPool { pool, number }, number, |site| shape.look(number, site, news));
+                    shape.note(seen.change.number, seen.news(&shape));
                 }
-                for number in shape.forget_more() {
-                    self.on_site(&InPool { pool, number }, number, |site| {
-                        shape.look(number, site, News::OfOthers);
-                    });
+                shape.forget_more();
+                while let Some(number) = shape.next_noted() {
+                    self.on_site(&InPool { pool, number }, number, |site| shape.look(number, site));
                 }
                 shape
             }
@@ -197,10 +195,10 @@ impl<K: Ord + Clone> Placer<K> {
     }
 
     fn new_shape(&mut self, pool: &Pool<K>, request: &Request) -> Shape {
+        let mut shape = self.alike(request).unwrap_or_else(|| Shape::new(request.clone()));
         if self.shapes.len() >= SHAPES_MAX {
             self.shapes.remove(0);
         }
-        let mut shape = Shape::new(request.clone());
         let settled = pool.all_taken_in();
         let mut own = vec![0; self.spots.len()];
         if shape.is_by_group() {
@@ -211,10 +209,37 @@ impl<K: Ord + Clone> Placer<K> {
             }
         }
         for (number, own) in (0..).zip(own) {
-            let news = News::Anew { own, profile_changed: true };
-            self.on_site(&AllOf { settled: &settled, number }, number, |site| shape.look(number, site, news));
+            shape.note(number, News::Anew { own, profile_changed: false });
+        }
+        while let Some(number) = shape.next_noted() {
+            self.on_site(&AllOf { settled: &settled, number }, number, |site| shape.look(number, site));
         }
         shape
+    }
+
+    /// A new shape that knows of the instances' profiles what one for another service knew.
+    fn alike(&self, request: &Request) -> Option<Shape> {
+        let mut known = self.shapes.iter().rev().filter(|known| !known.is_overgrown());
+        let (mut shape, up_to) = known.find_map(|known| Some((known.alike(request)?, known.up_to())))?;
+        let looked_at = usize::try_from(up_to.checked_sub(self.forgotten)?).ok()?.min(self.changes.len());
+        for seen in self.changes.range(looked_at..).filter(|seen| seen.profile_changed) {
+            shape.unseat(seen.change.number);
+        }
+        Some(shape)
+    }
+
+    /// Why the next task finds no instance: all of them are asked, in the order of their keys.
+    fn refusals(&self, pool: &Pool<K>, shape: &Shape) -> Refusals<K> {
+        let mut refusals = Refusals::default();
+        let settled = pool.all_taken_in();
+        for (key, number) in pool.numbers() {
+            let groups = AllOf { settled: &settled, number: *number };
+            let refusal = self.on_site(&groups, *number, |site| shape.refuses(*number, site?));
+            if let Some(refusal) = refusal {
+                refusals.add(key, refusal);
+            }
+        }
+        refusals
     }
 }
 
@@ -265,24 +290,4 @@ impl ByGroup for AllOf<'_> {
     fn any(&self, condition: &mut dyn FnMut(&str) -> bool) -> bool {
         self.settled.groups().any(|group| condition(group) && self.of(group) > 0)
     }
-}
-
-/// Why the next task finds no instance: all of them are asked, in the order of their keys.
-fn refusals<K: Ord + Clone>(pool: &Pool<K>, request: &Request, shape: &Shape) -> Refusals<K> {
-    let mut refusals = Refusals::default();
-    let mut others = Vec::new();
-    let settled = pool.all_taken_in();
-    for (key, number) in pool.numbers() {
-        let Some(host) = settled.host(*number) else { continue };
-        match host.profile.refuses(request) {
-            Some(refusal) => refusals.add(key, refusal),
-            None => others.push((key, *number, host)),
-        }
-    }
-    for (key, number, host) in others {
-        if let Some(refusal) = host.site().with(request, shape.more_on(number)).refuses_now() {
-            refusals.add(key, refusal);
-        }
-    }
-    refusals
 }

@@ -5,8 +5,8 @@
 //! instances are kept by cells: in a cell all have the same values of the attributes, and what a cell counts enters only
 //! when cells are compared.
 
-use super::host::{Profile, Site};
-use super::{Constraint, Request, Strategy};
+use super::host::{Burdened, Profile, Site};
+use super::{Constraint, Refusal, Request, Strategy};
 use crate::random::Random;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -66,6 +66,8 @@ struct Known {
     more: u32,
     /// Passes the checks of its profile.
     fits: bool,
+    /// Stands in [`Shape::noted`].
+    noted: bool,
 }
 
 /// No cell: the host is not there. No bag: it cannot take a task.
@@ -73,7 +75,7 @@ const NONE: u32 = u32::MAX;
 
 impl Known {
     const NOTHING: Known =
-        Known { cell: NONE, bag: NONE, position: 0, own: 0, tasks: 0, more: 0, fits: false };
+        Known { cell: NONE, bag: NONE, position: 0, own: 0, tasks: 0, more: 0, fits: false, noted: false };
 }
 
 /// What happened to an instance, as a shape is told.
@@ -107,6 +109,8 @@ pub(super) struct Shape {
     hosts: Vec<Known>,
     /// Hosts with `more` on them.
     burdened: Vec<u32>,
+    /// Hosts of which something was noted and that were not looked at since.
+    noted: Vec<u32>,
     /// How many changes of the pool it has looked at.
     up_to: u64,
 }
@@ -148,8 +152,30 @@ impl Shape {
             empty_bags: Vec::new(),
             hosts: Vec::new(),
             burdened: Vec::new(),
+            noted: Vec::new(),
             up_to: 0,
         }
+    }
+
+    /// A shape for a request that asks the same of an instance's profile as this one's, and so need not look at any
+    /// profile that this one has looked at.
+    pub fn alike(&self, request: &Request) -> Option<Shape> {
+        let own = &self.request;
+        let same = own.strategies == request.strategies
+            && own.attributes == request.attributes
+            && own.constraints == request.constraints;
+        same.then(|| {
+            let empty = |spread: &Spread| Spread { tasks: vec![0; spread.tasks.len()], ..spread.clone() };
+            let seated = |known: &Known| Known { cell: known.cell, fits: known.fits, ..Known::NOTHING };
+            let cell = |cell: &Cell| Cell { buckets: cell.buckets.clone(), order: BTreeMap::new() };
+            Shape {
+                spreads: self.spreads.iter().map(empty).collect(),
+                cells: self.cells.iter().map(cell).collect(),
+                cell_numbers: self.cell_numbers.clone(),
+                hosts: self.hosts.iter().map(seated).collect(),
+                ..Shape::new(request.clone())
+            }
+        })
     }
 
     /// Whether a request has these candidates in this order.
@@ -191,18 +217,32 @@ impl Shape {
         self.cells.len() > 2 * self.hosts.len() + 64
     }
 
-    /// Tasks that this shape has put on a host and the pool does not know of.
-    pub fn more_on(&self, number: u32) -> u32 {
-        self.hosts.get(number as usize).map_or(0, |known| known.more)
+    /// Why a host that was looked at does not take one more task, if it does not.
+    pub fn refuses(&self, number: u32, site: Site<'_>) -> Option<Refusal> {
+        let known = self.hosts.get(number as usize).filter(|known| known.fits);
+        known.map_or_else(
+            || site.profile.refuses(&self.request),
+            |known| self.burdened(known, site).refuses_now(),
+        )
     }
 
-    /// Looks at a host anew. Without it the number is vacant.
-    pub fn look(&mut self, number: u32, site: Option<Site<'_>>, news: News) {
+    /// A host with what this shape has put on it.
+    fn burdened<'a>(&'a self, known: &Known, site: Site<'a>) -> Burdened<'a> {
+        let burdened = site.with(&self.request, known.more);
+        if self.by_group { burdened.knowing(known.own) } else { burdened }
+    }
+
+    /// Counts what happened to a host, which is to be looked at once all of it is counted: much of what comes goes again.
+    pub fn note(&mut self, number: u32, news: News) {
         let index = number as usize;
         if index >= self.hosts.len() {
             self.hosts.resize(index + 1, Known::NOTHING);
         }
         let known = &mut self.hosts[index];
+        if !known.noted {
+            known.noted = true;
+            self.noted.push(number);
+        }
         match news {
             News::Came => known.own += 1,
             News::Went => known.own = known.own.saturating_sub(1),
@@ -214,6 +254,17 @@ impl Shape {
                 }
             }
         }
+    }
+
+    /// A host that is to be looked at.
+    pub fn next_noted(&mut self) -> Option<u32> {
+        self.noted.pop()
+    }
+
+    /// Looks at a host of which something was noted. Without it the number is vacant.
+    pub fn look(&mut self, number: u32, site: Option<Site<'_>>) {
+        let index = number as usize;
+        self.hosts[index].noted = false;
         let Some(site) = site else { return self.unseat(number) };
         if self.hosts[index].cell == NONE {
             let cell = self.cell_of(site.profile);
@@ -222,8 +273,7 @@ impl Shape {
             (known.cell, known.fits) = (cell, fits);
         }
         let known = self.hosts[index];
-        let burdened = site.with(&self.request, known.more);
-        let burdened = if self.by_group { burdened.knowing(known.own) } else { burdened };
+        let burdened = self.burdened(&known, site);
         let tasks = if self.by_group { burdened.tasks_of_group() } else { 0 };
         let (free_cpu, free_memory) = (burdened.free_cpu(), burdened.free_memory());
         let takes = known.fits && burdened.refuses_now().is_none();
@@ -287,14 +337,15 @@ impl Shape {
             self.burdened.push(number);
         }
         known.more += 1;
-        self.look(number, site, News::OfOthers);
+        self.look(number, site);
     }
 
-    /// Counts only what the pool counts. Returns the hosts that have to be looked at for it.
-    pub fn forget_more(&mut self) -> Vec<u32> {
-        let burdened = std::mem::take(&mut self.burdened);
-        burdened.iter().for_each(|number| self.hosts[*number as usize].more = 0);
-        burdened
+    /// Counts only what the pool counts.
+    pub fn forget_more(&mut self) {
+        for number in std::mem::take(&mut self.burdened) {
+            self.hosts[number as usize].more = 0;
+            self.note(number, News::OfOthers);
+        }
     }
 
     fn rank_among_cells(&self, cell: &Cell, mut rank: Rank) -> Rank {
@@ -333,13 +384,14 @@ impl Shape {
     }
 
     /// Forgets what is known of a host, but not what was put on it.
-    fn unseat(&mut self, number: u32) {
+    pub fn unseat(&mut self, number: u32) {
+        let Some(known) = self.hosts.get(number as usize).copied() else { return };
         self.take_out_of_bag(number);
-        let known = self.hosts[number as usize];
         if known.cell != NONE {
             self.count(known.cell, -i64::from(known.tasks));
         }
-        self.hosts[number as usize] = Known { own: known.own, more: known.more, ..Known::NOTHING };
+        self.hosts[number as usize] =
+            Known { own: known.own, more: known.more, noted: known.noted, ..Known::NOTHING };
     }
 
     fn put_in_bag(&mut self, number: u32, rank: Rank) {

@@ -103,15 +103,23 @@ fn requests() -> impl proptest::strategy::Strategy<Value = Vec<Request>> {
         group: group.to_owned(),
         ..Request::default()
     });
-    prop::collection::vec(request, 1..4)
+    // Others alike, of another group and size.
+    let alike =
+        |request: &Request| Request { group: "service:other".to_owned(), cpu: 100, ..request.clone() };
+    let all = (prop::collection::vec(request, 1..4), any::<bool>());
+    all.prop_map(move |(mut requests, more)| {
+        let others: Vec<Request> = requests.iter().filter(|_| more).map(alike).collect();
+        requests.extend(others);
+        requests
+    })
 }
 
 fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (0u32..14, hosts()).prop_map(|(key, host)| Step::Put(key, host)),
         1 => (0u32..14).prop_map(Step::Remove),
-        2 => (0u32..14, 0usize..4).prop_map(|(key, request)| Step::Release(key, request)),
-        6 => (0usize..4, 0usize..12, prop::bool::weighted(0.8))
+        2 => (0u32..14, 0usize..6).prop_map(|(key, request)| Step::Release(key, request)),
+        6 => (0usize..6, 0usize..12, prop::bool::weighted(0.8))
             .prop_map(|(request, count, keep)| Step::Place { request, count, keep }),
         1 => Just(Step::Rewind),
     ];
