@@ -2,6 +2,7 @@
 
 use super::{Host, Pool, Strategy};
 use crate::random::Random;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A task of the service that is to shrink.
@@ -28,75 +29,112 @@ pub fn scale_in<T: Clone, K: Ord + Clone>(
     count: usize,
     random: &mut dyn Random,
 ) -> Vec<T> {
-    let mut left: Vec<&ServiceTask<T, K>> = tasks.iter().collect();
     let keys: BTreeSet<&K> = tasks.iter().filter_map(|task| task.host.as_ref()).collect();
-    let hosts: Hosts<'_, K> = keys.into_iter().filter_map(|key| Some((key, pool.host(key)?))).collect();
-    let mut freed: BTreeMap<&K, (i64, i64)> = BTreeMap::new();
+    let hosts: Hosts<'_, K> = keys.into_iter().map(|key| (key, pool.host(key))).collect();
+    let ranked = strategies.iter().take_while(|strategy| **strategy != Strategy::Random);
+    let mut measures: Vec<Measure> = ranked.map(|strategy| Measure::of(strategy, tasks, &hosts)).collect();
+    let mut left: Vec<usize> = (0..tasks.len()).collect();
     let mut chosen = Vec::new();
     while chosen.len() < count {
-        let ranks = ranks(&hosts, &left, strategies, &freed);
-        let choosable = |position: &usize| !left[*position].protected;
-        let Some(best) = (0..left.len()).filter(choosable).map(|p| &ranks[p]).max() else { break };
-        let equals: Vec<usize> = (0..left.len()).filter(choosable).filter(|p| &ranks[*p] == best).collect();
-        let task = left.remove(equals[random.below(equals.len())]);
-        if let Some(host) = &task.host {
-            let (cpu, memory) = freed.entry(host).or_default();
-            *cpu += i64::from(task.cpu);
-            *memory += i64::from(task.memory);
+        let rank = |task: usize| {
+            let values = measures.iter().map(move |measure| measure.value(task));
+            std::iter::once(i64::from(tasks[task].pending)).chain(values)
+        };
+        // Positions in `left` of those that equal the best.
+        let mut equals: Vec<usize> = Vec::new();
+        for (position, task) in left.iter().enumerate().filter(|(_, task)| !tasks[**task].protected) {
+            match equals.first().map_or(Ordering::Equal, |best| rank(*task).cmp(rank(left[*best]))) {
+                Ordering::Less => continue,
+                Ordering::Equal => {}
+                Ordering::Greater => equals.clear(),
+            }
+            equals.push(position);
         }
-        chosen.push(task.id.clone());
+        if equals.is_empty() {
+            break;
+        }
+        let task = left.remove(equals[random.below(equals.len())]);
+        measures.iter_mut().for_each(|measure| measure.goes(task));
+        chosen.push(tasks[task].id.clone());
     }
     chosen
 }
 
-/// The instances that tasks are on.
-type Hosts<'a, K> = BTreeMap<&'a K, Host>;
+/// The instances that tasks are on, as far as they are known.
+type Hosts<'a, K> = BTreeMap<&'a K, Option<Host>>;
 
-/// By task: how much each strategy wants it gone; the first entry is for pending ones.
-fn ranks<T, K: Ord + Clone>(
-    hosts: &Hosts<'_, K>,
-    tasks: &[&ServiceTask<T, K>],
-    strategies: &[Strategy],
-    freed: &BTreeMap<&K, (i64, i64)>,
-) -> Vec<Vec<i64>> {
-    let host = |task: &ServiceTask<T, K>| task.host.as_ref().and_then(|key| hosts.get(key));
-    let freed = |task: &ServiceTask<T, K>| {
-        task.host.as_ref().and_then(|key| freed.get(key)).copied().unwrap_or_default()
-    };
-    let mut ranks: Vec<Vec<i64>> = tasks.iter().map(|task| vec![i64::from(task.pending)]).collect();
-    for strategy in strategies {
-        let values: Vec<i64> = match strategy {
-            Strategy::Random => break,
-            Strategy::SpreadInstance => sizes(tasks.iter().map(|task| task.host.as_ref())),
-            Strategy::SpreadAttribute(name) => {
-                sizes(tasks.iter().map(|task| host(task).and_then(|host| host.attribute(name))))
-            }
-            Strategy::BinpackCpu => {
-                let after = |task: &&ServiceTask<T, K>| {
-                    host(task).map_or(0, |host| host.free_cpu) + freed(task).0 + i64::from(task.cpu)
-                };
-                tasks.iter().map(after).collect()
-            }
-            Strategy::BinpackMemory => {
-                let after = |task: &&ServiceTask<T, K>| {
-                    host(task).map_or(0, |host| host.free_memory) + freed(task).1 + i64::from(task.memory)
-                };
-                tasks.iter().map(after).collect()
-            }
-        };
-        for (rank, value) in ranks.iter_mut().zip(values) {
-            rank.push(value);
-        }
-    }
-    ranks
+/// How much a strategy wants each task gone. What tasks share is kept once, so that to take one away costs nothing more.
+struct Measure {
+    /// By task, the place in `shared`.
+    at: Vec<usize>,
+    /// Of spread how many tasks are left in the bucket, of binpack what is free on the instance.
+    shared: Vec<i64>,
+    /// By task, what it adds to that as it goes.
+    gives: Vec<i64>,
+    /// Whether what it would give is counted before it goes.
+    ahead: bool,
 }
 
-/// By item: how many share its bucket.
-fn sizes<B: Ord>(buckets: impl Iterator<Item = B>) -> Vec<i64> {
-    let buckets: Vec<B> = buckets.collect();
-    let mut counts: BTreeMap<&B, i64> = BTreeMap::new();
-    for bucket in &buckets {
-        *counts.entry(bucket).or_default() += 1;
+impl Measure {
+    fn of<T, K: Ord>(strategy: &Strategy, tasks: &[ServiceTask<T, K>], hosts: &Hosts<'_, K>) -> Measure {
+        let host = |task: &ServiceTask<T, K>| task.host.as_ref().and_then(|key| hosts.get(key)?.as_ref());
+        match strategy {
+            Strategy::SpreadInstance | Strategy::Random => {
+                Measure::spread(tasks.iter().map(|task| task.host.as_ref()))
+            }
+            Strategy::SpreadAttribute(name) => {
+                Measure::spread(tasks.iter().map(|task| host(task).and_then(|host| host.attribute(name))))
+            }
+            Strategy::BinpackCpu => {
+                let free = |task: &ServiceTask<T, K>| host(task).map_or(0, |host| host.free_cpu);
+                Measure::binpack(tasks, free, |task| i64::from(task.cpu))
+            }
+            Strategy::BinpackMemory => {
+                let free = |task: &ServiceTask<T, K>| host(task).map_or(0, |host| host.free_memory);
+                Measure::binpack(tasks, free, |task| i64::from(task.memory))
+            }
+        }
     }
-    buckets.iter().map(|bucket| counts[bucket]).collect()
+
+    fn spread<B: Ord>(buckets: impl Iterator<Item = B>) -> Measure {
+        let (mut numbers, mut at, mut shared) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for bucket in buckets {
+            let number = *numbers.entry(bucket).or_insert(shared.len());
+            if number == shared.len() {
+                shared.push(0);
+            }
+            shared[number] += 1;
+            at.push(number);
+        }
+        let gives = vec![-1; at.len()];
+        Measure { at, shared, gives, ahead: false }
+    }
+
+    fn binpack<T, K: Ord>(
+        tasks: &[ServiceTask<T, K>],
+        free: impl Fn(&ServiceTask<T, K>) -> i64,
+        gives: impl Fn(&ServiceTask<T, K>) -> i64,
+    ) -> Measure {
+        let (mut numbers, mut at, mut shared) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for task in tasks {
+            // Each task without an instance is by itself.
+            let number = match &task.host {
+                Some(key) => *numbers.entry(key).or_insert(shared.len()),
+                None => shared.len(),
+            };
+            if number == shared.len() {
+                shared.push(free(task));
+            }
+            at.push(number);
+        }
+        Measure { at, shared, gives: tasks.iter().map(gives).collect(), ahead: true }
+    }
+
+    fn value(&self, task: usize) -> i64 {
+        self.shared[self.at[task]] + if self.ahead { self.gives[task] } else { 0 }
+    }
+
+    fn goes(&mut self, task: usize) {
+        self.shared[self.at[task]] += self.gives[task];
+    }
 }

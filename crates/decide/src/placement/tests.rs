@@ -202,6 +202,41 @@ fn scale_in_takes_pending_then_the_crowded_and_never_the_protected() {
     assert!(!chosen.contains(&2));
 }
 
+/// The plain reading: whoever is left is ranked anew for each that goes. The best, as they stand in `left`.
+fn best_to_go(
+    pool: &Pool<u32>,
+    left: &[ServiceTask<u32, u32>],
+    gone: &[ServiceTask<u32, u32>],
+    strategies: &[Strategy],
+) -> Vec<u32> {
+    let host = |task: &ServiceTask<u32, u32>| task.host.and_then(|key| pool.host(&key));
+    let zone = |task: &ServiceTask<u32, u32>| {
+        host(task).map(|host| host.attribute("ecs.availability-zone").map(|zone| zone.map(str::to_owned)))
+    };
+    let freed = |task: &ServiceTask<u32, u32>, of: fn(&ServiceTask<u32, u32>) -> u32| -> i64 {
+        let same = gone.iter().filter(|other| other.host.is_some() && other.host == task.host);
+        same.chain([task]).map(|task| i64::from(of(task))).sum()
+    };
+    let rank = |task: &ServiceTask<u32, u32>| -> Vec<i64> {
+        let value = |strategy: &Strategy| match strategy {
+            Strategy::SpreadInstance => left.iter().filter(|other| other.host == task.host).count() as i64,
+            Strategy::SpreadAttribute(_) => {
+                left.iter().filter(|other| zone(other).flatten() == zone(task).flatten()).count() as i64
+            }
+            Strategy::BinpackCpu => host(task).map_or(0, |host| host.free_cpu) + freed(task, |task| task.cpu),
+            Strategy::BinpackMemory => {
+                host(task).map_or(0, |host| host.free_memory) + freed(task, |task| task.memory)
+            }
+            Strategy::Random => unreachable!(),
+        };
+        let ranked = strategies.iter().take_while(|strategy| **strategy != Strategy::Random);
+        std::iter::once(i64::from(task.pending)).chain(ranked.map(value)).collect()
+    };
+    let open = || left.iter().filter(|task| !task.protected);
+    let best = open().map(rank).max();
+    open().filter(|task| Some(rank(task)) == best).map(|task| task.id).collect()
+}
+
 fn strategies() -> impl proptest::strategy::Strategy<Value = Vec<Strategy>> {
     prop::collection::vec(
         prop::sample::select(vec![
@@ -216,6 +251,29 @@ fn strategies() -> impl proptest::strategy::Strategy<Value = Vec<Strategy>> {
 }
 
 proptest! {
+    #[test]
+    fn who_goes_is_among_the_best_to_go_each_time(
+        tasks in prop::collection::vec((prop::option::of(0u32..6), any::<bool>(), 0u8..5, 0u32..3, 0u32..3), 0..14),
+        strategies in strategies(), count in 0usize..16, seed in any::<u64>(),
+    ) {
+        // Nobody knows 4 and 5.
+        let pool = four();
+        let task = |(id, (host, pending, luck, cpu, memory)): (usize, (Option<u32>, bool, u8, u32, u32))| ServiceTask {
+            id: id as u32, host, pending, protected: luck == 0, cpu, memory,
+        };
+        let mut left: Vec<ServiceTask<u32, u32>> = tasks.into_iter().enumerate().map(task).collect();
+        let open = left.iter().filter(|task| !task.protected).count();
+        let chosen = scale_in(&pool, &left, &strategies, count, &mut Seeded::new(seed));
+        prop_assert_eq!(chosen.len(), open.min(count));
+        let mut gone = Vec::new();
+        for id in chosen {
+            let best = best_to_go(&pool, &left, &gone, &strategies);
+            prop_assert!(best.contains(&id), "{id} is not among {best:?}");
+            let position = left.iter().position(|task| task.id == id).unwrap();
+            gone.push(left.remove(position));
+        }
+    }
+
     #[test]
     fn nothing_is_overcommitted_nothing_that_fits_is_refused_and_release_undoes(
         hosts in prop::collection::vec((0i64..2_048, 0i64..2_048, any::<bool>()), 0..12),
