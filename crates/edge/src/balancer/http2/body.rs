@@ -18,6 +18,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Read at once from a target.
 const PIECE: usize = 16 * 1024;
 
+/// Cheaper copied than kept where it lies.
+const SMALL: usize = 4 * 1024;
+
 /// A body for a client.
 #[derive(Default)]
 pub enum Out {
@@ -128,7 +131,7 @@ impl FromFirst {
             if self.body.is_done() {
                 return Poll::Ready(None);
             }
-            let count = match ready_or_idle(&mut connection, context) {
+            let count = match poll_fill(&mut connection, context) {
                 Poll::Ready(count) => count,
                 Poll::Pending => {
                     while self.idle.as_mut().poll(context).is_ready() {
@@ -163,8 +166,20 @@ fn content(body: &mut Body, buffer: &mut BytesMut) -> Result<Bytes, Malformed> {
     Ok(buffer.split_to(count).freeze())
 }
 
+/// All of a small body that came with its head. It is copied, so that its buffer serves the next request.
+pub fn whole(body: &Body, buffer: &mut BytesMut) -> Option<Bytes> {
+    let length = match body {
+        Body::None => 0,
+        Body::Length(length) => usize::try_from(*length).ok().filter(|length| *length <= SMALL)?,
+        Body::Chunked(_) | Body::Close => return None,
+    };
+    let bytes = Bytes::copy_from_slice(buffer.get(..length)?);
+    buffer.advance(length);
+    Some(bytes)
+}
+
 /// Reads what there is into the connection's buffer.
-fn ready_or_idle(connection: &mut Connection, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+pub fn poll_fill(connection: &mut Connection, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let Connection { stream, buffer, .. } = connection;
     buffer.reserve(PIECE);
     pin!(stream.read_buf(buffer)).poll(context)

@@ -9,7 +9,7 @@ use super::super::http::{
     MAX_RESPONSE_HEAD, Plan, Refusal, entry, obtain, plan, trace_of, translate, write_all,
 };
 use super::super::tables::{Outstanding, Table};
-use super::body::{Ended, FromFirst, Out, Upwards};
+use super::body::{Ended, FromFirst, Out, Upwards, poll_fill, whole};
 use super::convert::{headers_of, request_of, response_of, text_of};
 use super::front::Connected;
 use super::sessions::Place;
@@ -28,7 +28,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 /// Counts and logs a request when its answer is through, or given up.
@@ -204,16 +204,26 @@ async fn to_first(
         };
         let chunked = matches!(forwarding.body, Body::Chunked(_));
         let sent = Instant::now();
-        let mut send: Option<Pin<Box<dyn Future<Output = bool>>>> = Some(Box::pin(send(
-            connection.clone(),
-            text.clone(),
-            body,
-            chunked,
-            watch.clone(),
-            ending.clone(),
-        )));
+        let mut send: Option<Pin<Box<dyn Future<Output = bool>>>> = match body {
+            None => None,
+            Some(body) => Some(Box::pin(send(
+                connection.clone(),
+                text.clone(),
+                body,
+                chunked,
+                watch.clone(),
+                ending.clone(),
+            ))),
+        };
+        let only_head = send.is_none();
         let result = {
-            let receive = receive(&connection, &forwarding, ending, &watch);
+            let receive = async {
+                if only_head {
+                    // A target that takes no more may have answered.
+                    let _ = write_all(&mut Half(connection.clone()), &text, &watch).await;
+                }
+                receive(&connection, &forwarding, ending, &watch).await
+            };
             let mut receive = pin!(receive);
             let both = poll_fn(|context| {
                 if let Some(sending) = &mut send
@@ -238,9 +248,18 @@ async fn to_first(
         };
         let mut response: Response<Out> = response_of(&out.0).ok_or(502_u16)?;
         answered(ending, &forwarding, status, sent);
-        let mut rest = FromFirst::new(connection, out.1, limit, Box::new(ending.clone()));
-        (rest.send, rest.keep) = (send, keep);
-        *response.body_mut() = Out::First(Box::new(rest));
+        let at_once = if send.is_none() { whole(&out.1, &mut connection.borrow_mut().buffer) } else { None };
+        *response.body_mut() = if let Some(bytes) = at_once {
+            ending.moved(bytes.len() as u64);
+            if let Some(connection) = Rc::into_inner(connection).filter(|_| keep) {
+                connection.into_inner().put();
+            }
+            Out::Full(bytes)
+        } else {
+            let mut rest = FromFirst::new(connection, out.1, limit, Box::new(ending.clone()));
+            (rest.send, rest.keep) = (send, keep);
+            Out::First(Box::new(rest))
+        };
         return Ok(response);
     }
 }
@@ -266,7 +285,7 @@ fn answered(ending: &Ending, forwarding: &Forwarding, status: u16, sent: Instant
 async fn send(
     connection: Rc<RefCell<Connection>>,
     head: Vec<u8>,
-    body: Option<Incoming>,
+    mut body: Incoming,
     chunked: bool,
     watch: Rc<Watch>,
     ending: Rc<Ending>,
@@ -275,7 +294,6 @@ async fn send(
     if write_all(&mut to, &head, &watch).await.is_err() {
         return true;
     }
-    let Some(mut body) = body else { return true };
     let mut piece = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return false };
@@ -315,16 +333,14 @@ async fn receive(
     ending: &Ending,
     watch: &Watch,
 ) -> Result<(u16, bool, (Vec<u8>, Body)), Failure> {
-    let mut from = Half(connection.clone());
-    let mut piece = Vec::with_capacity(4096);
-    let mut interim = 0;
+    let (mut out, mut interim) = (Vec::with_capacity(1024), 0);
     loop {
-        let mut out = Vec::with_capacity(1024);
         let translated = {
             let buffer = &connection.borrow().buffer;
             match buffer.is_empty() {
                 true => None,
                 false => {
+                    out.clear();
                     let (table, client) = (&ending.table, &ending.shared.client);
                     translate(buffer, forwarding, table, client, true, &mut out).map_err(|_| Failure::Bad)?
                 }
@@ -344,13 +360,11 @@ async fn receive(
         if connection.borrow().buffer.len() > MAX_RESPONSE_HEAD {
             return Err(Failure::Bad);
         }
-        piece.clear();
-        match from.read_buf(&mut piece).await {
+        match poll_fn(|context| poll_fill(&mut connection.borrow_mut(), context)).await {
             Ok(0) | Err(_) if connection.borrow().buffer.is_empty() => return Err(Failure::Nothing),
             Ok(0) | Err(_) => return Err(Failure::Bad),
-            Ok(_) => connection.borrow_mut().buffer.extend_from_slice(&piece),
+            Ok(_) => watch.touch(),
         }
-        watch.touch();
     }
 }
 
@@ -401,18 +415,8 @@ async fn to_second(
     Ok(out)
 }
 
-/// One of the users of a target's connection, all within one task.
+/// Who writes to a target's connection while its answer is read, within one task.
 struct Half(Rc<RefCell<Connection>>);
-
-impl tokio::io::AsyncRead for Half {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        into: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_read(context, into)
-    }
-}
 
 impl tokio::io::AsyncWrite for Half {
     fn poll_write(
