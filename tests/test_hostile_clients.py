@@ -318,7 +318,7 @@ def flooded(stream, first, endless, most=64 << 20):
 def test_floods_of_frames(site):
     begun = PREFACE + frame(SETTINGS)
     part = get(b"/flooded", 1, flags=0)
-    # An empty table entry, `x: y` a thousand times.
+    # `x: y`, a thousand times.
     fields = b"\0\x01x\x01y" * 1000
     for what, first, endless in [
         ("PING", b"", frame(PING, b"12345678")),
