@@ -14,6 +14,15 @@ impl Row {
         Row { name: name.into(), unit, values }
     }
 
+    /// One figure beside another, round by round: whatever else the machine did, it did to both.
+    pub fn beside(name: impl Into<String>, ours: &[f64], theirs: &[f64]) -> Row {
+        Row::new(name, "times", ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect())
+    }
+
+    pub fn median(&self) -> f64 {
+        at(&self.sorted(), 0.5)
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut values = self.values.clone();
         values.sort_by(f64::total_cmp);

@@ -2,6 +2,7 @@
 
 use super::output_of;
 use anyhow::{Context, Result, bail, ensure};
+use std::io::Write as _;
 use std::process::Command;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -118,9 +119,16 @@ pub struct Turn {
     /// Requests, or MiB.
     pub count: f64,
     pub seconds: f64,
-    /// Milliseconds.
-    pub p99: f64,
+    /// How long requests took: the half, 99 and 99.9 of 100, in milliseconds.
+    pub quantiles: [f64; 3],
 }
+
+/// Has wrk say more of how long requests took than it does by itself, in microseconds.
+const QUANTILES: &str = r#"
+done = function(summary, latency)
+  io.write(string.format("quantiles: %f %f %f\n", latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
+end
+"#;
 
 impl Case {
     /// Asks for a second.
@@ -136,8 +144,10 @@ impl Case {
     }
 
     fn wrk(&self, url: &str) -> Result<Turn> {
+        let mut script = tempfile::NamedTempFile::new()?;
+        script.write_all(QUANTILES.as_bytes())?;
         let mut command = Command::new("wrk");
-        command.args(["-t1", "-d1s", "--latency", "-c", &self.connections.to_string()]);
+        command.args(["-t1", "-d1s", "-c", &self.connections.to_string(), "-s"]).arg(script.path());
         if self.close {
             command.args(["-H", "Connection: close"]);
         }
@@ -147,11 +157,15 @@ impl Case {
         // `  38221 requests in 1.10s, 9.11MB read`
         let words: Vec<&str> = total.split_whitespace().map(|word| word.trim_end_matches(',')).collect();
         let [requests, _, _, time, bytes, _] = words[..] else { bail!("{text}") };
-        let p99 = text.lines().find_map(|line| line.trim().strip_prefix("99%")).map(str::trim);
+        let quantiles = text.lines().find_map(|line| line.strip_prefix("quantiles: "));
+        let quantiles = quantiles.with_context(|| text.clone())?.split(' ').map(str::parse::<f64>);
+        let [half, most, nearly_all] = quantiles.collect::<Result<Vec<f64>, _>>()?[..] else {
+            bail!("{text}")
+        };
         Ok(Turn {
             count: if self.bulk { bytes_of(bytes)? / MIB } else { requests.parse()? },
             seconds: milliseconds(time)? / 1000.0,
-            p99: milliseconds(p99.with_context(|| text.clone())?)?,
+            quantiles: [half, most, nearly_all].map(|micros| micros / 1000.0),
         })
     }
 
@@ -175,13 +189,14 @@ impl Case {
         let mut took: Vec<f64> =
             log.lines().filter_map(|line| line.rsplit('\t').next()?.parse().ok()).collect();
         took.sort_by(f64::total_cmp);
-        let p99 = took.get(took.len() * 99 / 100).copied().with_context(|| text.clone())?;
+        ensure!(!took.is_empty(), "{text}");
+        let quantiles = [500, 990, 999].map(|of_thousand| took[took.len() * of_thousand / 1000] / 1000.0);
         let done = of("succeeded")?;
         // `traffic: 22.98MB (24092184) total, 228.48KB (233960) headers (space savings 94.44%), 22.36MB (23444480) data`
         let data = line("traffic: ")?.rsplit_once('(').and_then(|(_, rest)| rest.split(')').next());
         let data: f64 = data.unwrap_or_default().parse().with_context(|| text.clone())?;
         let count = if self.bulk { data / MIB } else { done };
-        Ok(Turn { count, seconds: milliseconds(time)? / 1000.0, p99: p99 / 1000.0 })
+        Ok(Turn { count, seconds: milliseconds(time)? / 1000.0, quantiles })
     }
 }
 

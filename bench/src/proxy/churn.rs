@@ -1,9 +1,9 @@
 //! Latency at a fixed rate while 1,000 targets a second come and go, each proxy told of them by its own means: the
 //! balancer by configurations, HAProxy by its runtime API, nginx by reloads. Beside it the same without.
 
-use super::ADDRESSES;
 use super::peers::{Bench, Front, Proxy};
 use super::rate::{self, RATE};
+use super::{ADDRESSES, judge};
 use crate::table::{Row, print};
 use anyhow::{Context, Result, ensure};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -83,6 +83,7 @@ pub async fn run(bench: &Bench) -> Result<()> {
             }
         }
     }
+    let compared = compared(&rows);
     let rows: Vec<Row> = rows.into_iter().flatten().collect();
     print(
         &format!(
@@ -90,8 +91,29 @@ pub async fn run(bench: &Bench) -> Result<()> {
         ),
         &rows,
     );
+    judge(compared);
     Ok(())
 }
+
+/// What we add to the origin's tail beside what the better of our peers adds, where targets come and go; and what fails.
+fn compared(rows: &[Vec<Row>]) -> Vec<(Row, f64)> {
+    let [origin, .., nginx, haproxy, ours] = rows else { return Vec::new() };
+    let added = |of: &[Row]| -> Vec<f64> {
+        of[P99].values.iter().zip(&origin[P99].values).map(|(through, direct)| through - direct).collect()
+    };
+    let failed = ours[FAILED].values.iter().sum();
+    let [nginx, haproxy, ours] = [nginx, haproxy, ours].map(|of| Row::new("", "ms", added(of)));
+    let best = if nginx.median() < haproxy.median() { nginx } else { haproxy };
+    let name = "Gantry, added p99 beside the best peer's: at most 0.50";
+    vec![
+        (Row::beside(name, &ours.values, &best.values), 0.5),
+        (Row::new("Gantry, failed: at most 0", "", vec![failed]), 0.0),
+    ]
+}
+
+/// Places in [`rows_of`].
+const P99: usize = 1;
+const FAILED: usize = 4;
 
 fn rows_of(proxy: &Proxy) -> Vec<Row> {
     let row = |what: &str, unit| Row::new(format!("{}: {what}", proxy.name), unit, Vec::new());
