@@ -203,6 +203,21 @@ pub fn never_rebalances(service: &Service, launch_type: LaunchType) -> Option<&'
     }
 }
 
+/// # Errors
+/// For constraints or strategies of a request where Fargate places tasks by itself.
+pub fn placement(
+    launch_type: LaunchType,
+    constraints: &[PlacementConstraint],
+    strategies: &[PlacementStrategy],
+) -> Result<(), EcsError> {
+    let what = match (launch_type, constraints, strategies) {
+        (LaunchType::Fargate, [_, ..], _) => "constraints",
+        (LaunchType::Fargate, [], [_, ..]) => "strategies",
+        _ => return Ok(()),
+    };
+    Err(EcsError::invalid(format!("Placement {what} are not supported with FARGATE launch type.")))
+}
+
 /// Refuses to rebalance a service that cannot be.
 pub fn rebalancing(service: &Service, launch_type: LaunchType) -> Result<(), EcsError> {
     match never_rebalances(service, launch_type) {

@@ -104,13 +104,7 @@ pub fn create_service(
         record.definition.placement_constraints.len(),
     )?;
     let placement_strategy = convert::strategies(request.placement_strategy.as_deref())?;
-    if wanted.compute.launch_type() == LaunchType::Fargate
-        && !(placement_constraints.is_empty() && placement_strategy.is_empty())
-    {
-        return Err(EcsError::invalid(
-            "Placement constraints and strategies are not supported with FARGATE launch type.",
-        ));
-    }
+    check::placement(wanted.compute.launch_type(), &placement_constraints, &placement_strategy)?;
     if scheduling_strategy == SchedulingStrategy::Daemon {
         check_daemon(&request, &wanted, !placement_strategy.is_empty())?;
     }
@@ -361,6 +355,21 @@ pub fn update_service(
         service.enable_ecs_managed_tags = managed;
     }
     if let Some(enable) = request.enable_execute_command {
+        // That what it runs has a role, is asked of a change alone.
+        let definition = request.task_definition.as_deref().filter(|text| !text.is_empty());
+        let record = match (definition, service.primary()) {
+            (Some(text), _) => Some(check::runnable_task_definition(tx.view(), text)?),
+            (None, Some(primary)) => {
+                tx.state.ecs.task_definitions.get(&primary.task_definition).map(AsRef::as_ref)
+            }
+            (None, None) => None,
+        };
+        if enable && record.is_some_and(|record| record.definition.task_role_arn.is_none()) {
+            return Err(EcsError::invalid(
+                "The service couldn't be updated because a valid taskRoleArn is not being used. Specify a valid task role \
+                 in your task definition and try again.",
+            ));
+        }
         service.enable_execute_command = enable;
     }
     if request.propagate_tags.is_some() {
@@ -375,10 +384,15 @@ pub fn update_service(
     if request.placement_constraints.is_some() {
         service.placement_constraints = convert::constraints(request.placement_constraints.as_deref(), 0)?;
     }
+    let launch_type = service.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type());
     if rebalancing(request.availability_zone_rebalancing.as_ref()) == Some(true) {
-        let launch_type = service.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type());
         check::rebalancing(&service, launch_type)?;
     }
+    // What an earlier update left does not stand in the way of this one.
+    let constraints =
+        request.placement_constraints.as_ref().map(|_| service.placement_constraints.as_slice());
+    let strategies = request.placement_strategy.as_ref().map(|_| service.placement_strategy.as_slice());
+    check::placement(launch_type, constraints.unwrap_or_default(), strategies.unwrap_or_default())?;
     if service.has_task_sets() {
         if let Some(given) = request.health_check_grace_period_seconds {
             // Those of the EXTERNAL controller have their load balancers by their task sets.

@@ -78,18 +78,9 @@ pub fn run_task(
         launch.definition.placement_constraints.len(),
     )?;
     launch.strategies = convert::strategies(request.placement_strategy.as_deref())?;
-    if launch.launch_type == LaunchType::Fargate {
-        if !launch.constraints.is_empty() {
-            return Err(EcsError::invalid(
-                "Placement constraints are not supported with FARGATE launch type.",
-            ));
-        }
-        if !launch.strategies.is_empty() {
-            return Err(EcsError::invalid(
-                "Placement strategies are not supported with FARGATE launch type.",
-            ));
-        }
-    } else if matches!(compute, Compute::LaunchType(_)) && !has_instances(tx.view(), &cluster.name) {
+    check::placement(launch.launch_type, &launch.constraints, &launch.strategies)?;
+    let of_instances = launch.launch_type != LaunchType::Fargate && matches!(compute, Compute::LaunchType(_));
+    if of_instances && !has_instances(tx.view(), &cluster.name) {
         return Err(EcsError::invalid("No Container Instances were found in your cluster."));
     }
 

@@ -6,7 +6,7 @@ use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::ops::service::{Wanted, later, named};
 use crate::services::ecs::state::{
-    Cluster, DeploymentController, LaunchType, Service, ServiceKey, ServiceStatus, TaskSet,
+    Cluster, DeploymentController, Service, ServiceKey, ServiceStatus, TaskSet,
 };
 use crate::services::ecs::views::task_set as show;
 use crate::services::ecs::{balanced, check, compute, deployments, tags};
@@ -99,12 +99,7 @@ pub fn create_task_set(
         request.launch_type.as_ref(),
         request.capacity_provider_strategy.as_deref(),
     )?;
-    let placed = !(service.placement_constraints.is_empty() && service.placement_strategy.is_empty());
-    if compute.launch_type() == LaunchType::Fargate && placed {
-        return Err(EcsError::invalid(
-            "Placement constraints and strategies are not supported with FARGATE launch type.",
-        ));
-    }
+    check::placement(compute.launch_type(), &service.placement_constraints, &service.placement_strategy)?;
     let platform = request.platform_version.as_deref().filter(|text| !text.is_empty());
     let wanted = Wanted { compute, record: &record, platform };
     wanted.check()?;

@@ -180,6 +180,34 @@ fn a_service_is_kept_at_its_count_and_says_so() {
 }
 
 #[test]
+fn an_update_may_not_want_what_creation_may_not() {
+    let mut world = World::with_capacity(7800);
+    let container = json!({"name": "web", "image": "web:1", "versionConsistency": "disabled"});
+    world.define(json!({
+        "family": "task", "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "256",
+        "memory": "512", "containerDefinitions": [container],
+    }));
+    world.create_service(json!({
+        "taskDefinition": "task", "launchType": "FARGATE",
+        "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
+    }));
+    let mut refused = |change: Value, message: &str| {
+        let mut request = json!({"service": "web"});
+        request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        fails(world.write(service::update_service, request), INVALID, message);
+    };
+    let placed = |what| format!("Placement {what} are not supported with FARGATE launch type.");
+    refused(json!({"placementConstraints": [{"type": "distinctInstance"}]}), &placed("constraints"));
+    refused(json!({"placementStrategy": [{"type": "random"}]}), &placed("strategies"));
+    let role = "The service couldn't be updated because a valid taskRoleArn is not being used. Specify a valid task role in \
+                your task definition and try again.";
+    refused(json!({"enableExecuteCommand": true}), role);
+    world.update_service(
+        json!({"placementConstraints": [], "placementStrategy": [], "enableExecuteCommand": false}),
+    );
+}
+
+#[test]
 fn what_never_starts_is_tried_with_growing_patience() {
     let mut world = World::with_capacity(7800);
     world.create_service(json!({"desiredCount": 1}));
