@@ -8,8 +8,7 @@ from test_autoscaling import instances
 pytestmark = needs_root
 
 CLUSTER = "fleet"
-# On a port of the host: one to a machine.
-# Well as soon as its check says so: tasks without one have to run for forty seconds.
+# On a port of the host: one to a machine. Its check says when it is well; without one it had to run for forty seconds.
 WEB = {"name": "web", "image": "nginx:latest", "memory": 64, "portMappings": [{"containerPort": 80}],
        "healthCheck": {"command": ["CMD", "/usr/bin/sample", "health", "80"], "interval": 5, "timeout": 4, "retries": 3}}
 BOTH = 2
