@@ -2,6 +2,7 @@
 //! one seed, and checks what must always hold. The same seed gives the same run. Never shipped.
 
 pub mod agent;
+mod calls;
 pub mod campaign;
 pub mod fleet;
 #[cfg(any(feature = "mutants", debug_assertions))]

@@ -8,13 +8,14 @@ mod agents;
 mod judge;
 mod machines;
 
-use gantry_control::call::{Call, Caller, Principal};
+use crate::calls;
+use gantry_control::call::Principal;
 use gantry_control::engine::{CallId, Effect, Engine, Input, Write};
-use gantry_control::service::{Prepared, Reply, Service};
+use gantry_control::service::{Reply, Service};
 use gantry_control::services::{autoscaling, ec2, ecs};
 use gantry_control::sessions::SessionOutput;
 use gantry_control::state::{ScopeState, State};
-use gantry_decide::ids::{AccountId, Ec2InstanceId, RequestId, Scope, SubnetId, VpcId};
+use gantry_decide::ids::{AccountId, Ec2InstanceId, Scope, SubnetId, VpcId};
 use gantry_decide::random::{Random, Seeded};
 use gantry_decide::time::Timestamp;
 use gantry_store::Fence;
@@ -396,14 +397,7 @@ impl Metal {
         request: &Value,
         principal: Principal,
     ) -> Write {
-        let caller = Caller { scope: self.scope.clone(), principal, access_key_id: "AKIASIM".to_owned() };
-        let call = Call { caller, request_id: RequestId::random(&mut self.random), endpoint: String::new() };
-        let operation = service.operation(operation).expect("a served operation");
-        let body = request.to_string();
-        let prepared =
-            (operation.prepare)(call, &mut |shape| gantry_wire::json::read(shape, body.as_bytes()));
-        let Ok(Prepared::Write(write)) = prepared else { panic!("{request} is no acceptable write") };
-        write
+        calls::prepare(&self.scope, service, (operation, request), principal, &mut self.random)
     }
 
     /// A call whose answer is waited for, before anything goes wrong.

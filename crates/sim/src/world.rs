@@ -1,13 +1,14 @@
 //! The world of one run: the engine, its store, the clock, and the users' open calls.
 
+use crate::calls;
 use crate::oracle::{Oracle, cluster_of};
 use crate::workload::Ask;
-use gantry_control::call::{Call, Caller, Principal};
+use gantry_control::call::Principal;
 use gantry_control::engine::{CallId, Effect, Engine, Input};
-use gantry_control::service::{Prepared, Reply};
+use gantry_control::service::Reply;
 use gantry_control::services::ecs;
 use gantry_control::state::State;
-use gantry_decide::ids::{AccountId, RequestId, Scope};
+use gantry_decide::ids::{AccountId, Scope};
 use gantry_decide::lease::Terms;
 use gantry_decide::random::{Random, Seeded};
 use gantry_decide::time::Timestamp;
@@ -55,18 +56,8 @@ impl World {
 
     /// A user calls. The answer comes later, or never.
     pub fn call(&mut self, ask: Ask) {
-        let caller = Caller {
-            scope: self.scope.clone(),
-            principal: Principal::Root,
-            access_key_id: "AKIASIM".to_owned(),
-        };
-        let request_id = RequestId::random(&mut self.random);
-        let call = Call { caller, request_id, endpoint: String::new() };
-        let operation = ecs::SERVICE.operation(ask.operation).expect("the workload names served operations");
-        let body = ask.request.to_string();
-        let prepared =
-            (operation.prepare)(call, &mut |request| gantry_wire::json::read(request, body.as_bytes()));
-        let Ok(Prepared::Write(write)) = prepared else { panic!("{ask:?} is no acceptable write") };
+        let asked = (ask.operation, &ask.request);
+        let write = calls::prepare(&self.scope, &ecs::SERVICE, asked, Principal::Root, &mut self.random);
         let id = CallId(self.next_call);
         self.next_call += 1;
         self.oracle.asked(ask.operation, &ask.request);

@@ -1,11 +1,11 @@
 //! The control plane's process and its disk: steps, batches, answers, and starts from what the disk kept.
 
 use super::{Fleet, Waiting, What};
-use gantry_control::call::{Call, Caller, Principal};
+use crate::calls;
+use gantry_control::call::Principal;
 use gantry_control::engine::{CallId, Effect, Input};
-use gantry_control::service::{Prepared, Reply, Service};
+use gantry_control::service::{Reply, Service};
 use gantry_control::services::ecs;
-use gantry_decide::ids::RequestId;
 use gantry_decide::random::Random;
 use gantry_decide::task_engine::{Event, SubmitFailure};
 use gantry_decide::time::Timestamp;
@@ -107,13 +107,8 @@ impl Fleet {
         request: &Value,
         principal: Principal,
     ) -> Input {
-        let caller = Caller { scope: self.scope.clone(), principal, access_key_id: "AKIASIM".to_owned() };
-        let call = Call { caller, request_id: RequestId::random(&mut self.random), endpoint: String::new() };
-        let operation = service.operation(operation).expect("a served operation");
-        let body = request.to_string();
-        let prepared =
-            (operation.prepare)(call, &mut |shape| gantry_wire::json::read(shape, body.as_bytes()));
-        let Ok(Prepared::Write(write)) = prepared else { panic!("{request} is no acceptable write") };
+        let asked = (operation, request);
+        let write = calls::prepare(&self.scope, service, asked, principal, &mut self.random);
         self.counter += 1;
         Input::Call { id: CallId(self.counter), scope: self.scope.clone(), write }
     }

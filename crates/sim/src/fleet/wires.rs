@@ -1,10 +1,10 @@
 //! Agents' connections. What is said on one arrives in its order, or is lost with it.
 
 use super::{Fleet, What};
-use crate::agent;
+use crate::{agent, calls};
 use gantry_api::acs;
 use gantry_control::engine::Input;
-use gantry_control::sessions::{self, Channel, Opening, SessionId, SessionInput, SessionOutput};
+use gantry_control::sessions::{self, SessionId, SessionInput, SessionOutput};
 use gantry_control::tx::View;
 use gantry_decide::lifecycle::DesiredStatus;
 use gantry_decide::task_engine::{Event, TaskArn};
@@ -39,14 +39,8 @@ impl Fleet {
         let session = self.counter;
         self.agents[agent].session = Some(session);
         self.sessions.insert(session, agent);
-        let opening = Opening {
-            scope: self.scope.clone(),
-            instance,
-            channel: Channel::Acs,
-            agent: Default::default(),
-            endpoint: String::new(),
-        };
-        self.step(Input::Session { id: SessionId(session), input: SessionInput::Opened(opening) });
+        let input = calls::opening(&self.scope, instance);
+        self.step(Input::Session { id: SessionId(session), input });
         if self.agents[agent].lease.is_some() {
             self.at(self.now + self.plan.terms.renew_every, What::Renew { agent, session });
         }

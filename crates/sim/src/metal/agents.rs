@@ -1,12 +1,13 @@
 //! Agents that do what they are told: of each task they are sent they say that it runs, and later that it ended.
 
 use super::{Host, MACHINE_CPU, Metal, POOL_CPU, Waiting, What};
+use crate::calls;
 use gantry_api::acs;
 use gantry_control::call::Principal;
 use gantry_control::engine::Input;
 use gantry_control::services::ecs;
 use gantry_control::services::ecs::state::FARGATE_POOL;
-use gantry_control::sessions::{self, Channel, Opening, SessionId, SessionInput};
+use gantry_control::sessions::{self, SessionId, SessionInput};
 use gantry_control::tx::View;
 use gantry_decide::ids::Ec2InstanceId;
 use gantry_wire::envelope::{Frame, seal};
@@ -76,14 +77,8 @@ impl Metal {
             agent.session = Some(session);
         }
         self.sessions.insert(session, host);
-        let opening = Opening {
-            scope: self.scope.clone(),
-            instance,
-            channel: Channel::Acs,
-            agent: Default::default(),
-            endpoint: String::new(),
-        };
-        self.step(Input::Session { id: SessionId(session), input: SessionInput::Opened(opening) });
+        let input = calls::opening(&self.scope, instance);
+        self.step(Input::Session { id: SessionId(session), input });
     }
 
     /// The server's process is gone, and the connections with it.
