@@ -72,6 +72,21 @@ pub const ALL: &[&str] = &[
     "reports forgotten in a restart",
     "running containers started again",
     "stop forgotten in a restart",
+    "draining not waited for",
+    "deregistered after the stop",
+    "unhealthy targets count as healthy",
+    "targets count before anybody looked",
+    "rules keep their weights",
+    "dead balancers waited for for ever",
+    "drained for one is drained for all",
+    "machines go with their tasks",
+    "protection forgotten",
+    "maximum size ignored",
+    "warm-up ignored",
+    "groups shrink at once",
+    "lost machines not replaced",
+    "base ignored",
+    "spot tasks go unwarned",
 ];
 
 #[cfg(any(feature = "mutants", debug_assertions))]

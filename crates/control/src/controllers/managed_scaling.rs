@@ -16,6 +16,7 @@ use gantry_decide::capacity::reservation::{Situation, Size, Waiting};
 use gantry_decide::ids::{
     AutoScalingGroupName, CapacityProviderName, ClusterName, Ec2InstanceId, LifecycleHookName,
 };
+use gantry_decide::mutant;
 use gantry_decide::placement::{Constraint, Request};
 use gantry_decide::random::Random;
 use gantry_decide::time::Timestamp;
@@ -208,7 +209,7 @@ fn draining(
         let active = here.iter().filter(|host| host.status == ContainerInstanceStatus::Active);
         plan.drain
             .extend(active.map(|host| ContainerInstanceKey { cluster: host.cluster.clone(), id: host.id }));
-        if !is_busy(view, here) {
+        if !is_busy(view, here) || mutant::is("machines go with their tasks") {
             plan.let_go.push(instance.id);
         } else if wait.until < wait.at_last {
             let renew = wait.until - HEARTBEAT_MARGIN;
@@ -226,7 +227,7 @@ fn draining(
 fn protection(view: View<'_>, group: &AutoScalingGroup, hosts: &Hosts<'_>, plan: &mut Plan) {
     for instance in groups::counted(&view.state.autoscaling, group) {
         let here = hosts.get(instance.id.to_string().as_str());
-        let protected = here.is_none_or(|here| is_busy(view, here));
+        let protected = here.is_none_or(|here| is_busy(view, here)) && !mutant::is("protection forgotten");
         if protected != instance.protected {
             plan.protect.push((instance.id, protected));
         }

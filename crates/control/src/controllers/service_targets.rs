@@ -10,6 +10,7 @@ use crate::state::Change;
 use crate::tx::{Tx, View};
 use gantry_decide::deployment::events::{self, Lost};
 use gantry_decide::ids::{TargetGroupId, TaskId};
+use gantry_decide::mutant;
 use gantry_decide::random::Random;
 use gantry_store::Record;
 use std::collections::BTreeSet;
@@ -82,6 +83,7 @@ impl Controller for ServiceTargets {
                 .is_some_and(|known| known.task == Some(task.id) && known.deregistered_at.is_none());
             match (balanced::belongs(task), own) {
                 (true, false) => plan.register.push(target),
+                (false, true) if task.is_live() && mutant::is("deregistered after the stop") => {}
                 (false, true) => plan.deregister.push(target),
                 _ => {}
             }

@@ -144,9 +144,13 @@ fn next(view: View<'_>, task: &Task) -> Option<Step> {
         (DesiredStatus::Stopped, _) if !task.sent || mutant::is("stopped without the agent's word") => {
             Some(Step::End)
         }
+        (DesiredStatus::Stopped, _) if capacity::is_spot(task) && mutant::is("spot tasks go unwarned") => {
+            Some(Step::End)
+        }
         (DesiredStatus::Running, LastStatus::Provisioning) => Some(Step::HandOver),
         (DesiredStatus::Stopped, LastStatus::Deactivating) => {
-            (!balanced::is_known(view, task)).then_some(Step::Signal)
+            let hasty = mutant::is("draining not waited for") || mutant::is("deregistered after the stop");
+            (!balanced::is_known(view, task) || hasty).then_some(Step::Signal)
         }
         _ => None,
     }

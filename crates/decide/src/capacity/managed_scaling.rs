@@ -4,6 +4,7 @@
 //! it, in after fifteen minutes below it, at most half of the instances at once. Here what is above is seen at once: the
 //! answer follows from what is needed alone, so that nothing is gained by a minute's patience.
 
+use crate::mutant;
 use crate::time::Timestamp;
 use std::time::Duration;
 
@@ -53,7 +54,8 @@ pub struct Decision {
 
 /// Decides on a group.
 pub fn decide(facts: Facts, progress: Progress, now: Timestamp) -> Decision {
-    let (minimum, maximum) = (facts.minimum, facts.maximum.max(facts.minimum));
+    let most = if mutant::is("maximum size ignored") { u32::MAX } else { facts.maximum };
+    let (minimum, maximum) = (facts.minimum, most.max(facts.minimum));
     let target = u64::from(facts.target.clamp(1, 100));
     let ideal = u32::try_from((u64::from(facts.needed) * 100).div_ceil(target)).unwrap_or(u32::MAX);
     let calm = Decision { desired: None, progress: Progress::default(), again: None };
@@ -70,7 +72,9 @@ pub fn decide(facts: Facts, progress: Progress, now: Timestamp) -> Decision {
     let low_since = progress.low_since.unwrap_or(now);
     let pause = STEP_EVERY.min(facts.scale_in_after);
     let stepped = progress.stepped_at.map(|at| at + pause);
-    let due = [Some(low_since + facts.scale_in_after), facts.warm_at, stepped].into_iter().flatten().max();
+    let patient = Some(low_since + facts.scale_in_after).filter(|_| !mutant::is("groups shrink at once"));
+    let warm = facts.warm_at.filter(|_| !mutant::is("warm-up ignored"));
+    let due = [patient, warm, stepped].into_iter().flatten().max();
     let due = due.unwrap_or(now);
     let waiting = Progress { low_since: Some(low_since), stepped_at: progress.stepped_at };
     if due > now {

@@ -4,6 +4,8 @@
 //! the order, so each task goes to whom it brings closest: who has the fewest beyond its base for its weight, the first
 //! of equals. Tasks that are there count, so that replacements restore the proportions.
 
+use crate::mutant;
+
 /// What one provider gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -15,7 +17,8 @@ pub struct Share {
 /// Whose turn it is when provider `i` has `have[i]` tasks; nobody's where no provider takes more.
 pub fn next(shares: &[Share], have: &[usize]) -> Option<usize> {
     let has = |i: usize| have.get(i).copied().unwrap_or(0);
-    if let Some(index) = (0..shares.len()).find(|i| has(*i) < shares[*i].base as usize) {
+    let based = |i: &usize| has(*i) < shares[*i].base as usize && !mutant::is("base ignored");
+    if let Some(index) = (0..shares.len()).find(based) {
         return Some(index);
     }
     // A lone provider gets everything, whatever its weight.

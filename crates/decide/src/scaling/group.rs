@@ -4,6 +4,7 @@
 
 use super::lifecycle::{ActionResult, LifecycleState, MachineState};
 use super::termination::{self, TerminationPolicy};
+use crate::mutant;
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -180,7 +181,8 @@ fn advance<K: Clone>(
         }
         LifecycleState::InService => {
             let sick = !instance.healthy || instance.machine != MachineState::Running;
-            if sick && group.replaces_unhealthy && group.may_terminate {
+            let stays = mutant::is("lost machines not replaced");
+            if sick && group.replaces_unhealthy && group.may_terminate && !stays {
                 steps.push(Step::Terminate { instance: key(), reason: Reason::Unhealthy });
             }
         }

@@ -6,6 +6,7 @@ use super::state::{AutoScalingGroup, AutoScalingState, Instance, LifecycleHook, 
 use crate::machines::{MachineSpec, Owner, Report, Want};
 use crate::tx::{Tx, View};
 use gantry_decide::ids::{AutoScalingGroupName, Ec2InstanceId, LifecycleHookName};
+use gantry_decide::mutant;
 use gantry_decide::scaling::lifecycle::{ActionResult, MachineState, Process, Transition};
 
 /// Every machine of a scope's groups, and what is wanted of it.
@@ -66,7 +67,8 @@ pub fn group_of(state: &AutoScalingState, machine: &str) -> Option<AutoScalingGr
 pub fn set_desired(tx: &mut Tx<'_>, name: &AutoScalingGroupName, desired: u32, reason: &str) {
     let now = super::activity::at(tx.now);
     tx.state.autoscaling.groups.edit(name, |group| {
-        let desired = desired.clamp(group.min_size, group.max_size);
+        let most = if mutant::is("maximum size ignored") { u32::MAX } else { group.max_size };
+        let desired = desired.clamp(group.min_size, most);
         if desired != group.desired && !group.deleting && group.runs(Process::AlarmNotification) {
             let before = group.desired;
             group.desired = desired;

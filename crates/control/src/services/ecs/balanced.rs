@@ -13,6 +13,7 @@ use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::ids::{ContainerName, DeploymentId, TargetGroupId};
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_decide::mutant;
 use gantry_decide::routing::{HealthState, Reason};
 use gantry_decide::task::definition::TaskDefinition;
 use gantry_decide::task::kinds::NetworkMode;
@@ -340,6 +341,8 @@ pub fn verdict(view: View<'_>, service: &Service, task: &Task) -> Verdict {
         match health.map(|health| (health.state, health.reason)) {
             // Nobody checks it: it is used.
             Some((HealthState::Healthy | HealthState::Unavailable, _)) => {}
+            Some(_) if mutant::is("unhealthy targets count as healthy") => {}
+            None if mutant::is("targets count before anybody looked") => {}
             Some((HealthState::Unhealthy | HealthState::UnhealthyDraining, reason)) => {
                 let grace = Duration::from_secs(service.health_check_grace_period_seconds.into());
                 let until = task.started_at.map(|at| at + grace).filter(|until| *until > view.now);
