@@ -9,11 +9,12 @@ use gantry_decide::task_engine::{
     Action, Capacity, ContainerSpec, EngineConfig, Event, Exit, Found, Task, TaskArn, TaskEngine, TaskSpec,
 };
 use gantry_decide::time::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// More than any simulated task asks for: the control plane's books are the ones on trial.
 const PLENTY: Capacity =
-    Capacity { cpu: u64::MAX / 4, memory: u64::MAX / 4, reserved_ports: std::collections::BTreeSet::new() };
+    Capacity { cpu: u64::MAX / 4, memory: u64::MAX / 4, reserved_ports: BTreeSet::new() };
 
 /// What the runtime knows of a container. It outlives the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,12 @@ pub struct Agent {
     pub lease: Option<Holder>,
     /// The lease was over: containers were ended, and what the process knows of them is not true any more.
     pub fenced: bool,
+    /// What it was told to stop: whoever watches the host remembers that, whatever its process does.
+    pub told: BTreeSet<TaskArn>,
+    /// Until then what the control plane says takes so much longer to arrive.
+    pub lag: (Timestamp, Duration),
+    /// When the last of it arrives: nothing overtakes.
+    pub hears: Timestamp,
 }
 
 impl Agent {
@@ -56,6 +63,9 @@ impl Agent {
             cut_off: Timestamp::EPOCH,
             lease,
             fenced: false,
+            told: BTreeSet::new(),
+            lag: (Timestamp::EPOCH, Duration::ZERO),
+            hears: Timestamp::EPOCH,
         }
     }
 

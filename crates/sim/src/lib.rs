@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod hunt;
 pub mod metal;
 pub mod oracle;
+mod rest;
 pub mod trial;
 pub mod workload;
 pub mod world;

@@ -9,6 +9,7 @@ mod judge;
 mod machines;
 
 use crate::calls;
+use crate::rest::Rest;
 use gantry_control::call::Principal;
 use gantry_control::engine::{CallId, Effect, Engine, Input, Write};
 use gantry_control::service::{Reply, Service};
@@ -32,6 +33,8 @@ use std::time::Duration;
 const TURMOIL: Duration = Duration::from_secs(1200);
 /// How long everything may take to come right then: what nobody needs goes after 15 minutes, one step a minute.
 const PEACE: Duration = Duration::from_secs(60 * 60);
+/// When a machine may still be lost then, in milliseconds: around the time at which what nobody needs begins to go.
+const LAST_LOSS: Range<u64> = 12 * 60_000..18 * 60_000;
 /// CPU units of each machine of the group, and of each task there: four to a machine.
 const MACHINE_CPU: u64 = 4096;
 const TASK_CPU: u64 = 1024;
@@ -102,6 +105,7 @@ struct Metal {
     counter: u64,
     waiting: BTreeMap<CallId, Waiting>,
     wake: Timestamp,
+    rest: Rest,
     judge: Judge,
     report: Report,
 }
@@ -150,6 +154,7 @@ impl Metal {
             counter: 0,
             waiting: BTreeMap::new(),
             wake: Timestamp::NEVER,
+            rest: Rest::default(),
             judge: Judge::default(),
             report: Report::default(),
         }
@@ -166,6 +171,7 @@ impl Metal {
         let (target, step) = (one_of(random, &[50, 75, 100]), one_of(random, &[1, 2, 10]));
         let state = |is_on| if is_on { "ENABLED" } else { "DISABLED" };
         self.judge.minimum = minimum;
+        self.judge.warmup = Duration::from_secs(warmup);
         self.certain(&ecs::SERVICE, "CreateCluster", &json!({"clusterName": "default"}));
         let template =
             json!({"LaunchTemplateName": "metal", "LaunchTemplateData": {"InstanceType": "m5.xlarge"}});
@@ -267,6 +273,7 @@ impl Metal {
             }
             What::Wake => {
                 self.wake = Timestamp::NEVER;
+                self.rest.woken(self.now);
                 self.step(Input::Tick);
             }
             What::Step(seed) => self.user(&mut Seeded::new(seed)),
@@ -324,6 +331,11 @@ impl Metal {
         self.ask("UpdateService", json!({"service": "app", "desiredCount": count}));
         let count = self.random.below(8);
         self.ask("UpdateService", json!({"service": "thin", "desiredCount": count}));
+        if self.random.below(2) == 0 {
+            // The last that goes wrong, while the group waits to shrink or does so.
+            let seed = self.random.next_u64();
+            self.after(LAST_LOSS, What::Vanish(seed));
+        }
     }
 
     fn step(&mut self, input: Input) {
@@ -332,7 +344,7 @@ impl Metal {
                 Effect::Persist(batch) => {
                     let state = self.head();
                     self.judge_warnings(&state);
-                    self.judge.follow(&state);
+                    self.judge.follow(self.now, &state);
                     self.backend.write(Fence(0), &[batch]).expect("no fault was injected");
                     if !std::mem::replace(&mut self.sync_due, true) {
                         self.after(1..30, What::Sync);

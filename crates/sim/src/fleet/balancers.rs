@@ -6,17 +6,15 @@ use super::{Fleet, What};
 use crate::agent::Container;
 use gantry_control::engine::Input;
 use gantry_control::routing::TargetNews;
-use gantry_control::services::ecs::state::TaskKey;
 use gantry_control::services::elbv2;
 use gantry_decide::ids::{SubnetId, VpcId};
-use gantry_decide::lifecycle::LastStatus;
 use gantry_decide::random::Random;
 use gantry_decide::routing::config::{RoutingConfig, Target, TargetGroupArn, TargetKey};
 use gantry_decide::routing::{HealthReport, HealthState, Observers, Reason, TargetHealth};
 use gantry_decide::task_engine::TaskArn;
 use gantry_decide::time::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +26,11 @@ pub const DELAY: Duration = Duration::from_secs(30);
 /// The first of the host ports that agents give away.
 const FIRST_PORT: u16 = 32_768;
 
+type Key = (TargetGroupArn, TargetKey);
+
 /// What a balancer last said of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Word {
     Is(HealthState),
     Drained,
 }
@@ -45,11 +45,16 @@ pub struct Saying {
 }
 
 #[derive(Debug, Default)]
-struct Balancer {
-    config: Arc<RoutingConfig>,
+pub struct Balancer {
+    pub config: Arc<RoutingConfig>,
     /// The open connection.
-    session: Option<u64>,
-    said: BTreeMap<(TargetGroupArn, TargetKey), Word>,
+    pub session: Option<u64>,
+    /// What it last said of each target, and since when.
+    pub said: BTreeMap<Key, (Word, Timestamp)>,
+    /// What it has looked at since it began.
+    checked: BTreeSet<Key>,
+    /// When it last came, or went.
+    pub moved: Timestamp,
     /// Until then it does nothing at all.
     dead: Timestamp,
     /// Until then what it finds is now and then the contrary of what is so.
@@ -60,15 +65,17 @@ struct Balancer {
 
 /// The balancers of a world and, of the server's process, what has to do with them.
 pub struct Balancers {
-    all: Vec<Balancer>,
+    pub all: Vec<Balancer>,
     /// What the server has of them; gone with its process.
     observers: Observers,
     config: Arc<RoutingConfig>,
     /// When the server's process began: what it has not told since, balancers do not know.
-    began: Timestamp,
+    pub began: Timestamp,
     /// Which container has a port of a host. Ports are given away once.
-    ports: BTreeMap<(usize, u16), (TaskArn, String)>,
+    pub ports: BTreeMap<(usize, u16), (TaskArn, String)>,
     next_port: u16,
+    /// Containers that run and do not answer.
+    hung: BTreeSet<(TaskArn, String)>,
 }
 
 impl Default for Balancers {
@@ -80,6 +87,7 @@ impl Default for Balancers {
             began: Timestamp::EPOCH,
             ports: BTreeMap::new(),
             next_port: FIRST_PORT,
+            hung: BTreeSet::new(),
         }
     }
 }
@@ -165,8 +173,18 @@ impl Fleet {
 
     fn serves(&self, agent: usize, port: u16) -> bool {
         let container = self.balancers.ports.get(&(agent, port));
-        container
-            .is_some_and(|container| self.agents[agent].runtime.get(container) == Some(&Container::Running))
+        container.is_some_and(|container| {
+            self.agents[agent].runtime.get(container) == Some(&Container::Running)
+                && !self.balancers.hung.contains(container)
+        })
+    }
+
+    /// A container of a host that answers balancers does so no more, and runs on.
+    pub(super) fn hang(&mut self, agent: usize, random: &mut dyn Random) {
+        if let Some(container) = self.any_container(agent, random).filter(|(_, name)| name == Wish::SITE) {
+            self.count("containers hung");
+            self.balancers.hung.insert(container);
+        }
     }
 
     /// The server has something new for balancers.
@@ -213,6 +231,7 @@ impl Fleet {
         let session = self.counter;
         let known = &mut self.balancers.all[balancer];
         known.session = Some(session);
+        known.moved = self.now;
         // It tells everything once more.
         known.said.clear();
         self.balancers.observers.arrive(NAMES[balancer]);
@@ -227,6 +246,7 @@ impl Fleet {
             }
         }
         self.hear_news();
+        self.judge_words();
         self.at(self.now + PROBE_EVERY, What::Probe);
     }
 
@@ -236,10 +256,10 @@ impl Fleet {
         for group in &config.target_groups {
             for target in &group.targets {
                 let key = (group.arn.clone(), target.key.clone());
-                let before = self.balancers.all[balancer].said.get(&key).copied();
-                let word = self.look_at(balancer, target, before);
+                let before = self.balancers.all[balancer].said.get(&key).map(|(word, _)| *word);
+                let word = self.look_at(balancer, &group.arn, target, before);
                 if before != Some(word) {
-                    self.balancers.all[balancer].said.insert(key, word);
+                    self.balancers.all[balancer].said.insert(key, (word, self.now));
                     let registered = target.registered;
                     let (group, target) = (group.arn.clone(), target.key.clone());
                     // It has heard of the registration, whatever the clocks say.
@@ -252,7 +272,9 @@ impl Fleet {
             let group = config.target_groups.iter().find(|group| group.arn == key.0);
             group.is_some_and(|group| group.targets.iter().any(|target| target.key == key.1))
         };
-        self.balancers.all[balancer].said.retain(|key, _| known(key));
+        let seen = &mut self.balancers.all[balancer];
+        seen.said.retain(|key, _| known(key));
+        seen.checked.retain(known);
         let Balancer { session, late, .. } = &self.balancers.all[balancer];
         if let Some(session) = session.filter(|_| !sayings.is_empty()) {
             let late = if late.0 > self.now { late.1 } else { Duration::ZERO };
@@ -260,12 +282,22 @@ impl Fleet {
         }
     }
 
-    fn look_at(&mut self, balancer: usize, target: &Target, before: Option<Word>) -> Word {
+    fn look_at(
+        &mut self,
+        balancer: usize,
+        group: &TargetGroupArn,
+        target: &Target,
+        before: Option<Word>,
+    ) -> Word {
         if target.deregistered.is_some() {
             // Its last requests take until some later look.
             let draining = Word::Is(HealthState::Draining);
             let ends = before == Some(draining) && self.random.below(3) > 0;
             return if ends || before == Some(Word::Drained) { Word::Drained } else { draining };
+        }
+        let key = (group.clone(), target.key.clone());
+        if self.balancers.all[balancer].checked.insert(key) && before.is_none() {
+            return Word::Is(HealthState::Initial);
         }
         let serves =
             agent_of(target.key.id.as_str()).is_some_and(|agent| self.serves(agent, target.key.port));
@@ -282,7 +314,11 @@ impl Fleet {
             let observers = &mut self.balancers.observers;
             match word {
                 Word::Is(state) => {
-                    let reason = (state == HealthState::Unhealthy).then_some(Reason::FailedHealthChecks);
+                    let reason = match state {
+                        HealthState::Unhealthy => Some(Reason::FailedHealthChecks),
+                        HealthState::Initial => Some(Reason::InitialHealthChecking),
+                        _ => None,
+                    };
                     let health = TargetHealth { state, reason };
                     observers.health(NAMES[balancer], &HealthReport { group, target, health, at });
                 }
@@ -307,6 +343,7 @@ impl Fleet {
         self.balancers.began = self.now.max(self.server_down);
         for balancer in 0..self.balancers.all.len() {
             self.balancers.all[balancer].session = None;
+            self.balancers.all[balancer].moved = self.now;
             self.after(1..3000, What::Dial { balancer });
         }
     }
@@ -318,10 +355,15 @@ impl Fleet {
         }
         let index = random.below(self.balancers.all.len());
         let until = self.now + Duration::from_secs(random.below(90) as u64);
+        let long = self.now + Duration::from_secs(random.below(400) as u64);
+        let long = long.min(self.peace_from);
         let balancer = &mut self.balancers.all[index];
-        match random.below(3) {
-            0 => {
+        match random.below(4) {
+            kind @ (0 | 3) => {
+                let until = if kind == 0 { until } else { long };
                 balancer.dead = until;
+                balancer.moved = self.now;
+                balancer.checked.clear();
                 if balancer.session.take().is_some() {
                     self.balancers.observers.lose(NAMES[index], self.now);
                     self.at(until, What::Dial { balancer: index });
@@ -336,28 +378,6 @@ impl Fleet {
                 balancer.late = (until, Duration::from_millis(random.below(10_000) as u64));
                 self.count("balancers were late");
             }
-        }
-    }
-
-    /// A container is asked to end by our own action: no balancer that is connected sends it requests any more. What a new
-    /// server process has not had the time to tell they cannot know.
-    pub(super) fn judge_signal(&self, agent: usize, task: &TaskKey, arn: &TaskArn) {
-        let state = self.published.snapshot(&self.scope);
-        let told = state.ecs.task(task).is_some_and(|task| task.last_status == LastStatus::Stopping);
-        if !told || self.balancers.began + DELAY > self.now {
-            return;
-        }
-        let ports =
-            self.balancers.ports.iter().filter(|((host, _), (task, _))| *host == agent && task == arn);
-        let ports: Vec<u16> = ports.map(|((_, port), _)| *port).collect();
-        let own = |target: &&Target| {
-            target.deregistered.is_none()
-                && target.key.id.as_str() == machine(agent)
-                && ports.contains(&target.key.port)
-        };
-        for balancer in self.balancers.all.iter().filter(|balancer| balancer.session.is_some()) {
-            let target = balancer.config.target_groups.iter().flat_map(|group| &group.targets).find(own);
-            assert!(target.is_none(), "{task} is signalled while a balancer sends it requests: {target:?}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The control plane's process and its disk: steps, batches, answers, and starts from what the disk kept.
 
+use super::hosts::key_of;
 use super::{Fleet, Waiting, What};
 use crate::calls;
 use gantry_control::call::Principal;
@@ -62,7 +63,12 @@ impl Fleet {
         self.judge_ends(&ended);
         self.last_write = self.now;
         self.to_write.push_back(batch);
-        if !self.write_due {
+        self.begin_to_write();
+    }
+
+    /// One group of batches is made durable at a time; what comes meanwhile is the next.
+    fn begin_to_write(&mut self) {
+        if !self.write_due && !self.sync_due && !self.to_write.is_empty() {
             self.write_due = true;
             self.after(0..2, What::Write);
         }
@@ -93,7 +99,14 @@ impl Fleet {
             return self.crash_server(0);
         }
         let durable = self.backend.durable_seq();
+        let dies = self.dies_between && !self.to_write.is_empty() && !self.waiting.is_empty();
         self.step(Input::Durable(durable));
+        if dies {
+            self.dies_between = false;
+            self.count("servers killed between batches");
+            return self.crash_server(0);
+        }
+        self.begin_to_write();
     }
 
     pub(super) fn prepare(&mut self, operation: &str, request: &Value, principal: Principal) -> Input {
@@ -155,7 +168,7 @@ impl Fleet {
         self.backend.crash(survivors);
         self.to_write.clear();
         for (_, waiting) in std::mem::take(&mut self.waiting) {
-            if let Waiting::Report { agent, life, task, id } = waiting {
+            if let Waiting::Report { agent, life, task, id, .. } = waiting {
                 let event = Event::SubmitFailed { task, id, failure: SubmitFailure::Later };
                 self.after(100..5000, What::Happened { agent, life, event });
             }
@@ -191,9 +204,11 @@ impl Fleet {
                     self.refused(&request);
                 }
             },
-            Some(Waiting::Report { agent, life, task, id }) => {
+            Some(Waiting::Report { agent, life, task, id, status }) => {
                 let error = reply.err();
                 assert!(error.is_none(), "a report was refused: {error:?}");
+                let known = self.taken.entry(key_of(&task)).or_insert(status);
+                *known = status.max(*known);
                 // The answer may get lost, and the agent reports once more.
                 let event = if self.mishap(10) {
                     self.count("answers lost");

@@ -4,6 +4,7 @@ use super::{Fleet, What};
 use gantry_control::engine::Input;
 use gantry_control::sessions::{SessionId, SessionInput};
 use gantry_decide::random::{Random, Seeded};
+use gantry_decide::time::Timestamp;
 use gantry_store::memory::Failpoint;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ impl Fleet {
     /// A step of the script.
     pub(super) fn fault(&mut self, random: &mut Seeded) {
         let agent = random.below(self.agents.len());
-        match random.below(25) {
+        match random.below(32) {
             0 => {
                 let survivors = random.below(4);
                 self.crash_server(survivors);
@@ -42,6 +43,7 @@ impl Fleet {
             6 => {
                 self.count("clock steps");
                 self.skew = random.below(2 * STEP_MAX) as i64 - STEP_MAX as i64;
+                self.skewed = self.now;
             }
             7..=9 => {
                 self.count("agent crashes");
@@ -80,11 +82,32 @@ impl Fleet {
                 self.no_images = self.now + seconds(random, 100);
             }
             20..=22 => self.ail_balancer(random),
+            23 => self.hang(agent, random),
             17 => {
                 self.count("server outages");
                 self.crash_server(1);
                 self.server_down = self.now + seconds(random, 60);
                 self.lose_server();
+            }
+            25 | 26 => {
+                self.count("answers held up");
+                self.agents[agent].lag = (self.now + seconds(random, 40), seconds(random, 20));
+                let (at, time) = (self.now + seconds(random, 30), seconds(random, 80));
+                self.at(at, What::Part { agent, time });
+            }
+            27 | 28 => self.isolate(agent, random),
+            29 => {
+                self.count("servers to be killed between batches");
+                self.dies_between = true;
+            }
+            30 => {
+                self.count("long registry outages");
+                self.no_images = self.until_peace(random, 360);
+            }
+            31 => {
+                self.count("long partitions");
+                self.agents[agent].cut_off = self.until_peace(random, 300);
+                self.cut(agent);
             }
             _ => {
                 if let Some((task, container)) = self.any_container(agent, random) {
@@ -93,6 +116,24 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// Some time from now, at most so many seconds, when nothing goes wrong any more.
+    fn until_peace(&self, random: &mut Seeded, most: usize) -> Timestamp {
+        (self.now + seconds(random, most)).min(self.peace_from)
+    }
+
+    /// The agent starts again while its network is down, and the server does not know of it for a while.
+    fn isolate(&mut self, agent: usize, random: &mut Seeded) {
+        self.count("agent crashes in partitions");
+        self.agents[agent].cut_off = self.now + seconds(random, 100);
+        if let Some(session) = self.agents[agent].session.take() {
+            let at = self.now + seconds(random, 60);
+            self.at(at, What::Closed { session });
+        }
+        self.kill_agent(agent);
+        let at = self.now + seconds(random, 5);
+        self.at(at, What::Restart { agent });
     }
 
     /// The agent goes to a new connection before the server knows of the old one's end.

@@ -10,7 +10,7 @@ use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::random::Random;
 use gantry_decide::task::TransportProtocol;
 use gantry_decide::task_engine::{
-    Action, Event, Exit, Failure, FailureKind, NetworkBinding, Submission, SubmitFailure, TaskArn,
+    Action, Event, Exit, Failure, FailureKind, NetworkBinding, Signal, Submission, SubmitFailure, TaskArn,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -21,6 +21,7 @@ impl Fleet {
             let actions = self.agents[agent].start(self.now);
             self.perform(agent, actions);
             let life = self.agents[agent].life;
+            self.stops_go_on(agent);
             self.hear_of_fence(agent, life);
             self.after(1..200, What::Connect { agent, life });
         }
@@ -54,8 +55,12 @@ impl Fleet {
                 Action::Launch { task, container } | Action::Restart { task, container } => {
                     self.launch(agent, task, container);
                 }
-                Action::Signal { task, container, .. } => {
+                Action::Signal { task, container, signal } => {
                     self.judge_signal(agent, &key_of(&task), &task);
+                    if signal == Signal::Stop && self.mishap(5) {
+                        self.count("stops ignored");
+                        continue;
+                    }
                     self.after(1..2000, What::Exit { agent, task, container, code: 143 });
                 }
                 Action::RemoveContainer { task, container } => {
@@ -69,7 +74,10 @@ impl Fleet {
                     }
                     self.after(1..50, What::Submit { agent, life, submission });
                 }
-                Action::Forget { task } => _ = self.agents[agent].disk.remove(&task),
+                Action::Forget { task } => {
+                    self.agents[agent].told.remove(&task);
+                    self.agents[agent].disk.remove(&task);
+                }
                 Action::WakeAt(at) => {
                     let at = at.max(self.now + Duration::from_millis(1));
                     self.at(at, What::AgentWake { agent, life });
@@ -95,6 +103,10 @@ impl Fleet {
         let key = key_of(&task);
         let state = self.published.snapshot(&self.scope);
         assert!(state.ecs.task(&key).is_some(), "{task} is started, and nobody knows it");
+        assert!(
+            !self.agents[agent].told.contains(&task),
+            "{task} is started after its agent was told to stop it"
+        );
         let life = self.agents[agent].life;
         if self.agents[agent].fenced {
             let failure = Failure::new(FailureKind::TaskStateError, "the lease is over");
@@ -138,7 +150,7 @@ impl Fleet {
     }
 
     pub(super) fn submit(&mut self, agent: usize, life: u64, submission: &Submission) {
-        let (task, id) = (submission.task.clone(), submission.id);
+        let (task, id, status) = (submission.task.clone(), submission.id, submission.status);
         let no_way = self.agents[agent].cut_off.max(self.server_down) > self.now;
         if no_way || self.mishap(10) {
             self.count("reports lost");
@@ -157,7 +169,7 @@ impl Fleet {
                              "containers": containers});
         let input = self.prepare("SubmitTaskStateChange", &request, Principal::Agent);
         if let Input::Call { id: call, .. } = &input {
-            self.waiting.insert(*call, Waiting::Report { agent, life, task, id });
+            self.waiting.insert(*call, Waiting::Report { agent, life, task, id, status });
         }
         self.step(input);
     }
@@ -171,7 +183,7 @@ impl Fleet {
     }
 }
 
-fn key_of(task: &TaskArn) -> TaskKey {
+pub(super) fn key_of(task: &TaskArn) -> TaskKey {
     let EcsResource::Task(cluster, id) = task.0.parse::<EcsArn>().expect("an ARN").resource else {
         panic!("{task} is no task");
     };

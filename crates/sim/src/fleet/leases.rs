@@ -113,6 +113,7 @@ impl Fleet {
         let tasks: Vec<TaskArn> =
             engine.flat_map(|engine| engine.tasks()).map(|task| task.spec.arn.clone()).collect();
         for task in tasks {
+            self.told_to_stop(agent, task.clone());
             let actions = self.agents[agent].step(self.now, Event::StopRequested { task });
             self.perform(agent, actions);
         }

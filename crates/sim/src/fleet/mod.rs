@@ -13,18 +13,23 @@ pub mod plan;
 mod sets;
 mod shifts;
 pub mod silence;
+mod stops;
 mod trace;
 mod users;
 mod wires;
+mod words;
 
 pub use leases::SLOW;
 
 use crate::agent::Agent;
+use crate::rest::Rest;
 use balancers::{Balancers, Saying};
 use gantry_control::engine::{CallId, Engine};
+use gantry_control::services::ecs::state::TaskKey;
 use gantry_control::state::State;
 use gantry_decide::ids::{AccountId, Scope, SubnetId, VpcId};
 use gantry_decide::lease::Terms;
+use gantry_decide::lifecycle::ContainerStatus;
 use gantry_decide::random::{Random, Seeded};
 use gantry_decide::routing::config::RoutingConfig;
 use gantry_decide::task_engine::{Event, Submission, TaskArn};
@@ -102,6 +107,17 @@ enum What {
         agent: usize,
         life: u64,
     },
+    /// A task that an agent was told to stop has to have ended.
+    Overdue {
+        agent: usize,
+        life: u64,
+        task: TaskArn,
+    },
+    /// An agent's network is down for so long.
+    Part {
+        agent: usize,
+        time: Duration,
+    },
     /// Balancers look at their targets.
     Probe,
     Dial {
@@ -132,7 +148,7 @@ enum What {
 /// Who waits for an answer.
 enum Waiting {
     User { operation: &'static str, request: Value },
-    Report { agent: usize, life: u64, task: TaskArn, id: u64 },
+    Report { agent: usize, life: u64, task: TaskArn, id: u64, status: ContainerStatus },
 }
 
 /// What a run did.
@@ -168,6 +184,8 @@ pub struct Fleet {
     now: Timestamp,
     /// How far the server's clock is ahead of the true time, in milliseconds.
     skew: i64,
+    /// When it was last set.
+    skewed: Timestamp,
     random: Seeded,
     scope: Scope,
     subnet: String,
@@ -176,6 +194,8 @@ pub struct Fleet {
     to_write: VecDeque<Batch>,
     write_due: bool,
     sync_due: bool,
+    /// The server dies as soon as something is durable and something else, that somebody waits for, is not.
+    dies_between: bool,
     /// Until then the disk does nothing.
     disk_stalls: Timestamp,
     /// Until then the server's process does nothing.
@@ -203,6 +223,9 @@ pub struct Fleet {
     desired: BTreeMap<String, i64>,
     unsure: BTreeSet<String>,
     ran: BTreeSet<String>,
+    /// What agents were told to have reported.
+    taken: BTreeMap<TaskKey, ContainerStatus>,
+    rest: Rest,
     judge: Judge,
     trace: Trace,
     report: Report,
@@ -245,6 +268,7 @@ impl Fleet {
             plan,
             now,
             skew: 0,
+            skewed: Timestamp::EPOCH,
             subnet: SubnetId::derived(&format!("{vpc} eu-north-1a")).to_string(),
             scope,
             engine,
@@ -253,6 +277,7 @@ impl Fleet {
             to_write: VecDeque::new(),
             write_due: false,
             sync_due: false,
+            dies_between: false,
             disk_stalls: Timestamp::EPOCH,
             server_stalls: Timestamp::EPOCH,
             server_down: Timestamp::EPOCH,
@@ -272,6 +297,8 @@ impl Fleet {
             desired: BTreeMap::new(),
             unsure: BTreeSet::new(),
             ran: BTreeSet::new(),
+            taken: BTreeMap::new(),
+            rest: Rest::default(),
             judge: Judge::new(&script.wishes),
             script,
             trace: Trace::default(),
@@ -346,6 +373,7 @@ impl Fleet {
             What::Sync => self.sync(),
             What::Wake => {
                 self.wake = Timestamp::NEVER;
+                self.rest.woken(self.now);
                 self.tick();
             }
             What::Frame { agent, session, text } => self.frame(agent, session, &text),
@@ -360,6 +388,8 @@ impl Fleet {
             What::Submit { agent, life, submission } => self.submit(agent, life, &submission),
             What::Exit { agent, task, container, code } => self.exit(agent, task, container, code),
             What::AgentWake { agent, life } => self.happened(agent, life, Event::Tick),
+            What::Overdue { agent, life, task } => self.judge_stop(agent, life, task),
+            What::Part { agent, time } => self.agents[agent].cut_off = self.now + time,
             What::Probe => self.probe(),
             What::Dial { balancer } => self.dial_in(balancer),
             What::Serve { balancer, session, config } => self.serve(balancer, session, config),

@@ -13,6 +13,7 @@ use gantry_control::state::ScopeState;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::deployment::hooks::{HookRun, HookStatus};
 use gantry_decide::lease::Holder;
+use gantry_decide::lifecycle::{ContainerStatus, LastStatus};
 use gantry_decide::random::{Random, Seeded};
 use gantry_store::Record;
 use serde_json::{Value, json};
@@ -234,6 +235,18 @@ impl Fleet {
             };
             let key = gantry_control::services::ecs::state::TaskKey { cluster, id };
             assert!(state.ecs.task(&key).is_some(), "the acknowledged task {arn} is lost");
+        }
+        for (key, told) in self.taken.iter().filter(|_| !self.is_peace()) {
+            let least = match told {
+                ContainerStatus::Pending => LastStatus::Provisioning,
+                ContainerStatus::Running => LastStatus::Running,
+                ContainerStatus::Stopped => LastStatus::Deprovisioning,
+            };
+            let found = state.ecs.task(key).map(|task| task.last_status);
+            assert!(
+                found >= Some(least),
+                "{key} is {found:?}, and its agent was told that it is known as {told}"
+            );
         }
     }
 }

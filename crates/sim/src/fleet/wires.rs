@@ -38,6 +38,7 @@ impl Fleet {
         self.counter += 1;
         let session = self.counter;
         self.agents[agent].session = Some(session);
+        self.agents[agent].hears = self.now;
         self.sessions.insert(session, agent);
         let input = calls::opening(&self.scope, instance);
         self.step(Input::Session { id: SessionId(session), input });
@@ -66,15 +67,26 @@ impl Fleet {
         self.now.max(self.agents[agent].cut_off) + LATENCY
     }
 
+    /// The same of what the control plane says, which may be late by itself.
+    fn arrival_at(&mut self, agent: usize) -> Timestamp {
+        let at = self.arrival(agent);
+        let host = &mut self.agents[agent];
+        let late = if host.lag.0 > self.now { host.lag.1 } else { Duration::ZERO };
+        host.hears = host.hears.max(at + late);
+        host.hears
+    }
+
     pub(super) fn tell(&mut self, session: u64, output: SessionOutput) {
         let Some(agent) = self.sessions.get(&session).copied() else { return };
         match output {
             SessionOutput::Send(text) => {
                 self.trace.note(self.now.as_millis(), text.as_bytes());
-                self.at(self.arrival(agent), What::Frame { agent, session, text });
+                let at = self.arrival_at(agent);
+                self.at(at, What::Frame { agent, session, text });
             }
             SessionOutput::Close(..) if self.agents[agent].session == Some(session) => self.cut(agent),
-            SessionOutput::Close(..) => _ = self.sessions.remove(&session),
+            // What is left of the connection ends after what was said on it.
+            SessionOutput::Close(..) => self.after(1..50, What::Closed { session }),
         }
     }
 
@@ -109,6 +121,9 @@ impl Fleet {
                 let message: acs::PayloadMessage = frame.message().expect("a payload");
                 for task in message.tasks.iter().flatten() {
                     let (spec, desired) = agent::spec(task);
+                    if desired == DesiredStatus::Stopped {
+                        self.told_to_stop(agent, spec.arn.clone());
+                    }
                     let actions = self.agents[agent].step(self.now, Event::TaskAccepted { spec, desired });
                     self.perform(agent, actions);
                 }
@@ -120,7 +135,9 @@ impl Fleet {
             "TaskStopVerificationAck" => {
                 let message: acs::TaskStopVerificationAck = frame.message().expect("a confirmation");
                 for task in message.stop_tasks.into_iter().flatten().filter_map(|task| task.task_arn) {
-                    let event = Event::StopRequested { task: TaskArn(task) };
+                    let task = TaskArn(task);
+                    self.told_to_stop(agent, task.clone());
+                    let event = Event::StopRequested { task };
                     let actions = self.agents[agent].step(self.now, event);
                     self.perform(agent, actions);
                 }

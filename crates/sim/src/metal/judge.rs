@@ -1,12 +1,18 @@
 //! What must hold of groups, machines and spot tasks, by sums of its own.
 
+use super::machines::Machine;
 use super::{FARGATE_CPU, MACHINE_CPU, MAX_SIZE, Metal, POOL_CPU, TASK_CPU};
 use gantry_control::services::ecs::state::{FARGATE_POOL, Task, TaskKey};
 use gantry_control::state::ScopeState;
 use gantry_decide::ids::Ec2InstanceId;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus, StopCode};
-use gantry_decide::scaling::lifecycle::MachineState;
+use gantry_decide::scaling::lifecycle::{LifecycleState, MachineState};
+use gantry_decide::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// For how long less must be needed before a group shrinks: ECS's documented figure.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What was there before a step.
 #[derive(Default)]
@@ -14,6 +20,13 @@ pub struct Judge {
     /// Least of the group.
     pub minimum: usize,
     pub subnet: String,
+    /// How long an instance is new.
+    pub warmup: Duration,
+    /// What the group wants, and when that last grew.
+    desired: u32,
+    grown_at: Option<Timestamp>,
+    /// Since when each instance serves.
+    served: BTreeMap<Ec2InstanceId, Timestamp>,
     machines: BTreeMap<Ec2InstanceId, MachineState>,
     /// Tasks that were not STOPPED.
     live: BTreeSet<TaskKey>,
@@ -36,13 +49,20 @@ impl Judge {
         self.machines = instances.map(|instance| (instance.id, instance.machine)).collect();
         let live = state.ecs.tasks().iter().filter(|(_, task)| task.is_live());
         self.live = live.map(|(key, _)| key.clone()).collect();
+        let desired = state.autoscaling.groups.values().map(|group| group.desired).next().unwrap_or(0);
+        if desired < self.desired {
+            // What was lost with the process before did not happen.
+            self.grown_at = None;
+        }
+        self.desired = desired;
     }
 
     /// What a step left.
     ///
     /// # Panics
     /// When something does not hold.
-    pub fn follow(&mut self, state: &ScopeState) {
+    pub fn follow(&mut self, now: Timestamp, state: &ScopeState) {
+        self.check_size(now, state);
         for group in state.autoscaling.groups.values() {
             let (desired, counted) = (group.desired as usize, state.autoscaling.instances.values());
             assert!(
@@ -70,6 +90,31 @@ impl Judge {
         let thin = state.ecs.tasks().values().filter(|task| on_pool(task)).count() as u64 * FARGATE_CPU;
         assert!(thin <= POOL_CPU, "the pool holds {thin} CPU units of {POOL_CPU}");
         self.follow_anew(state);
+    }
+
+    /// A group shrinks once less has been needed for a while, and none of its instances is new.
+    fn check_size(&mut self, now: Timestamp, state: &ScopeState) {
+        let serving =
+            state.autoscaling.instances.values().filter(|one| one.state == LifecycleState::InService);
+        let serving: BTreeSet<Ec2InstanceId> = serving.map(|one| one.id).collect();
+        self.served.retain(|id, _| serving.contains(id));
+        for id in &serving {
+            self.served.entry(*id).or_insert(now);
+        }
+        let Some(group) = state.autoscaling.groups.values().next() else { return };
+        if group.desired > self.desired {
+            self.grown_at = Some(now);
+        } else if group.desired < self.desired {
+            let patience = self.grown_at.map(|at| now.since(at));
+            assert!(
+                patience.is_none_or(|patience| patience >= PATIENCE),
+                "the group shrinks to {} of {} {patience:?} after it grew",
+                group.desired,
+                self.desired
+            );
+            let new = self.served.iter().find(|(_, since)| **since + self.warmup > now);
+            assert!(new.is_none(), "the group shrinks to {} while {new:?} is new: {now:?}", group.desired);
+        }
     }
 
     /// Whether a task had not ended before the last step.
@@ -131,6 +176,10 @@ impl Metal {
             let desired = group.desired as usize;
             let serving = state.autoscaling.instances.values().filter(|instance| instance.state.counts());
             assert_eq!(serving.count(), desired, "the group does not have what it wants");
+            for instance in state.autoscaling.instances.values().filter(|instance| instance.state.counts()) {
+                let runs = self.machines.get(&instance.id).is_some_and(Machine::runs);
+                assert!(runs, "the group counts {instance:?}, whose machine is gone");
+            }
             assert!(desired >= needed, "{desired} machines for tasks of {needed}");
             if needed == 0 {
                 assert_eq!(desired, self.judge.minimum, "nothing needs them, and they stay");

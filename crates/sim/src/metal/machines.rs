@@ -28,6 +28,12 @@ pub struct Machine {
     pub agent: Agent,
 }
 
+impl Machine {
+    pub fn runs(&self) -> bool {
+        self.phase == Phase::Runs
+    }
+}
+
 impl Metal {
     pub(super) fn look(&mut self) {
         let state = self.published.snapshot(&self.scope);
