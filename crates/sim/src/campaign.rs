@@ -59,9 +59,11 @@ impl Campaign {
     }
 }
 
-/// Does the same on as many threads as there are processors.
+/// Does the same on as many threads as there are processors, or as the environment says.
 pub(crate) fn on_all_processors(work: &(impl Fn() + Sync)) {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let told = std::env::var("GANTRY_SIM_THREADS").ok().and_then(|text| text.parse().ok());
+    let threads =
+        told.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
 }
 

@@ -96,6 +96,16 @@ pub fn table(hunts: &[Hunt], seeds: u64) -> String {
     page
 }
 
+/// The bugs that are found by a page that [`table`] wrote, each with the first seed that finds it.
+pub fn known(page: &str) -> Vec<(&'static str, u64)> {
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        let (name, seed) = (cells.next()?, cells.next()?.parse().ok()?);
+        Some((*mutant::ALL.iter().find(|bug| **bug == name)?, seed))
+    };
+    page.lines().filter_map(row).collect()
+}
+
 /// What an oracle said, without what differs between runs: where in the source it stands.
 fn told(by: &str) -> String {
     let place = by.split(": ").next().unwrap_or_default();
@@ -115,5 +125,15 @@ mod tests {
         let hunts = [Hunt { bug: "a bug", found }, Hunt { bug: "another", found: None }];
         let page = table(&hunts, 30);
         assert!(page.contains("| a bug | 12 | `sim/src/fleet/judge.rs`: one two three |"), "{page}");
+        assert_eq!(known(&page), [], "these are not planted");
+    }
+
+    #[test]
+    fn a_table_is_read_as_it_was_written() {
+        let hunt =
+            |bug, found: Option<u64>| Hunt { bug, found: found.map(|seed| (seed, "a.rs:1: b".to_owned())) };
+        let (first, second, third) = (mutant::ALL[0], mutant::ALL[1], mutant::ALL[2]);
+        let hunts = [hunt(first, Some(3)), hunt(second, None), hunt(third, Some(0))];
+        assert_eq!(known(&table(&hunts, 5)), [(first, 3), (third, 0)]);
     }
 }

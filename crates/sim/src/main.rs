@@ -15,7 +15,10 @@ const USAGE: &str = "usage: gantry-sim COMMAND
   shrink SEED                     leaves out the steps that a failure does not need
   leases [FLEETS]                 measures how soon tasks of silent agents run elsewhere: in 20 fleets
   mutants [SEEDS] [FILE]          shows which planted bugs so many seeds find, and writes the table of it: 100,
-                                  docs/planted-bugs.md; optimised it needs the feature `mutants`";
+                                  docs/planted-bugs.md; optimised it needs the feature `mutants`
+  hunt BUG [SEEDS] [FIRST]        shows which of so many seeds finds one planted bug: 100, 0
+
+GANTRY_SIM_THREADS says on how many threads, if not on all processors";
 
 /// Where the table of the planted bugs stands, from the repository's root.
 const PAGE: &str = "docs/planted-bugs.md";
@@ -64,6 +67,19 @@ fn mutants(seeds: u64, file: &str) -> ExitCode {
     if found * 100 >= hunts.len() * FOUND_MIN { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Plants one bug, and tells which seed finds it.
+#[cfg(any(feature = "mutants", debug_assertions))]
+fn hunt_for(bug: &str, seeds: u64, first: u64) -> ExitCode {
+    let Some(bug) = gantry_decide::mutant::ALL.iter().find(|known| **known == bug) else { return usage() };
+    let hunts = hunt::all(&[*bug], |_| first..first + seeds, |hunt| println!("{hunt:?}"));
+    if hunts.iter().all(|hunt| hunt.found.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(any(feature = "mutants", debug_assertions)))]
+fn hunt_for(_bug: &str, _seeds: u64, _first: u64) -> ExitCode {
+    mutants(0, "")
+}
+
 #[cfg(not(any(feature = "mutants", debug_assertions)))]
 fn mutants(_seeds: u64, _file: &str) -> ExitCode {
     eprintln!("optimised without the feature `mutants`");
@@ -73,6 +89,14 @@ fn mutants(_seeds: u64, _file: &str) -> ExitCode {
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let number = |index: usize, usual: u64| words.get(index).map_or(Ok(usual), |word| word.parse());
+    if let [command, bug, ..] = words.as_slice()
+        && command == "hunt"
+    {
+        return match (number(2, 100), number(3, 0)) {
+            (Ok(seeds), Ok(first)) => hunt_for(bug, seeds, first),
+            _ => usage(),
+        };
+    }
     match (words.first().map(String::as_str), number(1, 2000)) {
         (Some("run"), Ok(seeds)) => match (number(2, 5), number(3, 0)) {
             (Ok(minutes), Ok(first)) => run(seeds, minutes, first),
