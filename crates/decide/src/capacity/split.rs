@@ -17,15 +17,15 @@ pub struct Share {
 /// Whose turn it is when provider `i` has `have[i]` tasks; nobody's where no provider takes more.
 pub fn next(shares: &[Share], have: &[usize]) -> Option<usize> {
     let has = |i: usize| have.get(i).copied().unwrap_or(0);
-    let based = |i: &usize| has(*i) < shares[*i].base as usize && !mutant::is("base ignored");
-    if let Some(index) = (0..shares.len()).find(based) {
+    let base = |i: usize| if mutant::is("base ignored") { 0 } else { shares[i].base as usize };
+    if let Some(index) = (0..shares.len()).find(|i| has(*i) < base(*i)) {
         return Some(index);
     }
     // A lone provider gets everything, whatever its weight.
     if shares.len() == 1 {
         return Some(0);
     }
-    let beyond = |i: usize| has(i).saturating_sub(shares[i].base as usize) as u64;
+    let beyond = |i: usize| has(i).saturating_sub(base(i)) as u64;
     let weight = |i: usize| u64::from(shares[i].weight);
     (0..shares.len()).filter(|i| shares[*i].weight > 0).reduce(|best, i| {
         // beyond/weight compared without division.
