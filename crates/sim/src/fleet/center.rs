@@ -178,7 +178,7 @@ impl Fleet {
         self.engine = super::engine(state, last_seq, self.random.next_u64(), self.plan.terms);
         let state = self.published.snapshot(&self.scope);
         state.check_invariants();
-        self.judge.begin_anew(self.server_now(), &state);
+        self.judge.begin_anew(&state);
         self.judge_what_was_told(&state);
         for (_, agent) in std::mem::take(&mut self.sessions) {
             self.agents[agent].session = None;

@@ -165,7 +165,8 @@ impl Fleet {
             let waits = hopeless && !wish.breaker && primary.rollout_state != RolloutState::Completed;
             assert!(
                 attempt.status.is_over() || waits,
-                "the attempt of {wish:?} goes on: {}, with {:?}",
+                "at {:?} the attempt of {wish:?} goes on: {}, with {:?}",
+                self.server_now(),
                 shifts::told(&state, service),
                 events(service)
             );

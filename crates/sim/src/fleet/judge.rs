@@ -131,8 +131,8 @@ impl Judge {
     }
 
     /// A new process has read what was stored.
-    pub fn begin_anew(&mut self, now: Timestamp, state: &ScopeState) {
-        self.shifts.begin_anew(now, state);
+    pub fn begin_anew(&mut self, state: &ScopeState) {
+        self.shifts.begin_anew(state);
         self.failed =
             state.ecs.services().iter().map(|(key, service)| (key.clone(), failed(service))).collect();
         self.tasks.clear();

@@ -19,8 +19,14 @@ use std::time::Duration;
 struct Seen {
     status: Status,
     shift: Option<Shift>,
-    /// When the target's share of the production traffic last changed.
-    moved_at: Timestamp,
+    /// The production traffic of each time at which it changed, the last one last: a crash may take some of them back.
+    moves: Vec<(Weights, Timestamp)>,
+}
+
+impl Seen {
+    fn moved_at(&self) -> Option<Timestamp> {
+        self.moves.last().map(|(_, at)| *at)
+    }
 }
 
 /// What two revisions of a service are to a deployment that shifts its traffic, as ids of those who started their tasks.
@@ -97,8 +103,11 @@ pub fn told(state: &ScopeState, service: &Service) -> String {
         .tasks_of(&service.key())
         .map(|task| format!("{:?} {:?} {:?}", task.started_by, task.desired_status, task.last_status))
         .collect();
+    let patient =
+        service.deployments.iter().map(|known| (known.id, known.rollout_state, known.launch_not_before));
+    let patient: Vec<_> = patient.collect();
     format!(
-        "{:?} {primary:?} {:?}, desired {}, tasks {tasks:?}",
+        "{:?} {primary:?} {:?}, desired {}, tasks {tasks:?}, deployments {patient:?}",
         attempt.status, attempt.shift, service.desired_count
     )
 }
@@ -121,17 +130,21 @@ pub fn sides(state: &ScopeState, service: &Service) -> Option<Sides> {
 
 impl Shifts {
     /// A new process has read what was stored.
-    pub fn begin_anew(&mut self, now: Timestamp, state: &ScopeState) {
+    pub fn begin_anew(&mut self, state: &ScopeState) {
         let before = std::mem::take(&mut self.seen);
         for (key, attempt) in state.ecs.service_deployments().iter() {
-            let production =
-                |shift: &Option<Shift>| shift.as_ref().map(|shift| shift.traffic.production.clone());
-            let known = before.get(key).filter(|seen| production(&seen.shift) == production(&attempt.shift));
             // What was lost with the process before did not happen.
-            let moved_at = known.map(|seen| seen.moved_at);
-            let moved_at = moved_at.or_else(|| Some(attempt.shift.as_ref()?.since)).unwrap_or(now);
+            let mut moves = before.get(key).map(|seen| seen.moves.clone()).unwrap_or_default();
+            if let Some(shift) = &attempt.shift {
+                while moves.last().is_some_and(|(weights, _)| *weights != shift.traffic.production) {
+                    moves.pop();
+                }
+                if moves.is_empty() {
+                    moves.push((shift.traffic.production.clone(), shift.since));
+                }
+            }
             self.seen
-                .insert(key.clone(), Seen { status: attempt.status, shift: attempt.shift.clone(), moved_at });
+                .insert(key.clone(), Seen { status: attempt.status, shift: attempt.shift.clone(), moves });
         }
     }
 
@@ -150,12 +163,12 @@ impl Shifts {
             return Moved::default();
         };
         let before = self.seen.get(key).cloned();
-        let mut seen = Seen { status: attempt.status, shift: attempt.shift.clone(), moved_at: now };
+        let moves = before.as_ref().map(|before| before.moves.clone()).unwrap_or_default();
+        let mut seen = Seen { status: attempt.status, shift: attempt.shift.clone(), moves };
         let arrived = matches!(attempt.status, Status::Successful | Status::RollbackSuccessful);
         let arrives = arrived && before.as_ref().is_none_or(|before| before.status != attempt.status);
         let mut rises = false;
         if let Some(before) = &before {
-            seen.moved_at = before.moved_at;
             assert!(
                 rank(before.status) < rank(attempt.status) || before.status == attempt.status,
                 "{key} went from {:?} to {:?}",
@@ -163,13 +176,13 @@ impl Shifts {
                 attempt.status
             );
             if let (Some(old), Some(new)) = (&before.shift, &attempt.shift) {
-                if old.traffic.production != new.traffic.production {
-                    seen.moved_at = now;
-                }
                 rises = self.check_step(now, key, attempt, before, old, new);
             }
         }
         if let Some(shift) = &attempt.shift {
+            if seen.moves.last().is_none_or(|(weights, _)| *weights != shift.traffic.production) {
+                seen.moves.push((shift.traffic.production.clone(), now));
+            }
             check_shares(key, shift);
             self.check_source(state, key, attempt, shift);
         }
@@ -212,7 +225,7 @@ impl Shifts {
         assert!(was <= is, "{key} took {was} of 1000 back to {is} and goes on");
         self.check_hooks(now, key, attempt, old, new);
         let strategy = attempt.configuration.strategy;
-        let paused = now.since(before.moved_at);
+        let paused = before.moved_at().map_or(Duration::ZERO, |at| now.since(at));
         if was < is {
             let (most, pause) = match strategy {
                 Strategy::Linear { step, bake_minutes } => (was + tenths(step.percent()), bake_minutes),

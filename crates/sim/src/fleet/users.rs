@@ -48,7 +48,7 @@ impl Fleet {
             }
         }
         let state = self.published.snapshot(&self.scope);
-        self.judge.begin_anew(self.server_now(), &state);
+        self.judge.begin_anew(&state);
         self.wake = self.now + std::time::Duration::from_millis(1);
         self.at(self.wake, super::What::Wake);
     }
