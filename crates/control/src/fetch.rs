@@ -28,11 +28,14 @@ pub enum ObjectError {
 
 pub type Found = Result<Vec<u8>, ObjectError>;
 
+/// A write that is made of what was found.
+pub type Writing = Box<dyn FnOnce(&mut Tx<'_>, Vec<Found>) -> Reply + Send>;
+
 /// A handler's part of an operation that needs objects.
 pub struct Fetch {
     pub objects: Vec<ObjectName>,
     /// Runs on the writer, with what was found of each object, in their order.
-    pub write: Box<dyn FnOnce(&mut Tx<'_>, Vec<Found>) -> Reply + Send>,
+    pub write: Writing,
 }
 
 /// Says what is to be fetched, from a published snapshot.

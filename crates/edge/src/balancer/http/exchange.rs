@@ -75,12 +75,13 @@ pub struct Tls {
 impl Tls {
     /// The headers by which targets of a listener learn of it: names and values, none for what there is not.
     pub fn headers<'a>(&'a self, table: &'a Table) -> Vec<(&'a str, Option<&'a str>)> {
+        type Part = fn(&ClientCertificate) -> &str;
         let mut headers = Vec::new();
         if table.attributes.tls_headers {
             headers.push((table.listener.name_of(TlsHeader::Version), Some(self.version)));
             headers.push((table.listener.name_of(TlsHeader::CipherSuite), Some(self.cipher)));
         }
-        let told: &[(TlsHeader, fn(&ClientCertificate) -> &str)] = match table.client_certificates {
+        let told: &[(TlsHeader, Part)] = match table.client_certificates {
             ClientCertificates::Off => &[],
             ClientCertificates::Passthrough => &[(TlsHeader::ClientCertificate, |shown| &shown.chain)],
             ClientCertificates::Verify(_) => &[
