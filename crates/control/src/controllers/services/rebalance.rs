@@ -7,9 +7,10 @@ use super::census::{Census, Condition, Side};
 use super::steps::{self, launch_of};
 use crate::services::ec2;
 use crate::services::ecs::deployments::tell;
-use crate::services::ecs::launch::{self, Launch};
+use crate::services::ecs::launch;
 use crate::services::ecs::state::{
     ContainerInstanceKey, Deployment, LaunchType, Moving, RolloutState, Service, ServiceStatus, TaskKey,
+    ZONE_ATTRIBUTE,
 };
 use crate::services::ecs::{capacity, check, placement};
 use crate::tx::{Tx, View};
@@ -124,20 +125,25 @@ fn zones(view: View<'_>, service: &Service) -> BTreeSet<String> {
         return of_subnets.unwrap_or_default();
     }
     let Ok(launch) = launch_of(view, service, primary) else { return BTreeSet::new() };
-    let of_instances = candidates(view, &launch).into_iter().filter_map(|key| zone_of_instance(view, &key));
-    of_instances.filter(|zone| of_subnets.as_ref().is_none_or(|zones| zones.contains(zone))).collect()
+    let request = capacity::request_for(view, &launch);
+    let pool = view.state.ecs.pool(&placement::pool_name(&launch.cluster, launch.launch_type));
+    let mut zones = BTreeSet::new();
+    for (_, host) in pool.hosts() {
+        // One instance that suits tells of its zone. Thousands may be there, and every steady service asks.
+        let zone = host.profile.attributes.get(ZONE_ATTRIBUTE).and_then(Option::as_ref);
+        let open = |zone: &&String| of_subnets.as_ref().is_none_or(|zones| zones.contains(*zone));
+        if let Some(zone) = zone.filter(|zone| !zones.contains(*zone)).filter(open)
+            && host.suits(&request)
+        {
+            zones.insert(zone.clone());
+        }
+    }
+    zones
 }
 
 fn zone_of_instance(view: View<'_>, key: &ContainerInstanceKey) -> Option<String> {
     let instance = view.state.ecs.container_instance(key)?;
     instance.availability_zone().map(str::to_owned)
-}
-
-/// The instances that suit a launch, full or not.
-fn candidates(view: View<'_>, launch: &Launch) -> Vec<ContainerInstanceKey> {
-    let request = capacity::request_for(view, launch);
-    let pool = view.state.ecs.pool(&placement::pool_name(&launch.cluster, launch.launch_type));
-    pool.suitable(&request)
 }
 
 /// Does what was planned, and tells it.

@@ -11,7 +11,7 @@ use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::placement::EXTERNAL_ATTRIBUTE;
 use crate::services::ecs::state::{
     AgentVersion, Cluster, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, FARGATE_POOL,
-    InstanceResources, Task,
+    InstanceResources, Task, ZONE_ATTRIBUTE,
 };
 use crate::services::ecs::views::container_instance::{
     Include, asked_arn, container_instance as show, status,
@@ -41,8 +41,6 @@ const ATTRIBUTES_MAX: usize = 500;
 /// Where agents open their connections; they append `/ws`.
 pub const ACS_PATH: &str = "/acs";
 pub const TCS_PATH: &str = "/tcs";
-
-const ZONE: &str = "ecs.availability-zone";
 
 /// The members of an EC2 identity document that matter here.
 #[derive(Debug, Default, Deserialize)]
@@ -294,7 +292,7 @@ fn registered_again(
 
 /// Attributes that the server adds to what the agent sends.
 fn is_of_host(name: &str) -> bool {
-    [ZONE, "ecs.ami-id", "ecs.instance-type", GROUP_ATTRIBUTE, PROVIDER_ATTRIBUTE].contains(&name)
+    [ZONE_ATTRIBUTE, "ecs.ami-id", "ecs.instance-type", GROUP_ATTRIBUTE, PROVIDER_ATTRIBUTE].contains(&name)
 }
 
 /// Adds what ECS itself tells about a host: its instance id, zone, type and image.
@@ -324,7 +322,7 @@ fn describe_host(tx: &mut Tx<'_>, instance: &mut ContainerInstance, document: Id
     // A machine of the user's own is in the region's first zone unless it says otherwise.
     let zone = document.availability_zone.unwrap_or_else(|| format!("{}a", tx.scope.region));
     let told = [
-        (ZONE, Some(zone)),
+        (ZONE_ATTRIBUTE, Some(zone)),
         ("ecs.ami-id", document.image_id),
         ("ecs.instance-type", document.instance_type),
     ];

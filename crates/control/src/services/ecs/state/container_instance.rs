@@ -8,6 +8,9 @@ use gantry_store::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The attribute that tells where an instance is.
+pub const ZONE_ATTRIBUTE: &str = "ecs.availability-zone";
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ContainerInstanceKey {
     pub cluster: ClusterName,
@@ -99,7 +102,7 @@ impl ContainerInstance {
     }
 
     pub fn availability_zone(&self) -> Option<&str> {
-        self.attribute("ecs.availability-zone")
+        self.attribute(ZONE_ATTRIBUTE)
     }
 
     /// Whether its tasks are given up: it was deregistered, or its agent waited for in vain.
