@@ -69,7 +69,6 @@ pub fn serve(arguments: &[String]) -> Result<()> {
     };
     let mut config = RoutingConfig {
         generation: 1,
-        certificates: Default::default(),
         load_balancers: vec![LoadBalancer {
             arn: LoadBalancerArn::new(
                 "arn:aws:elasticloadbalancing:eu-north-1:111122223333:loadbalancer/app/bench/1",
@@ -107,6 +106,7 @@ pub fn serve(arguments: &[String]) -> Result<()> {
             },
             targets: (0..targets).map(|number| target(number, targets, origin)).collect(),
         }],
+        ..RoutingConfig::default()
     };
     let settings = Settings { workers: 1, logs: Some(folder.join("logs")), ..Settings::default() };
     let balancer = Balancer::start(&settings, Arc::new(Silent(folder)))?;
