@@ -36,6 +36,7 @@ impl World {
     async fn start() -> World {
         let directory = tempfile::tempdir().unwrap();
         let config = Config {
+            objects: std::sync::Arc::new(gantry_server::objects::NoObjects),
             data_dir: directory.path().to_owned(),
             address: "127.0.0.1:0".parse().unwrap(),
             account: AccountId::DEFAULT,

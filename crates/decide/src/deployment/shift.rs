@@ -49,7 +49,7 @@ pub struct Shift {
 pub struct Facts {
     /// All the source shall have is there and well; true without a source.
     pub source_ready: bool,
-    /// The source gets no more tasks, for it never arrived.
+    /// The source gets no more tasks, for it never arrived, or they do not start.
     pub source_is_final: bool,
     pub target_ready: bool,
     /// No task is left, nor on its way out.

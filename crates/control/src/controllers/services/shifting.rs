@@ -8,6 +8,7 @@ use super::{Plan, STARTS_PER_ROUND_MAX, Turn, allowed, forgiven, may_launch, sta
 use crate::services::ecs::deployments;
 use crate::services::ecs::state::{Deployment, RolloutState, Service, ServiceDeployment, ServiceStatus};
 use crate::tx::View;
+use gantry_decide::deployment::back_off;
 use gantry_decide::deployment::shift::{Facts, Next, Shift, Want, Wants};
 use gantry_decide::ids::{DeploymentId, ServiceRevisionId};
 use gantry_decide::mutant;
@@ -78,8 +79,12 @@ impl<'a> Shifting<'a> {
         if goes_on && plan.attempt.is_none_or(|turn| turn == Turn::Begin) {
             // A source that never arrived has all the tasks that it will get, unless it is gone back to.
             let is_primary = |known: &Deployment| service.primary().is_some_and(|first| first.id == known.id);
-            let never_grows =
+            let never_arrived =
                 |source: &Deployment| source.rollout_state != RolloutState::Completed && !is_primary(source);
+            // One that arrived may not start any more, or never did: it was of no tasks, and its image is nowhere.
+            let never_grows = |source: &Deployment| {
+                never_arrived(source) || back_off::delay(source.failures.starts).is_some()
+            };
             let facts = Facts {
                 source_ready: self.source.is_none() || source.is_ready(service),
                 source_is_final: self.source.is_some_and(never_grows),

@@ -317,6 +317,35 @@ fn a_source_that_never_arrived_holds_nobody_up() {
 }
 
 #[test]
+fn a_source_whose_tasks_do_not_start_holds_nobody_up() {
+    let mut world = World::with_capacity(7800);
+    // Without a task it arrives, whatever its image is.
+    world.create_service(json!({"desiredCount": 0, "deploymentConfiguration": blue_green(0)}));
+    world.pass(LONG);
+    assert_eq!(world.statuses(), ["SUCCESSFUL"]);
+    let first_fails =
+        |task: &Task| if task.definition_id.revision == 1 { Fate::FailsToStart } else { Fate::Runs };
+    world.update_service(json!({"desiredCount": 2}));
+    for _ in 0..3 {
+        world.agent_acts(first_fails);
+    }
+    for _ in 0..2 {
+        world.deploy_next(blue_green(5));
+        for _ in 0..3 {
+            world.agent_acts(first_fails);
+        }
+        world.pass(LONG);
+    }
+    assert_ne!(world.stage(), "RECONCILE_SERVICE");
+    world.pass(5 * MINUTE);
+    for _ in 0..3 {
+        world.agent_acts(first_fails);
+        world.pass(LONG);
+    }
+    assert_eq!((world.statuses()[0].as_str(), world.sides()), ("SUCCESSFUL", (0, 2)));
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_refused() {
     let mut world = World::with_service(json!({"desiredCount": 1}));
     let hook = |stage: &str| json!({"targetType": "PAUSE", "lifecycleStages": [stage]});
