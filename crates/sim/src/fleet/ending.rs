@@ -71,6 +71,7 @@ impl Fleet {
 
     pub(super) fn make_peace(&mut self) {
         self.at(self.now + LOOK_EVERY, What::Look);
+        self.dies_between = false;
         let state = self.snapshot();
         self.judge_what_was_told(&state);
         for agent in 0..self.agents.len() {
