@@ -6,7 +6,8 @@ use crate::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Time as it passed for a process that looks at a clock: never backwards, and of a leap only its beginning.
+/// Time as it passed for a process that looks at a clock: never backwards, and of a leap no more than passes between two
+/// looks as a rule, so that a clock may be set more than once within a lease.
 #[derive(Clone, Copy, Debug, Default)]
 struct Steady {
     last: Option<Timestamp>,
@@ -14,9 +15,10 @@ struct Steady {
 }
 
 impl Steady {
-    fn look(&mut self, now: Timestamp, leap: Duration) -> Duration {
+    fn look(&mut self, now: Timestamp, terms: &Terms) -> Duration {
         let passed = self.last.replace(now).map_or(Duration::ZERO, |last| now.since(last));
-        self.elapsed += if mutant::is("leaps of the clock counted") { passed } else { passed.min(leap) };
+        let leaps = passed > terms.leap && !mutant::is("leaps of the clock counted");
+        self.elapsed += if leaps { terms.look_every } else { passed };
         self.elapsed
     }
 }
@@ -41,7 +43,7 @@ impl<K: Ord + Clone> Leases<K> {
 
     /// Lets time pass. Called on every step, before anything else.
     pub fn look(&mut self, now: Timestamp) {
-        self.clock.look(now, self.terms.leap);
+        self.clock.look(now, &self.terms);
     }
 
     /// The agent is waited for so long from now, or as long as it was before if that is longer.
@@ -135,9 +137,25 @@ mod tests {
             leases.look(now);
             assert_eq!(leases.run_out(), None);
         }
-        // The leap ahead counted for a quarter of a second, the one back for none.
-        assert!(pass(&mut leases, &mut now, Duration::from_millis(2_200)).is_empty());
-        assert_eq!(pass(&mut leases, &mut now, Duration::from_millis(200)), [1]);
+        // The leap ahead counted for a tenth of a second, the one back for none.
+        assert!(pass(&mut leases, &mut now, Duration::from_millis(2_400)).is_empty());
+        assert_eq!(pass(&mut leases, &mut now, Duration::from_millis(100)), [1]);
+    }
+
+    #[test]
+    fn a_clock_may_be_set_twice_within_a_lease() {
+        let (mut leases, mut now) = (Leases::new(TERMS), Timestamp::from_millis(5_000_000));
+        leases.look(now);
+        leases.grant(1, Duration::ZERO);
+        let mut passed = Duration::ZERO;
+        for _ in 0..2 {
+            now = now + Duration::from_secs(40);
+            leases.look(now);
+            assert!(pass(&mut leases, &mut now, Duration::from_secs(1)).is_empty());
+            passed += Duration::from_secs(1);
+        }
+        // Its agent may hold it so long.
+        assert!(pass(&mut leases, &mut now, TERMS.length - passed).is_empty());
     }
 
     #[test]

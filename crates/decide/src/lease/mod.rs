@@ -30,7 +30,7 @@ pub struct Terms {
     /// held before is not known any more.
     pub grace: Duration,
     /// How often the control plane looks at its clock at least while anything runs out. What passes between two looks
-    /// beyond [`Terms::leap`] was no time that it could have heard anything in: it was stopped, or its clock was set.
+    /// beyond [`Terms::leap`] counts as one look: it was no time to hear anything in, for it was stopped, or its clock set.
     pub look_every: Duration,
     pub leap: Duration,
 }
