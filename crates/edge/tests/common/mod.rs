@@ -458,7 +458,7 @@ pub fn body(answer: &str) -> &str {
 }
 
 /// Reads one answer with a length from a kept connection.
-pub fn read_answer(stream: &mut TcpStream) -> String {
+pub fn read_answer(stream: &mut impl Read) -> String {
     let head = read_until(stream, "\r\n\r\n");
     let length = header(&head, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0_usize);
     let mut content = vec![0; length];
