@@ -2,11 +2,10 @@
 //!
 //! PING, ECHO, GET, SET, DEL, EXISTS, INCR, DBSIZE, COMMAND and QUIT, as RESP arrays or as plain lines.
 
-use super::signals;
+use super::{clients, signals};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const PORT: u16 = 6379;
@@ -35,21 +34,7 @@ pub fn main() -> io::Result<()> {
 
 fn serve(listener: &TcpListener) -> io::Result<()> {
     let data = Arc::new(Mutex::new(Data::default()));
-    let clients = Arc::new(AtomicUsize::new(0));
-    for stream in listener.incoming() {
-        let Ok(stream) = stream else { continue };
-        if clients.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS {
-            clients.fetch_sub(1, Ordering::Relaxed);
-            continue;
-        }
-        let (data, clients) = (data.clone(), clients.clone());
-        std::thread::spawn(move || {
-            // A client that goes away ends its thread and nothing else.
-            let _ = converse(&stream, &data);
-            clients.fetch_sub(1, Ordering::Relaxed);
-        });
-    }
-    Ok(())
+    clients::serve(listener, MAX_CLIENTS, move |stream| converse(stream, &data))
 }
 
 fn converse(stream: &TcpStream, data: &Mutex<Data>) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! to start than all that Gantry does for a container.
 
 mod batch;
+mod clients;
 mod kv;
 mod router;
 mod signals;

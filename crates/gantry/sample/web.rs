@@ -1,10 +1,8 @@
 //! The web sample: a page that says which task answered, `/health`, and (beside a key-value server) a visit counter.
 
-use super::signals;
+use super::{clients, signals};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A request's head; browsers send less than 4 KiB.
@@ -35,21 +33,7 @@ pub fn check(port: u16) -> io::Result<()> {
 }
 
 fn serve(listener: &TcpListener) -> io::Result<()> {
-    let clients = Arc::new(AtomicUsize::new(0));
-    for stream in listener.incoming() {
-        let Ok(stream) = stream else { continue };
-        if clients.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS {
-            clients.fetch_sub(1, Ordering::Relaxed);
-            continue;
-        }
-        let clients = clients.clone();
-        std::thread::spawn(move || {
-            // A client that goes away ends its thread and nothing else.
-            let _ = answer(&stream);
-            clients.fetch_sub(1, Ordering::Relaxed);
-        });
-    }
-    Ok(())
+    clients::serve(listener, MAX_CLIENTS, answer)
 }
 
 fn answer(mut stream: &TcpStream) -> io::Result<()> {
