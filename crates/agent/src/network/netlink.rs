@@ -22,6 +22,8 @@ const NESTED: u16 = 0x8000;
 const ROOM: usize = 64 << 10;
 /// The kernel answers at once; a lost answer must not hang a thread.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Bytes of one read of answers: what is asked for is small, and what went wrong comes without what was sent.
+const ANSWER_BYTES: usize = 8 << 10;
 
 /// A message under construction, or several behind each other.
 #[derive(Default)]
@@ -122,20 +124,17 @@ impl Socket {
         // SAFETY: the descriptor was just made, and is nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         let limit = libc::timeval { tv_sec: ANSWER_MAX.as_secs() as libc::time_t, tv_usec: 0 };
-        // SAFETY: the value is of the option's type, and lives until the call returns.
-        let set = unsafe {
-            libc::setsockopt(
-                fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_RCVTIMEO,
-                std::ptr::from_ref(&limit).cast(),
-                size_of::<libc::timeval>() as libc::socklen_t,
-            )
-        };
-        if set != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Socket { fd, sequence: 0 })
+        let socket = Socket { fd, sequence: 0 };
+        socket.set(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &limit)?;
+        socket.set(libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, &1)?;
+        Ok(socket)
+    }
+
+    fn set<T>(&self, level: i32, option: i32, value: &T) -> io::Result<()> {
+        let (value, length) = (std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t);
+        // SAFETY: the value is as long as said, and lives until the call returns.
+        let set = unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, option, value, length) };
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     fn next_sequence(&mut self) -> u32 {
@@ -167,8 +166,7 @@ impl Socket {
 
     /// Reads answers until the one of this number; the first error counts.
     pub fn acknowledged(&mut self, last: u32) -> io::Result<()> {
-        // An error comes back with the message that it is about: somewhat more than the longest attribute.
-        let mut buffer = vec![0; 72 << 10];
+        let mut buffer = [0; ANSWER_BYTES];
         let mut first_error = None;
         loop {
             let length =
