@@ -127,18 +127,14 @@ impl Hierarchies {
 
     fn try_make(&self, group: &str) -> io::Result<()> {
         for (mount, controllers) in &self.mounts {
-            let mut at = mount.clone();
-            for part in relative(group).components() {
-                if controllers.is_empty() {
-                    pass_controllers_on(&at);
-                }
-                let above = at.clone();
-                at.push(part);
-                match fs::create_dir(&at) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                    _ if controllers.iter().any(|name| name == "cpuset") => copy_cpuset(&above, &at)?,
-                    _ => {}
-                }
+            let directory = mount.join(relative(group));
+            if controllers.is_empty() {
+                make_second(mount, group)?;
+            } else {
+                make_first(mount, &directory)?;
+            }
+            if controllers.iter().any(|name| name == "cpuset") {
+                finish_cpuset(mount, &directory)?;
             }
         }
         Ok(())
@@ -328,6 +324,38 @@ fn value_of(text: &str, name: &str) -> Option<u64> {
     line.trim().parse().ok()
 }
 
+/// Makes a group of version 1. Those above it are there but for the first time, so they are only looked at then: there are
+/// ten hierarchies.
+fn make_first(mount: &Path, group: &Path) -> io::Result<()> {
+    let made = match (fs::create_dir(group), group.parent()) {
+        (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound && above != mount => {
+            make_first(mount, above)?;
+            fs::create_dir(group)
+        }
+        (made, _) => made,
+    };
+    unless_there(made)
+}
+
+/// Makes a group of version 2, and has those above it pass their controllers on, which somebody else may have made and
+/// not come to yet.
+fn make_second(mount: &Path, group: &str) -> io::Result<()> {
+    let mut at = mount.to_owned();
+    for part in relative(group).components() {
+        pass_controllers_on(&at);
+        at.push(part);
+        unless_there(fs::create_dir(&at))?;
+    }
+    Ok(())
+}
+
+fn unless_there(made: io::Result<()>) -> io::Result<()> {
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
 /// Lets groups below limit what this one may. What the kernel does not have it cannot pass on.
 fn pass_controllers_on(directory: &Path) {
     let there = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
@@ -342,15 +370,20 @@ fn pass_controllers_on(directory: &Path) {
 }
 
 /// A new group of version 1 has no CPUs and no memory nodes, and takes no processes before it has. Whoever made it may
-/// not have come to that yet.
-fn copy_cpuset(from: &Path, to: &Path) -> io::Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let has = fs::read(to.join(file)).is_ok_and(|text| !text.trim_ascii().is_empty());
-        if !has {
-            fs::write(to.join(file), fs::read(from.join(file))?)?;
-        }
+/// not have come to that yet. Groups below it are born with what it has: each write would have the kernel think again
+/// about which processors share work.
+fn finish_cpuset(mount: &Path, group: &Path) -> io::Result<()> {
+    const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+    let has = |file| fs::read(group.join(file)).is_ok_and(|text| !text.trim_ascii().is_empty());
+    let above = match group.parent() {
+        Some(above) if group != mount && !FILES.into_iter().all(has) => above,
+        _ => return Ok(()),
+    };
+    finish_cpuset(mount, above)?;
+    for file in FILES {
+        fs::write(group.join(file), fs::read(above.join(file))?)?;
     }
-    Ok(())
+    fs::write(group.join("cgroup.clone_children"), "1")
 }
 
 /// Where a group may be: in each hierarchy, whatever the layout is.
