@@ -1,11 +1,12 @@
 //! The shim of a program that runs beside a container's own.
 
 use super::channel::{Failure, failed_start};
+use super::host::Host;
 use super::launch::{self, Groups};
 use super::orders::{Report, Running};
 use super::program::{Program, Streams};
 use super::spawner::Agent;
-use super::{CONFIG_FILE, STATE_FILE, bounding_set, load};
+use super::{CONFIG_FILE, STATE_FILE, load};
 use crate::runtime::exec::ExecRequest;
 use crate::runtime::process;
 use crate::runtime::{ContainerConfig, Step, spec};
@@ -26,6 +27,7 @@ fn create(what: &'static str) -> impl Fn(io::Error) -> Failure {
 
 /// Runs a program in the container of a directory until its end, or until the agent does not listen any more.
 pub fn run(
+    host: &Host,
     directory: &Path,
     request: &ExecRequest,
     streams: Vec<OwnedFd>,
@@ -43,10 +45,11 @@ pub fn run(
             return Err((Step::Create, "the program was given no input and outputs".to_owned()));
         }
     };
-    let groups = Groups::of(&config).map_err(create("opening the control group"))?;
+    let groups = Groups::of(host.hierarchies()?, &config).map_err(create("opening the control group"))?;
     let program = Program {
+        host,
         config: &config,
-        privileges: spec::privileges(&config, bounding_set()),
+        privileges: spec::privileges(&config, host.bounding_set),
         args: &request.args,
         env: &request.env,
         cwd: request.cwd.as_deref().unwrap_or(&config.cwd),
@@ -101,7 +104,7 @@ fn ends(process: &OwnedFd, agent: &Agent) -> io::Result<bool> {
 }
 
 /// Kills the program with what it started, which is in the container's group and in its session.
-fn kill_session(leader: i32, groups: &Groups) {
+fn kill_session(leader: i32, groups: &Groups<'_>) {
     for _ in 0..KILL_ROUNDS {
         let open = |pid| process::open(pid).ok().map(|process| (pid, process));
         let members = groups.members().into_iter().filter_map(open);

@@ -1,12 +1,13 @@
 //! The shim of a container: makes it, keeps its output, and writes its end down.
 
 use super::channel::{Failure, failed_start};
+use super::host::Host;
 use super::launch::{self, Groups, Neighbour};
 use super::orders::{Report, Running};
 use super::output::{self, Output};
 use super::program::{Program, Streams};
 use super::spawner::Agent;
-use super::{CONFIG_FILE, EXIT_FILE, STATE_FILE, bounding_set, load, overlay, save};
+use super::{CONFIG_FILE, EXIT_FILE, STATE_FILE, load, overlay, save};
 use crate::runtime::process::{self, Process};
 use crate::runtime::spec;
 use crate::runtime::{ContainerConfig, ContainerId, Step, cgroup};
@@ -32,13 +33,13 @@ fn create(what: &'static str) -> impl Fn(io::Error) -> Failure {
 }
 
 /// Makes the container of a directory, and stays with it until its end.
-pub fn run(directory: &Path, agent: &mut Agent) -> Result<(), Failure> {
+pub fn run(host: &Host, directory: &Path, agent: &mut Agent) -> Result<(), Failure> {
     let config: ContainerConfig =
         load(&directory.join(CONFIG_FILE)).map_err(create("reading the configuration"))?;
     let _kept = keep(directory)?;
     overlay::prepare(directory, &config.layers).map_err(|text| (Step::Create, text))?;
-    let groups = Groups::make(&config).inspect_err(|_| remove_groups(&config))?;
-    let (running, process, mut output) = start(directory, &config, &groups).inspect_err(|_| {
+    let groups = Groups::make(host.hierarchies()?, &config).inspect_err(|_| remove_groups(&config))?;
+    let (running, process, mut output) = start(host, directory, &config, &groups).inspect_err(|_| {
         // What failed to start is of no use; the first error is the one that counts.
         cgroup::kill(&spec::cgroup(&config));
         while waitpid(None, None).is_ok() {}
@@ -84,14 +85,16 @@ fn own() -> io::Result<Process> {
 }
 
 fn start(
+    host: &Host,
     directory: &Path,
     config: &ContainerConfig,
-    groups: &Groups,
+    groups: &Groups<'_>,
 ) -> Result<(Running, OwnedFd, Output), Failure> {
     let streams = streams(directory, config).map_err(create("making the container's pipes"))?;
     let program = Program {
+        host,
         config,
-        privileges: spec::privileges(config, bounding_set()),
+        privileges: spec::privileges(config, host.bounding_set),
         args: &config.args,
         env: &[],
         cwd: &config.cwd,
@@ -100,7 +103,7 @@ fn start(
         init: config.init,
     };
     let neighbour = |id: &ContainerId| neighbour(directory, id);
-    let child = launch::container(directory, config, groups, &neighbour, program)?;
+    let child = launch::container(host, (directory, config), groups, &neighbour, program)?;
     let terminal = child.channel.wait_ready()?;
     let output = match terminal {
         Some(ours) => Output::of_terminal(ours, config.log.clone()),

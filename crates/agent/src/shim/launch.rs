@@ -6,6 +6,7 @@
 
 use super::channel::{self, Failure, ToChild};
 use super::clone;
+use super::host::Host;
 use super::mounts::{Flags, Mount};
 use super::program::{Birth, Program};
 use super::rootfs::{self, Shared};
@@ -47,6 +48,7 @@ struct Joined {
 
 impl Joined {
     fn open(
+        host: &Host,
         config: &ContainerConfig,
         neighbour: &dyn Fn(&ContainerId) -> Option<Neighbour>,
     ) -> Result<Joined, Failure> {
@@ -60,7 +62,11 @@ impl Joined {
         };
         let mut joined = Joined::default();
         match &config.network {
-            NetworkNamespace::Path(path) => joined.network = Some(open(path.clone())?),
+            NetworkNamespace::Path(path) => {
+                let namespace = host.namespace(path);
+                let what = format!("the namespace {}", path.display());
+                joined.network = Some(namespace.map_err(create(&what))?);
+            }
             NetworkNamespace::Container(id) => joined.network = of(find(id)?, "net")?,
             NetworkNamespace::Bridge => {
                 return Err((
@@ -122,8 +128,8 @@ fn view_of(neighbour: Neighbour, path: &Path, kind: libc::c_long) -> io::Result<
 }
 
 /// The control groups of a container, for a process that joins them.
-pub struct Groups {
-    all: Hierarchies,
+pub struct Groups<'a> {
+    all: &'a Hierarchies,
     group: String,
     /// Of version 1.
     files: Vec<File>,
@@ -131,10 +137,9 @@ pub struct Groups {
     unified: Option<File>,
 }
 
-impl Groups {
+impl<'a> Groups<'a> {
     /// Makes a container's groups with its limits.
-    pub fn make(config: &ContainerConfig) -> Result<Groups, Failure> {
-        let all = Hierarchies::of_host().map_err(create("looking for control groups"))?;
+    pub fn make(all: &'a Hierarchies, config: &ContainerConfig) -> Result<Groups<'a>, Failure> {
         let group = spec::cgroup(config);
         let rules = devices::rules(config).map_err(|text| (Step::Create, text))?;
         all.make(&group).map_err(create("making the control group"))?;
@@ -152,11 +157,11 @@ impl Groups {
     }
 
     /// Those of a container that is there.
-    pub fn of(config: &ContainerConfig) -> io::Result<Groups> {
-        Groups::open(Hierarchies::of_host()?, &spec::cgroup(config))
+    pub fn of(all: &'a Hierarchies, config: &ContainerConfig) -> io::Result<Groups<'a>> {
+        Groups::open(all, &spec::cgroup(config))
     }
 
-    fn open(all: Hierarchies, group: &str) -> io::Result<Groups> {
+    fn open(all: &'a Hierarchies, group: &str) -> io::Result<Groups<'a>> {
         let directories = all.directories(group);
         if all.is_unified() {
             let (directory, _) = &directories[0];
@@ -183,13 +188,13 @@ impl Groups {
 
 /// Makes a container's first process.
 pub fn container(
-    directory: &Path,
-    config: &ContainerConfig,
-    groups: &Groups,
+    host: &Host,
+    (directory, config): (&Path, &ContainerConfig),
+    groups: &Groups<'_>,
     neighbour: &dyn Fn(&ContainerId) -> Option<Neighbour>,
     program: Program<'_>,
 ) -> Result<Child, Failure> {
-    let joined = Joined::open(config, neighbour)?;
+    let joined = Joined::open(host, config, neighbour)?;
     let mut flags = CloneFlags::CLONE_NEWNS;
     if config.pid == Namespace::Private {
         flags |= CloneFlags::CLONE_NEWPID;
@@ -209,11 +214,11 @@ pub fn container(
     let birth = if joined.pid.is_some() { Birth::Last } else { Birth::First };
     process(flags, groups, birth, program, move || {
         set_up(config, groups, &joined, own_name).map_err(create("setting up namespaces"))?;
-        rootfs::enter(directory, config, &groups.all, &joined.shared).map_err(|text| (Step::Create, text))
+        rootfs::enter(directory, config, groups.all, &joined.shared).map_err(|text| (Step::Create, text))
     })
 }
 
-fn set_up(config: &ContainerConfig, groups: &Groups, joined: &Joined, own_name: bool) -> io::Result<()> {
+fn set_up(config: &ContainerConfig, groups: &Groups<'_>, joined: &Joined, own_name: bool) -> io::Result<()> {
     for (namespace, kind) in [
         (&joined.network, CloneFlags::CLONE_NEWNET),
         (&joined.ipc, CloneFlags::CLONE_NEWIPC),
@@ -259,7 +264,7 @@ fn loopback_up() -> io::Result<()> {
 }
 
 /// Makes a process beside a container's own, which `first` is a descriptor of.
-pub fn beside(groups: &Groups, first: &OwnedFd, program: Program<'_>) -> Result<Child, Failure> {
+pub fn beside(groups: &Groups<'_>, first: &OwnedFd, program: Program<'_>) -> Result<Child, Failure> {
     process(CloneFlags::empty(), groups, Birth::Last, program, move || {
         groups.join().map_err(create("joining the control group"))?;
         let all = CloneFlags::CLONE_NEWNS
@@ -276,7 +281,7 @@ pub fn beside(groups: &Groups, first: &OwnedFd, program: Program<'_>) -> Result<
 /// Makes a process that does the work, which takes it to the container's root and namespaces, and becomes the program.
 fn process(
     flags: CloneFlags,
-    groups: &Groups,
+    groups: &Groups<'_>,
     birth: Birth,
     program: Program<'_>,
     work: impl FnOnce() -> Result<(), Failure>,

@@ -13,6 +13,7 @@
 mod beside;
 mod channel;
 mod clone;
+mod host;
 mod init;
 mod keeper;
 mod launch;
@@ -45,13 +46,6 @@ pub const UPPER: &str = "upper";
 pub const WORK: &str = "work";
 /// In it: what the container sees in its `/etc`.
 pub const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
-
-/// The capabilities that this process can hand on.
-fn bounding_set() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
-}
 
 /// Writes a file that is either complete or not there.
 fn save(path: &Path, value: &impl Serialize) -> io::Result<()> {

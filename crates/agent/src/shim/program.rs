@@ -2,10 +2,11 @@
 //! filter of system calls, and the program itself. The same for the container's own and for those run beside it.
 
 use super::channel::{Failure, ToShim, failed_start};
+use super::host::Host;
 use super::user;
 use super::{clone, init, terminal};
 use crate::runtime::spec::{self, Privileges, User};
-use crate::runtime::{ContainerConfig, Step, seccomp};
+use crate::runtime::{ContainerConfig, Step};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::ffi::CString;
 use std::io;
@@ -35,6 +36,7 @@ pub enum Birth {
 
 /// A program to become.
 pub struct Program<'a> {
+    pub host: &'a Host,
     pub config: &'a ContainerConfig,
     pub privileges: Privileges,
     pub args: &'a [String],
@@ -75,7 +77,7 @@ impl Program<'_> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         reset_signals().map_err(|error| create("resetting signals")(error.into()))?;
         let env = spec::environment(self.config, self.env, &user.home);
-        confine(self.privileges, &user)
+        confine(self.host, self.privileges, &user)
             .map_err(|error| failed_start(format!("cannot drop privileges: {error}")))?;
         let path = env.iter().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or_default();
         let words = |texts: &[String]| {
@@ -241,7 +243,7 @@ fn find(name: &str, path: &str) -> Result<PathBuf, String> {
 }
 
 /// Leaves the calling thread, which is the process's only one, what the container may have.
-fn confine(privileges: Privileges, user: &User) -> io::Result<()> {
+fn confine(host: &Host, privileges: Privileges, user: &User) -> io::Result<()> {
     let kept = privileges.capabilities;
     let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
     for number in 0..=63_u32 {
@@ -269,7 +271,7 @@ fn confine(privileges: Privileges, user: &User) -> io::Result<()> {
     check(unsafe { libc::setresgid(user.gid, user.gid, user.gid) })?;
     // The filter takes CAP_SYS_ADMIN to load, and the change of user takes that away.
     if privileges.filter_system_calls {
-        load_filter(privileges)?;
+        load_filter(&host.filter(privileges.capabilities))?;
     }
     // SAFETY: takes numbers only.
     check(unsafe { libc::setresuid(user.uid, user.uid, user.uid) })?;
@@ -278,11 +280,11 @@ fn confine(privileges: Privileges, user: &User) -> io::Result<()> {
     set_capabilities(own)
 }
 
-fn load_filter(privileges: Privileges) -> io::Result<()> {
-    let mut program = seccomp::program(privileges.capabilities);
+fn load_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     let filter = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?,
-        filter: program.as_mut_ptr(),
+        // The kernel reads it only.
+        filter: program.as_ptr().cast_mut(),
     };
     // SAFETY: `filter` and the program it points to live until the call returns, which copies both.
     let loaded = unsafe {

@@ -2,16 +2,17 @@
 //! the agent's socket, over which the sockets of orders come, one in each message. It ends with the agent; shims go on.
 
 use super::channel::{self, Failure};
+use super::host::{self, Host};
 use super::mounts::{Flags, Mount};
 use super::orders::{self, Order, Report};
 use super::{beside, keeper};
-use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::{Step, process};
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{ForkResult, fork};
 use rustix::mount::{OpenTreeFlags, open_tree};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -28,7 +29,10 @@ const SEALED: &str = "sealed";
 pub fn main(arguments: &[String]) -> ExitCode {
     let done = match arguments {
         [] => seal(),
-        [word] if word == SEALED => serve(),
+        [word, namespaces] if word == SEALED => match namespaces.parse() {
+            Ok(namespaces) => serve(&Host::find(namespaces)),
+            Err(_) => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+        },
         _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
     };
     match done {
@@ -50,17 +54,20 @@ fn seal() -> io::Result<()> {
     let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let own = Mount::from(open_tree(rustix::fs::CWD, "/proc/self/exe", how)?);
     own.restrict(Flags::READ_ONLY)?;
+    let namespaces = host::hold_namespaces();
     nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
     // Mounts of the host still come here; ours vanish with us and the containers.
     let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     nix::mount::mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
-    let words = [c"gantry", c"shim", c"sealed"];
-    let nothing: [&std::ffi::CStr; 0] = [];
+    host::leave_namespaces();
+    let namespaces = CString::new(namespaces.to_string())?;
+    let words = [c"gantry", c"shim", c"sealed", &namespaces];
+    let nothing: [&CStr; 0] = [];
     let Err(error) = nix::unistd::execveat(&own, c"", &words, &nothing, nix::fcntl::AtFlags::AT_EMPTY_PATH);
     Err(error.into())
 }
 
-fn serve() -> io::Result<()> {
+fn serve(host: &Host) -> io::Result<()> {
     // SAFETY: names the process for who lists processes; the text is shorter than 16 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"gantry-shim".as_ptr()) };
     let agent = take_input()?;
@@ -68,7 +75,7 @@ fn serve() -> io::Result<()> {
     std::env::set_current_dir("/")?;
     // The program of a container inherits the mask; Docker's is this one.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    leave_agents_group();
+    leave_agents_group(host);
     // Shims are nobody's to wait for, nor are containers whose shims were killed: they come here rather than to a first
     // process of the host that may take its time, and until somebody has collected them nobody is told how they ended.
     handle_children(SigHandler::SigIgn)?;
@@ -84,7 +91,7 @@ fn serve() -> io::Result<()> {
             Ok(ForkResult::Parent { .. }) => {}
             Ok(ForkResult::Child) => {
                 drop(agent);
-                shim(socket);
+                shim(host, socket);
                 std::process::exit(0)
             }
             Err(error) => {
@@ -118,8 +125,8 @@ fn handle_children(handler: SigHandler) -> io::Result<()> {
 }
 
 /// Where that is not possible shims stay with the agent, which is right for who gave the agent a group of its own.
-fn leave_agents_group() {
-    if let Ok(hierarchies) = Hierarchies::of_host() {
+fn leave_agents_group(host: &Host) {
+    if let Ok(hierarchies) = host.hierarchies() {
         // Another agent that ends may remove it in between.
         for _ in 0..JOIN_TRIES {
             if hierarchies.make(GROUP).and_then(|()| hierarchies.join(GROUP)).is_ok() {
@@ -152,15 +159,15 @@ impl Agent {
 }
 
 /// What a copy does: the one order that its socket brings.
-fn shim(socket: OwnedFd) {
+fn shim(host: &Host, socket: OwnedFd) {
     let begun = begin(&socket);
     let mut agent = Agent(Some(socket));
     let done = begun.and_then(|order| match order {
         None => Ok(()),
-        Some((Order::Run { directory }, _)) => keeper::run(&directory, &mut agent),
+        Some((Order::Run { directory }, _)) => keeper::run(host, &directory, &mut agent),
         Some((Order::Resume { directory }, _)) => keeper::resume(&directory, &mut agent),
         Some((Order::Exec { directory, request }, streams)) => {
-            beside::run(&directory, &request, streams, &agent)
+            beside::run(host, &directory, &request, streams, &agent)
         }
     });
     if let Err((step, text)) = done {
