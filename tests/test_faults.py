@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -230,6 +231,8 @@ def test_after_a_restart_of_the_host_services_come_back_and_nothing_dead_is_left
         kind, _, name = thing.rpartition(" ")
         if kind == "link":
             subprocess.run(["ip", "link", "delete", name], check=True)
+            if name.startswith("gb-"):
+                shutil.rmtree(f"/run/gantry/{name.removeprefix('gb-')}.containers")
         elif kind == "nf_tables table":
             subprocess.run(["nft", "delete", "table", "ip", name], check=False)
         elif kind == "network namespace":

@@ -13,7 +13,7 @@ use crate::instance_metadata::{self, Facts};
 use crate::lease::Lease;
 use crate::network::{ENDPOINT_PORT, LINKS, Network, NetworkConfig, NetworkError, bridge_name, overlay_name};
 use crate::protocol::backoff::{Backoff, Growth};
-use crate::runtime::native::NativeRuntime;
+use crate::runtime::native::{NativeRuntime, Places};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::spot;
 use crate::state::{AgentState, Change, Instance, StateError};
@@ -111,7 +111,8 @@ pub async fn run(
     match &config.runtime {
         RuntimeKind::Native => {
             let images = Images::new(store, &config.name, config.images.clone())?;
-            let runtime = NativeRuntime::open(&config.data_dir.join("containers"), &config.program)?;
+            let places = Places::of(&config.name, &config.data_dir);
+            let runtime = NativeRuntime::open(places, &config.program)?;
             runtime.warm_up().await?;
             run_on(config, runtime, images, joined, shutdown).await
         }

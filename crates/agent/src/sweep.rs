@@ -6,7 +6,7 @@ use crate::driver::container::task_id;
 use crate::network::{LINKS, bridge_name};
 use crate::runtime::Runtime;
 use crate::runtime::cgroup;
-use crate::runtime::native::NativeRuntime;
+use crate::runtime::native::{NativeRuntime, Places};
 use crate::state::{AgentState, Change};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -62,15 +62,16 @@ fn groups_below(name: &str) -> BTreeSet<String> {
 /// When its directory cannot be read.
 pub async fn leftovers(data_dir: &Path, name: &str) -> Result<Vec<String>, AgentError> {
     let mut found = crate::network::leftovers(name);
-    match std::fs::read_dir(data_dir.join("containers")) {
-        Ok(entries) => {
-            found.extend(
-                entries.flatten().map(|entry| format!("container {}", entry.file_name().to_string_lossy())),
-            );
+    let places = Places::of(name, data_dir);
+    let mut containers = BTreeSet::new();
+    for place in [places.containers, places.written] {
+        match std::fs::read_dir(place) {
+            Ok(entries) => containers.extend(entries.flatten().map(|entry| entry.file_name())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(AgentError::Sweep(error)),
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(AgentError::Sweep(error)),
     }
+    found.extend(containers.iter().map(|name| format!("container {}", name.to_string_lossy())));
     if let Some(docker) = docker(data_dir, name).await? {
         found.extend(docker.leftovers().await?);
     }
@@ -95,7 +96,13 @@ pub async fn sweep(data_dir: &Path, name: &str, program: &Path) -> Result<(), Ag
             }
             Ok(())
         }
-        None => clear(name, data_dir, &NativeRuntime::open(&data_dir.join("containers"), program)?).await,
+        None => {
+            let places = Places::of(name, data_dir);
+            clear(name, data_dir, &NativeRuntime::open(places.clone(), program)?).await?;
+            // Not empty, it is of use still.
+            let _ = std::fs::remove_dir(places.containers);
+            Ok(())
+        }
     }
 }
 

@@ -8,15 +8,14 @@ use super::process::{self, Process};
 use super::shims::{Line, Shims};
 use super::{ContainerConfig, ContainerId, Runtime, RuntimeError, Started, State};
 use crate::shim::orders::{Order, Report, Running};
-use crate::shim::{CONFIG_FILE, EXIT_FILE, FILES, STATE_FILE, UPPER, WORK};
+use crate::shim::{CONFIG_FILE, EXIT_FILE, STATE_FILE, UPPER, WORK};
 use gantry_decide::task_engine::Exit;
 use gantry_decide::time::Timestamp;
 use serde::de::DeserializeOwned;
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -38,10 +37,28 @@ const RESUME_PAUSE: Duration = Duration::from_millis(200);
 /// How long the parent of orphans may take to collect one.
 const REAP_WAIT: Duration = Duration::from_secs(1);
 
+/// Where containers are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Their directories, small and of no use after a restart of the host: best in memory, where making a file takes a
+    /// tenth of the time. No program of a container writes there.
+    pub containers: PathBuf,
+    /// What they write, but for their volumes.
+    pub written: PathBuf,
+}
+
+impl Places {
+    /// Those of an agent.
+    pub fn of(agent: &str, data_dir: &Path) -> Places {
+        let containers = Path::new(crate::storage::DIRECTORY).join(format!("{agent}.containers"));
+        Places { containers, written: data_dir.join("containers") }
+    }
+}
+
 /// Where containers are kept, and who makes their shims.
 #[derive(Debug)]
 struct Inner {
-    root: PathBuf,
+    places: Places,
     shims: Shims,
 }
 
@@ -50,17 +67,18 @@ struct Inner {
 pub struct NativeRuntime(Arc<Inner>);
 
 impl NativeRuntime {
-    /// Keeps containers in directories below `root`. `program` is started as `program shim` and makes all shims.
+    /// Keeps containers in directories below these. `program` is started as `program shim` and makes all shims.
     ///
     /// # Errors
-    /// When the directory cannot be made.
-    pub fn open(root: &Path, program: &Path) -> Result<NativeRuntime, RuntimeError> {
-        // Shims work in another directory.
-        let root =
-            std::path::absolute(root).map_err(RuntimeError::io("finding the containers' directory"))?;
-        let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
-        make().map_err(RuntimeError::io(format!("making {}", root.display())))?;
-        Ok(NativeRuntime(Arc::new(Inner { root, shims: Shims::new(program) })))
+    /// When the directories cannot be made.
+    pub fn open(mut places: Places, program: &Path) -> Result<NativeRuntime, RuntimeError> {
+        for place in [&mut places.containers, &mut places.written] {
+            // Shims work in another directory.
+            *place = std::path::absolute(&*place)
+                .map_err(RuntimeError::io("finding the containers' directory"))?;
+            make_private(place).map_err(RuntimeError::io(format!("making {}", place.display())))?;
+        }
+        Ok(NativeRuntime(Arc::new(Inner { places, shims: Shims::new(program) })))
     }
 
     /// Starts what makes shims, so that the first container need not wait for it.
@@ -72,7 +90,7 @@ impl NativeRuntime {
     }
 
     fn directory(&self, id: &ContainerId) -> PathBuf {
-        self.0.root.join(id.as_str())
+        self.0.places.containers.join(id.as_str())
     }
 
     /// Takes the container's name on this host. A name is taken until the container is removed.
@@ -86,18 +104,9 @@ impl NativeRuntime {
 
     fn prepare(&self, config: &ContainerConfig) -> io::Result<PathBuf> {
         let directory = self.directory(&config.id);
-        if let Some(writable) = &config.writable {
-            lead_to(writable, &directory)?;
-        }
-        for (name, text) in [
-            ("hosts", config.hosts_file.clone()),
-            ("hostname", format!("{}\n", config.hostname)),
-            ("resolv.conf", config.resolv_conf.clone()),
-        ] {
-            let file = directory.join(name);
-            fs::write(&file, text)?;
-            // Every user of the container reads them, whatever this process's mask is.
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
+        match &config.writable {
+            Some(place) => lead_to(place, &directory)?,
+            None => lead_to(&self.0.places.written.join(config.id.as_str()), &directory)?,
         }
         if let Some(parent) = config.log.path.parent() {
             fs::create_dir_all(parent)?;
@@ -257,20 +266,19 @@ impl Runtime for NativeRuntime {
                 end(process).await?;
             }
         }
+        let mut written = self.0.places.written.join(id.as_str());
         if let Some(config) = read::<ContainerConfig>(&directory.join(CONFIG_FILE)) {
             let group = super::spec::cgroup(&config);
             // Of a container whose start was broken off, only the group knows the processes.
             cgroup::kill(&group);
             removed(&group).await;
+            written = config.writable.unwrap_or(written);
         }
-        let removing = directory.clone();
-        let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(removing)).await;
-        match removed {
-            Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
-                Err(RuntimeError::io(format!("removing {}", directory.display()))(error))
-            }
-            _ => Ok(()),
+        // The directory last: while it is there the container is found.
+        for directory in [written, directory] {
+            remove_directory(directory).await?;
         }
+        Ok(())
     }
 
     async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<Exec, RuntimeError> {
@@ -314,13 +322,13 @@ impl Runtime for NativeRuntime {
 
     async fn list(&self) -> Result<Vec<(ContainerId, State)>, RuntimeError> {
         let mut found = Vec::new();
-        let entries = fs::read_dir(&self.0.root).map_err(RuntimeError::io("listing the containers"))?;
-        for entry in entries.flatten() {
-            let Some(id) =
-                entry.file_name().to_str().and_then(|name| ContainerId::try_from(name.to_owned()).ok())
-            else {
-                continue;
-            };
+        for id in ids(&self.0.places.written)? {
+            if !self.directory(&id).exists() {
+                // Its host has been started again since.
+                remove_directory(self.0.places.written.join(id.as_str())).await?;
+            }
+        }
+        for id in ids(&self.0.places.containers)? {
             let state = match (self.exit(&id), self.running(&id)) {
                 (Some(exit), _) => State::Exited(exit),
                 (None, Some(running)) if running.container.is_there() => {
@@ -344,15 +352,37 @@ impl Runtime for NativeRuntime {
     }
 }
 
-/// Everything that a container's programs can write, but for its volumes, lies elsewhere: links lead there.
-fn lead_to(writable: &Path, directory: &Path) -> io::Result<()> {
-    // What lies here may be set-user-ID, and is for nobody of the host.
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(writable)?;
-    for name in [UPPER, WORK] {
-        fs::DirBuilder::new().recursive(true).create(writable.join(name))?;
+/// The containers that have something in a directory.
+fn ids(place: &Path) -> Result<Vec<ContainerId>, RuntimeError> {
+    let entries = fs::read_dir(place).map_err(RuntimeError::io("listing the containers"))?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names.filter_map(|name| ContainerId::try_from(name).ok()).collect())
+}
+
+/// One that is not there is no error.
+async fn remove_directory(directory: PathBuf) -> Result<(), RuntimeError> {
+    let removing = directory.clone();
+    let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(removing)).await;
+    match removed {
+        Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+            Err(RuntimeError::io(format!("removing {}", directory.display()))(error))
+        }
+        _ => Ok(()),
     }
-    for name in [UPPER, WORK].into_iter().chain(FILES) {
-        std::os::unix::fs::symlink(writable.join(name), directory.join(name))?;
+}
+
+/// What lies in it may be set-user-ID, and is for nobody else of the host.
+fn make_private(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Everything that a container's programs can write, but for its volumes, lies elsewhere: links lead there.
+fn lead_to(written: &Path, directory: &Path) -> io::Result<()> {
+    make_private(written)?;
+    for name in [UPPER, WORK] {
+        let place = written.join(name);
+        fs::create_dir(&place)?;
+        std::os::unix::fs::symlink(place, directory.join(name))?;
     }
     Ok(())
 }
@@ -360,17 +390,13 @@ fn lead_to(writable: &Path, directory: &Path) -> io::Result<()> {
 /// Removes what one run of a container left and the next makes anew. What the program wrote stays.
 fn clear_for_restart(directory: &Path) -> io::Result<()> {
     // What the layers' file system kept for itself is of no use to the next one, and in its way.
-    let work = directory.join(WORK);
-    if work.is_symlink() {
-        let place = fs::read_link(&work)?;
-        fs::remove_dir_all(&place)?;
-        fs::create_dir(&place)?;
-    }
-    let kept = |name: &OsStr| name == CONFIG_FILE || name == UPPER || FILES.iter().any(|file| name == *file);
+    let work = fs::read_link(directory.join(WORK))?;
+    fs::remove_dir_all(&work)?;
+    fs::create_dir(&work)?;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         // Links are those that lead to where it writes.
-        if kept(&entry.file_name()) || entry.file_type()?.is_symlink() {
+        if entry.file_name() == CONFIG_FILE || entry.file_type()?.is_symlink() {
             continue;
         }
         if entry.file_type()?.is_dir() {
@@ -439,21 +465,20 @@ mod tests {
     #[test]
     fn a_container_that_writes_elsewhere_does_so_again_when_it_runs_again() {
         let scratch = tempfile::tempdir().unwrap();
-        let (directory, writable) = (scratch.path().join("c"), scratch.path().join("disk/containers/c"));
+        let (directory, written) = (scratch.path().join("c"), scratch.path().join("disk/containers/c"));
         fs::create_dir(&directory).unwrap();
-        lead_to(&writable, &directory).unwrap();
-        fs::write(directory.join("hosts"), "127.0.0.1 localhost").unwrap();
+        lead_to(&written, &directory).unwrap();
+        fs::write(directory.join(UPPER).join("kept"), "").unwrap();
         fs::write(directory.join(CONFIG_FILE), "{}").unwrap();
         fs::write(directory.join(EXIT_FILE), "{}").unwrap();
         fs::create_dir(directory.join("rootfs")).unwrap();
         fs::create_dir_all(directory.join(WORK).join("incompat/volatile")).unwrap();
-        assert!(writable.join("hosts").is_file());
         clear_for_restart(&directory).unwrap();
         let mut left: Vec<_> =
             fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, [CONFIG_FILE, "hostname", "hosts", "resolv.conf", UPPER, WORK]);
-        assert!(directory.join(WORK).is_symlink());
-        assert_eq!(fs::read_dir(writable.join(WORK)).unwrap().count(), 0);
+        assert_eq!(left, [CONFIG_FILE, UPPER, WORK]);
+        assert!(written.join(UPPER).join("kept").is_file());
+        assert_eq!(fs::read_dir(written.join(WORK)).unwrap().count(), 0);
     }
 }

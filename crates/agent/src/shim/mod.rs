@@ -7,8 +7,8 @@
 //!
 //! Files in a container's directory, all the agent's to remove: `container.json` (its configuration), `state.json`
 //! (written when it runs), `exit.json` (written when it has ended), `stdin`, `stdout` and `stderr` (named pipes: they
-//! outlive a killed shim, so that the container is not killed by SIGPIPE), `hosts`, `hostname` and `resolv.conf` (bound
-//! into it), `upper` and `work` (what it wrote), `l` and `rootfs` (where its layers are mounted).
+//! outlive a killed shim, so that the container is not killed by SIGPIPE), `upper` and `work` (links to what it wrote), `l`
+//! and `rootfs` (where its layers are mounted).
 
 mod beside;
 mod channel;
@@ -44,8 +44,6 @@ pub const EXIT_FILE: &str = "exit.json";
 pub const UPPER: &str = "upper";
 /// In it: what the file system above the image's layers keeps for itself.
 pub const WORK: &str = "work";
-/// In it: what the container sees in its `/etc`.
-pub const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Writes a file that is either complete or not there.
 fn save(path: &Path, value: &impl Serialize) -> io::Result<()> {

@@ -1,6 +1,5 @@
 //! A container's root file system: its image's layers below, what it writes above.
 
-use super::{UPPER, WORK};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount as mount_at};
 use std::fs;
@@ -8,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Layers of one image: what overlay file systems can stack.
 const LAYERS_MAX: usize = 500;
+/// In a container's directory: short names of its layers. Of no use once they are mounted.
+pub const LAYERS: &str = "l";
 
 /// Makes what a mount of the layers, uppermost first, needs in the directory.
 ///
@@ -18,20 +19,16 @@ pub fn prepare(directory: &Path, layers: &[PathBuf]) -> Result<(), String> {
     if layers.len() > LAYERS_MAX {
         return Err(format!("an image of {} layers cannot be mounted", layers.len()));
     }
-    for name in ["rootfs", UPPER, WORK, "l"] {
-        match fs::create_dir(directory.join(name)) {
-            // Of an earlier run, or a link to where it is.
-            Err(error)
-                if [UPPER, WORK].contains(&name) && error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(|error| failed(name, &error))?,
-        }
+    for name in ["rootfs", LAYERS] {
+        fs::create_dir(directory.join(name)).map_err(|error| failed(name, &error))?;
     }
     if layers.is_empty() {
         // A pause has no image.
-        return fs::create_dir(directory.join("l/0")).map_err(|error| failed("an empty layer", &error));
+        return fs::create_dir(directory.join(LAYERS).join("0"))
+            .map_err(|error| failed("an empty layer", &error));
     }
     for (index, layer) in layers.iter().enumerate() {
-        std::os::unix::fs::symlink(layer, directory.join(format!("l/{index}")))
+        std::os::unix::fs::symlink(layer, directory.join(format!("{LAYERS}/{index}")))
             .map_err(|error| failed("a layer", &error))?;
     }
     Ok(())
@@ -43,7 +40,7 @@ pub fn prepare(directory: &Path, layers: &[PathBuf]) -> Result<(), String> {
 /// `volatile` every unmount, and every `fsync` in there, would wait until the host's whole file system is on the disk.
 pub fn mount(directory: &Path, layers: usize) -> Result<(), String> {
     std::env::set_current_dir(directory).map_err(|error| format!("the container's directory: {error}"))?;
-    let lower: Vec<String> = (0..layers.max(1)).map(|index| format!("l/{index}")).collect();
+    let lower: Vec<String> = (0..layers.max(1)).map(|index| format!("{LAYERS}/{index}")).collect();
     let options = format!("lowerdir={},upperdir=upper,workdir=work", lower.join(":"));
     let stack = |options: &str| {
         // Device nodes of an image are never meant to work.

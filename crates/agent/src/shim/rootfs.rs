@@ -2,7 +2,7 @@
 //! Runs in the container's first process and in its new namespaces, before the host's root is left.
 
 use super::mounts::{Flags, Mount, Root};
-use super::{FILES, overlay};
+use super::overlay;
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::spec::{self, MASKED, READ_ONLY};
 use crate::runtime::{ContainerConfig, Namespace, NetworkNamespace, TmpfsMount};
@@ -42,6 +42,8 @@ const OF_IPC: [&str; 8] = [
     "kernel.shmmni",
     "kernel.shm_rmid_forced",
 ];
+/// Bytes of the files in `/etc` together: far beyond what a task definition can ask for.
+const NETWORK_FILES_MAX: &str = "1024k";
 /// Devices of the host that a privileged container gets, and how deep they lie: far beyond what `/dev` holds.
 const HOST_NODES_MAX: usize = 4096;
 const HOST_NODES_DEPTH: usize = 4;
@@ -253,12 +255,7 @@ fn copy_nodes(from: &Path, to: impl AsFd, depth: usize, made: &mut usize) -> io:
 }
 
 fn files_and_volumes(root: &Root, directory: &Path, config: &ContainerConfig) -> Result<(), String> {
-    let sealed = Flags::default().read_only(config.read_only_root);
-    for file in FILES {
-        let target = format!("etc/{file}");
-        let file = Mount::bind_path(&directory.join(file), sealed);
-        file.and_then(|file| root.attach(&file, &target)).map_err(doing(&target))?;
-    }
+    network_files(root, directory, config)?;
     let devices =
         config.devices.iter().map(|d| (d.container_path.as_str(), Source::Host(&d.host_path, false)));
     let volumes = config.mounts.iter().map(|m| (m.target.as_str(), Source::Host(&m.source, m.read_only)));
@@ -276,6 +273,33 @@ fn files_and_volumes(root: &Root, directory: &Path, config: &ContainerConfig) ->
         };
         let attached = mount.and_then(|mount| root.attach(&mount, target));
         attached.map_err(doing(&format!("mounting {name} at {target}")))?;
+    }
+    Ok(())
+}
+
+/// What the container finds in its `/etc` of names and networks. In a small file system of their own: what it writes there
+/// is bounded, and counts as its memory.
+fn network_files(root: &Root, directory: &Path, config: &ContainerConfig) -> Result<(), String> {
+    let options = [("mode", "755"), ("size", NETWORK_FILES_MAX), ("nr_inodes", "8")];
+    let all =
+        Mount::new("tmpfs", &options, Flags::default()).map_err(doing("a file system for /etc/hosts"))?;
+    // Attached where the host's mounts are, and left with them: before Linux 6.15 what is attached nowhere cannot be
+    // copied.
+    let beside = Root::open(&directory.join(overlay::LAYERS));
+    beside.and_then(|place| all.attach(place)).map_err(doing("a place for /etc/hosts"))?;
+    let flags = Flags::default().read_only(config.read_only_root);
+    for (name, text) in [
+        ("hosts", &config.hosts_file),
+        ("hostname", &format!("{}\n", config.hostname)),
+        ("resolv.conf", &config.resolv_conf),
+    ] {
+        let bound = || {
+            let how = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = openat(&all, name, how, Mode::from_raw_mode(0o644))?;
+            fs::File::from(file).write_all(text.as_bytes())?;
+            root.attach(&Mount::bind(&all, Path::new(name), flags)?, &format!("etc/{name}"))
+        };
+        bound().map_err(doing(&format!("/etc/{name}")))?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::inside::probe;
 use super::{Bench, is_root};
 use gantry_agent::runtime::logs::Reader;
-use gantry_agent::runtime::native::NativeRuntime;
+use gantry_agent::runtime::native::{NativeRuntime, Places};
 use gantry_agent::runtime::{ContainerConfig, Runtime, RuntimeError, State};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -68,10 +68,27 @@ async fn nothing_is_left_of_a_removed_container() {
         bench.runtime.remove(&id).await.unwrap();
         until("processes are left", || !is_there(container) && !is_there(shim)).await;
         assert_eq!(groups(&group), Vec::<std::path::PathBuf>::new());
-        assert!(!bench.directory.path().join("containers/gone").exists());
+        for place in ["containers", "written"] {
+            assert!(!bench.directory.path().join(place).join("gone").exists(), "{place}");
+        }
         // Once more is no error.
         bench.runtime.remove(&id).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_containers_wrote_goes_with_the_hosts_start() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new("start");
+    let config = probe(&bench, "stays", "sleep");
+    let started = bench.runtime.run(config.clone()).await.unwrap();
+    // Of a container whose directory was in memory.
+    let written = bench.directory.path().join("written");
+    fs::create_dir_all(written.join("gone/upper/var")).unwrap();
+    assert_eq!(bench.runtime.list().await.unwrap(), [(config.id.clone(), State::Running(started))]);
+    assert!(!written.join("gone").exists() && written.join("stays/upper").exists());
 }
 
 #[tokio::test]
@@ -99,8 +116,9 @@ async fn a_program_that_makes_no_shims_is_not_left_running() {
     let script = "#!/bin/sh\necho $$ >> \"${0%/*}/pids\"\nexec <&-\nexec sleep 600\n";
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-    let root = bench.directory.path().join("odd");
-    let runtime = NativeRuntime::open(&root, &program).unwrap();
+    let odd = |name: &str| bench.directory.path().join("odd").join(name);
+    let places = Places { containers: odd("containers"), written: odd("written") };
+    let runtime = NativeRuntime::open(places, &program).unwrap();
     runtime.run(probe(&bench, "odd", "sleep")).await.unwrap_err();
     assert!(runtime.list().await.unwrap().is_empty());
     let pids = || fs::read_to_string(bench.directory.path().join("pids")).unwrap_or_default();
@@ -116,9 +134,10 @@ async fn the_containers_directory_may_be_named_from_here() {
     let mut bench = Bench::new("relative");
     let here = std::env::current_dir().unwrap();
     let up = here.components().skip(1).map(|_| "..").collect::<std::path::PathBuf>();
-    let root = up.join(bench.directory.path().strip_prefix("/").unwrap()).join("containers");
+    let root = up.join(bench.directory.path().strip_prefix("/").unwrap());
     assert!(root.is_relative());
-    bench.runtime = NativeRuntime::open(&root, env!("CARGO_BIN_EXE_gantry").as_ref()).unwrap();
+    let places = Places { containers: root.join("containers"), written: root.join("written") };
+    bench.runtime = NativeRuntime::open(places, env!("CARGO_BIN_EXE_gantry").as_ref()).unwrap();
     bench.runtime.run(probe(&bench, "relative", "sleep")).await.unwrap();
 }
 

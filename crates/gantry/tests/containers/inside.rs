@@ -1,7 +1,7 @@
 //! What a container's program finds around it, told by a program of our own: this very test binary, bound into the
 //! container and asked for one test that tests leave out.
 
-use super::{Bench, is_root};
+use super::{Bench, is_root, places_in};
 use gantry_agent::runtime::logs::Reader;
 use gantry_agent::runtime::native::NativeRuntime;
 use gantry_agent::runtime::{BindMount, ContainerConfig, NetworkNamespace, Runtime};
@@ -71,6 +71,11 @@ fn look() {
         "hosts",
         fs::read_to_string("/etc/hosts").map_or_else(|e| e.to_string(), |text| text.trim().to_owned()),
     );
+    for (name, bytes) in [("write hosts", 1), ("fill hosts", 2 << 20)] {
+        let text = vec![b'\n'; bytes];
+        let hosts = File::options().append(true).open("/etc/hosts");
+        say(name, outcome(hosts.and_then(|mut file| file.write_all(&text))));
+    }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
     say("root syncs", !root.contains("volatile"));
@@ -293,7 +298,7 @@ async fn the_agents_mask_is_not_the_containers() {
     let script = format!("#!/bin/sh\numask 077\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_gantry"));
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-    bench.runtime = NativeRuntime::open(&bench.directory.path().join("containers"), &program).unwrap();
+    bench.runtime = NativeRuntime::open(places_in(&bench.directory), &program).unwrap();
     let config = ContainerConfig { user: "65534".to_owned(), ..probe(&bench, "masked", "look") };
     let seen = seen(&bench, config).await;
     assert_eq!((&*seen["umask"], &*seen["root mode"]), ("0022", "755"));
@@ -335,6 +340,8 @@ async fn the_host_is_out_of_reach() {
     }
     assert_eq!(usual["write /proc/sys"], number(libc::EROFS));
     on_host_untouched(&usual);
+    // It is in memory, of which a container cannot have the host's.
+    assert_eq!((&*usual["write hosts"], &usual["fill hosts"]), ("done", &number(libc::ENOSPC)));
     for masked in ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"] {
         // A path that the kernel does not have needs no mask.
         let unknown = number(libc::ENOENT);
@@ -344,6 +351,7 @@ async fn the_host_is_out_of_reach() {
     let sealed = seen(&bench, sealed).await;
     assert_eq!(sealed["write /"], number(libc::EROFS));
     assert_eq!(sealed["hosts"], "127.0.0.1 localhost");
+    assert_eq!(sealed["write hosts"], number(libc::EROFS));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ mod inside;
 use gantry_agent::images::{ImageStore, Reference};
 use gantry_agent::runtime::capabilities::Capabilities;
 use gantry_agent::runtime::logs::Reader;
-use gantry_agent::runtime::native::NativeRuntime;
+use gantry_agent::runtime::native::{NativeRuntime, Places};
 use gantry_agent::runtime::{
     ContainerConfig, ContainerId, LogFile, Namespace, NetworkNamespace, Runtime, RuntimeError, State, Step,
 };
@@ -36,6 +36,10 @@ struct Bench {
     group: String,
 }
 
+fn places_in(directory: &tempfile::TempDir) -> Places {
+    Places { containers: directory.path().join("containers"), written: directory.path().join("written") }
+}
+
 impl Bench {
     fn new(name: &str) -> Bench {
         let directory = tempfile::tempdir().unwrap();
@@ -45,7 +49,7 @@ impl Bench {
         assert!(made.unwrap().success());
         let store = ImageStore::open(directory.path().join("images")).unwrap();
         let image = store.resolve(&"nginx".parse::<Reference>().unwrap()).unwrap().unwrap();
-        let runtime = NativeRuntime::open(&directory.path().join("containers"), gantry.as_ref()).unwrap();
+        let runtime = NativeRuntime::open(places_in(&directory), gantry.as_ref()).unwrap();
         let group = format!("/gantry/test-{name}-{}", std::process::id());
         Bench { directory, runtime, layers: image.layers, group }
     }
@@ -243,11 +247,8 @@ async fn containers_outlive_who_started_them_and_their_shims() {
     let id = config.id.clone();
     let started = bench.runtime.run(config).await.unwrap();
     // A new runtime on the same directory knows it.
-    let next = NativeRuntime::open(
-        &bench.directory.path().join("containers"),
-        env!("CARGO_BIN_EXE_gantry").as_ref(),
-    )
-    .unwrap();
+    let next =
+        NativeRuntime::open(places_in(&bench.directory), env!("CARGO_BIN_EXE_gantry").as_ref()).unwrap();
     assert_eq!(next.list().await.unwrap(), [(id.clone(), State::Running(started))]);
     // Even a shim that is shot takes nothing along.
     let state = std::fs::read(bench.directory.path().join("containers/web/state.json")).unwrap();
