@@ -23,6 +23,8 @@ const NAMES: [&str; 2] = ["east", "west"];
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// How long what is deregistered has for its last requests: what the groups of this world say.
 pub const DELAY: Duration = Duration::from_secs(30);
+/// How long a message is on its way.
+const LATENCY: Duration = Duration::from_millis(5);
 /// The first of the host ports that agents give away.
 const FIRST_PORT: u16 = 32_768;
 
@@ -61,6 +63,8 @@ pub struct Balancer {
     lies: Timestamp,
     /// Until then what it says takes so much longer.
     late: (Timestamp, Duration),
+    /// When the last of it arrives: nothing overtakes on a connection.
+    heard: Timestamp,
 }
 
 /// The balancers of a world and, of the server's process, what has to do with them.
@@ -232,6 +236,7 @@ impl Fleet {
         let known = &mut self.balancers.all[balancer];
         known.session = Some(session);
         known.moved = self.now;
+        known.heard = self.now;
         // It tells everything once more.
         known.said.clear();
         self.balancers.observers.arrive(NAMES[balancer]);
@@ -275,10 +280,11 @@ impl Fleet {
         let seen = &mut self.balancers.all[balancer];
         seen.said.retain(|key, _| known(key));
         seen.checked.retain(known);
-        let Balancer { session, late, .. } = &self.balancers.all[balancer];
-        if let Some(session) = session.filter(|_| !sayings.is_empty()) {
-            let late = if late.0 > self.now { late.1 } else { Duration::ZERO };
-            self.at(self.now + late + Duration::from_millis(5), What::Tells { balancer, session, sayings });
+        if let Some(session) = seen.session.filter(|_| !sayings.is_empty()) {
+            let late = if seen.late.0 > self.now { seen.late.1 } else { Duration::ZERO };
+            seen.heard = seen.heard.max(self.now + late + LATENCY);
+            let at = seen.heard;
+            self.at(at, What::Tells { balancer, session, sayings });
         }
     }
 

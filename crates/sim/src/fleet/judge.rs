@@ -390,16 +390,22 @@ impl Judge {
     }
 
     /// A set of which a healthy task was stopped keeps its share of them: all of it, by ECS's defaults.
-    fn check_sets(&self, now: Timestamp, service: &Service, given_up: &[&Seen]) {
+    fn check_sets(&self, now: Timestamp, state: &ScopeState, service: &Service, given_up: &[&Seen]) {
+        // As elsewhere: of what is being replaced a task that runs serves.
         let is_well = |task: &Seen| {
-            let is_old = task.started_at.is_some_and(|at| at + HEALTHY_AFTER <= now);
-            task.status == LastStatus::Running && task.desired == DesiredStatus::Running && is_old
+            let proven = task.started_at.is_some_and(|at| at + HEALTHY_AFTER <= now);
+            let runs = task.status == LastStatus::Running && task.desired == DesiredStatus::Running;
+            runs && (proven || is_drained(state, task))
         };
         for (by, share) in sets::shares(service) {
             let own = |task: &Seen| task.started_by.as_ref() == Some(&by) && is_well(task);
             if given_up.iter().any(|task| own(task)) {
                 let left = self.tasks_of(service.name.as_str()).filter(|task| own(task)).count();
-                assert!(left >= share, "{} keeps {left} healthy tasks of a set of {share}", service.name);
+                assert!(
+                    left >= share,
+                    "{} keeps {left} healthy tasks of a set of {share}. Stopped at {now:?}: {given_up:?}",
+                    service.name
+                );
             }
         }
     }
@@ -452,11 +458,10 @@ impl Judge {
             return;
         }
         if service.has_task_sets() {
-            return self.check_sets(now, service, given_up);
+            return self.check_sets(now, state, service, given_up);
         }
         let weight = &self.weights[name];
-        let on = |task: &Seen| task.instance.as_ref().and_then(|host| state.ecs.container_instance(host));
-        let drained = |task: &Seen| on(task).is_none_or(|instance| instance.status != Active);
+        let drained = |task: &Seen| is_drained(state, task);
         let serves = |task: &Seen| {
             let running = task.status == LastStatus::Running && task.desired == DesiredStatus::Running;
             let proven = self.is_proven(now, state, task);
@@ -497,6 +502,12 @@ impl Judge {
             );
         }
     }
+}
+
+/// Its instance is not for it any more: another one takes its place.
+fn is_drained(state: &ScopeState, task: &Seen) -> bool {
+    let instance = task.instance.as_ref().and_then(|host| state.ecs.container_instance(host));
+    instance.is_none_or(|instance| instance.status != Active)
 }
 
 /// A deployment that has failed, and that nothing takes the place of, is over.

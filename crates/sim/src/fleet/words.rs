@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// How long a word takes to become known at most: balancers are late, and look every few seconds.
 const WORD_MAX: Duration = Duration::from_secs(30);
+/// How long a balancer takes at most to say that a target drains: until that is durable, told and looked at.
+const LEARN_MAX: Duration = Duration::from_secs(20);
 /// How long after its end a balancer's word counts for nothing any more, by the documentation.
 const ABSENT: Duration = Duration::from_secs(60);
 
@@ -23,7 +25,7 @@ impl Fleet {
     pub(super) fn judge_signal(&self, agent: usize, task: &TaskKey, arn: &TaskArn) {
         let state = self.published.snapshot(&self.scope);
         let told = state.ecs.task(task).is_some_and(|task| task.last_status == LastStatus::Stopping);
-        if !told || self.balancers.began + DELAY > self.now {
+        if !told || self.balancers.began + LEARN_MAX > self.now {
             return;
         }
         let ports =
@@ -45,11 +47,12 @@ impl Fleet {
 
     /// A balancer that is there has told that the last requests of a task are over, or they had all of their time.
     fn judge_draining(&self, balancer: &Balancer, task: &TaskKey, is_own: impl Fn(&TargetKey) -> bool) {
-        // The time is the server's, whose clock must not have been set meanwhile. Who has just come back learns of it late.
-        let steady = |since: Timestamp| self.skewed < since && balancer.moved + DELAY < since;
+        // The time is the server's, whose clock must not have been set since it deregistered the target, which is before
+        // anybody says so. Who has just come back learns of it late.
+        let steady = |since: Timestamp| self.skewed.max(balancer.moved) + LEARN_MAX < since;
         for (_, (word, since)) in balancer.said.iter().filter(|((_, key), _)| is_own(key)) {
             let drains = *word == Word::Is(HealthState::Draining);
-            let has_time = *since + (DELAY - WORD_MAX / 2) > self.now;
+            let has_time = *since + (DELAY - LEARN_MAX) > self.now;
             assert!(
                 !(drains && has_time && steady(*since)),
                 "{task} is signalled while a balancer has requests of it since {since:?}"
