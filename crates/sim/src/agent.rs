@@ -93,6 +93,11 @@ impl Agent {
         actions
     }
 
+    /// How much longer what the control plane says takes now.
+    pub fn late(&self, now: Timestamp) -> Duration {
+        if self.lag.0 > now { self.lag.1 } else { Duration::ZERO }
+    }
+
     pub fn die(&mut self) {
         self.life += 1;
         self.engine = None;

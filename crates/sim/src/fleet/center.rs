@@ -209,14 +209,9 @@ impl Fleet {
                 assert!(error.is_none(), "a report was refused: {error:?}");
                 let known = self.taken.entry(key_of(&task)).or_insert(status);
                 *known = status.max(*known);
-                // The answer may get lost, and the agent reports once more.
-                let event = if self.mishap(10) {
-                    self.count("answers lost");
-                    Event::SubmitFailed { task, id, failure: SubmitFailure::Later }
-                } else {
-                    Event::Submitted { task, id }
-                };
-                self.after(1..50, What::Happened { agent, life, event });
+                let late = self.agents[agent].late(self.now);
+                let millis = late.as_millis() as u64;
+                self.after(millis + 1..millis + 50, What::Answer { agent, life, task, id });
             }
             None => {}
         }

@@ -1,5 +1,6 @@
 //! What goes wrong.
 
+use super::plan::Victim;
 use super::{Fleet, What};
 use gantry_control::engine::Input;
 use gantry_control::sessions::{SessionId, SessionInput};
@@ -11,6 +12,23 @@ use std::time::Duration;
 /// How far a clock is set at most, in milliseconds. Everything that waits for a time waits so much longer at most.
 const STEP_MAX: usize = 120_000;
 
+/// Kinds of faults, the likely ones several times.
+const KINDS: usize = 32;
+
+/// Whom a kind befalls.
+fn victim(kind: usize) -> Victim {
+    match kind {
+        0..=2 | 17 | 29 => Victim::Server,
+        3..=5 => Victim::Pace,
+        6 => Victim::Clock,
+        7..=11 => Victim::Agents,
+        12..=16 | 25..=28 | 31 => Victim::Network,
+        18 | 19 | 30 => Victim::Registry,
+        20..=22 => Victim::Balancers,
+        _ => Victim::Containers,
+    }
+}
+
 fn seconds(random: &mut Seeded, most: usize) -> Duration {
     Duration::from_millis(random.below(most * 1000) as u64)
 }
@@ -19,7 +37,13 @@ impl Fleet {
     /// A step of the script.
     pub(super) fn fault(&mut self, random: &mut Seeded) {
         let agent = random.below(self.agents.len());
-        match random.below(32) {
+        let kind = loop {
+            let kind = random.below(KINDS);
+            if !self.script.spared.contains(&victim(kind)) {
+                break kind;
+            }
+        };
+        match kind {
             0 => {
                 let survivors = random.below(4);
                 self.crash_server(survivors);

@@ -174,6 +174,17 @@ impl Fleet {
         self.step(input);
     }
 
+    /// The answer to a report arrives, or gets lost, and the agent reports once more.
+    pub(super) fn answered(&mut self, agent: usize, life: u64, task: TaskArn, id: u64) {
+        let back = self.agents[agent].cut_off;
+        if back > self.now || self.mishap(10) {
+            self.count("answers lost");
+            let event = Event::SubmitFailed { task, id, failure: SubmitFailure::Later };
+            return self.at(back.max(self.now), What::Happened { agent, life, event });
+        }
+        self.happened(agent, life, Event::Submitted { task, id });
+    }
+
     /// A running container of a host, if it has one.
     pub(super) fn any_container(&self, agent: usize, random: &mut dyn Random) -> Option<(TaskArn, String)> {
         let running = self.agents[agent].runtime.iter();

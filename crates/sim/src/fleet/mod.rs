@@ -97,6 +97,13 @@ enum What {
         life: u64,
         submission: Submission,
     },
+    /// The answer to a report arrives.
+    Answer {
+        agent: usize,
+        life: u64,
+        task: TaskArn,
+        id: u64,
+    },
     Exit {
         agent: usize,
         task: TaskArn,
@@ -355,6 +362,7 @@ impl Fleet {
             What::Frame { agent, .. }
             | What::Connect { agent, .. }
             | What::Happened { agent, .. }
+            | What::Answer { agent, .. }
             | What::Renew { agent, .. }
             | What::Fenced { agent, .. }
             | What::Submit { agent, .. }
@@ -385,6 +393,7 @@ impl Fleet {
             What::Fenced { agent, life } => self.hear_of_fence(agent, life),
             What::Restart { agent } => self.restart(agent),
             What::Happened { agent, life, event } => self.happened(agent, life, event),
+            What::Answer { agent, life, task, id } => self.answered(agent, life, task, id),
             What::Submit { agent, life, submission } => self.submit(agent, life, &submission),
             What::Exit { agent, task, container, code } => self.exit(agent, task, container, code),
             What::AgentWake { agent, life } => self.happened(agent, life, Event::Tick),

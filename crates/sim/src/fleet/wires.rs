@@ -71,8 +71,7 @@ impl Fleet {
     fn arrival_at(&mut self, agent: usize) -> Timestamp {
         let at = self.arrival(agent);
         let host = &mut self.agents[agent];
-        let late = if host.lag.0 > self.now { host.lag.1 } else { Duration::ZERO };
-        host.hears = host.hears.max(at + late);
+        host.hears = host.hears.max(at + host.late(self.now));
         host.hears
     }
 

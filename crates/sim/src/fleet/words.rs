@@ -1,4 +1,4 @@
-//! What must hold of balancers' words: what all of them see becomes known, and nobody is signalled to whom one of them still
+//! What must hold of balancers' words: what all of them see becomes known, who is gone holds nobody up, and nobody is signalled to whom one of them still
 //! sends requests.
 
 use super::Fleet;
@@ -74,7 +74,7 @@ impl Fleet {
         if unsure {
             return;
         }
-        for target in state.elbv2.targets.values().filter(|target| target.deregistered_at.is_none()) {
+        for target in state.elbv2.targets.values() {
             let is_it =
                 |key: &TargetKey| key.port == target.key.port && key.id.as_str() == target.key.id.to_string();
             let word = |balancer: &&Balancer| {
@@ -83,11 +83,22 @@ impl Fleet {
             };
             let words: BTreeSet<Option<Word>> = here.iter().map(word).collect();
             let mut words = words.into_iter();
-            if let (Some(Some(Word::Is(word @ (HealthState::Healthy | HealthState::Unhealthy)))), None) =
-                (words.next(), words.next())
-            {
-                let known = target.health.map(|(health, _)| health.state);
-                assert_eq!(known, Some(word), "all balancers say {word:?} of {target:?}");
+            let (Some(Some(word)), None) = (words.next(), words.next()) else { continue };
+            match word {
+                Word::Is(word @ (HealthState::Healthy | HealthState::Unhealthy))
+                    if target.deregistered_at.is_none() =>
+                {
+                    let known = target.health.map(|(health, _)| health.state);
+                    assert_eq!(known, Some(word), "all balancers say {word:?} of {target:?}");
+                }
+                Word::Drained => {
+                    let drains = target.deregistered_at.is_some();
+                    assert!(
+                        !drains,
+                        "all balancers that are there have nothing for {target:?}, and it drains on"
+                    );
+                }
+                Word::Is(_) => {}
             }
         }
     }
