@@ -70,7 +70,9 @@ impl Fleet {
                     if self.mishap(20) {
                         self.count("reports repeated");
                         let submission = submission.clone();
-                        self.after(1..500, What::Submit { agent, life, submission });
+                        // Some are held up on their way, and arrive long after their repetition.
+                        let late = [500, 60_000][self.random.below(2)];
+                        self.after(1..late, What::Submit { agent, life, submission });
                     }
                     self.after(1..50, What::Submit { agent, life, submission });
                 }
