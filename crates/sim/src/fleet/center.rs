@@ -61,6 +61,10 @@ impl Fleet {
         assert!(tasks < super::TASKS_MAX * self.agents.len(), "{tasks} tasks: they are started without end");
         let ended = self.judge.follow(now, &state, &batch.writes);
         self.judge_ends(&ended);
+        let goes_on = self.is_calm && !self.is_mended;
+        if goes_on && batch.writes.iter().any(|write| write.key.contains("/ecs/service-deployment/")) {
+            self.after(50..2000, What::FollowUp);
+        }
         self.last_write = self.now;
         self.to_write.push_back(batch);
         self.begin_to_write();

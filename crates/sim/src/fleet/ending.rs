@@ -18,10 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long everything may take to come right by itself: the longest pause of a service whose tasks cannot start, and some.
-pub const BY_ITSELF: Duration = Duration::from_secs(50 * 60);
-/// The same, after users have mended what only they can.
+/// How long everything may take to come right by itself: the longest pause of a service whose tasks cannot start, and some,
+/// twice for a deployment that another one follows, after [`CALM_MAX`].
+pub const BY_ITSELF: Duration = Duration::from_secs(130 * 60);
+/// How long it may take after users have mended what only they can.
 pub const MENDED: Duration = Duration::from_secs(50 * 60);
+/// When all has come right by then, users deploy once more.
+const CALM_MAX: Duration = Duration::from_secs(30 * 60);
 /// When nothing was written for so long, and nothing is under way, nothing more comes of waiting: longer than all pauses
 /// of the control plane's but those after failures, which are under way.
 const QUIET: Duration = Duration::from_secs(6 * 60);
@@ -111,7 +114,12 @@ impl Fleet {
                 self.ends = self.now;
                 return;
             }
-            self.mend();
+            let is_early = self.now < self.peace_from + CALM_MAX;
+            if is_early && !std::mem::replace(&mut self.is_calm, true) {
+                self.deploy_in_calm();
+            } else {
+                self.mend();
+            }
         }
         self.at(self.now + LOOK_EVERY, What::Look);
     }

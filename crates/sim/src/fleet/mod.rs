@@ -142,6 +142,8 @@ enum What {
         session: u64,
         sayings: Vec<Saying>,
     },
+    /// A user looks at how far deployments are.
+    FollowUp,
     /// A step of the script, by its number.
     Step(usize),
     /// Faults are over.
@@ -221,11 +223,15 @@ pub struct Fleet {
     /// When the engine is to be woken, as far as queued.
     wake: Timestamp,
     peace_from: Timestamp,
+    /// All has come right once, and users go on.
+    is_calm: bool,
     /// What only users can mend they have.
     is_mended: bool,
     /// When the run is over.
     ends: Timestamp,
     last_write: Timestamp,
+    /// The services of which users deployed once more.
+    followed_up: BTreeSet<&'static str>,
     /// What users were told: desired counts, and tasks that were run.
     desired: BTreeMap<String, i64>,
     unsure: BTreeSet<String>,
@@ -298,9 +304,11 @@ impl Fleet {
             waiting: BTreeMap::new(),
             wake: Timestamp::NEVER,
             peace_from: now + Duration::from_secs(plan.turmoil),
+            is_calm: false,
             is_mended: false,
             ends: Timestamp::NEVER,
             last_write: now,
+            followed_up: BTreeSet::new(),
             desired: BTreeMap::new(),
             unsure: BTreeSet::new(),
             ran: BTreeSet::new(),
@@ -403,6 +411,7 @@ impl Fleet {
             What::Dial { balancer } => self.dial_in(balancer),
             What::Serve { balancer, session, config } => self.serve(balancer, session, config),
             What::Tells { balancer, session, sayings } => self.heard_of(balancer, session, sayings),
+            What::FollowUp => self.follow_up(),
             What::Step(index) => {
                 let step = self.script.steps[index];
                 let mut random = Seeded::new(step.seed);

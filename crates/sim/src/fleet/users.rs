@@ -7,11 +7,12 @@ use crate::agent::Agent;
 use gantry_control::call::Principal;
 use gantry_control::engine::Input;
 use gantry_control::services::ecs::state::{
-    ContainerInstanceKey, FARGATE_POOL, Service, ServiceDeploymentKey, ServiceKey, Task,
+    ContainerInstanceKey, FARGATE_POOL, RolloutState, Service, ServiceDeploymentKey, ServiceKey, Task,
 };
 use gantry_control::state::ScopeState;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::deployment::hooks::{HookRun, HookStatus};
+use gantry_decide::deployment::stage::Stage;
 use gantry_decide::lease::Holder;
 use gantry_decide::lifecycle::{ContainerStatus, LastStatus};
 use gantry_decide::random::{Random, Seeded};
@@ -140,6 +141,37 @@ impl Fleet {
             },
         };
         self.ask(asked);
+    }
+
+    /// All is as asked, and nothing goes wrong: where traffic shifts, users bring another revision.
+    pub(super) fn deploy_in_calm(&mut self) {
+        let state = self.snapshot();
+        for wish in self.script.wishes.clone() {
+            let service = Self::service_of(&state, wish.name);
+            let arrived =
+                service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::Completed);
+            if arrived && service.configuration.strategy.shifts_traffic() && !service.is_daemon() {
+                self.ask(("UpdateService", json!({"service": wish.name, "forceNewDeployment": true})));
+            }
+        }
+    }
+
+    /// Who sees a next revision serve brings another one while the last one goes, once to each service.
+    pub(super) fn follow_up(&mut self) {
+        let state = self.snapshot();
+        let cleans_up = |name: &&str| {
+            let service = Self::service_of(&state, name);
+            let key = ServiceDeploymentKey { service: service.key(), id: service.attempt };
+            let attempt = state.ecs.service_deployment(&key).filter(|attempt| !attempt.status.is_over());
+            let shift = attempt.and_then(|attempt| attempt.shift.as_ref());
+            shift.is_some_and(|shift| shift.stage == Stage::CleanUp && !shift.returning)
+        };
+        let names = self.script.wishes.iter().map(|wish| wish.name);
+        let fresh = names.filter(|name| !self.followed_up.contains(name)).find(cleans_up);
+        if let Some(name) = fresh {
+            self.followed_up.insert(name);
+            self.ask(("UpdateService", json!({"service": name, "forceNewDeployment": true})));
+        }
     }
 
     pub(super) fn set_status(&self, agent: usize, status: &str) -> (&'static str, Value) {
