@@ -441,6 +441,10 @@ fn what_cannot_be_served_is_told() {
     let told = world.told.problems.lock().unwrap().join("; ");
     assert!(told.contains(":9090 for second") && told.contains("rule-1 is left out"), "{told}");
     assert_eq!(status(&world.get("/")), 200);
+    // Once: a listener that stays as it is is not compiled anew.
+    world.change(|config| config.target_groups[0].attributes.slow_start = Duration::from_secs(30));
+    let told = world.told.problems.lock().unwrap().join("; ");
+    assert_eq!(told.matches("rule-1 is left out").count(), 1, "{told}");
     // Once the address is free, it is taken.
     let second = taken.local_addr().unwrap();
     drop(taken);

@@ -1,5 +1,6 @@
 //! Target groups and what is known of their targets' health; the checks that find it out.
 
+use super::attic::Attic;
 use super::clock::now;
 use super::manager::{Inner, News};
 use super::probe::probe;
@@ -10,7 +11,7 @@ use gantry_decide::routing::config::{
     TargetKey,
 };
 use gantry_decide::routing::{
-    Checked, HealthReport, HealthState, Reason, Standing, Tally, TargetHealth, anomalies,
+    Checked, HealthReport, HealthState, Probe, Reason, Standing, Tally, TargetHealth, anomalies,
 };
 use gantry_decide::time::Timestamp;
 use parking_lot::Mutex;
@@ -24,20 +25,30 @@ use tokio::task::AbortHandle;
 
 /// Checks of many targets that begin at once are spread over so much of the interval.
 const SPREAD: u32 = 10;
+/// Findings of so long are told and acted on together: each time costs a look at all targets of the group.
+const SETTLE: Duration = Duration::from_millis(5);
 /// Requests of a target after which its errors are counted anew.
 const WINDOW_REQUESTS: u32 = 100;
 
 /// A target group with all its targets.
 pub struct Held {
+    /// Without its targets.
     pub config: TargetGroup,
     pub group: Arc<Group>,
     pub used: bool,
     pub targets: BTreeMap<TargetKey, Watched>,
+    /// Counts configurations.
+    round: u64,
+    /// Findings wait to be told and acted on.
+    stale: bool,
+    old: Attic,
 }
 
 /// A registered target.
 pub struct Watched {
     pub config: Registered,
+    /// The last configuration that had it.
+    round: u64,
     pub target: Arc<Target>,
     pub checked: Checked,
     /// As it was told last.
@@ -51,10 +62,23 @@ pub struct Watched {
     pub quiet: u32,
 }
 
+/// A group's settings.
+fn without_targets(config: &TargetGroup) -> TargetGroup {
+    TargetGroup {
+        arn: config.arn.clone(),
+        ticket: config.ticket,
+        protocol: config.protocol,
+        protocol_version: config.protocol_version,
+        attributes: config.attributes.clone(),
+        health_check: config.health_check.clone(),
+        targets: Vec::new(),
+    }
+}
+
 impl Held {
     pub fn new(config: &TargetGroup) -> Held {
         Held {
-            config: config.clone(),
+            config: without_targets(config),
             group: Arc::new(Group {
                 arn: config.arn.clone(),
                 ticket: config.ticket,
@@ -64,6 +88,9 @@ impl Held {
             }),
             used: false,
             targets: BTreeMap::new(),
+            round: 0,
+            stale: false,
+            old: Attic::default(),
         }
     }
 
@@ -76,24 +103,21 @@ impl Held {
         matches!(self.config.protocol, Protocol::Http | Protocol::Https)
     }
 
-    /// Takes over attributes and targets. A target that moved to another address is a new one.
-    pub fn take(&mut self, config: &TargetGroup, used: bool) {
+    /// Takes over attributes and targets; false when all is as it was. A target that moved to another address is a new
+    /// one.
+    pub fn take(&mut self, config: &TargetGroup, used: bool) -> bool {
         let recheck = self.config.health_check != config.health_check
             || self.config.protocol_version != config.protocol_version
             || self.config.attributes.proxy_protocol != config.attributes.proxy_protocol
             || self.used != used;
         let cut = self.cuts();
         let was_used = std::mem::replace(&mut self.used, used);
-        self.config = config.clone();
-        let mut before = std::mem::take(&mut self.targets);
+        let config_before = std::mem::replace(&mut self.config, without_targets(config));
+        let mut changed = used != was_used || config_before != self.config;
+        self.round += 1;
         for registered in &config.targets {
-            let kept = before.remove(&registered.key);
-            let same = |watched: &Watched| {
-                let of = |target: &Registered| (target.ip, target.registered, target.ticket);
-                of(&watched.config) == of(registered)
-            };
-            let watched = match kept {
-                Some(mut watched) if same(&watched) => {
+            let watched = match self.targets.get_mut(&registered.key) {
+                Some(watched) if watched.is_of(registered) => {
                     if recheck {
                         watched.stop_checks();
                     }
@@ -101,24 +125,41 @@ impl Held {
                     if used && !was_used {
                         watched.checked = Checked::default();
                     }
-                    watched.config = registered.clone();
+                    if watched.config != *registered {
+                        watched.config = registered.clone();
+                        changed = true;
+                    }
                     watched
                 }
-                other => {
-                    if let Some(mut gone) = other {
-                        gone.end(cut);
-                    }
-                    Watched::new(registered)
+                Some(watched) => {
+                    watched.end(cut);
+                    *watched = Watched::new(registered);
+                    changed = true;
+                    watched
+                }
+                None => {
+                    changed = true;
+                    self.targets.entry(registered.key.clone()).or_insert_with(|| Watched::new(registered))
                 }
             };
+            watched.round = self.round;
             watched.target.retired.store(registered.deregistered.is_some(), Relaxed);
-            self.targets.insert(registered.key.clone(), watched);
         }
-        before.values_mut().for_each(|watched| watched.end(cut));
+        let round = self.round;
+        self.targets.retain(|_, watched| {
+            let kept = watched.round == round;
+            if !kept {
+                watched.end(cut);
+                changed = true;
+            }
+            kept
+        });
+        changed
     }
 
     /// Brings each target's health up to date, tells what changed, and puts the right ones in service.
     pub fn refresh(&mut self, news: &mut News) {
+        self.stale = false;
         let at = now();
         // Only where connections to unhealthy targets go on, as documented.
         let unhealthy_draining = match self.config.attributes.terminate_unhealthy || self.is_http() {
@@ -173,12 +214,26 @@ impl Held {
                 target.gone.store(out, Relaxed);
             }
         }
-        self.group.service.store(Arc::new(service));
+        self.old.keep(self.group.service.swap(Arc::new(service)));
+    }
+
+    /// Takes a probe's finding; true when there is to be a look at the group in a moment, and none is under way.
+    pub fn found(&mut self, key: &TargetKey, probe: Probe) -> bool {
+        let Some(watched) = self.targets.get_mut(key) else { return false };
+        watched.checked.take(probe, &self.config.health_check) && !std::mem::replace(&mut self.stale, true)
+    }
+
+    /// Acts on findings.
+    pub fn settle(&mut self, news: &mut News) {
+        if self.stale {
+            self.refresh(news);
+        }
     }
 
     /// Looks which targets fail more than others, and which are unhealthy for long enough; to be called about every
     /// second.
     pub fn look(&mut self, news: &mut News) {
+        self.old.clear();
         let mut changed = false;
         if matches!(self.config.attributes.algorithm, Algorithm::WeightedRandom { anomaly_mitigation: true })
         {
@@ -239,6 +294,12 @@ impl Watched {
         now.max(self.config.registered)
     }
 
+    /// Whether this is the target that a configuration names.
+    fn is_of(&self, registered: &Registered) -> bool {
+        let of = |target: &Registered| (target.ip, target.registered, target.ticket);
+        of(&self.config) == of(registered)
+    }
+
     fn tally(&self) -> Tally {
         Tally { requests: self.target.asked.load(Relaxed), errors: self.target.failed.load(Relaxed) }
     }
@@ -252,6 +313,7 @@ impl Watched {
         let ip = config.ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
         Watched {
             config: config.clone(),
+            round: 0,
             target: Arc::new(Target {
                 key: config.key.clone(),
                 address: SocketAddr::new(ip, config.key.port),
@@ -324,13 +386,98 @@ impl Job {
             turns.tick().await;
             let found = probe(self.address, check, self.version, self.proxy_protocol).await;
             let Some(inner) = self.inner.upgrade() else { return };
-            let mut news = News::default();
-            let observer = {
-                let mut inner = inner.lock();
-                inner.found(&self.group, &self.key, found, &mut news);
-                inner.observer.clone()
-            };
-            news.tell(&*observer);
+            if inner.lock().found(&self.group, &self.key, found) {
+                // Apart from the checks, which end with their target.
+                tokio::spawn(settle(self.inner.clone(), self.group.clone()));
+            }
         }
+    }
+}
+
+/// Acts on a group's findings in a moment.
+async fn settle(inner: Weak<Mutex<Inner>>, group: TargetGroupArn) {
+    tokio::time::sleep(SETTLE).await;
+    let Some(inner) = inner.upgrade() else { return };
+    let mut news = News::default();
+    let observer = {
+        let mut inner = inner.lock();
+        inner.settle(&group, &mut news);
+        inner.observer.clone()
+    };
+    news.tell(&*observer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gantry_decide::routing::config::{HealthCheckPort, Matcher, TargetGroupAttributes, TargetId};
+
+    fn group(targets: &[&str]) -> TargetGroup {
+        let target = |id: &&str| Registered {
+            key: TargetKey { id: TargetId::new(id), port: 80 },
+            ticket: 0,
+            ip: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            zone: None,
+            registered: Timestamp::EPOCH,
+            deregistered: None,
+        };
+        TargetGroup {
+            arn: TargetGroupArn::new("web"),
+            ticket: 1,
+            protocol: Protocol::Http,
+            protocol_version: ProtocolVersion::Http1,
+            attributes: TargetGroupAttributes::default(),
+            health_check: HealthCheck {
+                enabled: true,
+                protocol: Protocol::Http,
+                port: HealthCheckPort::Traffic,
+                path: "/".to_owned(),
+                interval: Duration::from_secs(5),
+                timeout: Duration::from_secs(2),
+                healthy_threshold: 2,
+                unhealthy_threshold: 2,
+                matcher: Matcher(vec![(200, 200)]),
+            },
+            targets: targets.iter().map(target).collect(),
+        }
+    }
+
+    #[test]
+    fn only_what_changed_is_taken() {
+        let mut config = group(&["a", "b"]);
+        let mut held = Held::new(&config);
+        assert!(held.take(&config, true) && !held.take(&config, true));
+        let targets: Vec<_> = held.targets.values().map(|watched| watched.target.clone()).collect();
+        config.targets[0].deregistered = Some(Timestamp::EPOCH);
+        assert!(held.take(&config, true) && !held.take(&config, true));
+        assert!(targets[0].retired.load(Relaxed) && !targets[0].gone.load(Relaxed));
+        config.targets.remove(0);
+        config.targets.extend(group(&["c"]).targets);
+        assert!(held.take(&config, true) && !held.take(&config, true));
+        assert!(targets[0].gone.load(Relaxed) && !targets[1].retired.load(Relaxed));
+        assert!(Arc::ptr_eq(&targets[1], &held.targets[&config.targets[0].key].target));
+        // One that is registered anew is another target.
+        config.targets[0].registered = Timestamp::from_millis(1);
+        assert!(held.take(&config, true) && targets[1].gone.load(Relaxed));
+        config.attributes.slow_start = Duration::from_secs(30);
+        assert!(held.take(&config, true) && held.take(&config, false) && !held.take(&config, false));
+    }
+
+    #[test]
+    fn findings_are_acted_on_together() {
+        let config = group(&["a", "b"]);
+        let (mut held, mut news) = (Held::new(&config), News::default());
+        held.take(&config, true);
+        held.refresh(&mut news);
+        news.reports.clear();
+        let keys: Vec<_> = held.targets.keys().cloned().collect();
+        assert!(held.found(&keys[0], Probe::Passed) && !held.found(&keys[1], Probe::Passed));
+        assert!(news.reports.is_empty());
+        held.settle(&mut news);
+        assert_eq!(news.reports.len(), 2);
+        // What changes nothing is no reason to look.
+        assert!(!held.found(&keys[0], Probe::Passed));
+        held.settle(&mut news);
+        assert_eq!(news.reports.len(), 2);
     }
 }

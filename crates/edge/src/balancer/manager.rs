@@ -2,6 +2,7 @@
 //! health. Everything here is beside the requests' way; one lock guards it.
 
 use super::access_log;
+use super::attic::Attic;
 use super::clock::now;
 use super::counters::{GroupSample, ListenerSample};
 use super::groups::{Held, Watched};
@@ -82,6 +83,7 @@ pub struct Inner {
     /// The same of the listeners on one port.
     hosts_of_port: BTreeMap<u16, Hosts>,
     names: Option<IpAddr>,
+    old: Attic,
 }
 
 /// A load balancer's listener, and what is behind it.
@@ -157,6 +159,7 @@ impl Balancer {
                 hosts: Arc::clone(&hosts),
                 hosts_of_port: BTreeMap::new(),
                 names: settings.names,
+                old: Attic::default(),
             })
         });
         let shared = match settings.shared {
@@ -289,9 +292,10 @@ impl Inner {
         let used = used_groups(config);
         for group in &config.target_groups {
             let held = self.groups.entry(group.arn.clone()).or_insert_with(|| Held::new(group));
-            held.take(group, used.contains(&group.arn));
-            held.refresh(news);
-            held.run_checks(&self.this, &self.checks);
+            if held.take(group, used.contains(&group.arn)) {
+                held.refresh(news);
+                held.run_checks(&self.this, &self.checks);
+            }
         }
     }
 
@@ -309,8 +313,7 @@ impl Inner {
     }
 
     fn apply_listeners(&mut self, config: &RoutingConfig, news: &mut News) {
-        let groups: BTreeMap<_, _> =
-            self.groups.iter().map(|(arn, held)| (arn.clone(), held.group.clone())).collect();
+        let groups: BTreeMap<_, _> = self.groups.iter().map(|(arn, held)| (arn, &held.group)).collect();
         let (mut wanted, mut doors, mut balanced) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut all_served = BTreeMap::new();
         for balancer in &config.load_balancers {
@@ -332,19 +335,27 @@ impl Inner {
                 });
                 let tls = served.as_ref().and_then(|served| served.config.clone());
                 all_served.extend(served.map(|served| (listener.arn.clone(), served)));
-                let (table, broken) = Table::compile(counted.clone(), balancer, listener, &groups, tls);
-                news.problems.extend(
-                    broken
-                        .into_iter()
-                        .map(|source| Problem::Rule { listener: listener.arn.to_string(), source }),
-                );
-                let door = match self.doors.remove(&listener.arn) {
-                    Some(door) => {
-                        door.table.store(Arc::new(table));
-                        door
-                    }
-                    None => {
-                        Arc::new(Door { table: ArcSwap::from_pointee(table), closed: AtomicBool::new(false) })
+                let before = self.doors.remove(&listener.arn);
+                let same = |door: &Arc<Door>| {
+                    door.table.load().is_made_of(&counted, balancer, listener, &groups, tls.as_ref())
+                };
+                let door = match before {
+                    Some(door) if same(&door) => door,
+                    before => {
+                        let (table, broken) =
+                            Table::compile(counted.clone(), balancer, listener, &groups, tls);
+                        let problem = |source| Problem::Rule { listener: listener.arn.to_string(), source };
+                        news.problems.extend(broken.into_iter().map(problem));
+                        let table = Arc::new(table);
+                        match before {
+                            Some(door) => {
+                                self.old.keep(door.table.swap(table));
+                                door
+                            }
+                            None => {
+                                Arc::new(Door { table: ArcSwap::new(table), closed: AtomicBool::new(false) })
+                            }
+                        }
                     }
                 };
                 for address in &balancer.addresses {
@@ -434,6 +445,7 @@ impl Inner {
     /// Looks at every group, and finds draining targets with nothing under way. Twice in a row: a request that chose its target just before it
     /// left counts from a moment later.
     fn look(&mut self, news: &mut News) {
+        self.old.clear();
         for (arn, held) in &mut self.groups {
             held.look(news);
             for (key, watched) in &mut held.targets {
@@ -451,12 +463,15 @@ impl Inner {
         }
     }
 
-    /// Takes a probe's finding.
-    pub fn found(&mut self, group: &TargetGroupArn, key: &TargetKey, probe: Probe, news: &mut News) {
-        let Some(held) = self.groups.get_mut(group) else { return };
-        let Some(watched) = held.targets.get_mut(key) else { return };
-        if watched.checked.take(probe, &held.config.health_check) {
-            held.refresh(news);
+    /// Takes a probe's finding; true when [`Self::settle`] is to be called in a moment.
+    pub fn found(&mut self, group: &TargetGroupArn, key: &TargetKey, probe: Probe) -> bool {
+        self.groups.get_mut(group).is_some_and(|held| held.found(key, probe))
+    }
+
+    /// Acts on the findings of a group.
+    pub fn settle(&mut self, group: &TargetGroupArn, news: &mut News) {
+        if let Some(held) = self.groups.get_mut(group) {
+            held.settle(news);
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The load balancer: takes routing configurations, listens, forwards, checks its targets' health.
 //!
 //! Worker threads, one runtime each, share nothing on a request's way but immutable tables behind an `Arc` and
-//! counters; a new configuration is compiled beside them and swapped in. Health checks have a thread of their own.
+//! counters; what a new configuration changes is compiled beside them and swapped in. Health checks have a thread of
+//! their own.
 
 mod access_log;
+mod attic;
 mod certificate;
 mod clock;
 mod connection_log;

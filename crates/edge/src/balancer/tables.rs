@@ -6,9 +6,9 @@ use super::counters::{GroupCounters, ListenerCounters};
 use super::tls;
 use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
-    Action, ClientCertificates, Forward, Listener, ListenerAttributes, LoadBalancer, LoadBalancerArn,
+    Action, ClientCertificates, Listener, ListenerAttributes, LoadBalancer, LoadBalancerArn,
     LoadBalancerAttributes, Protocol, ProtocolVersion, RoutingConfig, Stickiness, TargetGroup,
-    TargetGroupArn, TargetGroupAttributes, TargetKey, ZoneName,
+    TargetGroupArn, TargetGroupAttributes, TargetKey, WeightedGroup, ZoneName,
 };
 use gantry_decide::routing::{
     BrokenRule, Candidate, Rules, Standing, Ticket, choose, in_service, in_service_of_zone,
@@ -209,6 +209,8 @@ pub struct Door {
 /// A listener as one configuration has it.
 #[derive(Debug)]
 pub struct Table {
+    /// The listener that it was compiled of.
+    source: Listener,
     pub balanced: Arc<Balanced>,
     pub port: u16,
     pub protocol: Protocol,
@@ -224,25 +226,32 @@ pub struct Table {
     routes: Vec<Vec<Option<Arc<Group>>>>,
 }
 
+/// Target groups by name.
+pub type Groups<'a> = BTreeMap<&'a TargetGroupArn, &'a Arc<Group>>;
+
+/// The groups of an action, at their places; None for those that the configuration does not have.
+fn groups_of<'a>(action: &'a Action, groups: &'a Groups<'_>) -> impl Iterator<Item = Option<&'a Arc<Group>>> {
+    let of: &[WeightedGroup] = match action {
+        Action::Forward(forward) => &forward.groups,
+        Action::Redirect(_) | Action::FixedResponse(_) => &[],
+    };
+    of.iter().map(|weighted| groups.get(&weighted.group).copied())
+}
+
 impl Table {
     pub fn compile(
         balanced: Arc<Balanced>,
         balancer: &LoadBalancer,
         listener: &Listener,
-        groups: &BTreeMap<TargetGroupArn, Arc<Group>>,
+        groups: &Groups<'_>,
         tls: Option<Arc<rustls::ServerConfig>>,
     ) -> (Table, Vec<BrokenRule>) {
         let (rules, broken) = Rules::compile(listener);
-        let routes = rules
-            .actions()
-            .map(|action| match action {
-                Action::Forward(Forward { groups: of, .. }) => {
-                    of.iter().map(|weighted| groups.get(&weighted.group).cloned()).collect()
-                }
-                Action::Redirect(_) | Action::FixedResponse(_) => Vec::new(),
-            })
-            .collect();
+        let routes =
+            rules.actions().map(|action| groups_of(action, groups).map(|group| group.cloned()).collect());
+        let routes = routes.collect();
         let table = Table {
+            source: listener.clone(),
             balanced,
             port: listener.port,
             protocol: listener.protocol,
@@ -261,6 +270,30 @@ impl Table {
         (table, broken)
     }
 
+    /// Whether [`Self::compile`] would make the same of these.
+    pub fn is_made_of(
+        &self,
+        balanced: &Arc<Balanced>,
+        balancer: &LoadBalancer,
+        listener: &Listener,
+        groups: &Groups<'_>,
+        tls: Option<&Arc<rustls::ServerConfig>>,
+    ) -> bool {
+        let addresses = || balancer.addresses.iter().map(|address| (address.ip, &address.zone));
+        let of_rules = || self.rules.actions().map(|action| groups_of(action, groups));
+        Arc::ptr_eq(&self.balanced, balanced)
+            && self.attributes == balancer.attributes
+            && self.source == *listener
+            && self.zones.len() == balancer.addresses.len()
+            && addresses().all(|(ip, zone)| self.zones.get(&ip) == Some(zone))
+            && self.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+            && of_rules().flatten().map(|group| group.map(Arc::as_ptr)).eq(self
+                .routes
+                .iter()
+                .flatten()
+                .map(|group| group.as_ref().map(Arc::as_ptr)))
+    }
+
     /// The zone of the address that a client came to. None: it came by the load balancer's name.
     pub fn zone(&self, local: SocketAddr) -> Option<&ZoneName> {
         self.zones.get(&local.ip().to_canonical())
@@ -273,7 +306,7 @@ impl Table {
 }
 
 /// Groups that a listener's action names: the others' targets are unused.
-pub fn used_groups(config: &RoutingConfig) -> BTreeSet<TargetGroupArn> {
+pub fn used_groups(config: &RoutingConfig) -> BTreeSet<&TargetGroupArn> {
     let listeners = config.load_balancers.iter().flat_map(|balancer| &balancer.listeners);
     listeners
         .flat_map(|listener| {
@@ -284,6 +317,6 @@ pub fn used_groups(config: &RoutingConfig) -> BTreeSet<TargetGroupArn> {
             Action::Redirect(_) | Action::FixedResponse(_) => None,
         })
         .flatten()
-        .map(|weighted| weighted.group.clone())
+        .map(|weighted| &weighted.group)
         .collect()
 }
