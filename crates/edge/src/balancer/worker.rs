@@ -171,36 +171,39 @@ async fn run(
         connections,
     });
     let mut listening: HashMap<Bound, AbortHandle> = HashMap::new();
-    let mut tidy = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tokio::select! {
-            command = commands.recv() => match command {
-                Some(Command::Listen { socket, entrance }) => {
-                    let address = socket.local_addr();
-                    let (Ok(address), Ok(listener)) = (address, TcpListener::from_std(socket)) else { continue };
-                    let task = tokio::task::spawn_local(accept(listener, entrance, worker.clone()));
-                    replace(&mut listening, (address, false), task.abort_handle());
+    let tidying = tokio::task::spawn_local(tidy(worker.clone()));
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Listen { socket, entrance } => {
+                let address = socket.local_addr();
+                let (Ok(address), Ok(listener)) = (address, TcpListener::from_std(socket)) else { continue };
+                let task = tokio::task::spawn_local(accept(listener, entrance, worker.clone()));
+                replace(&mut listening, (address, false), task.abort_handle());
+            }
+            Command::Receive { socket, door } => {
+                let address = socket.local_addr();
+                let (Ok(address), Ok(socket)) = (address, UdpSocket::from_std(socket)) else { continue };
+                let task = tokio::task::spawn_local(l4::serve_datagrams(socket, door, worker.clone()));
+                replace(&mut listening, (address, true), task.abort_handle());
+            }
+            Command::Close(bound) => {
+                if let Some(task) = listening.remove(&bound) {
+                    task.abort();
                 }
-                Some(Command::Receive { socket, door }) => {
-                    let address = socket.local_addr();
-                    let (Ok(address), Ok(socket)) = (address, UdpSocket::from_std(socket)) else { continue };
-                    let task = tokio::task::spawn_local(l4::serve_datagrams(socket, door, worker.clone()));
-                    replace(&mut listening, (address, true), task.abort_handle());
-                }
-                Some(Command::Close(bound)) => {
-                    if let Some(task) = listening.remove(&bound) {
-                        task.abort();
-                    }
-                }
-                None => break,
-            },
-            _ = tidy.tick() => {
-                worker.pool.tidy();
-                worker.sessions.tidy();
             }
         }
     }
+    tidying.abort();
     worker.pool.clear();
+}
+
+/// Lets go of what is of no use any more, about every second.
+async fn tidy(worker: Rc<Worker>) {
+    loop {
+        worker.pool.tidy().await;
+        worker.sessions.tidy();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Has an address served by another task than before. Connections are kept: each has a task of its own.

@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -27,6 +27,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_IDLE: usize = 1024;
 /// How long a connection is kept without use. Common servers close after 60 to 75 s, some after 5: those are noticed.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
+
+/// How long connections are tidied at a time, while requests wait, and how long requests are then served.
+const TIDY_TIME: Duration = Duration::from_micros(50);
+const TIDY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Buffers of connections that are not in use, and the size beyond which one is given back: an answer's head and what
 /// comes with it.
@@ -163,19 +167,22 @@ impl Pool {
     }
 
     /// Lets go of connections that are old or of no use, and cuts those of targets whose time is over. To be called
-    /// about every second.
-    pub fn tidy(&self) {
-        let now = Instant::now();
-        let mut dropped = Vec::new();
-        self.idle.borrow_mut().retain(|_, kept| {
-            let (keep, drop) = kept.drain(..).partition(|(connection, since)| {
-                !connection.target.retired.load(Relaxed) && now - *since < KEEP_IDLE && connection.is_quiet()
-            });
-            *kept = keep;
-            dropped.push(drop);
-            !kept.is_empty()
-        });
-        drop::<Vec<Vec<_>>>(dropped);
+    /// about every second. Requests go on in between: a thousand connections that end at once take longer than any of them.
+    pub async fn tidy(&self) {
+        let targets: Vec<usize> = self.idle.borrow().keys().copied().collect();
+        let mut begun = Instant::now();
+        for target in targets {
+            // Those that are looked at already are at the front; what is taken meanwhile is taken from the back.
+            let mut place = 0;
+            while let Some(useless) = self.look(target, place) {
+                place += usize::from(useless.is_none());
+                drop(useless);
+                if begun.elapsed() > TIDY_TIME {
+                    sleep(TIDY_PAUSE).await;
+                    begun = Instant::now();
+                }
+            }
+        }
         for (fd, target) in self.open.borrow().iter() {
             if target.gone.load(Relaxed) {
                 // SAFETY: the descriptor is open: a connection takes itself out of the list before it closes.
@@ -186,6 +193,21 @@ impl Pool {
 }
 
 impl Pool {
+    /// The connection at a place of those to a target, taken out if it is of no use. None behind the last one.
+    fn look(&self, target: usize, place: usize) -> Option<Option<Connection>> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(&target)?;
+        let Some((connection, since)) = kept.get(place) else {
+            if kept.is_empty() {
+                idle.remove(&target);
+            }
+            return None;
+        };
+        let useful =
+            !connection.target.retired.load(Relaxed) && since.elapsed() < KEEP_IDLE && connection.is_quiet();
+        Some((!useful).then(|| kept.swap_remove(place).0))
+    }
+
     /// Lets go of every kept connection.
     pub fn clear(&self) {
         let kept = std::mem::take(&mut *self.idle.borrow_mut());
