@@ -75,12 +75,13 @@ pub async fn serve<S: Io + 'static>(stream: S, client: Client, door: Arc<Door>, 
     let requests = shared.clone();
     let service = service_fn(move |request| {
         let shared = requests.clone();
-        async move {
+        // Of its own memory: the library moves it from hand to hand, and it is some kilobytes.
+        Box::pin(async move {
             let table = shared.door.table.load_full();
             add(&table.balanced.counters.requests, 1);
             let _unanswered = Unanswered::new(shared.clone());
             Ok::<_, Infallible>(answer(request, table, shared).await)
-        }
+        })
     });
     let mut connection = pin!(
         Builder::new(Local)
