@@ -227,7 +227,7 @@ impl Victim {
 /// All that a seed says.
 pub struct Script {
     pub without: Without,
-    /// To whom nothing happens: in half of the worlds to nobody. What one fault does over minutes is not seen where
+    /// To whom nothing happens: nobody in half of the worlds. What one fault does over minutes is not seen where
     /// another one ends it all the time.
     pub spared: Vec<Victim>,
     pub hosts: Vec<Host>,

@@ -1,5 +1,5 @@
-//! What must hold of balancers' words: what all of them see becomes known, who is gone holds nobody up, and nobody is signalled to whom one of them still
-//! sends requests.
+//! What must hold of balancers' words: what all of them see becomes known, who is gone holds nobody up, and nobody is
+//! signalled to whom one of them still sends requests.
 
 use super::Fleet;
 use super::balancers::{Balancer, DELAY, Word, machine};
@@ -91,13 +91,10 @@ impl Fleet {
                     let known = target.health.map(|(health, _)| health.state);
                     assert_eq!(known, Some(word), "all balancers say {word:?} of {target:?}");
                 }
-                Word::Drained => {
-                    let drains = target.deregistered_at.is_some();
-                    assert!(
-                        !drains,
-                        "all balancers that are there have nothing for {target:?}, and it drains on"
-                    );
-                }
+                Word::Drained => assert!(
+                    target.deregistered_at.is_none(),
+                    "all balancers that are there have nothing for {target:?}, and it drains on"
+                ),
                 Word::Is(_) => {}
             }
         }
