@@ -14,8 +14,9 @@ const RAMFS_MAGIC: libc::c_long = 0x8584_58f6;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Makes mounts below a directory show wherever this mount namespace is copied to from now on. Stays so until the host
-/// restarts, as `/run/netns` does after `ip netns add`. Where `/run` is on a disk, a directory that nobody uses yet comes to
-/// be in memory, as it is elsewhere: what is there is of no use after a restart, and quicker to make.
+/// restarts, as `/run/netns` does after `ip netns add`: a mount of its own, which a namespace can do without. Where `/run` is
+/// on a disk, a directory that nobody uses yet comes to be in memory, as it is elsewhere: what is there is of no use after
+/// a restart, and quicker to make.
 ///
 /// # Errors
 /// When the directory cannot be made or mounted.
@@ -24,14 +25,20 @@ pub fn share(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let directory = fs::canonicalize(directory)?;
     let text = fs::read_to_string("/proc/self/mountinfo")?;
-    match mount_of(&text, &directory) {
-        Some((_, true)) => return Ok(()),
-        Some((point, false)) if point == directory => {}
-        _ if !is_in_memory(&directory)? && fs::read_dir(&directory)?.next().is_none() => {
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            mount(Some("tmpfs"), &directory, Some("tmpfs"), flags, Some("mode=755"))?;
-        }
-        _ => mount(Some(&directory), &directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?,
+    let (is_own, is_shared) = match mount_of(&text, &directory) {
+        Some((point, is_shared)) => (point == directory, is_shared),
+        None => (false, false),
+    };
+    let is_used = fs::read_dir(&directory)?.next().is_some();
+    // What is mounted in one that is used already would be hidden.
+    if is_shared && (is_own || is_used) {
+        return Ok(());
+    }
+    if !is_own && !is_used && !is_in_memory(&directory)? {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(Some("tmpfs"), &directory, Some("tmpfs"), flags, Some("mode=755"))?;
+    } else if !is_own {
+        mount(Some(&directory), &directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     }
     Ok(mount(None::<&str>, &directory, None::<&str>, MsFlags::MS_SHARED, None::<&str>)?)
 }
