@@ -156,6 +156,13 @@ pub struct Placed<K> {
     pub refusals: Option<Refusals<K>>,
 }
 
+/// Where instances were looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Among {
+    Cluster,
+    CapacityProvider,
+}
+
 /// Why no instance took a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusals<K> {
@@ -183,12 +190,17 @@ impl<K> Refusals<K> {
         }
     }
 
-    /// The event of a service that cannot place a task. `place` says where instances were looked for, and `id` the closest
-    /// instance's id.
-    pub fn service_event(&self, service: &str, place: &str, id: impl FnOnce(&K) -> String) -> String {
-        let why = match &self.closest {
-            None => format!("Reason: No Container Instances were found in your {place}."),
-            Some((key, refusal)) => {
+    /// The event of a service that cannot place a task; `id` is the closest instance's.
+    pub fn service_event(&self, service: &str, among: Among, id: impl FnOnce(&K) -> String) -> String {
+        let why = match (&self.closest, among) {
+            (None, Among::CapacityProvider) => {
+                return format!(
+                    "(service {service}) was unable to reach steady state. Reason: No Container Instances were found in \
+                     your capacity provider."
+                );
+            }
+            (None, Among::Cluster) => "Reason: No Container Instances were found in your cluster.".to_owned(),
+            (Some((key, refusal)), _) => {
                 format!("The closest matching (container-instance {}) {}", id(key), refusal.explanation())
             }
         };

@@ -4,7 +4,7 @@
 mod oracle;
 
 use super::{
-    Constraint, Groups, Host, Placed, Placer, Pool, Profile, Protocol, Refusal, Request, ServiceTask,
+    Among, Constraint, Groups, Host, Placed, Placer, Pool, Profile, Protocol, Refusal, Request, ServiceTask,
     Strategy, scale_in,
 };
 use crate::query::Query;
@@ -99,10 +99,15 @@ fn each_check_refuses_and_the_closest_is_told() {
     };
     let web = request();
     assert_eq!(
-        refused(&mut pool, &web).service_event("web", "cluster", |key| key.to_string()),
+        refused(&mut pool, &web).service_event("web", Among::Cluster, |key| key.to_string()),
         "(service web) was unable to place a task because no container instance met all of its requirements. \
          Reason: No Container Instances were found in your cluster. For more information, see the Troubleshooting \
          section of the Amazon ECS Developer Guide."
+    );
+    assert_eq!(
+        refused(&mut pool, &web).service_event("web", Among::CapacityProvider, |key| key.to_string()),
+        "(service web) was unable to reach steady state. Reason: No Container Instances were found in your capacity \
+         provider."
     );
     pool.put(0, but(host("a", 1_024, 1_024), |profile| profile.active = false));
     assert_eq!(refused(&mut pool, &web).closest, Some((0, Refusal::Inactive)));
@@ -111,7 +116,7 @@ fn each_check_refuses_and_the_closest_is_told() {
     pool.put(2, host("a", 255, 1_024));
     let refusals = refused(&mut pool, &web);
     assert_eq!(refusals.closest, Some((2, Refusal::Cpu)));
-    assert!(refusals.service_event("web", "cluster", |key| key.to_string()).contains(
+    assert!(refusals.service_event("web", Among::CapacityProvider, |key| key.to_string()).contains(
         "The closest matching (container-instance 2) has insufficient CPU units available. For more"
     ));
     pool.put(3, host("b", 256, 255));

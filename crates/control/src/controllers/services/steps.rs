@@ -15,7 +15,7 @@ use crate::tx::{Tx, View};
 use gantry_decide::deployment::{back_off, events};
 use gantry_decide::ids::{CapacityProviderName, DeploymentId, TaskId};
 use gantry_decide::lifecycle::{DesiredStatus, StopCode};
-use gantry_decide::placement::{Refusal, Refusals};
+use gantry_decide::placement::{Among, Refusal, Refusals};
 use gantry_decide::routing::Reason;
 use gantry_decide::task::TaskOverride;
 use gantry_store::Record;
@@ -228,7 +228,8 @@ pub fn start(tx: &mut Tx<'_>, service: &mut Service, index: usize, count: usize,
         started.extend(launched.tasks.iter().map(|task| task.id));
         too_many_wait |= launched.too_many_wait;
         if let Some(refusals) = launched.refusals.filter(|_| !launched.too_many_wait) {
-            refusal = Some((refusals, launch.capacity_provider.is_some()));
+            let of_provider = launch.capacity_provider.is_some();
+            refusal = Some((refusals, if of_provider { Among::CapacityProvider } else { Among::Cluster }));
         }
     }
     note_launch(tx, service, index, (count, &started), replaces, refusal);
@@ -257,24 +258,31 @@ pub fn start_on(tx: &mut Tx<'_>, service: &mut Service, instances: &[ContainerIn
         }
     }
     let refused = refusals.closest.is_some();
-    note_launch(tx, service, 0, (instances.len(), &started), 0, refused.then_some((refusals, false)));
+    note_launch(
+        tx,
+        service,
+        0,
+        (instances.len(), &started),
+        0,
+        refused.then_some((refusals, Among::Cluster)),
+    );
 }
 
-/// Tells what was started of so many, and why there is no more, and whether that was looked for in a capacity provider.
+/// Tells what was started of so many, and why there is no more, and where that was looked for.
 fn note_launch(
     tx: &mut Tx<'_>,
     service: &mut Service,
     index: usize,
     (wanted, started): (usize, &[TaskId]),
     replaces: usize,
-    refusal: Option<(Refusals<ContainerInstanceKey>, bool)>,
+    refusal: Option<(Refusals<ContainerInstanceKey>, Among)>,
 ) {
     let teller = teller(service, index);
     if !started.is_empty() {
         let message = events::started(&teller, started, replaces.min(started.len()));
         tell(tx, service, message);
     }
-    let Some((refusals, of_provider)) = refusal else { return };
+    let Some((refusals, among)) = refusal else { return };
     let Some(deployment) = service.deployments.get_mut(index) else { return };
     deployment.launch_not_before = Some(tx.now + PLACE_AGAIN);
     let lacks_address = matches!(refusals.closest, Some((_, Refusal::Eni)));
@@ -283,10 +291,7 @@ fn note_launch(
             events::could_not_launch(&teller, wanted.saturating_sub(started.len()), deployment.id)
         }
         LaunchType::Fargate => events::cannot_place(&teller, events::NO_CAPACITY),
-        _ => {
-            let place = if of_provider { "capacity provider" } else { "cluster" };
-            refusals.service_event(&teller, place, |key| key.id.to_string())
-        }
+        _ => refusals.service_event(&teller, among, |key| key.id.to_string()),
     };
     tell(tx, service, message);
 }
