@@ -40,7 +40,11 @@ pub fn share(directory: &Path) -> io::Result<()> {
     } else if !is_own {
         mount(Some(&directory), &directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     }
-    Ok(mount(None::<&str>, &directory, None::<&str>, MsFlags::MS_SHARED, None::<&str>)?)
+    // With nobody yet: what is mounted here would else be mounted below a shared /run, too.
+    for propagation in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+        mount(None::<&str>, &directory, None::<&str>, propagation, None::<&str>)?;
+    }
+    Ok(())
 }
 
 fn is_in_memory(directory: &Path) -> io::Result<bool> {
