@@ -93,6 +93,11 @@ impl NativeRuntime {
         self.0.places.containers.join(id.as_str())
     }
 
+    /// Where a container writes, unless its configuration says so.
+    fn written(&self, id: &ContainerId) -> PathBuf {
+        self.0.places.written.join(id.as_str())
+    }
+
     /// Takes the container's name on this host. A name is taken until the container is removed.
     fn claim(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let directory = self.directory(id);
@@ -104,10 +109,8 @@ impl NativeRuntime {
 
     fn prepare(&self, config: &ContainerConfig) -> io::Result<PathBuf> {
         let directory = self.directory(&config.id);
-        match &config.writable {
-            Some(place) => lead_to(place, &directory)?,
-            None => lead_to(&self.0.places.written.join(config.id.as_str()), &directory)?,
-        }
+        let written = config.writable.clone().unwrap_or_else(|| self.written(&config.id));
+        lead_to(&written, &directory)?;
         if let Some(parent) = config.log.path.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -266,7 +269,7 @@ impl Runtime for NativeRuntime {
                 end(process).await?;
             }
         }
-        let mut written = self.0.places.written.join(id.as_str());
+        let mut written = self.written(id);
         if let Some(config) = read::<ContainerConfig>(&directory.join(CONFIG_FILE)) {
             let group = super::spec::cgroup(&config);
             // Of a container whose start was broken off, only the group knows the processes.
@@ -275,10 +278,7 @@ impl Runtime for NativeRuntime {
             written = config.writable.unwrap_or(written);
         }
         // The directory last: while it is there the container is found.
-        for directory in [written, directory] {
-            remove_directory(directory).await?;
-        }
-        Ok(())
+        remove_directories(vec![written, directory]).await
     }
 
     async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<Exec, RuntimeError> {
@@ -322,12 +322,10 @@ impl Runtime for NativeRuntime {
 
     async fn list(&self) -> Result<Vec<(ContainerId, State)>, RuntimeError> {
         let mut found = Vec::new();
-        for id in ids(&self.0.places.written)? {
-            if !self.directory(&id).exists() {
-                // Its host has been started again since.
-                remove_directory(self.0.places.written.join(id.as_str())).await?;
-            }
-        }
+        let mut old = ids(&self.0.places.written)?;
+        // Their host has been started again since.
+        old.retain(|id| !self.directory(id).exists());
+        remove_directories(old.iter().map(|id| self.written(id)).collect()).await?;
         for id in ids(&self.0.places.containers)? {
             let state = match (self.exit(&id), self.running(&id)) {
                 (Some(exit), _) => State::Exited(exit),
@@ -359,16 +357,17 @@ fn ids(place: &Path) -> Result<Vec<ContainerId>, RuntimeError> {
     Ok(names.filter_map(|name| ContainerId::try_from(name).ok()).collect())
 }
 
-/// One that is not there is no error.
-async fn remove_directory(directory: PathBuf) -> Result<(), RuntimeError> {
-    let removing = directory.clone();
-    let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(removing)).await;
-    match removed {
-        Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
-            Err(RuntimeError::io(format!("removing {}", directory.display()))(error))
-        }
-        _ => Ok(()),
-    }
+/// One after the other, up to the first that cannot be. One that is not there is no error.
+async fn remove_directories(directories: Vec<PathBuf>) -> Result<(), RuntimeError> {
+    let removed = tokio::task::spawn_blocking(move || {
+        directories.iter().try_for_each(|directory| match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(RuntimeError::io(format!("removing {}", directory.display()))(error))
+            }
+            _ => Ok(()),
+        })
+    });
+    removed.await.unwrap_or(Ok(()))
 }
 
 /// What lies in it may be set-user-ID, and is for nobody else of the host.

@@ -9,7 +9,7 @@ use super::spawner::Agent;
 use super::{CONFIG_FILE, STATE_FILE, load};
 use crate::runtime::exec::ExecRequest;
 use crate::runtime::process;
-use crate::runtime::{ContainerConfig, Step, spec};
+use crate::runtime::{ContainerConfig, Step};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -49,7 +49,6 @@ pub fn run(
     let program = Program {
         host,
         config: &config,
-        privileges: spec::privileges(&config, host.bounding_set),
         args: &request.args,
         env: &request.env,
         cwd: request.cwd.as_deref().unwrap_or(&config.cwd),

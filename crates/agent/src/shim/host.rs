@@ -26,7 +26,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// In the process that [`leave_namespaces`] was called for. `namespaces` is what that returned.
+    /// In a process that shows no pinned namespaces. `namespaces` is what [`hold_namespaces`] returned before that.
     pub fn find(namespaces: RawFd) -> Host {
         // SAFETY: an open descriptor, kept for this process and nobody else's, or none.
         let namespaces = (namespaces >= 0).then(|| unsafe { OwnedFd::from_raw_fd(namespaces) });

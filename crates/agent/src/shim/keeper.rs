@@ -94,7 +94,6 @@ fn start(
     let program = Program {
         host,
         config,
-        privileges: spec::privileges(config, host.bounding_set),
         args: &config.args,
         env: &[],
         cwd: &config.cwd,

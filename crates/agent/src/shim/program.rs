@@ -38,7 +38,6 @@ pub enum Birth {
 pub struct Program<'a> {
     pub host: &'a Host,
     pub config: &'a ContainerConfig,
-    pub privileges: Privileges,
     pub args: &'a [String],
     /// Variables over the container's own.
     pub env: &'a [String],
@@ -77,7 +76,7 @@ impl Program<'_> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         reset_signals().map_err(|error| create("resetting signals")(error.into()))?;
         let env = spec::environment(self.config, self.env, &user.home);
-        confine(self.host, self.privileges, &user)
+        confine(self.host, spec::privileges(self.config, self.host.bounding_set), &user)
             .map_err(|error| failed_start(format!("cannot drop privileges: {error}")))?;
         let path = env.iter().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or_default();
         let words = |texts: &[String]| {
