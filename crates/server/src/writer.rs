@@ -20,9 +20,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 /// Inputs that may wait. A step takes some microseconds an input, so the last of so many waits a few tens of
 /// milliseconds; callers beyond are told to slow down.
 pub const INPUTS_MAX: usize = 4096;
-/// Inputs of one step: bounds how long a step lasts and how large its batch becomes.
+/// Inputs of one step, calm ones among them: bounds how long a step lasts and how large its batch becomes.
 pub const INPUTS_PER_STEP_MAX: usize = 256;
-/// Calm inputs that wait without waking the loop; see [`Inbox::hand_over_calmly`]. As many again as a step takes.
+/// Fewer calm inputs than these wait without waking the loop; see [`Inbox::hand_over_calmly`]. A step takes all of them,
+/// and has room for what woke it.
 pub const CALM_MAX: usize = INPUTS_PER_STEP_MAX;
 /// The longest sleep, whatever the machine wishes: a clock that was set back must not delay everything for hours.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -232,7 +233,6 @@ fn run<M: Machine>(
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
         let mut inputs = std::mem::take(&mut *calm.lock());
-        let enough = inputs.len() + INPUTS_PER_STEP_MAX;
         while let Some(event) = next {
             match event {
                 Event::Input(input, permit) => {
@@ -246,7 +246,7 @@ fn run<M: Machine>(
                 Event::Committed(Notice::Failed(error)) => return Err(Fatal::Store(error)),
                 Event::Stop => stopping = true,
             }
-            next = if inputs.len() < enough { arriving.try_recv().ok() } else { None };
+            next = if inputs.len() < INPUTS_PER_STEP_MAX { arriving.try_recv().ok() } else { None };
         }
         let now = now();
         if now >= wake {

@@ -200,3 +200,29 @@ async fn calm_inputs_wait_for_the_next_step_and_come_before_it() {
     let sums = told.iter().collect::<Vec<_>>();
     assert!(sums.len() >= 2 * CALM_MAX, "those beyond the last {CALM_MAX} were handed over at once");
 }
+
+/// However much waits, a step takes its measure. The loop is held up until everything has been handed over.
+#[tokio::test]
+async fn a_step_is_bounded_with_the_calm_ones_that_it_takes() {
+    let (holds, held) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    let perform = move |effect| {
+        if effect == Effect::Sum(1) {
+            holds.send(()).unwrap();
+            released.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+    };
+    let backend = Box::new(MemoryBackend::new());
+    let writer = Writer::start(Adder::default(), backend, Fence(0), perform, |_| {}).unwrap();
+    let inbox = writer.inbox();
+    inbox.offer(Input::Add(1)).unwrap();
+    held.recv_timeout(Duration::from_secs(10)).unwrap();
+    for _ in 1..CALM_MAX {
+        inbox.hand_over_calmly(Input::Add(1)).await.unwrap();
+    }
+    for _ in 0..2 * INPUTS_PER_STEP_MAX {
+        inbox.offer(Input::Add(1)).unwrap();
+    }
+    release.send(()).unwrap();
+    writer.stop().unwrap();
+}
