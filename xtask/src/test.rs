@@ -23,6 +23,9 @@ const PYTHON_PACKAGES: &[&str] = &[
 /// End-to-end tests that run at once, for each processor: they wait more than they work.
 const TESTS_A_PROCESSOR: usize = 2;
 
+/// Of each reader of outside input.
+const FUZZ_SECONDS: &str = "3";
+
 #[derive(Default)]
 struct Counts {
     passed: u64,
@@ -95,12 +98,14 @@ pub fn run(root: &Path) -> Result<()> {
     runner(&mut counts, "unit, property and crash tests", |counts| {
         counted(counts, &mut cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]))
     });
+    // The whole workspace, as the step before: with other features everything would be built once more.
+    check(&mut counts, "programs", || {
+        venv::run(&mut cargo(&["build", "--locked", "--workspace", "--bins", "--examples"]))
+    });
     check(&mut counts, "fuzz", || {
-        venv::run(&mut cargo(&["run", "--locked", "-q", "-p", "gantry-fuzz", "--", "all", "3"]))
+        venv::run(Command::new(target(root)?.join("debug/gantry-fuzz")).args(["all", FUZZ_SECONDS]))
     });
     runner(&mut counts, "end to end", |counts| {
-        // The whole workspace, as the step before: with other features everything would be built once more.
-        venv::run(&mut cargo(&["build", "--locked", "--workspace", "--bins", "--examples"]))?;
         let mut command = Command::new(venv::python(root, PYTHON_PACKAGES)?);
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let at_once = (processors * TESTS_A_PROCESSOR).to_string();

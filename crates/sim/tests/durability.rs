@@ -3,8 +3,8 @@
 
 use gantry_sim::{Faults, run};
 
-/// Seeds of an ordinary run: a few seconds.
-const SEEDS: u64 = 200;
+/// Seeds of an ordinary run: half a minute, not optimised.
+const SEEDS: u64 = 100;
 const STEPS: usize = 400;
 
 #[test]
