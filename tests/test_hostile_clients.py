@@ -56,7 +56,8 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
 class Site:
-    """A load balancer with HTTP and HTTPS before one container."""
+    """A load balancer with HTTP and HTTPS before one container, and another for clients that mean no harm: there the
+    container has as long to answer as a busy machine may need."""
 
     def __init__(self, platform):
         self.platform = platform
@@ -67,17 +68,22 @@ class Site:
              "environment": [{"name": "SERVER", "value": SERVER}]}, task={"networkMode": "awsvpc"})
         wait(ecs, "tasks_running", tasks=[self.task])
         target = address(describe(ecs, self.task))
-        made, targets = balancer(elb), group(platform, elb, **WEB_GROUP)
-        elb.modify_load_balancer_attributes(LoadBalancerArn=made["LoadBalancerArn"], Attributes=[
-            {"Key": "idle_timeout.timeout_seconds", "Value": str(IDLE_SECONDS)}])
         certificate = acm.import_certificate(Certificate=WEB, PrivateKey=WEB_KEY)["CertificateArn"]
-        for port, more in (80, {"Protocol": "HTTP"}), (443, {
-                "Protocol": "HTTPS", "Certificates": [{"CertificateArn": certificate}],
-                "SslPolicy": "ELBSecurityPolicy-TLS13-1-2-2021-06"}):
-            elb.create_listener(LoadBalancerArn=made["LoadBalancerArn"], Port=port, DefaultActions=forward(targets), **more)
-        elb.register_targets(TargetGroupArn=targets, Targets=[{"Id": target}])
-        until(lambda: states(elb, targets) == {target: "healthy"})
-        self.address = address_of(made)
+
+        def serving(name, idle):
+            made, targets = balancer(elb, name), group(platform, elb, name, **WEB_GROUP)
+            elb.modify_load_balancer_attributes(LoadBalancerArn=made["LoadBalancerArn"], Attributes=[
+                {"Key": "idle_timeout.timeout_seconds", "Value": str(idle)}])
+            for port, more in (80, {"Protocol": "HTTP"}), (443, {
+                    "Protocol": "HTTPS", "Certificates": [{"CertificateArn": certificate}],
+                    "SslPolicy": "ELBSecurityPolicy-TLS13-1-2-2021-06"}):
+                elb.create_listener(LoadBalancerArn=made["LoadBalancerArn"], Port=port, DefaultActions=forward(targets),
+                                    **more)
+            elb.register_targets(TargetGroupArn=targets, Targets=[{"Id": target}])
+            until(lambda: states(elb, targets) == {target: "healthy"})
+            return address_of(made)
+
+        self.address, self.others = serving("web", IDLE_SECONDS), serving("others", ENDED_SECONDS)
         until(lambda: self.secure().close() is None)
 
     def connect(self, port=80):
@@ -99,7 +105,7 @@ class Site:
 
     def serves(self):
         for port in "http", "https":
-            with urllib.request.urlopen(f"{port}://{self.address}/", timeout=ENDED_SECONDS,
+            with urllib.request.urlopen(f"{port}://{self.others}/", timeout=ENDED_SECONDS,
                                         context=ssl._create_unverified_context()) as answer:
                 assert answer.read() == b"ok\n"
         return True
