@@ -245,14 +245,22 @@ def pytest_configure(config):
         isolate()
 
 
+# What takes minutes, longest first: begun last, it would keep one process busy and the others waiting.
+LONG = ["test_managed_daemons", "test_containers", "test_services", "test_docker", "test_exec", "test_hostile_clients"]
+
+
 def pytest_collection_modifyitems(config, items):
-    """One process runs what shares platforms: a module's tests, those on Docker apart."""
+    """One process runs what shares platforms: a module's tests, those on Docker apart. Those of Terraform share none."""
     runtime = lambda item: getattr(getattr(item, "callspec", None), "params", {}).get("engine", "native")
     again = [item for item in items if item.get_closest_marker("runs_once") and runtime(item) == "docker"]
     config.hook.pytest_deselected(items=again)
     items[:] = [item for item in items if item not in again]
+    alone = lambda item: item.name.startswith("test_terraform")
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{runtime(item)}"))
+        group = item.name if alone(item) else f"{item.path.stem}-{runtime(item)}"
+        item.add_marker(pytest.mark.xdist_group(group))
+    rank = lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG)
+    items.sort(key=lambda item: (not alone(item), rank(item)))
 
 
 def leftovers(directory):

@@ -122,8 +122,9 @@ class Terraform:
         self.directory = tmp_path / "terraform"
         self.directory.mkdir()
         (self.directory / "main.tf").write_text(configuration)
+        # The provider's schemas are hundreds of megabytes: collected less often, a command takes half the time.
         self.environment = {**gantry.environment, "TF_CLI_CONFIG_FILE": os.devnull, "TF_VAR_url": gantry.url,
-                            "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+                            "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "GOGC": "400"}
 
     def run(self, *arguments, wanted=(0,)):
         done = subprocess.run(["terraform", *arguments], cwd=self.directory, env=self.environment, capture_output=True,

@@ -110,7 +110,8 @@ pub fn run(root: &Path) -> Result<()> {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let at_once = (processors * TESTS_A_PROCESSOR).to_string();
         command.args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests"]).current_dir(root);
-        command.args(["--dist", "loadgroup", "-n", &at_once]);
+        // In the order of tests/conftest.py.
+        command.args(["--dist", "loadgroup", "--no-loadscope-reorder", "-n", &at_once]);
         // Platforms are large: what passed leaves nothing.
         command.args(["-o", "tmp_path_retention_policy=failed"]);
         command.env("GANTRY", target(root)?.join("debug/gantry"));
