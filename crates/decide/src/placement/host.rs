@@ -37,7 +37,14 @@ pub struct Host {
     pub groups: Groups,
 }
 
+/// The attribute that names an instance's Availability Zone.
+pub const ZONE_ATTRIBUTE: &str = "ecs.availability-zone";
+
 impl Profile {
+    pub fn zone(&self) -> Option<&str> {
+        self.attributes.get(ZONE_ATTRIBUTE)?.as_deref()
+    }
+
     /// Checks whose outcome no placement can change.
     pub(super) fn refuses(&self, request: &Request) -> Option<Refusal> {
         if !self.active && !mutant::is("tasks placed on draining instances") {
@@ -81,6 +88,11 @@ impl Host {
     pub fn suits(&self, request: &Request) -> bool {
         let active = self.profile.active || mutant::is("tasks placed on draining instances");
         active && self.profile.refuses_kind(request).is_none()
+    }
+
+    /// How many tasks of a group are here.
+    pub fn tasks_of(&self, group: &str) -> u32 {
+        self.groups.of(group)
     }
 
     pub(super) fn site(&self) -> Site<'_> {

@@ -17,7 +17,7 @@ mod tests;
 
 pub use explain::Shortfall;
 pub use groups::Groups;
-pub use host::{Host, Profile};
+pub use host::{Host, Profile, ZONE_ATTRIBUTE};
 pub use placer::Placer;
 pub use pool::Pool;
 pub use scale_in::{ServiceTask, scale_in};
@@ -74,7 +74,7 @@ pub enum Strategy {
 impl Strategy {
     /// What a service does that names no strategy: spread over zones, then over instances.
     pub fn service_default() -> Vec<Strategy> {
-        vec![Strategy::SpreadAttribute("ecs.availability-zone".to_owned()), Strategy::SpreadInstance]
+        vec![Strategy::SpreadAttribute(ZONE_ATTRIBUTE.to_owned()), Strategy::SpreadInstance]
     }
 
     /// Reads the field of a `spread` strategy: `instanceId`, its alias `host`, or `attribute:NAME`.

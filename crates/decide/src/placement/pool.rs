@@ -21,6 +21,8 @@ const NOTED_MAX: usize = if cfg!(test) { 16 } else { 1024 };
 pub struct Pool<K: Ord + Clone> {
     /// Small numbers, by which a [`super::Placer`] keeps what it knows in plain arrays.
     numbers: OrdMap<K, u32>,
+    /// How many instances are in which Availability Zone; no count is zero.
+    zones: OrdMap<String, u32>,
     /// Numbers below `ever` that no instance has.
     vacant: OrdSet<u32>,
     ever: u32,
@@ -35,6 +37,7 @@ impl<K: Ord + Clone> Default for Pool<K> {
     fn default() -> Self {
         Pool {
             numbers: OrdMap::new(),
+            zones: OrdMap::new(),
             vacant: OrdSet::new(),
             ever: 0,
             settled: Arc::default(),
@@ -54,11 +57,16 @@ impl<K: Ord + Clone> PartialEq for Pool<K> {
 impl<K: Ord + Clone> Pool<K> {
     pub fn put(&mut self, key: K, mut host: Host) {
         let known = self.numbers.get(&key).copied();
-        if let Some(profile) = known.and_then(|number| self.profile(number)) {
-            // The same allocation tells a placer that its verdict on the profile still holds.
-            if *profile == host.profile {
-                host.profile = Arc::clone(profile);
+        let profile = known.and_then(|number| self.profile(number)).cloned();
+        if profile.as_ref().and_then(|profile| profile.zone()) != host.profile.zone() {
+            self.leave_zone(profile.as_deref());
+            if let Some(zone) = host.profile.zone() {
+                *self.zones.entry(zone.to_owned()).or_default() += 1;
             }
+        }
+        if let Some(profile) = profile.filter(|profile| *profile == host.profile) {
+            // The same allocation tells a placer that its verdict on the profile still holds.
+            host.profile = profile;
         }
         let number = known.or_else(|| self.vacant.remove_min()).unwrap_or_else(|| {
             self.ever += 1;
@@ -72,9 +80,26 @@ impl<K: Ord + Clone> Pool<K> {
 
     pub fn remove(&mut self, key: &K) {
         if let Some(number) = self.numbers.remove(key) {
+            let profile = self.profile(number).cloned();
+            self.leave_zone(profile.as_deref());
             self.vacant.insert(number);
             self.note(number, What::Is(None));
         }
+    }
+
+    fn leave_zone(&mut self, profile: Option<&Profile>) {
+        let Some(zone) = profile.and_then(Profile::zone) else { return };
+        if let Some(count) = self.zones.get_mut(zone) {
+            *count -= 1;
+            if *count == 0 {
+                self.zones.remove(zone);
+            }
+        }
+    }
+
+    /// The Availability Zones that have instances, whatever their state.
+    pub fn zones(&self) -> impl Iterator<Item = &str> {
+        self.zones.keys().map(String::as_str)
     }
 
     /// How many instances there are.

@@ -6,8 +6,8 @@ use crate::services::ecs::balanced::{self, Verdict};
 use crate::services::ecs::deployments;
 use crate::services::ecs::placement;
 use crate::services::ecs::state::{
-    ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, Deployment, LaunchType,
-    PlacementStrategy, RolloutState, Service, ServiceStatus, Task, TaskKey,
+    ContainerInstanceKey, ContainerInstanceStatus, Deployment, LaunchType, PlacementStrategy, RolloutState,
+    Service, ServiceStatus, Task, TaskKey,
 };
 use crate::tx::View;
 use gantry_decide::deployment::rolling;
@@ -109,7 +109,8 @@ impl<'a> Census<'a> {
                 census.ended.push((TaskKey::from(task), task.started_at.is_none()));
                 continue;
             }
-            if is_lost(view, task) {
+            let place = place(view, task);
+            if place == Place::Lost {
                 // Its end is noted later in the same step.
                 census.stopping += 1;
                 continue;
@@ -126,7 +127,8 @@ impl<'a> Census<'a> {
             let is_target =
                 target.is_some() && (task.started_by == target || mutant::is("old tasks count as new"));
             // On an instance that is being emptied it does not count for the target: another one takes its place.
-            let stays = is_target && !on_draining_instance(view, task);
+            let drains = place == Place::Draining;
+            let stays = is_target && !drains;
             let condition = match census.condition(view, service, task) {
                 // Of the new ones proof is asked before old ones go; an old one that runs serves already.
                 Condition::Starting if !stays && serves(task) => Condition::Healthy,
@@ -135,7 +137,7 @@ impl<'a> Census<'a> {
             let renews = renewable.is_some() && task.started_by == renewable;
             let side = match (stays, condition) {
                 (true, _) => Side::Target,
-                (false, Condition::Starting) if renews && !on_draining_instance(view, task) => Side::Renewed,
+                (false, Condition::Starting) if renews && !drains => Side::Renewed,
                 (false, _) => Side::Old,
             };
             let counts = match side {
@@ -321,16 +323,28 @@ fn is_checked(task: &Task) -> bool {
     containers.iter().any(|container| container.essential && container.health_check.is_some())
 }
 
-/// Its instance is not there any more, or not heard of.
-fn is_lost(view: View<'_>, task: &Task) -> bool {
-    let instance = task.instance.as_ref().map(|key| view.state.ecs.container_instance(key));
-    instance.is_some_and(|instance| instance.is_none_or(ContainerInstance::is_gone))
+/// How the instance of a task is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// There, or not chosen yet.
+    Good,
+    Draining,
+    /// Not there any more, or not heard of.
+    Lost,
 }
 
-fn on_draining_instance(view: View<'_>, task: &Task) -> bool {
-    let instance = task.instance.as_ref().and_then(|key| view.state.ecs.container_instance(key));
-    instance.is_some_and(|instance| instance.status == ContainerInstanceStatus::Draining)
-        && !mutant::is("draining ignored")
+fn place(view: View<'_>, task: &Task) -> Place {
+    let Some(key) = &task.instance else { return Place::Good };
+    match view.state.ecs.container_instance(key) {
+        None => Place::Lost,
+        Some(instance) if instance.is_gone() => Place::Lost,
+        Some(instance)
+            if instance.status == ContainerInstanceStatus::Draining && !mutant::is("draining ignored") =>
+        {
+            Place::Draining
+        }
+        Some(_) => Place::Good,
+    }
 }
 
 fn candidate(task: &Task, protected: bool) -> Candidate {

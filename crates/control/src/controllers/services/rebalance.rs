@@ -10,7 +10,6 @@ use crate::services::ecs::deployments::tell;
 use crate::services::ecs::launch;
 use crate::services::ecs::state::{
     ContainerInstanceKey, Deployment, LaunchType, Moving, RolloutState, Service, ServiceStatus, TaskKey,
-    ZONE_ATTRIBUTE,
 };
 use crate::services::ecs::{capacity, check, placement};
 use crate::tx::{Tx, View};
@@ -19,8 +18,8 @@ use gantry_decide::deployment::{events, rolling};
 use gantry_decide::ids::TaskId;
 use gantry_decide::lifecycle::StopCode;
 use gantry_decide::mutant;
+use gantry_decide::placement::Host;
 use gantry_decide::random::Random;
-use gantry_store::Record;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -81,7 +80,7 @@ pub fn plan(
     if waits || !may(service) || !situation.is_steady() || situation.upper() <= situation.desired {
         return None;
     }
-    let zones = zones(view, service);
+    let zones = zones(view, service, census);
     let spread = spread(census);
     let told = rebalance::told(&zones, &spread);
     match rebalance::next_move(&zones, &spread) {
@@ -115,7 +114,7 @@ fn finish(view: View<'_>, census: &Census<'_>, moving: &Moving, random: &mut dyn
 }
 
 /// The zones that a service may use: those of its subnets, and of instances that suit its tasks.
-fn zones(view: View<'_>, service: &Service) -> BTreeSet<String> {
+fn zones(view: View<'_>, service: &Service, census: &Census<'_>) -> BTreeSet<String> {
     let Some(primary) = service.primary() else { return BTreeSet::new() };
     let ec2 = &view.state.ec2;
     let zone_of = |name: &String| ec2::links::subnet(ec2, name).map(|subnet| subnet.zone.clone());
@@ -127,23 +126,25 @@ fn zones(view: View<'_>, service: &Service) -> BTreeSet<String> {
     let Ok(launch) = launch_of(view, service, primary) else { return BTreeSet::new() };
     let request = capacity::request_for(view, &launch);
     let pool = view.state.ecs.pool(&placement::pool_name(&launch.cluster, launch.launch_type));
+    let is_open = |zone: &&str| of_subnets.as_ref().is_none_or(|zones| zones.contains(*zone));
+    let open = pool.zones().filter(is_open).count();
     let mut zones = BTreeSet::new();
-    for (_, host) in pool.hosts() {
-        // One instance that suits tells of its zone. Thousands may be there, and every steady service asks.
-        let zone = host.profile.attributes.get(ZONE_ATTRIBUTE).and_then(Option::as_ref);
-        let open = |zone: &&String| of_subnets.as_ref().is_none_or(|zones| zones.contains(*zone));
-        if let Some(zone) = zone.filter(|zone| !zones.contains(*zone)).filter(open)
-            && host.suits(&request)
-        {
-            zones.insert(zone.clone());
+    // One instance that suits tells of its zone. Thousands may be there, and every steady service asks: those that have
+    // its tasks suit nearly always, and they are in all zones.
+    let mut look = |host: &Host| {
+        let zone = host.profile.zone().filter(is_open).filter(|zone| !zones.contains(*zone));
+        if let Some(zone) = zone.filter(|_| host.suits(&request)) {
+            zones.insert(zone.to_owned());
         }
+        zones.len() == open
+    };
+    let mut seen = BTreeSet::new();
+    let of_zones = census.running.iter().filter(|(task, ..)| seen.insert(&task.availability_zone));
+    let mut of_tasks = of_zones.filter_map(|(task, ..)| pool.host(task.instance.as_ref()?));
+    if !of_tasks.any(|host| look(&host)) {
+        pool.hosts().any(|(_, host)| look(&host));
     }
     zones
-}
-
-fn zone_of_instance(view: View<'_>, key: &ContainerInstanceKey) -> Option<String> {
-    let instance = view.state.ecs.container_instance(key)?;
-    instance.availability_zone().map(str::to_owned)
 }
 
 /// Does what was planned, and tells it.
@@ -210,14 +211,15 @@ fn start_in(tx: &mut Tx<'_>, service: &Service, primary: &Deployment, zone: &str
     let pool =
         capacity::open_to(view, &placement::pool_name(&launch.cluster, launch.launch_type), &launch.group);
     // Constraints that depend on the tasks that are there bind here too.
-    let fitting = pool.hosts().filter(|(_, host)| host.refuses(&request).is_none()).map(|(key, _)| key);
-    let in_zone =
-        |key: &&ContainerInstanceKey| fargate || zone_of_instance(view, key).as_deref() == Some(zone);
-    let mut hosts: Vec<ContainerInstanceKey> = fitting.filter(in_zone).cloned().collect();
-    let own = service.key();
-    hosts.sort_by_cached_key(|key| {
-        view.state.ecs.tasks_on(key).filter(|task| task.service_key().as_ref() == Some(&own)).count()
-    });
+    let fits =
+        |host: &Host| (fargate || host.profile.zone() == Some(zone)) && host.refuses(&request).is_none();
+    let fitting = pool.hosts().filter(|(_, host)| fits(host));
+    let mut hosts: Vec<(u32, ContainerInstanceKey)> =
+        fitting.map(|(key, host)| (host.tasks_of(&launch.group), key.clone())).collect();
+    hosts.sort_unstable();
     drop(pool);
-    hosts.into_iter().find_map(|host| launch::start_if_it_fits(tx, &launch, host).ok()).map(|task| task.id)
+    hosts
+        .into_iter()
+        .find_map(|(_, host)| launch::start_if_it_fits(tx, &launch, host).ok())
+        .map(|task| task.id)
 }

@@ -191,6 +191,8 @@ proptest! {
                 }
             }
             prop_assert!(pool.hosts().eq(model.iter().map(|(key, host)| (key, host.clone()))));
+            let zones: BTreeSet<&str> = model.values().filter_map(|host| host.profile.zone()).collect();
+            prop_assert!(pool.zones().eq(zones));
             prop_assert_eq!(pool.keys().map(|key| pool.host(key)).collect::<Vec<_>>(),
                 model.values().cloned().map(Some).collect::<Vec<_>>());
             prop_assert_eq!(pool.len(), model.len());

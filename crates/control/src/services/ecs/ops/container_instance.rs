@@ -11,7 +11,7 @@ use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::placement::EXTERNAL_ATTRIBUTE;
 use crate::services::ecs::state::{
     AgentVersion, Cluster, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, FARGATE_POOL,
-    InstanceResources, Task, ZONE_ATTRIBUTE,
+    InstanceResources, Task,
 };
 use crate::services::ecs::views::container_instance::{
     Include, asked_arn, container_instance as show, status,
@@ -22,6 +22,7 @@ use crate::tx::{Tx, View};
 use gantry_api::ecs;
 use gantry_decide::ids::{ActivationId, ClusterName, ContainerInstanceId, ManagedInstanceId};
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, LastStatus, StopCode};
+use gantry_decide::placement::ZONE_ATTRIBUTE;
 use gantry_decide::query::Query;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};

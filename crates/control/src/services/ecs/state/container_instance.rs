@@ -3,13 +3,11 @@
 use super::{FARGATE_POOL, Tags};
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{ClusterName, ContainerInstanceId, Scope};
+use gantry_decide::placement::ZONE_ATTRIBUTE;
 use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The attribute that tells where an instance is.
-pub const ZONE_ATTRIBUTE: &str = "ecs.availability-zone";
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ContainerInstanceKey {
