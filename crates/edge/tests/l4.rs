@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 mod common;
 
-use common::{PATIENCE, World, group, secure, tls};
+use common::{PATIENCE, World, client_config, group, log_lines, secure, secure_by, tls};
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::config::*;
 use gantry_decide::time::Timestamp;
@@ -111,6 +111,53 @@ fn tls_ends_at_the_balancer() {
     let mut got = [0; 7];
     stream.read_exact(&mut got).unwrap();
     assert_eq!(&got[2..], b"hello");
+}
+
+#[test]
+fn connections_of_tls_listeners_are_logged_as_network_load_balancers_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = network(&[echo()], |balancer, _| {
+        let prefix = folder.path().to_str().unwrap().to_owned();
+        balancer.attributes.access_logs = Some(LogDestination { bucket: "logs".to_owned(), prefix });
+        balancer.listeners[0].protocol = Protocol::Tls;
+        let certificates = vec![CertificateArn::new("two")];
+        balancer.listeners[0].tls =
+            Some(ListenerTls { certificates, alpn: AlpnPolicy::Http2Preferred, ..tls() });
+    });
+    let (mut stream, _) = secure_by(world.connect(), "two.example", client_config(&[b"http/1.1", b"h3"]));
+    stream.write_all(b"hello").unwrap();
+    stream.read_exact(&mut [0; 7]).unwrap();
+    drop(stream);
+    // Who does not believe the certificate ends the handshake.
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let wary = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let mut wary = rustls::ClientConnection::new(wary.into(), "one.example".try_into().unwrap()).unwrap();
+    assert!(wary.complete_io(&mut world.connect()).is_err());
+    world.send(b"GET / HTTP/1.1\r\n\r\n");
+
+    let begin = "111122223333_elasticloadbalancing_eu-north-1_app.web.1_20";
+    let mut lines = Vec::new();
+    let mut logged = |what: &str| {
+        world.until(what, || {
+            lines = log_lines(folder.path(), begin);
+            lines.iter().any(|line| line.contains(what))
+        });
+        lines.iter().find(|line| line.contains(what)).unwrap().clone()
+    };
+    let served = logged(" two - TLS");
+    let fields: Vec<_> = served.split(' ').collect();
+    assert_eq!((fields[0], fields[3], fields[4]), ("tls", "app/web/1", "listener"));
+    assert_eq!((fields[6], &fields[9..12]), (world.address.to_string().as_str(), &["5", "7", "-"][..]));
+    assert!(fields[14].starts_with("TLS_AES_") && fields[15] == "tlsv13", "{served}");
+    assert_eq!(&fields[16..21], ["-", "two.example", "http/1.1", "-", "\"http/1.1\",\"h3\""]);
+    // certificate_unknown.
+    let refused = logged(" - 0 0 46 one - - - - one.example - - - 20");
+    assert_eq!(refused.split(' ').count(), fields.len());
+    logged(" - 0 0 - - - - - - - - - - 20");
 }
 
 #[test]

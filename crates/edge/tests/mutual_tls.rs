@@ -147,7 +147,8 @@ fn clients_are_served_whom_the_trust_store_vouches_for() {
     world.until("the log says why", || {
         let lines = log_lines(logs.path(), "conn_log.");
         let failed = |serial: &str, why: &str| {
-            lines.iter().any(|line| line.contains(&format!("Z {serial} Failed:{why} TID_")))
+            let said = format!("Z {serial} Failed:{why} TID_");
+            lines.iter().any(|line| line.contains(&said) && line.contains(" 8080 TLSv1.3 TLS_AES_"))
         };
         lines
             .iter()

@@ -72,6 +72,13 @@ impl LoadBalancerArn {
     }
 }
 
+impl ListenerArn {
+    /// The part that access logs show: what stands behind the load balancer's.
+    pub fn tail(&self) -> &str {
+        self.0.rsplit_once('/').map_or(&self.0, |(_, tail)| tail)
+    }
+}
+
 impl TargetGroupArn {
     /// `targetgroup/NAME/ID`, the part that metrics show; all of it when it has no such part.
     pub fn tail(&self) -> &str {

@@ -5,7 +5,7 @@ use super::http::{Client, civil};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use gantry_decide::arn::Arn;
-use gantry_decide::routing::config::{LoadBalancerArn, LogDestination, TargetGroupArn};
+use gantry_decide::routing::config::{CertificateArn, LoadBalancerArn, LogDestination, TargetGroupArn};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -138,8 +138,7 @@ impl Entry {
             or_dash(report.group.as_ref().map(ToString::to_string)),
             quoted(&self.trace),
             quoted(tls.and_then(|tls| tls.name.as_deref()).unwrap_or_default()),
-            // Which of a listener's certificates was shown is not kept with the connection.
-            "\"-\"".to_owned(),
+            quoted(tls.and_then(|tls| tls.shown.as_ref()).map_or("", CertificateArn::as_str)),
             self.priority.to_string(),
             time(self.created),
             quoted(self.action),

@@ -42,11 +42,13 @@ pub struct Refused {
     pub failure: Failure,
     /// What the client showed, where that was why.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// By which alert the client ended it.
+    pub alert: Option<u8>,
 }
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Refused {
-        Refused { failure, certificate: None }
+        Refused { failure, certificate: None, alert: None }
     }
 }
 
@@ -107,8 +109,7 @@ mod tests {
             tls,
             trace: Trace(0x1234_abcd_5678_ef90),
         };
-        let tls =
-            Tls { version: "TLSv1.2", cipher: "ECDHE-RSA-AES128-GCM-SHA256", name: None, certificate: None };
+        let tls = Tls { version: "TLSv1.2", cipher: "ECDHE-RSA-AES128-GCM-SHA256", ..Tls::unknown() };
         let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_696_439_115_514_108);
         let begin = "2023-10-04T17:05:15.514108Z 203.0.113.1 36280 443";
         let took = Some(Ok(Duration::from_micros(4_036_400)));
@@ -119,7 +120,7 @@ mod tests {
             )
         );
         assert_eq!(
-            line(443, &client(None), Some(Err(&Failure::Unmapped.into())), at),
+            line(443, &client(Some(Tls::unknown())), Some(Err(&Failure::Unmapped.into())), at),
             format!("{begin} - - - \"-\" - - Failed:UnmappedConnectionError TID_1234abcd5678ef90\n")
         );
         assert!(line(443, &client(None), None, at).ends_with("- - - \"-\" - - - TID_1234abcd5678ef90\n"));

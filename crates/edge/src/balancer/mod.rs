@@ -12,6 +12,7 @@ mod connection_log;
 mod counters;
 mod groups;
 pub mod hand_over;
+mod handshake;
 mod http;
 mod http2;
 mod l4;
@@ -20,6 +21,7 @@ mod probe;
 mod sockets;
 mod tables;
 mod tls;
+mod tls_log;
 mod verifiers;
 mod worker;
 

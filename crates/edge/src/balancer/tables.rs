@@ -3,10 +3,10 @@
 
 use super::clock::now;
 use super::counters::{GroupCounters, ListenerCounters};
-use super::tls;
+use super::tls::{self, Secured};
 use arc_swap::ArcSwap;
 use gantry_decide::routing::config::{
-    Action, ClientCertificates, Listener, ListenerAttributes, LoadBalancer, LoadBalancerArn,
+    Action, ClientCertificates, Listener, ListenerArn, ListenerAttributes, LoadBalancer, LoadBalancerArn,
     LoadBalancerAttributes, Protocol, ProtocolVersion, RoutingConfig, Stickiness, TargetGroup,
     TargetGroupArn, TargetGroupAttributes, TargetKey, WeightedGroup, ZoneName,
 };
@@ -217,7 +217,7 @@ pub struct Table {
     pub attributes: LoadBalancerAttributes,
     pub listener: ListenerAttributes,
     /// For HTTPS and TLS: what handshakes go by. None when no certificate can be served.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<Secured>>,
     pub client_certificates: ClientCertificates,
     pub rules: Rules,
     /// Of the load balancer's own addresses.
@@ -244,7 +244,7 @@ impl Table {
         balancer: &LoadBalancer,
         listener: &Listener,
         groups: &Groups<'_>,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        tls: Option<Arc<Secured>>,
     ) -> (Table, Vec<BrokenRule>) {
         let (rules, broken) = Rules::compile(listener);
         let routes =
@@ -277,7 +277,7 @@ impl Table {
         balancer: &LoadBalancer,
         listener: &Listener,
         groups: &Groups<'_>,
-        tls: Option<&Arc<rustls::ServerConfig>>,
+        tls: Option<&Arc<Secured>>,
     ) -> bool {
         let addresses = || balancer.addresses.iter().map(|address| (address.ip, &address.zone));
         let of_rules = || self.rules.actions().map(|action| groups_of(action, groups));
@@ -292,6 +292,10 @@ impl Table {
                 .iter()
                 .flatten()
                 .map(|group| group.as_ref().map(Arc::as_ptr)))
+    }
+
+    pub fn arn(&self) -> &ListenerArn {
+        &self.source.arn
     }
 
     /// The zone of the address that a client came to. None: it came by the load balancer's name.

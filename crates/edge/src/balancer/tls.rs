@@ -39,7 +39,14 @@ pub struct Served {
     certificates: Vec<Option<Pem>>,
     trust_store: Option<Arc<TrustStore>>,
     /// None without a certificate that can be served, and where clients cannot be verified as they have to be.
-    pub config: Option<Arc<ServerConfig>>,
+    pub config: Option<Arc<Secured>>,
+}
+
+/// What a connection's handshake goes by.
+#[derive(Debug)]
+pub struct Secured {
+    pub config: Arc<ServerConfig>,
+    pub certificates: Arc<ByName>,
 }
 
 impl Served {
@@ -61,7 +68,7 @@ impl Served {
         let served = Served { tls: tls.clone(), alpn, certificates, trust_store, config: None };
         match before {
             Some(before) if before.is_made_of(&served) => before,
-            _ => Served { config: served.server_config(listener, problems), ..served },
+            _ => Served { config: served.secured(listener, problems), ..served },
         }
     }
 
@@ -72,16 +79,12 @@ impl Served {
             && self.trust_store == other.trust_store
     }
 
-    fn server_config(
-        &self,
-        listener: &ListenerArn,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Arc<ServerConfig>> {
+    fn secured(&self, listener: &ListenerArn, problems: &mut Vec<Problem>) -> Option<Arc<Secured>> {
         let tls = &self.tls;
         let provider = Arc::new(provider(&tls.policy));
         let named = std::iter::once(&tls.default_certificate).chain(&tls.certificates);
         let mut load = |(arn, pem): (&CertificateArn, &Option<Pem>)| match load(pem.as_ref(), &provider) {
-            Ok(key) => Some(Arc::new(key)),
+            Ok(key) => Some(Arc::new(Known { arn: arn.clone(), key: Arc::new(key) })),
             Err(source) => {
                 let (listener, certificate) = (listener.to_string(), arn.to_string());
                 problems.push(Problem::Certificate { listener, certificate, source });
@@ -90,12 +93,13 @@ impl Served {
         };
         let mut loaded = named.zip(&self.certificates);
         let default = loaded.next().and_then(&mut load)?;
-        let mut names: BTreeMap<String, Vec<Arc<CertifiedKey>>> = BTreeMap::new();
-        for key in std::iter::once(default.clone()).chain(loaded.filter_map(load)) {
-            for name in key.cert.first().map(dns_names).unwrap_or_default() {
-                names.entry(name).or_default().push(key.clone());
+        let mut names: BTreeMap<String, Vec<Arc<Known>>> = BTreeMap::new();
+        for known in std::iter::once(default.clone()).chain(loaded.filter_map(load)) {
+            for name in known.key.cert.first().map(dns_names).unwrap_or_default() {
+                names.entry(name).or_default().push(known.clone());
             }
         }
+        let certificates = Arc::new(ByName { names, default });
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions(&tls.policy))
             .ok()?;
@@ -115,7 +119,7 @@ impl Served {
                 }
             }
         };
-        let mut config = builder.with_cert_resolver(Arc::new(ByName { names, default }));
+        let mut config = builder.with_cert_resolver(certificates.clone());
         config.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();
         if tls.client_certificates != ClientCertificates::Off {
             // As documented. A client whose certificate is revoked meanwhile is asked for it again.
@@ -124,7 +128,7 @@ impl Served {
         } else if let Ok(ticketer) = Ticketer::new() {
             config.ticketer = ticketer;
         }
-        Some(Arc::new(config))
+        Some(Arc::new(Secured { config: Arc::new(config), certificates }))
     }
 }
 
@@ -194,24 +198,38 @@ fn load(pem: Option<&Pem>, provider: &CryptoProvider) -> Result<CertifiedKey, Ce
 
 /// Chooses by the name that the client asks for, then by the signatures that it knows.
 #[derive(Debug)]
-struct ByName {
+pub struct ByName {
     /// With wildcards as they stand in certificates, `*.example.com`.
-    names: BTreeMap<String, Vec<Arc<CertifiedKey>>>,
-    default: Arc<CertifiedKey>,
+    names: BTreeMap<String, Vec<Arc<Known>>>,
+    default: Arc<Known>,
 }
 
-impl ResolvesServerCert for ByName {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let keys = hello.server_name().and_then(|name| {
+/// A certificate with its key.
+#[derive(Debug)]
+pub struct Known {
+    pub arn: CertificateArn,
+    key: Arc<CertifiedKey>,
+}
+
+impl ByName {
+    /// What is shown to a client that begins so.
+    pub fn choose(&self, hello: &ClientHello<'_>) -> &Known {
+        let known = hello.server_name().and_then(|name| {
             let name = name.to_ascii_lowercase();
             self.names.get(&name).or_else(|| {
                 let (_, parent) = name.split_once('.')?;
                 self.names.get(&format!("*.{parent}"))
             })
         });
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        let chosen = keys.and_then(|keys| keys.iter().find(fits).or_else(|| keys.first()));
-        Some(chosen.unwrap_or(&self.default).clone())
+        let fits = |known: &&Arc<Known>| known.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let chosen = known.and_then(|known| known.iter().find(fits).or_else(|| known.first()));
+        chosen.unwrap_or(&self.default)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.choose(&hello).key.clone())
     }
 }
 

@@ -148,7 +148,7 @@ fn failure(error: &rustls::Error) -> Failure {
 fn told(judged: Result<(), Failure>, own: &CertificateDer<'_>) -> Result<ClientCertVerified, rustls::Error> {
     judged.map(|()| ClientCertVerified::assertion()).map_err(|failure| {
         let certificate = ClientCertificate::read(std::slice::from_ref(own)).map(Arc::new);
-        let refused = Refused { failure, certificate };
+        let refused = Refused { certificate, ..failure.into() };
         rustls::Error::InvalidCertificate(Unacceptable::Other(OtherError(Arc::new(refused))))
     })
 }
@@ -161,6 +161,9 @@ pub fn refused(error: &io::Error) -> Refused {
             other.0.downcast_ref().cloned().unwrap_or(Failure::Unmapped.into())
         }
         Some(rustls::Error::InvalidCertificate(_)) => Failure::Invalid.into(),
+        Some(rustls::Error::AlertReceived(alert)) => {
+            Refused { alert: Some((*alert).into()), ..Failure::Unmapped.into() }
+        }
         _ => Failure::Unmapped.into(),
     }
 }

@@ -1,15 +1,14 @@
 //! Threads that carry traffic: each accepts from every listener, and keeps a connection to its end.
 
 use super::access_log::Sink;
-use super::certificate::ClientCertificate;
-use super::connection_log::{Failure, Refused, note};
+use super::connection_log::note;
 use super::counters::add;
-use super::http::{self, Client, Entrance, Pool, Tls, Trace};
+use super::handshake::{Secure, shake};
+use super::http::{self, Client, Entrance, Pool, Trace};
 use super::http2::{self, Sessions};
 use super::l4::{self, Front};
 use super::tables::{Door, Table};
-use super::tls::openssl_name;
-use super::verifiers::refused;
+use super::tls_log::{self, Ended};
 use bytes::BytesMut;
 use gantry_decide::routing::config::Protocol;
 use rand::Rng as _;
@@ -25,14 +24,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Poll, ready};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
-use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio::time::Instant;
 
 /// Clients' connections of one worker. Beyond, new ones are closed at once and counted as rejected: each may hold some
 /// 100 KiB while a request is under way.
@@ -44,8 +41,6 @@ const SPARE_BUFFERS: usize = 64;
 const SPARE_SIZE: usize = 32 * 1024;
 /// After an accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A client's handshake, as long as a target's.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What workers are told.
 #[derive(Debug)]
@@ -310,43 +305,36 @@ async fn greet(
     mut client: Client,
     table: &Table,
     worker: &Worker,
-) -> Option<(TlsStream<TcpStream>, Client)> {
+) -> Option<(Secure, Client)> {
     let begun = Instant::now();
-    let shaken = handshake(stream, table).await.map(|(stream, tls)| {
-        client.tls = Some(tls);
-        stream
-    });
+    let (tls, shaken) = shake(stream, table).await;
+    client.tls = Some(tls);
     let took = shaken.as_ref().map(|_| begun.elapsed());
     note(worker.logs.as_ref(), table, &client, Some(took));
     shaken.ok().map(|stream| (stream, client))
 }
 
-async fn serve_layer4(stream: TcpStream, client: Client, table: &Table, worker: &Rc<Worker>) {
-    let front = match table.protocol {
-        Protocol::Tls => match Box::pin(handshake(stream, table)).await {
-            Ok((stream, _)) => Front::Secure(stream),
-            Err(_) => return,
-        },
-        _ => Front::Plain(stream),
+async fn serve_layer4(stream: TcpStream, mut client: Client, table: &Table, worker: &Rc<Worker>) {
+    if table.protocol != Protocol::Tls {
+        l4::serve(Front::<Secure>::Plain(stream), client.peer, client.local, table, worker).await;
+        return;
+    }
+    let (begun, since) = (SystemTime::now(), Instant::now());
+    let (tls, shaken) = Box::pin(shake(stream, table)).await;
+    client.tls = Some(tls);
+    let ended = match shaken {
+        Ok(stream) => {
+            let handshake = Ok(since.elapsed());
+            let protocol = stream.get_ref().1.alpn_protocol();
+            let protocol = protocol.map(|name| String::from_utf8_lossy(name).into_owned());
+            let front = Front::Secure(stream);
+            let (received, sent) = l4::serve(front, client.peer, client.local, table, worker).await;
+            Ended { begun, took: since.elapsed(), handshake, protocol, received, sent }
+        }
+        Err(refused) => {
+            let (took, handshake) = (since.elapsed(), Err(refused));
+            Ended { begun, took, handshake, protocol: None, received: 0, sent: 0 }
+        }
     };
-    l4::serve(front, client.peer, client.local, table, worker).await;
-}
-
-/// A client's handshake.
-///
-/// # Errors
-/// When there is none, for connection logs: the client knows as well as we do.
-async fn handshake(stream: TcpStream, table: &Table) -> Result<(TlsStream<TcpStream>, Tls), Refused> {
-    let acceptor = TlsAcceptor::from(table.tls.clone().ok_or(Failure::Unmapped)?);
-    let shaken = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
-    let stream = shaken.map_err(|_| Failure::Unmapped)?.map_err(|error| refused(&error))?;
-    let session = stream.get_ref().1;
-    let version = match session.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        _ => "TLSv1.2",
-    };
-    let cipher = session.negotiated_cipher_suite().map_or("-", |suite| openssl_name(suite.suite()));
-    let name = session.server_name().map(str::to_owned);
-    let certificate = session.peer_certificates().and_then(ClientCertificate::read).map(Arc::new);
-    Ok((stream, Tls { version, cipher, name, certificate }))
+    tls_log::note(worker.logs.as_ref(), table, &client, &ended);
 }

@@ -16,7 +16,7 @@ use super::response::{self, translate};
 use super::upstream::{ConnectError, Connection};
 use arc_swap::ArcSwap;
 use bytes::{Buf, BytesMut};
-use gantry_decide::routing::config::{ClientCertificates, TlsHeader};
+use gantry_decide::routing::config::{CertificateArn, ClientCertificates, TlsHeader};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -68,6 +68,10 @@ pub struct Tls {
     pub cipher: &'static str,
     /// The name that the client asked for.
     pub name: Option<String>,
+    /// The certificate that it was shown.
+    pub shown: Option<CertificateArn>,
+    /// The protocols that it offered, to a listener that has some itself.
+    pub offered: Vec<Vec<u8>>,
     /// What the client showed, where it was asked.
     pub certificate: Option<Arc<ClientCertificate>>,
 }

@@ -19,17 +19,17 @@ pub enum Front<S> {
     Secure(S),
 }
 
-/// Serves a client's connection until it ends.
+/// Serves a client's connection until it ends; returns the bytes that came from the client, and went to it.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     front: Front<S>,
     peer: SocketAddr,
     local: SocketAddr,
     table: &Table,
     worker: &Worker,
-) {
+) -> (u64, u64) {
     let flow = Flow { source: peer, destination: local };
     // Nobody to go to: the connection is reset, as documented.
-    let Some((group, service, target)) = flow.route(table, worker.random()) else { return };
+    let Some((group, service, target)) = flow.route(table, worker.random()) else { return (0, 0) };
     add(&group.counters.requests, 1);
     let _under_way = Target::enter(&target);
     let secure = service.to_secure();
@@ -38,11 +38,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) => {
             add(&group.counters.connection_errors, 1);
             tracing::debug!(%target, %error, "no connection");
-            return;
+            return (0, 0);
         }
     };
     if announce(&mut connection, &service, flow).await.is_err() {
-        return;
+        return (0, 0);
     }
     let limit = table.listener.tcp_idle_timeout;
     let watch = Watch::new(limit);
@@ -60,6 +60,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         (Front::Secure(mut near), far) => relay_both(&mut near, far, &watch, limit, &up, &down).await,
     }
     add(&table.balanced.counters.processed_bytes, up.get() + down.get());
+    (up.get(), down.get())
 }
 
 async fn announce(connection: &mut Connection, service: &Service, flow: Flow) -> std::io::Result<()> {
