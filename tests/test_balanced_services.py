@@ -2,6 +2,7 @@
 by host port, targets that fail."""
 
 import re
+import socket
 import threading
 import urllib.request
 
@@ -15,6 +16,7 @@ pytestmark = needs_root
 
 ROLE = "arn:aws:iam::123456789012:role/ecs-balancing"
 REVISION = re.compile(r"<th>revision</th><td>(\d+)</td>")
+HOST = re.compile(r"<th>host</th><td>ip-([\d-]+)")
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,11 @@ def shared(tmp_path_factory):
 
 
 class Load:
-    """Four clients that ask all the time, and what they were told: the revision that answered, or an error."""
+    """Four clients that ask all the time, and what they were told: the revision that answered (or what else `who` finds),
+    or an error."""
 
-    def __init__(self, url):
-        self.url = url
+    def __init__(self, url, who=REVISION):
+        self.url, self.who = url, who
         self.answers = []
         self.stopped = threading.Event()
         self.threads = [threading.Thread(target=self.ask) for _ in range(4)]
@@ -45,7 +48,7 @@ class Load:
                 self.answers.append(error)
                 continue
             assert "Hello from Gantry" in text
-            found = REVISION.search(text)
+            found = self.who.search(text)
             # A busy machine's container may answer before it has found out what it is.
             if found:
                 self.answers.append(found[1])
@@ -81,7 +84,7 @@ def default_rule(elb, listener):
 
 
 def weights(elb, listener):
-    (action,) = elb.describe_rules(ListenerArn=listener)["Rules"][0]["Actions"]
+    (action,) = elb.describe_listeners(ListenerArns=[listener])["Listeners"][0]["DefaultActions"]
     return [entry["Weight"] for entry in action["ForwardConfig"]["TargetGroups"]]
 
 
@@ -176,6 +179,77 @@ def test_a_canary_gets_its_share(shared):
     until(lambda: attempt(ecs)["status"] == "ROLLBACK_SUCCESSFUL")
     assert weights(elb, production) == [100, 0]
     remove(ecs, elb, web["LoadBalancerArn"], "web")
+
+
+def test_a_network_load_balancers_connections_go_over_in_steps(shared):
+    ecs, elb = shared.client("ecs"), shared.client("elbv2")
+    net = balancer(elb, "steps", Type="network")
+    own, other = (group(shared, elb, name, Protocol="TCP", HealthCheckIntervalSeconds=5, HealthyThresholdCount=2)
+                  for name in ("steps-a", "steps-b"))
+    production, test = (elb.create_listener(LoadBalancerArn=net["LoadBalancerArn"], Protocol="TCP", Port=port,
+                                            DefaultActions=forward(own))["Listeners"][0]["ListenerArn"] for port in (80, 8080))
+    advanced = {"alternateTargetGroupArn": other, "productionListenerRule": production, "testListenerRule": test,
+                "roleArn": ROLE}
+    linear = {"strategy": "LINEAR", "bakeTimeInMinutes": 0,
+              "linearConfiguration": {"stepPercent": 40.0, "stepBakeTimeInMinutes": 0}}
+    first, one = define(ecs, "steps")
+    ecs.create_service(
+        serviceName="web", taskDefinition=first, desiredCount=2, launchType="FARGATE", networkConfiguration=NETWORK,
+        deploymentConfiguration=linear,
+        loadBalancers=[{"targetGroupArn": own, "containerName": "web-server", "containerPort": 80,
+                        "advancedConfiguration": advanced}])
+
+    until(lambda: attempt(ecs)["status"] == "SUCCESSFUL")
+    assert weights(elb, production) == [100, 0]
+    url, side = (f"http://{address_of(net)}:{port}/" for port in (80, 8080))
+    until(lambda: revision(url) == one)
+
+    def go_on(stage, shares, action="CONTINUE"):
+        hook = until(lambda: weights(elb, production) == shares and waiting(ecs, stage))
+        ecs.continue_service_deployment(serviceDeploymentArn=attempt(ecs)["serviceDeploymentArn"], hookId=hook["hookId"],
+                                        action=action)
+
+    second, two = define(ecs, "steps")
+    # Before each step, and after the last.
+    hooks = [{"targetType": "PAUSE", "lifecycleStages": ["PRE_PRODUCTION_TRAFFIC_SHIFT", "POST_PRODUCTION_TRAFFIC_SHIFT"]}]
+    # Not every page says its revision: a task may ask what it is so and so often.
+    with Load(url, HOST) as load:
+        def share():
+            """What part of connections goes to the other group now: each is for itself."""
+            begun = len(load.answers)
+            until(lambda: len(load.answers) >= begun + 300)
+            there = {ip.replace(".", "-") for ip in states(elb, other)}
+            return sum(answer in there for answer in load.answers[begun:]) / len(load.answers[begun:])
+
+        ecs.update_service(service="web", taskDefinition=second, deploymentConfiguration={**linear, "lifecycleHooks": hooks})
+        until(lambda: waiting(ecs, "PRODUCTION_TRAFFIC_SHIFT") and revision(side) == two)
+        assert (weights(elb, test), share()) == ([0, 100], 0)
+        kept = socket.create_connection((address_of(net), 80), timeout=60)
+        go_on("PRODUCTION_TRAFFIC_SHIFT", [100, 0])
+        for shares, least, most in ([60, 40], .25, .55), ([20, 80], .65, .95):
+            until(lambda: weights(elb, production) == shares and waiting(ecs, "PRODUCTION_TRAFFIC_SHIFT"))
+            assert least < share() < most
+            go_on("PRODUCTION_TRAFFIC_SHIFT", shares)
+        until(lambda: waiting(ecs, "POST_PRODUCTION_TRAFFIC_SHIFT") and share() == 1)
+        # A connection stays with its task as long as that is there.
+        with kept:
+            kept.sendall(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: kept.recv(65536), b""))
+        assert HOST.search(answer.decode())[1] in {ip.replace(".", "-") for ip in states(elb, own)}
+        go_on("POST_PRODUCTION_TRAFFIC_SHIFT", [0, 100])
+        until(lambda: attempt(ecs)["status"] == "SUCCESSFUL" and not states(elb, own))
+
+        third, _ = define(ecs, "steps")
+        ecs.update_service(service="web", taskDefinition=third, deploymentConfiguration={
+            "strategy": "CANARY", "canaryConfiguration": {"canaryPercent": 30.0, "canaryBakeTimeInMinutes": 0}})
+        go_on("PRODUCTION_TRAFFIC_SHIFT", [0, 100])
+        until(lambda: weights(elb, production) == [30, 70] and waiting(ecs, "PRODUCTION_TRAFFIC_SHIFT"))
+        assert .55 < share() < .85
+        go_on("PRODUCTION_TRAFFIC_SHIFT", [30, 70], action="ROLLBACK")
+        until(lambda: attempt(ecs)["status"] == "ROLLBACK_SUCCESSFUL" and share() == 1)
+        assert (weights(elb, production), weights(elb, test)) == ([0, 100], [0, 100])
+    assert not [answer for answer in load.answers if not isinstance(answer, str)]
+    remove(ecs, elb, net["LoadBalancerArn"], "web")
 
 
 def test_load_balancers_of_a_service_come_change_and_go(shared):
