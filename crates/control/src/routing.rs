@@ -9,6 +9,7 @@ use crate::services::elbv2::links::{self as trust_stores, codes};
 use crate::services::elbv2::state::{
     Attributes, CROSS_ZONE, Elbv2State, HealthCheck, Listener, LoadBalancer, RESPONSE_HEADERS, Read,
     TLS_HEADERS, Target, TargetGroup, TargetId, of_listener, of_load_balancer, of_target_group,
+    own_ipv6_block,
 };
 use crate::sessions::neighbours;
 use crate::state::{Installation, ScopeState, State};
@@ -24,7 +25,6 @@ use gantry_decide::routing::config::{
     TargetGroupArn, TargetGroupAttributes, TargetKey, TlsHeader, TrustStoreArn, Verification, ZoneName,
 };
 use gantry_decide::time::Timestamp;
-use gantry_wire::sigv4::SessionKey;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -71,6 +71,12 @@ pub fn compile(state: &State, generation: u64) -> RoutingConfig {
                 config.trust_stores.extend(store.map(|store| (arn.clone(), store.changed_at)));
             }
         }
+        if state.installation.balancer_addresses.ipv6.is_none() {
+            let own = own_ipv6_block(&state.installation);
+            let is_own = |address: &Address| matches!(address.ip, IpAddr::V6(ip) if own.contains(ip));
+            config.own_addresses =
+                config.own_addresses.or(compiled.addresses.iter().any(is_own).then_some(own));
+        }
         config.load_balancers.push(compiled);
     }
     config
@@ -107,17 +113,14 @@ fn seconds(read: &Read<'_>, key: &str) -> Duration {
 
 fn load_balancer(scope: &Scope, elbv2: &Elbv2State, balancer: &LoadBalancer) -> config::LoadBalancer {
     let kind = balancer.id.kind;
-    let address = |place: &crate::services::elbv2::state::Place| Address {
-        ip: IpAddr::V4(place.address),
-        zone: ZoneName::new(&place.zone),
-    };
+    let address = |(ip, zone): (IpAddr, &str)| Address { ip, zone: ZoneName::new(zone) };
     config::LoadBalancer {
         arn: LoadBalancerArn::new(&scope.balancing(balancer.id.clone()).to_string()),
         kind: match kind {
             BalancerKind::Application => LoadBalancerKind::Application,
             BalancerKind::Network => LoadBalancerKind::Network,
         },
-        addresses: balancer.places.iter().map(address).collect(),
+        addresses: balancer.addresses().map(address).collect(),
         host_names: vec![balancer.dns_name(), balancer.short_name()],
         attributes: balancer_attributes(kind, &balancer.attributes),
         listeners: elbv2.listeners_of(&balancer.id).map(|one| listener(scope, elbv2, one)).collect(),
@@ -230,9 +233,7 @@ impl<'a> Surroundings<'a> {
 
 /// The number by which stickiness cookies name a group or a target: nobody without the installation's key can tell of what.
 fn ticket(installation: &Installation, name: &str) -> u64 {
-    // An installation without a key, as simulations and tests have, has nothing to keep secret.
-    let public = || SessionKey::new(&[0; SessionKey::LENGTH]);
-    let id = installation.key.clone().unwrap_or_else(public).id(STICKINESS, name);
+    let id = installation.key().id(STICKINESS, name);
     id.iter().take(8).fold(0, |ticket, byte| ticket << 8 | u64::from(*byte))
 }
 
@@ -348,6 +349,7 @@ mod tests {
     use crate::services::elbv2::tests::{group as made_group, listener as made_listener, website};
     use gantry_decide::network::Ipv4Block;
     use gantry_decide::routing::config::{Action, Condition, Pattern};
+    use gantry_wire::sigv4::SessionKey;
     use serde_json::json;
     use std::sync::Arc;
 

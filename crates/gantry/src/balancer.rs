@@ -1,6 +1,7 @@
 //! The load balancers of this machine: told by the server in the same process what to do, and telling it how targets are.
 
 use crate::config::balancers::LbListen;
+use crate::own_addresses::OwnAddresses;
 use anyhow::{Context, Result};
 use gantry_decide::routing::HealthReport;
 use gantry_decide::routing::config::{
@@ -9,6 +10,7 @@ use gantry_decide::routing::config::{
 use gantry_edge::balancer::{Balancer, Inherited, Observer, Pem, Problem, Settings, TrustStore};
 use gantry_server::balancers::Seat;
 use gantry_server::server::{Certificates, Server};
+use parking_lot::Mutex;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +49,7 @@ impl Observer for Teller {
 pub struct LocalBalancer {
     shared: Option<SocketAddr>,
     feeding: JoinHandle<()>,
+    own: Arc<Mutex<OwnAddresses>>,
 }
 
 /// Starts what carries traffic once it is opened, found by host name where the settings say. The usual address may be another
@@ -84,8 +87,10 @@ impl LocalBalancer {
         let balancer = start(listen, logs, Arc::new(Teller { seat, certificates }), Inherited::default())?;
         balancer.open();
         let shared = balancer.shared_address();
-        let feeding = tokio::spawn(feed(Arc::new(balancer), server.balancers().configurations()));
-        Ok(LocalBalancer { shared, feeding })
+        let own = Arc::new(Mutex::new(OwnAddresses::open(data_dir)));
+        let configurations = server.balancers().configurations();
+        let feeding = tokio::spawn(feed(Arc::new(balancer), Arc::clone(&own), configurations));
+        Ok(LocalBalancer { shared, feeding, own })
     }
 
     /// Where load balancers are found by host name.
@@ -98,15 +103,24 @@ impl LocalBalancer {
         self.feeding.abort();
         // Aborted is what it shall be.
         let _ = self.feeding.await;
+        self.own.lock().leave();
     }
 }
 
-async fn feed(balancer: Arc<Balancer>, mut routing: watch::Receiver<Arc<RoutingConfig>>) {
+async fn feed(
+    balancer: Arc<Balancer>,
+    own: Arc<Mutex<OwnAddresses>>,
+    mut routing: watch::Receiver<Arc<RoutingConfig>>,
+) {
     loop {
         let config = Arc::clone(&routing.borrow_and_update());
-        let told = Arc::clone(&balancer);
+        let (told, own) = (Arc::clone(&balancer), Arc::clone(&own));
         // Rules are compiled, and sockets bound.
-        let applied = tokio::task::spawn_blocking(move || told.apply(&config)).await;
+        let applied = tokio::task::spawn_blocking(move || {
+            own.lock().lead(config.own_addresses);
+            told.apply(&config)
+        })
+        .await;
         if let Err(error) = applied {
             tracing::error!(%error, "the load balancers could not take what they were told");
         }

@@ -10,7 +10,7 @@ pub mod stores;
 
 use crate::instances::ProviderChoice;
 use anyhow::{Context, Result};
-use balancers::LbListen;
+use balancers::{LbAddresses, LbListen};
 use clap::{Args, ValueEnum};
 use gantry_agent::config::RuntimeKind;
 use gantry_agent::images::ImageSettings;
@@ -87,9 +87,10 @@ pub struct ServerFlags {
     /// After which silence the tasks of other agents are given away [default: 5m]
     #[arg(long, value_name = "TIME", env = "GANTRY_AGENT_TIMEOUT")]
     agent_timeout: Option<Period>,
-    /// Where load balancers have their addresses, on this machine or those of `gantry lb` [default: 127.64.0.0/10]
+    /// Where load balancers have their addresses, on this machine or those of `gantry lb`; an IPv6 pool may stand beside the
+    /// IPv4 one, after a comma [default: 127.64.0.0/10 and a block of unique local addresses]
     #[arg(long, value_name = "CIDR", env = "GANTRY_LB_ADDRESSES")]
-    lb_addresses: Option<gantry_decide::network::Ipv4Block>,
+    lb_addresses: Option<LbAddresses>,
     /// How long a session of ECS Exec waits for a client, or the container's agent, whose connection broke [default: 30s]
     #[arg(long, value_name = "TIME", env = "GANTRY_EXEC_RETURN")]
     exec_return: Option<Period>,
@@ -118,7 +119,7 @@ pub struct File {
     #[serde(default)]
     quotas: BTreeMap<String, u32>,
     instance_provider: Option<ProviderChoice>,
-    lb_addresses: Option<gantry_decide::network::Ipv4Block>,
+    lb_addresses: Option<LbAddresses>,
     vpc_cidr: Option<DefaultVpcBlock>,
     exec_return: Option<Period>,
     lb_listen: Option<LbListen>,
@@ -297,10 +298,7 @@ impl ServerSettings {
         }
         Ok(ServerSettings {
             quotas,
-            balancer_addresses: flags
-                .lb_addresses
-                .or(file.lb_addresses)
-                .map_or_else(BalancerAddresses::default, BalancerAddresses),
+            balancer_addresses: flags.lb_addresses.or(file.lb_addresses).unwrap_or_default().0,
             exec_return: flags.exec_return.or(file.exec_return).map_or(EXEC_RETURN, |period| period.0),
             default_vpc: flags.vpc_cidr.or(file.vpc_cidr).unwrap_or_default(),
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from(DATA_DIR)),

@@ -8,6 +8,7 @@ mod demo;
 mod instances;
 mod lb;
 mod objects;
+mod own_addresses;
 mod platform;
 mod sample;
 /// For its tests: who runs it is a container.

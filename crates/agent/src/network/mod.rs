@@ -14,6 +14,7 @@ mod filter;
 mod guard;
 mod instance;
 mod ipv6;
+pub mod local;
 mod machine;
 mod namespace;
 mod nat;

@@ -1,6 +1,7 @@
 //! Links, addresses and routes.
 
 use super::netlink::{F_CREATE, F_EXCLUSIVE, F_REPLACE, Message, Socket};
+use gantry_decide::network::Ipv6Block;
 use std::ffi::CString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -337,4 +338,25 @@ pub fn add_route(socket: &mut Socket, route: Route) -> io::Result<()> {
             }
         }
     })
+}
+
+/// Has addresses of a block end at this machine, as `ip -6 route add local` does.
+///
+/// # Errors
+/// When there is such a route already, or the kernel refuses.
+pub fn add_local_route(socket: &mut Socket, block: Ipv6Block, link: u32) -> io::Result<()> {
+    socket.request(NEW_ROUTE, F_CREATE | F_EXCLUSIVE, |message| local_route(message, block, link))
+}
+
+/// # Errors
+/// When there is no such route, or the kernel refuses.
+pub fn remove_local_route(socket: &mut Socket, block: Ipv6Block, link: u32) -> io::Result<()> {
+    socket.request(DELETE_ROUTE, 0, |message| local_route(message, block, link))
+}
+
+fn local_route(message: &mut Message, block: Ipv6Block, link: u32) {
+    const TABLE_LOCAL: u8 = 255;
+    const ENDS_HERE: u8 = 2;
+    let header = [libc::AF_INET6 as u8, block.bits(), 0, 0, TABLE_LOCAL, BY_BOOT, 0, ENDS_HERE, 0, 0, 0, 0];
+    message.raw(&header).attribute(ROUTE_TO, &block.base().octets()).number(ROUTE_LINK, link);
 }

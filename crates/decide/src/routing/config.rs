@@ -16,6 +16,9 @@ use std::time::Duration;
 pub struct RoutingConfig {
     pub generation: u64,
     pub load_balancers: Vec<LoadBalancer>,
+    /// IPv6 addresses that a balancer leads to its machine itself. None where no load balancer has one of them.
+    #[serde(default)]
+    pub own_addresses: Option<Ipv6Block>,
     /// Every target group, also those that no rule names: their targets are `unused`.
     pub target_groups: Vec<TargetGroup>,
     /// When each certificate that a listener names became what it is now: at another time it is to be fetched anew.
@@ -198,6 +201,13 @@ pub enum Protocol {
     Tls,
     Udp,
     TcpUdp,
+}
+
+impl Protocol {
+    /// Whether a listener takes datagrams.
+    pub fn has_datagrams(self) -> bool {
+        matches!(self, Protocol::Udp | Protocol::TcpUdp)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

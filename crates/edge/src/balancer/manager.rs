@@ -143,7 +143,7 @@ impl Balancer {
         drop(sink);
         threads.extend(logs);
         let hosts = Hosts::default();
-        let sockets = Sockets::new(workers, handle.clone(), inherited.0);
+        let sockets = Sockets::new(workers, inherited.0);
         let inner = Arc::new_cyclic(|this: &Weak<Mutex<Inner>>| {
             Mutex::new(Inner {
                 observer,
@@ -283,6 +283,7 @@ impl News {
 impl Inner {
     fn apply(&mut self, config: &RoutingConfig, news: &mut News) {
         self.generation = Some(config.generation);
+        self.sockets.own(config.own_addresses);
         self.apply_groups(config, news);
         self.apply_listeners(config, news);
         self.remove_groups(config);
@@ -479,8 +480,9 @@ impl Inner {
 /// Whether a listener takes connections, datagrams, or both: true for datagrams.
 fn transports(protocol: Protocol) -> impl Iterator<Item = bool> {
     let connections = protocol != Protocol::Udp;
-    let datagrams = matches!(protocol, Protocol::Udp | Protocol::TcpUdp);
-    [(false, connections), (true, datagrams)].into_iter().filter_map(|(udp, wanted)| wanted.then_some(udp))
+    [(false, connections), (true, protocol.has_datagrams())]
+        .into_iter()
+        .filter_map(|(udp, wanted)| wanted.then_some(udp))
 }
 
 /// Tries again to take the addresses that were not to be had, and looks at draining targets.

@@ -4,16 +4,18 @@
 use super::http::{Entrance, Hosts};
 use super::tables::Door;
 use super::worker::{Bound, Command};
+use gantry_decide::network::Ipv6Block;
+use rustix::net::sockopt::{set_ipv6_freebind, set_socket_reuseaddr};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use tokio::net::TcpSocket;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Connections that the kernel holds for a listener until a worker accepts them; the kernel's own bound may be lower.
-const BACKLOG: u32 = 4096;
+const BACKLOG: i32 = 4096;
 
 /// Why an address is listened on.
 #[derive(Clone, Debug)]
@@ -48,7 +50,6 @@ impl Socket {
 /// See the module.
 pub struct Sockets {
     workers: Vec<UnboundedSender<Command>>,
-    runtime: Handle,
     held: BTreeMap<Bound, (Wish, Socket)>,
     /// Could not be taken yet.
     wanted: BTreeMap<Bound, Wish>,
@@ -56,25 +57,28 @@ pub struct Sockets {
     shared: Option<SocketAddr>,
     /// Taken over from a predecessor, until the first configuration says what is wanted of them.
     inherited: BTreeMap<Bound, Socket>,
+    /// Addresses that need not be the machine's when they are listened on: they are led to it.
+    own: Option<Ipv6Block>,
     /// Workers accept nothing yet: who connects waits in the kernel, or is served by a predecessor.
     waiting: bool,
 }
 
 impl Sockets {
-    pub fn new(
-        workers: Vec<UnboundedSender<Command>>,
-        runtime: Handle,
-        inherited: BTreeMap<Bound, Socket>,
-    ) -> Sockets {
+    pub fn new(workers: Vec<UnboundedSender<Command>>, inherited: BTreeMap<Bound, Socket>) -> Sockets {
         Sockets {
             workers,
-            runtime,
             held: BTreeMap::new(),
             wanted: BTreeMap::new(),
             shared: None,
             inherited,
+            own: None,
             waiting: true,
         }
+    }
+
+    /// Takes addresses of this block although they are no link's.
+    pub fn own(&mut self, block: Option<Ipv6Block>) {
+        self.own = block;
     }
 
     /// Has workers accept from now on.
@@ -150,12 +154,21 @@ impl Sockets {
     fn take(&mut self, (address, datagrams): Bound, wish: Wish) -> io::Result<SocketAddr> {
         let socket = match self.inherited.remove(&(address, datagrams)) {
             Some(socket) => socket,
-            None if datagrams => {
-                let socket = UdpSocket::bind(address)?;
-                socket.set_nonblocking(true)?;
-                Socket::Datagram(socket)
+            None => {
+                let own =
+                    matches!(address.ip(), IpAddr::V6(ip) if self.own.is_some_and(|own| own.contains(ip)));
+                let socket = unbound(address, datagrams)?;
+                if own {
+                    set_ipv6_freebind(&socket, true)?;
+                }
+                rustix::net::bind(&socket, &address)?;
+                if datagrams {
+                    Socket::Datagram(socket.into())
+                } else {
+                    rustix::net::listen(&socket, BACKLOG)?;
+                    Socket::Stream(socket.into())
+                }
             }
-            None => Socket::Stream(listener(&self.runtime, address)?),
         };
         let address = socket.address()?;
         self.tell(&socket, &wish.entrance);
@@ -192,10 +205,12 @@ impl Sockets {
     }
 }
 
-fn listener(runtime: &Handle, address: SocketAddr) -> io::Result<TcpListener> {
-    let _entered = runtime.enter();
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
+fn unbound(address: SocketAddr, datagrams: bool) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let kind = if datagrams { SocketType::DGRAM } else { SocketType::STREAM };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    if !datagrams {
+        set_socket_reuseaddr(&socket, true)?;
+    }
+    Ok(socket)
 }

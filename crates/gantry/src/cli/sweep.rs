@@ -3,6 +3,7 @@
 use super::image::image_directory;
 use crate::config::DATA_DIR;
 use crate::instances;
+use crate::own_addresses;
 use crate::platform::LocalAgent;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -82,6 +83,7 @@ fn is_served(data_dir: &Path) -> bool {
 /// When a directory cannot be read.
 pub async fn leftovers(data_dir: &Path) -> Result<Vec<String>> {
     let mut found = instances::leftovers(data_dir).await?;
+    found.extend(own_addresses::leftovers(data_dir));
     for local in LocalAgent::ALL {
         found.extend(sweep::leftovers(&local.directory(data_dir), &local.name(data_dir)?).await?);
     }
@@ -94,6 +96,7 @@ pub async fn leftovers(data_dir: &Path) -> Result<Vec<String>> {
 /// When something cannot be removed.
 pub async fn remove(data_dir: &Path) -> Result<()> {
     let program = program()?;
+    own_addresses::sweep(data_dir)?;
     instances::sweep(data_dir, &image_directory(data_dir), &program).await?;
     for local in LocalAgent::ALL {
         let directory = local.directory(data_dir);

@@ -1,5 +1,7 @@
 //! Settings of load balancers on their hosts.
 
+use gantry_decide::network::{Ipv4Block, Ipv6Block};
+use gantry_server::server::BalancerAddresses;
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -58,10 +60,54 @@ impl TryFrom<String> for LbListen {
     }
 }
 
+/// The pools that load balancers have their addresses from: `CIDR` of either family, or one of each and a comma.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct LbAddresses(pub BalancerAddresses);
+
+impl FromStr for LbAddresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LbAddresses, String> {
+        let (mut ipv4, mut ipv6) = (None, None);
+        for part in text.split(',') {
+            let second = match (part.parse::<Ipv4Block>(), part.parse::<Ipv6Block>()) {
+                (Ok(block), _) => ipv4.replace(block).is_some(),
+                (_, Ok(block)) => ipv6.replace(block).is_some(),
+                (_, Err(error)) => return Err(error.to_string()),
+            };
+            if second {
+                return Err(format!("'{text}' has two blocks of one family: there is one pool of each"));
+            }
+        }
+        let usual = BalancerAddresses::default();
+        Ok(LbAddresses(BalancerAddresses { ipv4: ipv4.unwrap_or(usual.ipv4), ipv6 }))
+    }
+}
+
+impl TryFrom<String> for LbAddresses {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<LbAddresses, String> {
+        text.parse()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn there_is_a_pool_of_each_family() {
+        let usual = LbAddresses::default().0;
+        let of = |text: &str| text.parse::<LbAddresses>().map(|pools| (pools.0.ipv4, pools.0.ipv6));
+        let (ipv4, ipv6) = ("10.1.0.0/24".parse().unwrap(), "2001:db8::/64".parse().ok());
+        assert_eq!(of("10.1.0.0/24"), Ok((ipv4, None)));
+        assert_eq!(of("2001:db8::/64"), Ok((usual.ipv4, ipv6)));
+        assert_eq!(of("2001:db8::/64,10.1.0.0/24"), Ok((ipv4, ipv6)));
+        assert!(of("10.1.0.0/24,10.2.0.0/24").is_err() && of("10.1.0.0/24,").is_err() && of("x").is_err());
+    }
 
     #[test]
     fn an_address_is_named_or_none_is_wanted() {

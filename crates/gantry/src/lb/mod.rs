@@ -6,6 +6,7 @@ mod teller;
 
 use crate::balancer;
 use crate::config::balancers::LbListen;
+use crate::own_addresses::OwnAddresses;
 use anyhow::{Context, Result, anyhow, bail};
 use gantry_agent::agent::OsRandom;
 use gantry_agent::channel::{self, Incoming, Target};
@@ -19,6 +20,7 @@ use gantry_edge::balancer::hand_over::{self, Offer};
 use gantry_edge::balancer::{Balancer, Inherited, TrustStore};
 use gantry_wire::sigv4::Credentials;
 use kept::Kept;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -73,7 +75,9 @@ pub async fn run(config: LbConfig, stop: impl Future<Output = ()>) -> Result<()>
     let teller = Arc::new(Teller::default());
     let logs = config.data_dir.join("access-logs");
     let balancer = Arc::new(balancer::start(config.listen, logs, teller.clone(), inherited)?);
-    let mut lb = Lb { balancer, teller, kept, trust_stores: BTreeMap::new(), changed: false, behind: false };
+    let own = Arc::new(Mutex::new(OwnAddresses::open(&config.data_dir)));
+    let (changed, behind) = (false, false);
+    let mut lb = Lb { balancer, teller, kept, own, trust_stores: BTreeMap::new(), changed, behind };
     if let Some(instructions) = lb.kept.read()? {
         lb.apply(instructions).await?;
         lb.changed = false;
@@ -125,6 +129,7 @@ struct Lb {
     balancer: Arc<Balancer>,
     teller: Arc<Teller>,
     kept: Kept,
+    own: Arc<Mutex<OwnAddresses>>,
     /// As far as they were told.
     trust_stores: BTreeMap<TrustStoreArn, Arc<TrustStore>>,
     /// What was told last is not on the disk yet.
@@ -203,7 +208,11 @@ impl Lb {
         let _ = timeout(FAREWELL_MAX, connection).await;
         // The thread that waits for a successor has it too, so that it is never dropped.
         let balancer = Arc::clone(&self.balancer);
-        spawn_blocking(move || balancer.end()).await.context("the load balancers cannot end")
+        spawn_blocking(move || balancer.end()).await.context("the load balancers cannot end")?;
+        if retired.is_none() {
+            self.own.lock().leave();
+        }
+        Ok(())
     }
 
     /// Waits until every target was checked once: as long as none is known to be healthy, all would be asked, also those that
@@ -241,9 +250,11 @@ impl Lb {
         instructions.trust_stores =
             named.filter_map(|arn| Some((arn.clone(), self.trust_stores.get(arn)?.clone()))).collect();
         let (balancer, teller) = (Arc::clone(&self.balancer), Arc::clone(&self.teller));
+        let own = Arc::clone(&self.own);
         let generation = instructions.configuration.generation;
         let (taken, instructions) = spawn_blocking(move || {
             teller.learn(&instructions);
+            own.lock().lead(instructions.configuration.own_addresses);
             (balancer.apply(&instructions.configuration), instructions)
         })
         .await

@@ -119,6 +119,11 @@ pub fn zone_at(ec2: &Ec2State, vpc: VpcId, address: IpAddr) -> Option<&str> {
     subnets.find(|subnet| holds(subnet)).map(|subnet| subnet.zone.as_str())
 }
 
+/// Whether a subnet has IPv6 addresses.
+pub fn has_ipv6(ec2: &Ec2State, subnet: &SubnetId) -> bool {
+    ec2.subnet(subnet).is_some_and(|subnet| subnet.ipv6.is_some())
+}
+
 /// Whether there is such a VPC.
 pub fn has_vpc(ec2: &Ec2State, vpc: VpcId) -> bool {
     ec2.vpc(&vpc).is_some()

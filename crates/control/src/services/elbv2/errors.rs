@@ -2,7 +2,6 @@
 
 use crate::page::PageError;
 use gantry_decide::ids::SubnetId;
-use gantry_decide::network::Ipv4Block;
 use gantry_wire::ApiError;
 
 /// What may not be found.
@@ -70,7 +69,7 @@ pub enum Elbv2Error {
     #[error("The subnet ID '{0}' is not valid")]
     InvalidSubnet(String),
     #[error("Not enough IP space available in {0}: every address of the load balancers' pool {1} is taken")]
-    NoAddress(SubnetId, Ipv4Block),
+    NoAddress(SubnetId, String),
     #[error("Security group '{0}' is not valid")]
     InvalidSecurityGroup(String),
     #[error("{0}")]

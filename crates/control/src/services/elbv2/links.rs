@@ -116,6 +116,12 @@ pub fn uses_subnet(view: View<'_>, subnet: SubnetId) -> bool {
     balancers.any(|balancer| balancer.places.iter().any(|place| place.subnet == subnet))
 }
 
+/// Whether a load balancer has IPv6 addresses because a subnet has.
+pub fn uses_ipv6_of(view: View<'_>, subnet: SubnetId) -> bool {
+    let mut places = view.state.elbv2.load_balancers.values().flat_map(|balancer| &balancer.places);
+    places.any(|place| place.subnet == subnet && place.ipv6.is_some())
+}
+
 /// Whether a load balancer has a security group.
 pub fn uses_security_group(view: View<'_>, group: SecurityGroupId) -> bool {
     view.state.elbv2.load_balancers.values().any(|balancer| balancer.security_groups.contains(&group))

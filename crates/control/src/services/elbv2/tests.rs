@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attributes;
+mod dual_stack;
 mod groups;
 mod listeners;
 mod rules;

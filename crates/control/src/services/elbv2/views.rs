@@ -1,8 +1,8 @@
 //! Records to response shapes.
 
 use super::state::{
-    AddressFamily, Attributes, HealthCheck, Known, Listener, LoadBalancer, Read, Revocations, Rule, Scheme,
-    Tags, Target, TargetGroup, TargetId, TargetType, TrustStore,
+    AddressFamily, AddressType, Attributes, HealthCheck, Known, Listener, LoadBalancer, Read, Revocations,
+    Rule, Scheme, Tags, Target, TargetGroup, TargetId, TargetType, TrustStore,
 };
 use super::{actions, conditions};
 use gantry_api::elbv2;
@@ -55,12 +55,30 @@ fn hosted_zone(scope: &Scope) -> String {
     format!("Z{}", &digits[..13])
 }
 
+pub fn address_type(address_type: AddressType) -> elbv2::IpAddressType {
+    match address_type {
+        AddressType::Ipv4 => elbv2::IpAddressType::Ipv4,
+        AddressType::DualStack => elbv2::IpAddressType::Dualstack,
+        AddressType::WithoutPublicIpv4 => elbv2::IpAddressType::DualstackWithoutPublicIpv4,
+    }
+}
+
+pub fn source_nat(on: bool) -> elbv2::EnablePrefixForIpv6SourceNatEnum {
+    if on {
+        elbv2::EnablePrefixForIpv6SourceNatEnum::On
+    } else {
+        elbv2::EnablePrefixForIpv6SourceNatEnum::Off
+    }
+}
+
 pub fn load_balancer(scope: &Scope, balancer: &LoadBalancer) -> elbv2::LoadBalancer {
+    let has_ipv4 = balancer.address_type != AddressType::WithoutPublicIpv4;
     let zone = |place: &super::state::Place| elbv2::AvailabilityZone {
         zone_name: Some(place.zone.clone()),
         subnet_id: Some(place.subnet.to_string()),
         load_balancer_addresses: Some(vec![elbv2::LoadBalancerAddress {
-            ip_address: Some(place.address.to_string()),
+            ip_address: has_ipv4.then(|| place.address.to_string()),
+            i_pv6_address: place.ipv6.map(|address| address.to_string()),
             ..Default::default()
         }]),
         ..Default::default()
@@ -87,7 +105,9 @@ pub fn load_balancer(scope: &Scope, balancer: &LoadBalancer) -> elbv2::LoadBalan
         availability_zones: Some(balancer.places.iter().map(zone).collect()),
         security_groups: (!balancer.security_groups.is_empty())
             .then(|| balancer.security_groups.iter().map(ToString::to_string).collect()),
-        ip_address_type: Some(elbv2::IpAddressType::Ipv4),
+        ip_address_type: Some(address_type(balancer.address_type)),
+        enable_prefix_for_ipv6_source_nat: (balancer.id.kind == BalancerKind::Network)
+            .then(|| source_nat(balancer.source_nat)),
         ..Default::default()
     }
 }

@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::services::ec2::errors::Ec2Error;
 use crate::services::ec2::state::{Ec2State, SecurityGroup, Subnet, Vpc};
 use crate::services::ec2::{check, views};
+use crate::services::elbv2;
 use crate::tx::Tx;
 use gantry_api::ec2;
 use gantry_decide::ids::VpcId;
@@ -135,6 +136,10 @@ pub fn disassociate_subnet_cidr_block(
     if tx.state.ecs.interfaces().has_ipv6_in(&subnet.id.to_string(), &tx.state.ecs) {
         let message =
             format!("The subnet '{}' has interfaces with addresses of its IPv6 CIDR block.", subnet.id);
+        return Err(Ec2Error::Dependency(message));
+    }
+    if elbv2::links::uses_ipv6_of(tx.view(), subnet.id) {
+        let message = format!("The subnet '{}' has load balancers with IPv6 addresses.", subnet.id);
         return Err(Ec2Error::Dependency(message));
     }
     let ipv6_cidr_block_association = views::subnet_ipv6(&subnet).map(|shown| {

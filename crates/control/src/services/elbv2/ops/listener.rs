@@ -3,7 +3,8 @@
 use crate::call::Call;
 use crate::services::elbv2::actions::{self, Place};
 use crate::services::elbv2::errors::{Elbv2Error, Limit, shortened};
-use crate::services::elbv2::state::{Attributes, Listener, Tags, Tls};
+use crate::services::elbv2::ops::load_balancer::NO_DATAGRAMS;
+use crate::services::elbv2::state::{Attributes, Listener, LoadBalancer, Tags, Tls};
 use crate::services::elbv2::{check, policies, views};
 use crate::tx::{Tx, View};
 use gantry_api::elbv2;
@@ -168,6 +169,15 @@ fn taken(
     Ok(())
 }
 
+/// Whether a load balancer may have a listener of a protocol.
+fn datagrams(view: View<'_>, balancer: &LoadBalancerId, protocol: Protocol) -> Result<(), Elbv2Error> {
+    let needs = |known: &LoadBalancer| known.address_type.has_ipv6() && !known.source_nat;
+    if protocol.has_datagrams() && view.state.elbv2.load_balancer(balancer).is_some_and(needs) {
+        return Err(Elbv2Error::configuration(NO_DATAGRAMS));
+    }
+    Ok(())
+}
+
 pub fn create_listener(
     tx: &mut Tx<'_>,
     _call: &Call,
@@ -185,6 +195,7 @@ pub fn create_listener(
     let tls = tls(view, protocol, &asked, None)?;
     let tags = check::tags(request.tags.as_deref())?;
     taken(view, &balancer, port, None)?;
+    datagrams(view, &balancer, protocol)?;
     if view.state.elbv2.listeners_of(&balancer).count() >= LISTENERS_MAX {
         return Err(Elbv2Error::TooMany(Limit::Listeners));
     }
@@ -248,6 +259,7 @@ pub fn modify_listener(
     let balancer = listener.id.balancer.clone();
     if request.protocol.is_some() {
         listener.protocol = protocol(balancer.kind, request.protocol)?;
+        datagrams(view, &balancer, listener.protocol)?;
     }
     if request.port.is_some() {
         listener.port = port(request.port)?;

@@ -4,15 +4,17 @@ use crate::call::Call;
 use crate::services::ec2;
 use crate::services::elbv2::errors::{Elbv2Error, Kind, Limit};
 use crate::services::elbv2::state::{
-    Attributes, BalancerAddresses, DELETION_PROTECTION, LoadBalancer, Place, Read, Scheme, of_load_balancer,
+    AddressType, Attributes, BalancerAddresses, DELETION_PROTECTION, LoadBalancer, Place, Read, Scheme,
+    free_ipv6, of_load_balancer, own_ipv6_block,
 };
 use crate::services::elbv2::{check, views};
 use crate::tx::{Tx, View};
 use gantry_api::elbv2;
 use gantry_decide::ids::{BalancerKind, LoadBalancerId, SecurityGroupId, SubnetId, VpcId};
+use gantry_decide::network::Ipv6Block;
 use gantry_decide::random::Random;
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Load balancers of each kind in one scope: AWS's quota.
 pub const BALANCERS_MAX: usize = 50;
@@ -92,41 +94,131 @@ fn networks(
     Ok(Networks { vpc: first.vpc, places, security_groups })
 }
 
-/// Gives each place an address of the installation's pool that no load balancer of the scope has. `kept` are those that
-/// a load balancer has already.
-fn addressed(
-    pool: BalancerAddresses,
-    mut taken: BTreeSet<Ipv4Addr>,
-    kept: &[Place],
-    wanted: Vec<(SubnetId, String)>,
-    random: &mut dyn Random,
-) -> Result<Vec<Place>, Elbv2Error> {
-    let mut places = Vec::with_capacity(wanted.len());
-    for (subnet, zone) in wanted {
-        let address = match kept.iter().find(|place| place.zone == zone) {
-            Some(place) => place.address,
-            None => pool.free(&taken, random).ok_or(Elbv2Error::NoAddress(subnet, pool.0))?,
-        };
-        taken.insert(address);
-        places.push(Place { subnet, zone, address });
+/// The installation's pools of addresses, and which load balancers of the scope have already.
+struct Pools {
+    ipv4: BalancerAddresses,
+    ipv6: Ipv6Block,
+    taken: BTreeSet<Ipv4Addr>,
+    taken_ipv6: BTreeSet<Ipv6Addr>,
+}
+
+impl Pools {
+    fn of(view: View<'_>) -> Pools {
+        let installation = &view.state.installation;
+        let pool = installation.balancer_addresses;
+        let places = || view.state.elbv2.load_balancers.values().flat_map(|balancer| &balancer.places);
+        Pools {
+            ipv4: pool,
+            ipv6: pool.ipv6.unwrap_or_else(|| own_ipv6_block(installation)),
+            taken: places().map(|place| place.address).collect(),
+            taken_ipv6: places().filter_map(|place| place.ipv6).collect(),
+        }
     }
-    Ok(places)
+
+    /// Gives each place the addresses that it is to have. `kept` are those that a load balancer has already.
+    fn address(
+        mut self,
+        address_type: AddressType,
+        kept: &[Place],
+        wanted: Vec<(SubnetId, String)>,
+        random: &mut dyn Random,
+    ) -> Result<Vec<Place>, Elbv2Error> {
+        let mut places = Vec::with_capacity(wanted.len());
+        for (subnet, zone) in wanted {
+            let had = kept.iter().find(|place| place.zone == zone);
+            let none = |pool: String| Elbv2Error::NoAddress(subnet, pool);
+            let address = match had {
+                Some(place) => place.address,
+                None => {
+                    self.ipv4.free(&self.taken, random).ok_or_else(|| none(self.ipv4.ipv4.to_string()))?
+                }
+            };
+            let ipv6 = match had.and_then(|place| place.ipv6) {
+                _ if !address_type.has_ipv6() => None,
+                Some(address) => Some(address),
+                None => Some(
+                    free_ipv6(self.ipv6, &self.taken_ipv6, random)
+                        .ok_or_else(|| none(self.ipv6.to_string()))?,
+                ),
+            };
+            self.taken.insert(address);
+            self.taken_ipv6.extend(ipv6);
+            places.push(Place { subnet, zone, address, ipv6 });
+        }
+        Ok(places)
+    }
 }
 
-fn taken(view: View<'_>) -> BTreeSet<Ipv4Addr> {
-    let all = view.state.elbv2.load_balancers.values();
-    all.flat_map(|balancer| balancer.places.iter().map(|place| place.address)).collect()
-}
-
-fn only_ipv4(given: Option<elbv2::IpAddressType>) -> Result<(), Elbv2Error> {
-    match given {
-        None | Some(elbv2::IpAddressType::Ipv4) => Ok(()),
-        Some(other) => Err(Elbv2Error::configuration(format!(
-            "Gantry's load balancers have IPv4 addresses: the IP address type '{}' is not supported.",
+/// What a request asks for, of a load balancer of a kind.
+fn address_type(
+    given: elbv2::IpAddressType,
+    kind: BalancerKind,
+    scheme: Scheme,
+) -> Result<AddressType, Elbv2Error> {
+    match (given, kind, scheme) {
+        (elbv2::IpAddressType::Ipv4, ..) => Ok(AddressType::Ipv4),
+        (elbv2::IpAddressType::Dualstack, ..) => Ok(AddressType::DualStack),
+        (_, BalancerKind::Application, Scheme::InternetFacing) => Ok(AddressType::WithoutPublicIpv4),
+        (other, ..) => Err(Elbv2Error::configuration(format!(
+            "The IP address type '{}' is supported only for internet-facing application load balancers",
             other.as_str()
         ))),
     }
 }
+
+/// Whether all places are in subnets that have IPv6 addresses, where these are wanted.
+fn have_ipv6(
+    view: View<'_>,
+    address_type: AddressType,
+    places: &[(SubnetId, String)],
+) -> Result<(), Elbv2Error> {
+    let ec2 = view.state.ec2.seen(view.scope);
+    if address_type.has_ipv6() && !places.iter().all(|(subnet, _)| ec2::links::has_ipv6(&ec2, subnet)) {
+        return Err(Elbv2Error::validation("You must specify subnets with an associated IPv6 CIDR block."));
+    }
+    Ok(())
+}
+
+/// Whether datagrams of IPv6 clients are asked to be let through.
+fn source_nat(
+    given: Option<elbv2::EnablePrefixForIpv6SourceNatEnum>,
+    kind: BalancerKind,
+    address_type: AddressType,
+    had: bool,
+) -> Result<bool, Elbv2Error> {
+    let on = given.map_or(had, |given| given == elbv2::EnablePrefixForIpv6SourceNatEnum::On);
+    if given.is_some() && on && (kind != BalancerKind::Network || address_type != AddressType::DualStack) {
+        return Err(Elbv2Error::configuration(
+            "A prefix for IPv6 source NAT can be enabled only for network load balancers with the IP address type \
+             'dualstack'",
+        ));
+    }
+    Ok(on && address_type == AddressType::DualStack)
+}
+
+/// Changes by which addresses a load balancer is reached.
+fn readdress(
+    tx: &mut Tx<'_>,
+    balancer: &mut LoadBalancer,
+    address_type: AddressType,
+    source_nat: bool,
+    places: Vec<(SubnetId, String)>,
+) -> Result<(), Elbv2Error> {
+    have_ipv6(tx.view(), address_type, &places)?;
+    let datagrams =
+        tx.state.elbv2.listeners_of(&balancer.id).any(|listener| listener.protocol.has_datagrams());
+    if address_type.has_ipv6() && !source_nat && datagrams {
+        return Err(Elbv2Error::configuration(NO_DATAGRAMS));
+    }
+    balancer.places = Pools::of(tx.view()).address(address_type, &balancer.places, places, tx.random)?;
+    (balancer.address_type, balancer.source_nat) = (address_type, source_nat);
+    tx.state.elbv2.load_balancers.put(balancer.clone());
+    Ok(())
+}
+
+/// What AWS's dual-stack load balancers do not do by default.
+pub const NO_DATAGRAMS: &str = "UDP and TCP_UDP listeners of a load balancer with the IP address type 'dualstack' need \
+                                a prefix for IPv6 source NAT to be enabled";
 
 pub fn create_load_balancer(
     tx: &mut Tx<'_>,
@@ -142,7 +234,6 @@ pub fn create_load_balancer(
         }
     };
     let name = check::name(Kind::LoadBalancer, &request.name)?;
-    only_ipv4(request.ip_address_type)?;
     if request.customer_owned_ipv4_pool.is_some() || request.ipam_pools.is_some() {
         let message = "Gantry chooses the addresses of load balancers: pools of addresses are not supported.";
         return Err(Elbv2Error::configuration(message));
@@ -151,14 +242,20 @@ pub fn create_load_balancer(
         None | Some(elbv2::LoadBalancerSchemeEnum::InternetFacing) => Scheme::InternetFacing,
         Some(elbv2::LoadBalancerSchemeEnum::Internal) => Scheme::Internal,
     };
+    let asked = request.ip_address_type.unwrap_or(elbv2::IpAddressType::Ipv4);
+    let address_type = address_type(asked, kind, scheme)?;
+    let source_nat = source_nat(request.enable_prefix_for_ipv6_source_nat, kind, address_type, false)?;
     let tags = check::tags(request.tags.as_deref())?;
     let subnets = subnets(request.subnets.as_deref(), request.subnet_mappings.as_deref())?;
     let groups = request.security_groups.as_deref().unwrap_or_default();
     let networks = networks(tx.view(), kind, &subnets, groups)?;
+    have_ipv6(tx.view(), address_type, &networks.places)?;
     if let Some(existing) = tx.state.elbv2.load_balancer_named(name.as_str()) {
         let subnets = existing.places.iter().map(|place| (place.subnet, place.zone.clone()));
         let same = existing.id.kind == kind
             && existing.scheme == scheme
+            && existing.address_type == address_type
+            && existing.source_nat == source_nat
             && subnets.eq(networks.places)
             && existing.security_groups == networks.security_groups
             && existing.tags == tags;
@@ -172,9 +269,10 @@ pub fn create_load_balancer(
     if of_kind >= BALANCERS_MAX {
         return Err(Elbv2Error::TooMany(Limit::LoadBalancers));
     }
-    let (pool, taken) = (tx.state.installation.balancer_addresses, taken(tx.view()));
     let balancer = LoadBalancer {
-        places: addressed(pool, taken, &[], networks.places, tx.random)?,
+        places: Pools::of(tx.view()).address(address_type, &[], networks.places, tx.random)?,
+        address_type,
+        source_nat,
         id: LoadBalancerId::random(kind, name, tx.random),
         scheme,
         vpc: networks.vpc,
@@ -249,8 +347,11 @@ pub fn set_ip_address_type(
     _call: &Call,
     request: elbv2::SetIpAddressTypeInput,
 ) -> Result<elbv2::SetIpAddressTypeOutput, Elbv2Error> {
-    check::load_balancer(tx.view(), &request.load_balancer_arn)?;
-    only_ipv4(Some(request.ip_address_type))?;
+    let mut balancer = check::load_balancer(tx.view(), &request.load_balancer_arn)?.clone();
+    let address_type = address_type(request.ip_address_type, balancer.id.kind, balancer.scheme)?;
+    let places = balancer.places.iter().map(|place| (place.subnet, place.zone.clone())).collect();
+    let source_nat = source_nat(None, balancer.id.kind, address_type, balancer.source_nat)?;
+    readdress(tx, &mut balancer, address_type, source_nat, places)?;
     Ok(elbv2::SetIpAddressTypeOutput { ip_address_type: Some(request.ip_address_type) })
 }
 
@@ -282,19 +383,22 @@ pub fn set_subnets(
     request: elbv2::SetSubnetsInput,
 ) -> Result<elbv2::SetSubnetsOutput, Elbv2Error> {
     let mut balancer = check::load_balancer(tx.view(), &request.load_balancer_arn)?.clone();
-    only_ipv4(request.ip_address_type)?;
+    let kind = balancer.id.kind;
+    let asked =
+        request.ip_address_type.map(|given| address_type(given, kind, balancer.scheme)).transpose()?;
+    let address_type = asked.unwrap_or(balancer.address_type);
+    let asked = request.enable_prefix_for_ipv6_source_nat;
+    let source_nat = source_nat(asked, kind, address_type, balancer.source_nat)?;
     let subnets = subnets(request.subnets.as_deref(), request.subnet_mappings.as_deref())?;
-    let networks = networks(tx.view(), balancer.id.kind, &subnets, &[])?;
+    let networks = networks(tx.view(), kind, &subnets, &[])?;
     if networks.vpc != balancer.vpc {
         return Err(Elbv2Error::configuration("All subnets must belong to the VPC of the load balancer"));
     }
-    let (pool, taken) = (tx.state.installation.balancer_addresses, taken(tx.view()));
-    balancer.places = addressed(pool, taken, &balancer.places, networks.places, tx.random)?;
+    readdress(tx, &mut balancer, address_type, source_nat, networks.places)?;
     let shown = views::load_balancer(tx.scope, &balancer);
-    tx.state.elbv2.load_balancers.put(balancer);
     Ok(elbv2::SetSubnetsOutput {
         availability_zones: shown.availability_zones,
         ip_address_type: shown.ip_address_type,
-        ..Default::default()
+        enable_prefix_for_ipv6_source_nat: shown.enable_prefix_for_ipv6_source_nat,
     })
 }

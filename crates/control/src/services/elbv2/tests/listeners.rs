@@ -65,10 +65,6 @@ fn load_balancers_that_cannot_be_are_refused() {
             "InvalidSecurityGroup",
         ),
         (json!({ "Name": "web", "Subnets": two, "Type": "gateway" }), "InvalidConfigurationRequest"),
-        (
-            json!({ "Name": "web", "Subnets": two, "IpAddressType": "dualstack" }),
-            "InvalidConfigurationRequest",
-        ),
         (json!({ "Name": "-web", "Subnets": two }), VALIDATION),
         (json!({ "Name": "internal-web", "Subnets": two }), VALIDATION),
         (json!({ "Name": "w_b", "Subnets": two }), VALIDATION),
