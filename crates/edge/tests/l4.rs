@@ -198,6 +198,15 @@ fn datagrams_find_their_way_back() {
         };
         assert_eq!(count, text.len());
     }
+    // Flows of one datagram, as those of DNS are.
+    let answered = |_: &u32| {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        client.send_to(b"alone", world.address).unwrap();
+        let mut buffer = [0; 100];
+        client.recv(&mut buffer).is_ok_and(|count| &buffer[..count] == b"ALONE")
+    };
+    assert!((0..10).filter(answered).count() > 7);
 }
 
 #[test]

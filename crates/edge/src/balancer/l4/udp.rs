@@ -88,6 +88,8 @@ async fn open(
     let any = if target.address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = Rc::new(UdpSocket::bind(any).await.ok()?);
     socket.connect(target.address).await.ok()?;
+    // Until it has been told so, a socket is taken to have no room, and the flow's first datagram would be lost.
+    socket.writable().await.ok()?;
     let last = Rc::new(Cell::new(Instant::now()));
     let (back, front, seen, answers) = (socket.clone(), front.clone(), last.clone(), answers.clone());
     let task = tokio::task::spawn_local(async move {
