@@ -28,14 +28,13 @@ impl Machine {
         let groups = Hierarchies::of_host()?;
         // All groups of the agent's tasks lie below this one.
         let group = format!("/gantry/{}", self.network.name);
-        groups.make(&group)?;
         let quota = u64::from(self.cpu) * CPU_PERIOD_MICROS / UNITS_PER_CORE;
         let limits = TaskLimits {
             cpu_shares: None,
             cpu_quota: i64::try_from(quota).ok(),
             memory: Some(i64::from(self.memory) * MIB),
         };
-        groups.limit_task(&group, limits)?;
+        groups.make(&group)?.limit_task(limits)?;
         self.network.open()
     }
 }

@@ -94,7 +94,7 @@ impl Driver {
     /// Makes a task's group, or limits the one that is there.
     pub async fn limit(self, group: &str, limits: TaskLimits) -> io::Result<()> {
         match self {
-            Driver::Cgroupfs => Hierarchies::of_host()?.limit_task(group, limits),
+            Driver::Cgroupfs => Hierarchies::of_host()?.make(group)?.limit_task(limits),
             Driver::Systemd => {
                 for words in to_limit(&self.parent(group), limits) {
                     systemctl(&words).await?;

@@ -114,8 +114,8 @@ pub async fn set_up_network<R: Runtime>(hands: Arc<Hands<R>>, arn: TaskArn, know
         NetworkMode::Awsvpc => match interface(known.task()) {
             Some((interface, _)) => {
                 let (network, key) = (hands.network.clone(), task_id(&arn));
-                match blocking(move || network.attach_task(&key, &interface).map(drop)).await {
-                    Ok(()) => listen(&hands, &task_id(&arn), Owner::Task(arn.clone())).await,
+                match attach(&hands, move || network.attach_task(&key, &interface)).await {
+                    Ok(listener) => serve(&hands, &task_id(&arn), listener, Owner::Task(arn.clone())),
                     Err(failure) => Err(failure),
                 }
             }
@@ -158,9 +158,9 @@ async fn join_pause<R: Runtime>(hands: &Arc<Hands<R>>, arn: &TaskArn, known: &Kn
     let (interface, _) = interface(known.task()).ok_or_else(unusable)?;
     let pid = start_pause(hands, arn, known).await?;
     let (network, key) = (hands.network.clone(), task_id(arn));
-    let attached = blocking(move || network.attach_process(&key, &interface, pid).map(drop)).await;
+    let attached = attach(hands, move || network.attach_process(&key, &interface, pid)).await;
     let done = match attached {
-        Ok(()) => listen(hands, &task_id(arn), Owner::Task(arn.clone())).await,
+        Ok(listener) => serve(hands, &task_id(arn), listener, Owner::Task(arn.clone())),
         Err(failure) => Err(failure),
     };
     if done.is_err() {
@@ -212,6 +212,16 @@ pub async fn listen_again<R: Runtime>(hands: Arc<Hands<R>>, key: String, owner: 
     if let Err(failure) = listen(&hands, &key, owner).await {
         tracing::warn!(namespace = key, reason = failure.reason(), "a task cannot ask its agent");
     }
+}
+
+/// Makes a network when it is its turn.
+async fn attach<R: Runtime, T: Send + 'static>(
+    hands: &Hands<R>,
+    work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
+) -> Result<T, Failure> {
+    // Never closed.
+    let _turn = hands.attaching.acquire().await;
+    blocking(work).await
 }
 
 /// Takes a namespace away, and who listens in it.
@@ -444,7 +454,7 @@ async fn try_launch<R: Runtime>(
         NetworkMode::Bridge => {
             let (network, key) = (hands.network.clone(), id.to_string());
             let ports = requests(payload);
-            let (path, attached) = blocking(move || network.attach_bridged(&key, &ports)).await?;
+            let (path, attached) = attach(hands, move || network.attach_bridged(&key, &ports)).await?;
             bridged = Some(attached);
             if let Err(failure) = listen(hands, id.as_str(), Owner::Task(arn.clone())).await {
                 // The first failure is the one to tell; leftovers are swept at the next start.

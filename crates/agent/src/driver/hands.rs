@@ -15,8 +15,11 @@ use crate::telemetry::Usage;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
+
+/// Networks that are made at once; no more of their makers could go on at a time.
+const ATTACHING_MAX: usize = 4;
 
 /// See the module.
 pub struct Hands<R> {
@@ -39,6 +42,8 @@ pub struct Hands<R> {
     pub(super) awaited: Awaited,
     /// A container's health has changed.
     pub health_news: Notify,
+    /// Networks are made by a few at a time: the kernel makes links one after the other, and who waits holds a thread.
+    pub(super) attaching: Semaphore,
     /// One volume is made at a time: containers of a task that start at once may share one.
     pub(super) volumes: tokio::sync::Mutex<()>,
     /// One listens for containers on the engine's bridge.
@@ -76,6 +81,7 @@ impl<R: Runtime> Hands<R> {
             secrets: Secrets::new(config.stores.clone(), &config.endpoint, &config.region),
             awaited: Awaited::default(),
             health_news: Notify::new(),
+            attaching: Semaphore::new(ATTACHING_MAX),
             volumes: tokio::sync::Mutex::default(),
             bridge: tokio::sync::Mutex::default(),
             listeners: Mutex::default(),

@@ -152,7 +152,7 @@ fn guard(name: &str) -> io::Result<()> {
     let agent = nix::unistd::getppid();
     let hierarchies = Hierarchies::of_host()?;
     // A service manager that ends the agent by its group must not end what guards its tasks.
-    let _ = hierarchies.make(GROUP).and_then(|()| hierarchies.join(GROUP));
+    let _ = hierarchies.join(GROUP);
     let record = Record::open(name)?;
     // One guards; that of an agent that has started anew waits for its end.
     let lock = Flock::lock(record.0.try_clone()?, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
@@ -197,7 +197,7 @@ fn end(hierarchies: &Hierarchies, group: &str) -> usize {
             ended += 1;
         }
         // The first hierarchy has them all.
-        let directory = hierarchies.directories(&group).into_iter().next();
+        let directory = hierarchies.directories(&group).next();
         let entries = directory.and_then(|(directory, _)| fs::read_dir(directory).ok());
         let below = entries.into_iter().flatten().flatten();
         let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));

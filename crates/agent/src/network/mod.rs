@@ -293,13 +293,7 @@ impl Network {
     /// # Errors
     /// When it is not there, or the kernel refuses.
     pub fn listen(&self, key: &str) -> Result<TcpListener, NetworkError> {
-        let listening = namespace::within(&self.namespace(key), || {
-            route::add_address(&mut Socket::route()?, route::index("lo")?, ENDPOINT_ADDRESS.into(), 32)?;
-            nat::install_endpoint(nat::ENDPOINTS, ENDPOINT_ADDRESS, ENDPOINT_PORT)?;
-            let listener = TcpListener::bind((ENDPOINT_ADDRESS, ENDPOINT_PORT))?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
+        let listening = namespace::within(&self.namespace(key), || listen(&mut Socket::route()?));
         listening.map_err(io("listening in a network namespace"))
     }
 
@@ -336,11 +330,12 @@ impl Network {
         listening().map_err(io("listening for questions for the instance's metadata"))
     }
 
-    /// Makes the namespace of a task in awsvpc mode. One that is there already is taken as it is.
+    /// Makes the namespace of a task in awsvpc mode, and listens for the questions of who is in it. One that is there
+    /// already is taken as it is.
     ///
     /// # Errors
     /// When the kernel refuses, or something else on this host has the address. Nothing is left then.
-    pub fn attach_task(&self, key: &str, interface: &TaskInterface) -> Result<PathBuf, NetworkError> {
+    pub fn attach_task(&self, key: &str, interface: &TaskInterface) -> Result<TcpListener, NetworkError> {
         self.attach(key, interface, Origin::New)
     }
 
@@ -353,7 +348,7 @@ impl Network {
         key: &str,
         interface: &TaskInterface,
         pid: i32,
-    ) -> Result<PathBuf, NetworkError> {
+    ) -> Result<TcpListener, NetworkError> {
         if !namespace::is_of_process(&self.path(key), pid) {
             // What is there is of a process that has gone.
             self.remove(key).map_err(io("removing an old namespace"))?;
@@ -361,7 +356,12 @@ impl Network {
         self.attach(key, interface, Origin::Process(pid))
     }
 
-    fn attach(&self, key: &str, interface: &TaskInterface, origin: Origin) -> Result<PathBuf, NetworkError> {
+    fn attach(
+        &self,
+        key: &str,
+        interface: &TaskInterface,
+        origin: Origin,
+    ) -> Result<TcpListener, NetworkError> {
         let mut interface = interface.clone();
         if interface.ipv6.is_some() && !ipv6_is_possible(self.0.config.mtu) {
             tracing::warn!(key, "this host has no IPv6: a task has its IPv4 address alone");
@@ -369,30 +369,33 @@ impl Network {
         }
         let interface = &interface;
         let name = self.namespace(key);
-        let path = namespace::path(&name);
         let link = link_name(&name);
         // Before there is anything to pass.
         self.0.guard.attach(&link, interface.guarded())?;
         if namespace::exists(&name) {
-            return Ok(path);
+            return self.listen(key);
         }
-        let made = self.pair((&name, origin), (None, Some(ROUTER_MAC), interface.mac), |inside, eth0| {
+        let ends = (None, Some(ROUTER_MAC), interface.mac);
+        // Without IPv6 nobody is to be found by it: the router is the only other one on the link.
+        let link_local = interface.ipv6.is_some();
+        let made = self.pair((&name, origin), ends, link_local, |inside, eth0| {
             let gateway = interface.gateway.into();
             route::add_routed_address(inside, eth0, interface.address.into(), interface.prefix_length)?;
             route::set_up(inside, eth0)?;
             route::add_neighbour(inside, eth0, gateway, ROUTER_MAC)?;
             route::add_route(inside, Route { to: None, via: Some(gateway), link: eth0, source: None })?;
             interface.ipv6.map_or(Ok(()), |address| ipv6::inside(inside, eth0, address))?;
-            interface.proxy.as_ref().map_or(Ok(()), proxy::install)
+            interface.proxy.as_ref().map_or(Ok(()), proxy::install)?;
+            listen(inside)
         });
         let made = made.map_err(io("making a network namespace"));
-        let routed = made.and_then(|()| self.lead(&link, interface));
+        let routed = made.and_then(|listener| self.lead(&link, interface).map(|()| listener));
         if routed.is_err() {
             // The first error is the one to tell.
             let _ = self.remove(key);
             let _ = self.0.guard.detach(&link);
         }
-        routed.map(|()| path)
+        routed
     }
 
     /// Leads what the host has for a task to its link.
@@ -445,7 +448,8 @@ impl Network {
         let octets = bridged.address.octets();
         // Locally administered, as Docker's, and as unique as the address.
         let mac = [0x02, 0x42, octets[0], octets[1], octets[2], octets[3]];
-        let made = self.pair((&name, Origin::New), (Some(self.0.bridge), None, mac), |inside, eth0| {
+        let ends = (Some(self.0.bridge), None, mac);
+        let made = self.pair((&name, Origin::New), ends, true, |inside, eth0| {
             route::add_address(inside, eth0, bridged.address.into(), block.prefix_length())?;
             route::set_up(inside, eth0)?;
             let gateway = Some(block.gateway().into());
@@ -526,13 +530,15 @@ impl Network {
     }
 
     /// Makes a namespace, or takes a process's, with a link to the host, whose end there `fill` sets up. The link's: the
-    /// bridge that the host's end is a port of, that end's hardware address, and the other's.
-    fn pair(
+    /// bridge that the host's end is a port of, that end's hardware address, and the other's; and whether both ends have
+    /// addresses of IPv6 for it alone.
+    fn pair<T: Send>(
         &self,
         (name, origin): (&str, Origin),
         (bridge, mac, peer_mac): (Option<u32>, Option<[u8; 6]>, [u8; 6]),
-        fill: impl FnOnce(&mut Socket, u32) -> io::Result<()> + Send,
-    ) -> io::Result<()> {
+        link_local: bool,
+        fill: impl FnOnce(&mut Socket, u32) -> io::Result<T> + Send,
+    ) -> io::Result<T> {
         let link = link_name(name);
         let host = || {
             let mut host = Socket::route()?;
@@ -540,12 +546,19 @@ impl Network {
             route::delete(&mut host, &link)?;
             Ok(host)
         };
+        let bare = |socket: &mut Socket, link| {
+            if link_local { Ok(()) } else { route::without_link_local(socket, link) }
+        };
         let veth = Veth { name: &link, bridge, mac, peer_mac, mtu: self.0.config.mtu };
         namespace::create(name, origin, host, |mut host, namespace| {
             route::veth(&mut host, &veth, &namespace)?;
+            let end = host.link(&link)?;
+            bare(&mut host, end)?;
+            route::set_up(&mut host, end)?;
             let mut inside = Socket::route()?;
-            route::set_up(&mut inside, route::index("lo")?)?;
-            let eth0 = route::index("eth0")?;
+            route::set_up(&mut inside, LOOPBACK)?;
+            let eth0 = inside.link("eth0")?;
+            bare(&mut inside, eth0)?;
             fill(&mut inside, eth0)
         })
     }
@@ -604,6 +617,18 @@ impl Network {
             state.ports.release(port.protocol, port.host_port);
         }
     }
+}
+
+/// The first link of every namespace.
+const LOOPBACK: u32 = 1;
+
+/// Listens in the calling thread's namespace for the questions of who is in it.
+fn listen(socket: &mut Socket) -> io::Result<TcpListener> {
+    route::add_address(socket, LOOPBACK, ENDPOINT_ADDRESS.into(), 32)?;
+    nat::install_endpoint(nat::ENDPOINTS, ENDPOINT_ADDRESS, ENDPOINT_PORT)?;
+    let listener = TcpListener::bind((ENDPOINT_ADDRESS, ENDPOINT_PORT))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Removes namespaces and their links, those that processes keep too.

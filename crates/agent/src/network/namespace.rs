@@ -42,12 +42,12 @@ pub fn is_of_process(path: &Path, pid: i32) -> bool {
 /// namespace is of no use any more. `before` runs on that thread while it is still in the host's.
 ///
 /// It is pinned last: one that can be seen is complete, and a crash before leaves an empty file at most.
-pub fn create<B: Send>(
+pub fn create<B: Send, T: Send>(
     name: &str,
     origin: Origin,
     before: impl FnOnce() -> io::Result<B> + Send,
-    work: impl FnOnce(B, OwnedFd) -> io::Result<()> + Send,
-) -> io::Result<()> {
+    work: impl FnOnce(B, OwnedFd) -> io::Result<T> + Send,
+) -> io::Result<T> {
     let path = path(name);
     let result = thread::scope(|scope| {
         let made = scope.spawn(|| {
@@ -61,8 +61,9 @@ pub fn create<B: Send>(
                 }
             }
             let here = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
-            work(prepared, File::open(&here)?.into())?;
-            Ok(mount(Some(here.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+            let done = work(prepared, File::open(&here)?.into())?;
+            mount(Some(here.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            Ok(done)
         });
         made.join().unwrap_or_else(|_| Err(io::Error::other("the namespace's thread panicked")))
     });

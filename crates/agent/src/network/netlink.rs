@@ -130,6 +130,26 @@ impl Socket {
         Ok(socket)
     }
 
+    /// The number of a link in the socket's namespace.
+    pub fn link(&self, name: &str) -> io::Result<u32> {
+        // SAFETY: a structure of numbers and bytes only.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        if name.len() >= request.ifr_name.len() {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from.cast_signed() as libc::c_char;
+        }
+        // SAFETY: the structure lives until the call returns.
+        match unsafe {
+            libc::ioctl(self.fd.as_raw_fd(), libc::SIOCGIFINDEX, std::ptr::from_mut(&mut request))
+        } {
+            // SAFETY: the call has filled the number in.
+            0 => Ok(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     fn set<T>(&self, level: i32, option: i32, value: &T) -> io::Result<()> {
         let (value, length) = (std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t);
         // SAFETY: the value is as long as said, and lives until the call returns.

@@ -86,8 +86,8 @@ impl Bench {
 
     fn guarded(&self, key: &str, offset: u32, groups: &[SecurityGroupId]) -> Ipv4Addr {
         let interface = self.interface(offset, groups);
-        let path = self.network.attach_task(key, &interface).unwrap();
-        assert!(path.exists());
+        drop(self.network.attach_task(key, &interface).unwrap());
+        assert!(self.network.path(key).exists());
         interface.address
     }
 

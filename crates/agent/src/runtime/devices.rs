@@ -1,12 +1,11 @@
 //! Which devices a container may make and open: Docker's list and what its definition adds, held by the control group.
 //! Version 1 takes the list as text; version 2 has it as a program of the kernel's BPF, which lives as long as the group.
 
-use super::ContainerConfig;
+use super::{ContainerConfig, cgroup};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -85,14 +84,11 @@ pub fn rules(config: &ContainerConfig) -> Result<Option<Vec<Rule>>, String> {
 }
 
 /// Restricts a new group of version 1's controller.
-pub fn restrict_first(group: &Path, rules: &[Rule]) -> io::Result<()> {
-    fs::write(group.join("devices.deny"), "a")?;
-    let file = fs::File::options().write(true).open(group.join("devices.allow"))?;
-    for rule in rules {
-        // The kernel takes one rule with each write.
-        io::Write::write_all(&mut &file, text(rule).as_bytes())?;
-    }
-    Ok(())
+pub fn restrict_first(group: &OwnedFd, rules: &[Rule]) -> io::Result<()> {
+    cgroup::write_at(group, "devices.deny", "a")?;
+    let mut file = cgroup::open_at(group, "devices.allow")?;
+    // The kernel takes one rule with each write.
+    rules.iter().try_for_each(|rule| file.write_all(text(rule).as_bytes()))
 }
 
 fn text(rule: &Rule) -> String {
@@ -225,7 +221,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::os::fd::AsFd;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     /// What the kernel's machine would answer, in a few lines.
     fn judge(program: &[Instruction], kind: u32, access: u32, major: u32, minor: u32) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! The truth is in the containers' directories and in /proc; nothing here must be remembered across restarts.
 
-use super::cgroup::{self, Hierarchies, Stats, TaskLimits};
+use super::cgroup::{Hierarchies, Stats, TaskLimits};
 use super::exec::{self, Exec, ExecRequest};
 use super::process::{self, Process};
 use super::shims::{Line, Shims};
@@ -17,13 +17,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 /// How long a shim may take to start a container, on a busy machine with a slow disk.
 pub(super) const START_MAX: Duration = Duration::from_secs(60);
+/// Containers that are started at once. More take longer together: they wait for the same few locks of the kernel.
+const STARTS_MAX: usize = 8;
+/// One that takes longer, for a volume that hangs say, is no reason for others to wait.
+const TURN_MAX: Duration = Duration::from_millis(500);
 /// The shim writes down the end within milliseconds of it.
 const EXIT_FILE_WAIT: Duration = Duration::from_secs(5);
 const EXIT_FILE_LOOK: Duration = Duration::from_micros(500);
@@ -60,6 +65,10 @@ impl Places {
 struct Inner {
     places: Places,
     shims: Shims,
+    /// Of this host, once they were looked for.
+    hierarchies: OnceLock<Hierarchies>,
+    /// Turns of containers that start.
+    starts: Semaphore,
 }
 
 /// See the module.
@@ -78,7 +87,9 @@ impl NativeRuntime {
                 .map_err(RuntimeError::io("finding the containers' directory"))?;
             make_private(place).map_err(RuntimeError::io(format!("making {}", place.display())))?;
         }
-        Ok(NativeRuntime(Arc::new(Inner { places, shims: Shims::new(program) })))
+        let starts = Semaphore::new(STARTS_MAX);
+        let shims = Shims::new(program);
+        Ok(NativeRuntime(Arc::new(Inner { places, shims, hierarchies: OnceLock::new(), starts })))
     }
 
     /// Starts what makes shims, so that the first container need not wait for it.
@@ -96,6 +107,14 @@ impl NativeRuntime {
     /// Where a container writes, unless its configuration says so.
     fn written(&self, id: &ContainerId) -> PathBuf {
         self.0.places.written.join(id.as_str())
+    }
+
+    fn hierarchies(&self) -> Result<&Hierarchies, RuntimeError> {
+        if let Some(found) = self.0.hierarchies.get() {
+            return Ok(found);
+        }
+        let found = Hierarchies::of_host().map_err(RuntimeError::io("looking for control groups"))?;
+        Ok(self.0.hierarchies.get_or_init(|| found))
     }
 
     /// Takes the container's name on this host. A name is taken until the container is removed.
@@ -120,8 +139,19 @@ impl NativeRuntime {
 
     /// Has a container made, and waits until its program runs.
     async fn start(&self, directory: &Path) -> Result<Running, RuntimeError> {
+        // Never closed.
+        let turn = self.0.starts.acquire().await;
         let mut line = self.0.shims.order(&Order::Run { directory: directory.to_owned() }, &[]).await?;
-        let running = hear(&mut line).await;
+        let running = {
+            let mut heard = std::pin::pin!(hear(&mut line));
+            match timeout(TURN_MAX, &mut heard).await {
+                Ok(running) => running,
+                Err(_) => {
+                    drop(turn);
+                    heard.await
+                }
+            }
+        };
         if matches!(
             running,
             Err(RuntimeError::Silent | RuntimeError::Timeout { .. } | RuntimeError::Io { .. })
@@ -177,8 +207,9 @@ impl NativeRuntime {
             waited += EXIT_FILE_LOOK;
         }
         let config = read::<ContainerConfig>(&self.directory(id).join(CONFIG_FILE));
-        let out_of_memory =
-            config.is_some_and(|config| cgroup::killed_for_memory(&super::spec::cgroup(&config)));
+        let group = config.map(|config| super::spec::cgroup(&config));
+        let killed = |group: String| self.hierarchies().is_ok_and(|all| all.killed_for_memory(&group));
+        let out_of_memory = group.is_some_and(killed);
         Exit { code, out_of_memory, at: now() }
     }
 }
@@ -273,8 +304,9 @@ impl Runtime for NativeRuntime {
         if let Some(config) = read::<ContainerConfig>(&directory.join(CONFIG_FILE)) {
             let group = super::spec::cgroup(&config);
             // Of a container whose start was broken off, only the group knows the processes.
-            cgroup::kill(&group);
-            removed(&group).await;
+            let groups = self.hierarchies()?;
+            groups.kill(&group);
+            removed(groups, &group).await;
             written = config.writable.unwrap_or(written);
         }
         // The directory last: while it is there the container is found.
@@ -300,16 +332,16 @@ impl Runtime for NativeRuntime {
         if !self.running(id).is_some_and(|running| running.container.is_there()) {
             return Err(RuntimeError::NotRunning(id.clone()));
         }
-        Ok(hierarchies()?.stats(&super::spec::cgroup(&config)))
+        Ok(self.hierarchies()?.stats(&super::spec::cgroup(&config)))
     }
 
     async fn create_task_group(&self, group: &str, limits: TaskLimits) -> Result<(), RuntimeError> {
-        let limited = hierarchies()?.limit_task(group, limits);
+        let limited = self.hierarchies()?.make(group).and_then(|group| group.limit_task(limits));
         limited.map_err(RuntimeError::io("limiting the task's control group"))
     }
 
     async fn remove_task_group(&self, group: &str) -> Result<(), RuntimeError> {
-        removed(group).await;
+        removed(self.hierarchies()?, group).await;
         Ok(())
     }
 
@@ -317,7 +349,9 @@ impl Runtime for NativeRuntime {
     async fn close(&self) {
         self.0.shims.close().await;
         // Busy as long as there are shims, also of others.
-        cgroup::remove(crate::shim::GROUP);
+        if let Ok(groups) = self.hierarchies() {
+            groups.remove(crate::shim::GROUP);
+        }
     }
 
     async fn list(&self) -> Result<Vec<(ContainerId, State)>, RuntimeError> {
@@ -417,14 +451,10 @@ async fn hear(line: &mut Line) -> Result<Running, RuntimeError> {
     }
 }
 
-fn hierarchies() -> Result<Hierarchies, RuntimeError> {
-    Hierarchies::of_host().map_err(RuntimeError::io("looking for control groups"))
-}
-
 /// Removes a group. One of processes that just died is busy for a moment; one that stays so is left to the next sweep.
-async fn removed(group: &str) {
+async fn removed(groups: &Hierarchies, group: &str) {
     for _ in 0..GROUP_LOOKS {
-        if cgroup::remove(group) {
+        if groups.remove(group) {
             break;
         }
         sleep(GROUP_LOOK).await;

@@ -45,7 +45,8 @@ pub fn run(
             return Err((Step::Create, "the program was given no input and outputs".to_owned()));
         }
     };
-    let groups = Groups::of(host.hierarchies()?, &config).map_err(create("opening the control group"))?;
+    let hierarchies = host.hierarchies_of(&config)?;
+    let groups = Groups::of(&hierarchies, &config).map_err(create("opening the control group"))?;
     let program = Program {
         host,
         config: &config,

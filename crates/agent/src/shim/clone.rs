@@ -1,6 +1,5 @@
 //! Copies of this process, which has one thread: so they can go on in ordinary code.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -8,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 pub type Made = (i32, OwnedFd);
 
 /// clone3(2) like fork(2), with namespaces and, in version 2, into a control group. `None` in the copy.
-pub fn child(flags: u64, group: Option<&File>) -> io::Result<Option<Made>> {
+pub fn child(flags: u64, group: Option<&OwnedFd>) -> io::Result<Option<Made>> {
     const INTO_GROUP: u64 = 1 << 33;
     #[repr(C)]
     #[derive(Default)]

@@ -4,7 +4,7 @@ use super::channel::Failure;
 use crate::network::NAMESPACES;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::cgroup::Hierarchies;
-use crate::runtime::{Step, seccomp};
+use crate::runtime::{ContainerConfig, Step, seccomp};
 use libc::sock_filter;
 use nix::mount::{MntFlags, umount2};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -45,6 +45,12 @@ impl Host {
     pub fn hierarchies(&self) -> Result<&Hierarchies, Failure> {
         let missing = |error: &String| (Step::Create, format!("looking for control groups: {error}"));
         self.hierarchies.as_ref().map_err(missing)
+    }
+
+    /// Those in which a container has groups. A privileged one may make some of its own, wherever it likes.
+    pub fn hierarchies_of(&self, config: &ContainerConfig) -> Result<Cow<'_, Hierarchies>, Failure> {
+        let all = self.hierarchies()?;
+        Ok(if config.privileged { Cow::Owned(all.clone().everywhere()) } else { Cow::Borrowed(all) })
     }
 
     /// Opens a network namespace that is pinned there, or elsewhere.

@@ -10,7 +10,7 @@ use super::spawner::Agent;
 use super::{CONFIG_FILE, EXIT_FILE, STATE_FILE, load, overlay, save};
 use crate::runtime::process::{self, Process};
 use crate::runtime::spec;
-use crate::runtime::{ContainerConfig, ContainerId, Step, cgroup};
+use crate::runtime::{ContainerConfig, ContainerId, Step};
 use gantry_decide::task_engine::Exit;
 use gantry_decide::time::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
@@ -38,23 +38,26 @@ pub fn run(host: &Host, directory: &Path, agent: &mut Agent) -> Result<(), Failu
         load(&directory.join(CONFIG_FILE)).map_err(create("reading the configuration"))?;
     let _kept = keep(directory)?;
     overlay::prepare(directory, &config.layers).map_err(|text| (Step::Create, text))?;
-    let groups = Groups::make(host.hierarchies()?, &config).inspect_err(|_| remove_groups(&config))?;
+    let hierarchies = host.hierarchies_of(&config)?;
+    let group = spec::cgroup(&config);
+    let remove = || hierarchies.remove(&group);
+    let groups = Groups::make(&hierarchies, &config).inspect_err(|_| _ = remove())?;
     let (running, process, mut output) = start(host, directory, &config, &groups).inspect_err(|_| {
         // What failed to start is of no use; the first error is the one that counts.
-        cgroup::kill(&spec::cgroup(&config));
+        hierarchies.kill(&group);
         while waitpid(None, None).is_ok() {}
-        remove_groups(&config);
+        remove();
     })?;
     drop(groups);
     agent.tell(&Report::Running(running), &[]);
     agent.hang_up();
     output.keep_until_end(&process).map_err(create("keeping the output"))?;
     let code = collect(Some(Pid::from_raw(running.container.pid)));
-    end(directory, &config, code)
+    end(host, directory, &config, code)
 }
 
 /// Stays with a container that another shim made.
-pub fn resume(directory: &Path, agent: &mut Agent) -> Result<(), Failure> {
+pub fn resume(host: &Host, directory: &Path, agent: &mut Agent) -> Result<(), Failure> {
     let config: ContainerConfig =
         load(&directory.join(CONFIG_FILE)).map_err(create("reading the configuration"))?;
     let _kept = keep(directory)?;
@@ -70,7 +73,7 @@ pub fn resume(directory: &Path, agent: &mut Agent) -> Result<(), Failure> {
     agent.tell(&Report::Running(running), &[]);
     agent.hang_up();
     output.keep_until_end(&process).map_err(create("keeping the output"))?;
-    end(directory, &config, told(&process))
+    end(host, directory, &config, told(&process))
 }
 
 /// One shim at a time is a container's.
@@ -168,20 +171,18 @@ fn told(process: &OwnedFd) -> Option<i32> {
     }
 }
 
-fn end(directory: &Path, config: &ContainerConfig, code: Option<i32>) -> Result<(), Failure> {
-    let group = spec::cgroup(config);
-    let exit = Exit { code, out_of_memory: cgroup::killed_for_memory(&group), at: now() };
+fn end(host: &Host, directory: &Path, config: &ContainerConfig, code: Option<i32>) -> Result<(), Failure> {
+    let (hierarchies, group) = (host.hierarchies(), spec::cgroup(config));
+    let out_of_memory = hierarchies.as_ref().is_ok_and(|all| all.killed_for_memory(&group));
+    let exit = Exit { code, out_of_memory, at: now() };
     save(&directory.join(EXIT_FILE), &exit).map_err(create("writing down the end"))?;
+    let hierarchies = hierarchies?;
     // In a process namespace of others what the container started lives on.
-    cgroup::kill(&group);
+    hierarchies.kill(&group);
     let _ = collect(None);
     // The agent removes what is busy now.
-    cgroup::remove(&group);
+    hierarchies.remove(&group);
     Ok(())
-}
-
-fn remove_groups(config: &ContainerConfig) {
-    cgroup::remove(&spec::cgroup(config));
 }
 
 fn now() -> Timestamp {

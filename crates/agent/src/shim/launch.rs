@@ -10,13 +10,12 @@ use super::host::Host;
 use super::mounts::{Flags, Mount};
 use super::program::{Birth, Program};
 use super::rootfs::{self, Shared};
-use crate::runtime::cgroup::Hierarchies;
+use crate::runtime::cgroup::{Group, Hierarchies};
 use crate::runtime::{ContainerConfig, ContainerId, Namespace, NetworkNamespace, Step, devices, spec};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 /// A process that was made, before it becomes its program.
@@ -130,59 +129,46 @@ fn view_of(neighbour: Neighbour, path: &Path, kind: libc::c_long) -> io::Result<
 /// The control groups of a container, for a process that joins them.
 pub struct Groups<'a> {
     all: &'a Hierarchies,
-    group: String,
-    /// Of version 1.
-    files: Vec<File>,
-    /// Of version 2: processes are born in it.
-    unified: Option<File>,
+    group: Group<'a>,
+    /// Of version 1: see [`Group::entrances`].
+    entrances: Vec<File>,
 }
 
 impl<'a> Groups<'a> {
     /// Makes a container's groups with its limits.
     pub fn make(all: &'a Hierarchies, config: &ContainerConfig) -> Result<Groups<'a>, Failure> {
-        let group = spec::cgroup(config);
         let rules = devices::rules(config).map_err(|text| (Step::Create, text))?;
-        all.make(&group).map_err(create("making the control group"))?;
-        all.limit_container(&group, config).map_err(create("limiting the control group"))?;
-        let groups = Groups::open(all, &group).map_err(create("opening the control group"))?;
+        let group = all.make(&spec::cgroup(config)).map_err(create("making the control group"))?;
+        group.limit_container(config).map_err(create("limiting the control group"))?;
         if let Some(rules) = rules {
-            let restricted = match (&groups.unified, groups.all.directory("devices", &group)) {
-                (Some(unified), _) => devices::restrict_second(std::os::fd::AsFd::as_fd(unified), &rules),
-                (None, Some(directory)) => devices::restrict_first(&directory, &rules),
+            let restricted = match (group.unified(), group.place("devices")) {
+                (Some(unified), _) => devices::restrict_second(unified.as_fd(), &rules),
+                (None, Some(place)) => devices::restrict_first(place, &rules),
                 (None, None) => Err(io::Error::new(io::ErrorKind::NotFound, "no such controller")),
             };
             restricted.map_err(create("restricting devices"))?;
         }
-        Ok(groups)
+        Groups::open(all, group).map_err(create("opening the control group"))
     }
 
     /// Those of a container that is there.
     pub fn of(all: &'a Hierarchies, config: &ContainerConfig) -> io::Result<Groups<'a>> {
-        Groups::open(all, &spec::cgroup(config))
+        Groups::open(all, all.find(&spec::cgroup(config))?)
     }
 
-    fn open(all: &'a Hierarchies, group: &str) -> io::Result<Groups<'a>> {
-        let directories = all.directories(group);
-        if all.is_unified() {
-            let (directory, _) = &directories[0];
-            let unified = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(directory)?;
-            return Ok(Groups { all, group: group.to_owned(), files: Vec::new(), unified: Some(unified) });
-        }
-        let open =
-            |(directory, _): &(PathBuf, String)| File::options().write(true).open(directory.join("tasks"));
-        let files = directories.iter().map(open).collect::<io::Result<_>>()?;
-        Ok(Groups { all, group: group.to_owned(), files, unified: None })
+    fn open(all: &'a Hierarchies, group: Group<'a>) -> io::Result<Groups<'a>> {
+        let entrances = if all.is_unified() { Vec::new() } else { group.entrances()? };
+        Ok(Groups { all, group, entrances })
     }
 
-    /// Moves the calling thread there, which is its process's only one. Other than a process, a thread that moves itself
-    /// need not wait for the whole machine: that took ten milliseconds at times.
+    /// Moves the calling thread there, which is its process's only one. In version 2 it is born there.
     fn join(&self) -> io::Result<()> {
-        self.files.iter().try_for_each(|mut file| file.write_all(b"0"))
+        self.entrances.iter().try_for_each(|mut entrance| entrance.write_all(b"0"))
     }
 
     /// The processes in the container's group; none when it is gone.
     pub fn members(&self) -> Vec<i32> {
-        self.all.members(&self.group)
+        self.group.members()
     }
 }
 
@@ -287,7 +273,7 @@ fn process(
     work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<Child, Failure> {
     let (ours, theirs) = channel::pair().map_err(create("a channel to the container"))?;
-    let made = clone::child(flags.bits().cast_unsigned().into(), groups.unified.as_ref())
+    let made = clone::child(flags.bits().cast_unsigned().into(), groups.group.unified())
         .map_err(create("making the container's first process"))?;
     if let Some((pid, process)) = made {
         drop(theirs);

@@ -152,12 +152,15 @@ fn control_groups(
     }
     let top = Mount::new("tmpfs", &[("mode", "755")], Flags::INERT)?;
     root.attach(&top, place)?;
-    for (directory, name) in groups.directories(&spec::cgroup(config)) {
-        mkdirat(&top, &name, Mode::from_raw_mode(0o555))?;
+    let group = spec::cgroup(config);
+    // Where it has no group of its own it is in that of shims, but for those that could not leave the agent's.
+    let shims = groups.other_directories(super::GROUP).filter(|(directory, _)| directory.exists());
+    for (directory, name) in groups.directories(&group).chain(shims) {
+        mkdirat(&top, name, Mode::from_raw_mode(0o555))?;
         root.attach(&Mount::bind_path(&directory, flags)?, &format!("{place}/{name}"))?;
         if name.contains(',') {
             for second in name.split(',') {
-                symlinkat(&name, &top, second)?;
+                symlinkat(name, &top, second)?;
             }
         }
     }

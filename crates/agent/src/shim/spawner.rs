@@ -129,7 +129,7 @@ fn leave_agents_group(host: &Host) {
     if let Ok(hierarchies) = host.hierarchies() {
         // Another agent that ends may remove it in between.
         for _ in 0..JOIN_TRIES {
-            if hierarchies.make(GROUP).and_then(|()| hierarchies.join(GROUP)).is_ok() {
+            if hierarchies.join(GROUP).is_ok() {
                 break;
             }
         }
@@ -165,7 +165,7 @@ fn shim(host: &Host, socket: OwnedFd) {
     let done = begun.and_then(|order| match order {
         None => Ok(()),
         Some((Order::Run { directory }, _)) => keeper::run(host, &directory, &mut agent),
-        Some((Order::Resume { directory }, _)) => keeper::resume(&directory, &mut agent),
+        Some((Order::Resume { directory }, _)) => keeper::resume(host, &directory, &mut agent),
         Some((Order::Exec { directory, request }, streams)) => {
             beside::run(host, &directory, &request, streams, &agent)
         }

@@ -120,6 +120,23 @@ impl UdpListener {
 }
 
 #[test]
+fn a_task_without_ipv6_has_none_on_its_link() {
+    let Some(bench) = Bench::new("nett19", "10.230.0.0/24") else { return };
+    if !possible(&bench) {
+        return;
+    }
+    bench.task("without", 5);
+    bench.network.attach_task("with", &dual(&bench, 6, &[open()])).unwrap();
+    let on = |link: &str, addresses: &str| addresses.lines().any(|line| line.ends_with(link));
+    for (key, has) in [("without", false), ("with", true)] {
+        let inside = bench.run(key, || fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap());
+        assert_eq!((on("lo", &inside), on("eth0", &inside)), (true, has), "{key}: {inside}");
+        let host = fs::read_to_string("/proc/net/if_inet6").unwrap();
+        assert_eq!(on(&link_name(&bench.network.namespace(key)), &host), has, "{key}: {host}");
+    }
+}
+
+#[test]
 fn what_leaves_by_ipv6_has_the_host_s_address() {
     let Some(bench) = Bench::new("nett16", "10.248.0.0/24") else { return };
     if !possible(&bench) {
@@ -177,6 +194,7 @@ impl Outside {
         .unwrap();
         let mut here = Socket::route().unwrap();
         let link = route::index(Self::LINK).unwrap();
+        route::set_up(&mut here, link).unwrap();
         route::add_routed_address(&mut here, link, host.into(), 64).unwrap();
         route::add_neighbour(&mut here, link, address.into(), [2, 0, 0, 0, 0, 2]).unwrap();
         let there = Route { to: Some(address.into()), via: None, link, source: Some(host.into()) };
