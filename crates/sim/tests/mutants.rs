@@ -11,9 +11,9 @@ const EASY: u64 = 8;
 /// Far more than those take on average: a change of the world draws other worlds.
 const SEEDS: u64 = 40;
 /// One of so many is hunted for: neighbours on the page are alike, and each costs some seconds.
-const ONE_OF: usize = 2;
+const ONE_OF: usize = 5;
 /// Fewer of them prove little.
-const BUGS_MIN: usize = 25;
+const BUGS_MIN: usize = 10;
 
 #[test]
 fn what_is_planted_is_found() {
