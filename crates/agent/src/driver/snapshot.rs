@@ -19,7 +19,7 @@ pub enum Asked {
     Task(TaskArn),
     /// That with a container of this endpoint id.
     Key(String),
-    /// That with a container of this address, in bridge mode.
+    /// Those with a running container of this address, in bridge mode: of two, the end of one was not heard of yet.
     Address(Ipv4Addr),
 }
 
@@ -96,7 +96,8 @@ impl<R: Runtime> Driver<R> {
                 let has_it = |(arn, entry): &(&TaskArn, &Entry)| {
                     entry.bridged.iter().any(|(name, at)| at.address == *address && runs(arn, name))
                 };
-                self.tasks.iter().find(has_it).and_then(|(arn, _)| self.engine.task(arn))
+                let holders = self.tasks.iter().filter(has_it);
+                return holders.filter_map(|(arn, _)| self.snapshot(self.engine.task(arn)?)).collect();
             }
         };
         task.and_then(|task| self.snapshot(task)).into_iter().collect()

@@ -35,6 +35,9 @@ const BODY_MAX: usize = 4 << 10;
 const HEAD_MAX: usize = 16 << 10;
 /// How long a connection may last: SDKs keep theirs open.
 const CONNECTION_MAX: Duration = Duration::from_secs(300);
+/// How long one that begins with another's address waits until the end of that other is heard of, and how often it looks.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+const SETTLED_AGAIN: Duration = Duration::from_millis(20);
 /// After a failure of accept(2), most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What statistics are compared with: a sample that is at least so old.
@@ -76,13 +79,40 @@ impl Owner {
             return false;
         }
         let Owner::Bridge(Some(IpAddr::V4(from))) = self else { return true };
-        let runs = |one: &ContainerSnapshot| one.status == KnownStatus::Running;
-        if task.containers.iter().any(|one| runs(one) && one.address == Some(*from)) {
-            return true;
-        }
-        let begins = task.containers.iter().any(|one| one.status < KnownStatus::Running);
-        begins && hands.ask(Asked::Address(*from)).await.is_empty()
+        let holders = hands.ask(Asked::Address(*from)).await;
+        may_have(&task.arn, begins(task), holders.iter().map(|holder| &holder.arn))
     }
+
+    /// The same for who knows one of its ids. Its address may be that of another whose end was not heard of yet, which is
+    /// waited for.
+    async fn comes_to_be<R: Runtime>(&self, hands: &Hands<R>, task: &TaskSnapshot) -> bool {
+        let mut task = task.clone();
+        let deadline = Instant::now() + SETTLED_AFTER;
+        loop {
+            if self.may_be(hands, &task).await {
+                return true;
+            }
+            if !begins(&task) || Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(SETTLED_AGAIN).await;
+            let now = hands.ask(Asked::Task(task.arn.clone())).await.into_iter().next();
+            let Some(now) = now else { return false };
+            task = now;
+        }
+    }
+}
+
+/// Whether one of its containers is not known to run yet.
+fn begins(task: &TaskSnapshot) -> bool {
+    task.containers.iter().any(|one| one.status < KnownStatus::Running)
+}
+
+/// Whether an address is a task's own. `begins`: one of its containers was not known to run. `holders`: who had the
+/// address a moment later, when that container may have come to be known.
+fn may_have<'a>(task: &TaskArn, begins: bool, holders: impl Iterator<Item = &'a TaskArn>) -> bool {
+    let mut holders = holders.peekable();
+    if holders.peek().is_none() { begins } else { holders.any(|holder| holder == task) }
 }
 
 /// Status and document.
@@ -234,7 +264,7 @@ async fn task_of_key<R: Runtime>(hands: &Hands<R>, owner: &Owner, key: &str) -> 
         Owner::Host | Owner::Bridge(_) => Asked::Key(key.to_owned()),
     };
     let task = hands.ask(asked).await.into_iter().next()?;
-    (task.of_key(key).is_some() && owner.may_be(hands, &task).await).then_some(task)
+    (task.of_key(key).is_some() && owner.comes_to_be(hands, &task).await).then_some(task)
 }
 
 async fn by_key<R: Runtime>(
@@ -358,7 +388,7 @@ async fn credentials<R: Runtime>(hands: &Hands<R>, owner: &Owner, id: Option<&st
     let tasks = hands.ask(asked).await;
     let task = tasks.iter().find(|task| task.known.has_credentials(id));
     let own = match task {
-        Some(task) => owner.may_be(hands, task).await,
+        Some(task) => owner.comes_to_be(hands, task).await,
         None => false,
     };
     let Some(task) = task.filter(|_| own) else {
@@ -372,5 +402,23 @@ async fn credentials<R: Runtime>(hands: &Hands<R>, owner: &Owner, id: Option<&st
             "CredentialsUninitialized",
             "CredentialsV2Request: Credentials uninitialized for ID",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_its_holders_and_until_it_is_known_a_beginners() {
+        let [own, other] = ["own", "other"].map(|arn| TaskArn(arn.to_owned()));
+        let may_have = |begins, holders: &[&TaskArn]| may_have(&own, begins, holders.iter().copied());
+        assert!(may_have(true, &[]));
+        assert!(!may_have(false, &[]));
+        assert!(!may_have(true, &[&other]));
+        // Its start was heard of between the two questions.
+        assert!(may_have(true, &[&own]));
+        // The other's end was not heard of yet.
+        assert!(may_have(false, &[&other, &own]));
     }
 }
