@@ -189,6 +189,7 @@ pub(super) fn draft(
 
 const NO_DESIRED_COUNT: &str = "The daemon scheduling strategy does not support a desired count for services. Remove the \
                                 desired count value and try again.";
+const NO_FARGATE: &str = "The DAEMON scheduling strategy is not supported with FARGATE.";
 const NO_STRATEGY: &str = "Placement strategies are not supported with the DAEMON scheduling strategy.";
 
 /// What a DAEMON service cannot be.
@@ -200,7 +201,7 @@ fn check_daemon(
     let message = if has_strategy {
         NO_STRATEGY
     } else if wanted.compute.launch_type() == LaunchType::Fargate {
-        "The DAEMON scheduling strategy is not supported with FARGATE."
+        NO_FARGATE
     } else if request.availability_zone_rebalancing == Some(ecs::AvailabilityZoneRebalancing::Enabled) {
         "Availability Zone rebalancing is not supported with the DAEMON scheduling strategy."
     } else {
@@ -384,16 +385,9 @@ pub fn update_service(
     if request.placement_constraints.is_some() {
         service.placement_constraints = convert::constraints(request.placement_constraints.as_deref(), 0)?;
     }
-    let launch_type = service.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type());
-    if rebalancing(request.availability_zone_rebalancing.as_ref()) == Some(true) {
-        check::rebalancing(&service, launch_type)?;
-    }
-    // What an earlier update left does not stand in the way of this one.
-    let constraints =
-        request.placement_constraints.as_ref().map(|_| service.placement_constraints.as_slice());
-    let strategies = request.placement_strategy.as_ref().map(|_| service.placement_strategy.as_slice());
-    check::placement(launch_type, constraints.unwrap_or_default(), strategies.unwrap_or_default())?;
     if service.has_task_sets() {
+        let launch_type = launch_type_of(&service);
+        check_placement(&service, &request, launch_type, launch_type)?;
         if let Some(given) = request.health_check_grace_period_seconds {
             // Those of the EXTERNAL controller have their load balancers by their task sets.
             let balanced =
@@ -409,6 +403,31 @@ pub fn update_service(
     service.steady_at = None;
     tx.state.ecs.put_service(service.clone());
     Ok(ecs::UpdateServiceResponse { service: Some(show(tx.view(), &service, true)) })
+}
+
+fn launch_type_of(service: &Service) -> LaunchType {
+    service.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type())
+}
+
+/// What cannot be where the service's tasks go, of what an update asks for. What an earlier one left does not stand in its
+/// way, unless it moves the service.
+fn check_placement(
+    service: &Service,
+    request: &ecs::UpdateServiceRequest,
+    from: LaunchType,
+    to: LaunchType,
+) -> Result<(), EcsError> {
+    if service.is_daemon() && to == LaunchType::Fargate {
+        return Err(EcsError::invalid(NO_FARGATE));
+    }
+    if rebalancing(request.availability_zone_rebalancing.as_ref()) == Some(true) {
+        check::rebalancing(service, to)?;
+    }
+    let asked = |given: bool| given || from != to;
+    let constraints =
+        asked(request.placement_constraints.is_some()).then_some(&*service.placement_constraints);
+    let strategies = asked(request.placement_strategy.is_some()).then_some(&*service.placement_strategy);
+    check::placement(to, constraints.unwrap_or_default(), strategies.unwrap_or_default())
 }
 
 /// Begins a new deployment, if the update asks for one.
@@ -437,6 +456,7 @@ fn redeploy(
         Some([]) => Compute::LaunchType(primary.compute.launch_type()),
         Some(items) => compute::choose(tx.view(), cluster, None, Some(items))?,
     };
+    check_placement(service, request, primary.compute.launch_type(), compute.launch_type())?;
     let platform = request.platform_version.as_deref().or(primary.platform_version.as_deref());
     let wanted = Wanted { compute, record: &record, platform };
     wanted.check()?;

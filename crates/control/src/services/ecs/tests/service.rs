@@ -6,7 +6,9 @@ use super::world::{INVALID, World, fails};
 use crate::controllers::services::Services;
 use crate::controllers::tasks::Tasks;
 use crate::controllers::testing::round;
-use crate::services::ecs::ops::{container_instance, protection, service, submit, task, task_definition};
+use crate::services::ecs::ops::{
+    cluster, container_instance, protection, service, submit, task, task_definition,
+};
 use crate::services::ecs::state::{ServiceKey, Task, TaskKey};
 use gantry_decide::ids::ClusterName;
 use gantry_decide::lifecycle::{DesiredStatus, HealthStatus, LastStatus};
@@ -205,6 +207,48 @@ fn an_update_may_not_want_what_creation_may_not() {
     world.update_service(
         json!({"placementConstraints": [], "placementStrategy": [], "enableExecuteCommand": false}),
     );
+}
+
+#[test]
+fn an_update_that_moves_a_service_is_asked_what_creation_is() {
+    let mut world = World::with_capacity(7800);
+    world
+        .write(
+            cluster::put_cluster_capacity_providers,
+            json!({
+        "cluster": "default", "capacityProviders": ["FARGATE"], "defaultCapacityProviderStrategy": []}),
+        )
+        .unwrap();
+    let container = json!({"name": "web", "image": "web:1", "versionConsistency": "disabled"});
+    world.define(json!({
+        "family": "task", "networkMode": "awsvpc", "requiresCompatibilities": ["EC2", "FARGATE"], "cpu": "256",
+        "memory": "512", "containerDefinitions": [container],
+    }));
+    let network = json!({"awsvpcConfiguration": {"subnets": ["subnet-1"]}});
+    world.create_service(json!({
+        "taskDefinition": "task", "networkConfiguration": network, "placementStrategy": [{"type": "random"}],
+        "placementConstraints": [{"type": "distinctInstance"}],
+    }));
+    let to_fargate = json!([{"capacityProvider": "FARGATE", "weight": 1}]);
+    let placed = |what| format!("Placement {what} are not supported with FARGATE launch type.");
+    let mut update = |change: Value| {
+        let mut request = json!({"service": "web"});
+        request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        world.write(service::update_service, request)
+    };
+    fails(update(json!({"capacityProviderStrategy": to_fargate})), INVALID, &placed("constraints"));
+    let without = json!({"capacityProviderStrategy": to_fargate, "placementConstraints": []});
+    fails(update(without), INVALID, &placed("strategies"));
+    let moved =
+        json!({"capacityProviderStrategy": to_fargate, "placementConstraints": [], "placementStrategy": []});
+    update(moved).unwrap();
+    world.create_service(json!({
+        "serviceName": "everywhere", "taskDefinition": "task", "networkConfiguration": network,
+        "schedulingStrategy": "DAEMON", "desiredCount": null,
+    }));
+    let moved = json!({"service": "everywhere", "capacityProviderStrategy": to_fargate});
+    let message = "The DAEMON scheduling strategy is not supported with FARGATE.";
+    fails(world.write(service::update_service, moved), INVALID, message);
 }
 
 #[test]
