@@ -30,7 +30,7 @@ const TASKS: usize = 100;
 /// How long instances die, one of a hundred in each minute.
 const CHURN_MINUTES: usize = 3;
 /// Inputs that the engine gets at once, as the server's writer groups what waits for it.
-const GROUP: usize = 64;
+const GROUP: usize = 256;
 /// What one instance offers, and a task takes: room for twenty tasks, so that a deployment finds some.
 const CPU: i64 = 20_480;
 const MEMORY: i64 = 20_480;

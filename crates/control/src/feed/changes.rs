@@ -154,7 +154,7 @@ impl News {
     /// The service's own events since the last that was known.
     fn told(&mut self, old: Option<&Service>, new: &Service) {
         let last = old.and_then(|old| old.events.last()).map(|event| event.id.as_str());
-        let known = |event: &&ServiceEvent| Some(event.id.as_str()) == last;
+        let known = |event: &&Arc<ServiceEvent>| Some(event.id.as_str()) == last;
         // Newest last: what is behind the last one known is new, all of it if that one was forgotten meanwhile.
         let fresh = new.events.iter().rev().take_while(|event| !known(event)).count();
         for event in &new.events[new.events.len() - fresh..] {

@@ -6,7 +6,7 @@ use crate::services::ecs::balanced::{self, Verdict};
 use crate::services::ecs::deployments;
 use crate::services::ecs::placement;
 use crate::services::ecs::state::{
-    ContainerInstanceKey, ContainerInstanceStatus, Deployment, LaunchType, PlacementStrategy, RolloutState,
+    ContainerInstance, ContainerInstanceKey, Deployment, LaunchType, PlacementStrategy, RolloutState,
     Service, ServiceStatus, Task, TaskKey,
 };
 use crate::tx::View;
@@ -329,21 +329,19 @@ enum Place {
     /// There, or not chosen yet.
     Good,
     Draining,
-    /// Not there any more, or not heard of.
+    /// Given up.
     Lost,
 }
 
 fn place(view: View<'_>, task: &Task) -> Place {
-    let Some(key) = &task.instance else { return Place::Good };
-    match view.state.ecs.container_instance(key) {
-        None => Place::Lost,
-        Some(instance) if instance.is_gone() => Place::Lost,
-        Some(instance)
-            if instance.status == ContainerInstanceStatus::Draining && !mutant::is("draining ignored") =>
-        {
-            Place::Draining
-        }
-        Some(_) => Place::Good,
+    let Some(key) = task.instance.as_ref().filter(|key| view.state.ecs.is_leaving(key)) else {
+        return Place::Good;
+    };
+    let gone = view.state.ecs.container_instance(key).is_none_or(ContainerInstance::is_gone);
+    match gone {
+        true => Place::Lost,
+        false if mutant::is("draining ignored") => Place::Good,
+        false => Place::Draining,
     }
 }
 

@@ -8,6 +8,7 @@ use gantry_decide::time::Timestamp;
 use gantry_store::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ContainerInstanceKey {
@@ -15,7 +16,18 @@ pub struct ContainerInstanceKey {
     pub id: ContainerInstanceId,
 }
 
+impl fmt::Display for ContainerInstanceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster, self.id)
+    }
+}
+
 impl ContainerInstanceKey {
+    /// The same, ordered by the id first.
+    pub fn by_id(&self) -> (ContainerInstanceId, ClusterName) {
+        (self.id, self.cluster.clone())
+    }
+
     pub fn arn(&self, scope: &Scope) -> EcsArn {
         scope.ecs(EcsResource::ContainerInstance(self.cluster.clone(), self.id))
     }
@@ -106,6 +118,11 @@ impl ContainerInstance {
     /// Whether its tasks are given up: it was deregistered, or its agent waited for in vain.
     pub fn is_gone(&self) -> bool {
         self.status == ContainerInstanceStatus::Inactive || self.lost_at.is_some()
+    }
+
+    /// Whether its tasks have to be elsewhere.
+    pub fn is_leaving(&self) -> bool {
+        self.status == ContainerInstanceStatus::Draining || self.is_gone()
     }
 
     /// Whether new tasks may be placed here.

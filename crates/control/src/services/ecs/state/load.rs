@@ -124,9 +124,7 @@ impl EcsState {
             if let Some(pool) = super::awaited(task) {
                 self.waiting.insert(pool, key.clone());
             }
-            if let Some(service) = task.service_key().filter(|_| task.is_in_books()) {
-                self.tasks_by_service.insert(service, key.clone());
-            }
+            self.tasks_by_service.put(task);
             if let Some(instance) = task.instance.as_ref().filter(|_| task.is_live()) {
                 on.entry(instance).or_default().push(task);
             }
@@ -140,6 +138,9 @@ impl EcsState {
             self.pools.entry(key.cluster.clone()).or_default().put(key.clone(), host);
             if let Some(machine) = instance.ec2_instance_id.clone() {
                 self.instances_by_machine.insert(machine, key.clone());
+            }
+            if instance.is_leaving() {
+                self.leaving.insert(key.by_id());
             }
         }
         for (instance, tasks) in on {

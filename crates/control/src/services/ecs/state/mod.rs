@@ -1,6 +1,7 @@
 //! ECS's tables, their secondary indexes, and what must always hold between them.
 
 mod account_setting;
+mod by_service;
 mod capacity_provider;
 mod cluster;
 mod container_instance;
@@ -33,12 +34,13 @@ pub use task::*;
 pub use task_definition::*;
 
 use crate::services::ecs::placement::{self, InstancePool};
+use by_service::TasksByService;
 use gantry_decide::ids::{
-    AlarmName, AutoScalingGroupName, CapacityProviderName, ClusterName, Ec2InstanceId, ExecSessionId,
-    SecurityGroupId, ServiceDeploymentId, TargetGroupId, TaskDefinitionId,
+    AlarmName, AutoScalingGroupName, CapacityProviderName, ClusterName, ContainerInstanceId, Ec2InstanceId,
+    ExecSessionId, SecurityGroupId, ServiceDeploymentId, TargetGroupId, TaskDefinitionId,
 };
 use gantry_store::{Index, Record, Table, Write};
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
 /// One record that changed, by key: a hint to controllers and sessions.
@@ -82,8 +84,9 @@ pub struct EcsState {
     pub exec_sessions: Table<ExecSession>,
     /// Tasks not yet STOPPED, by the instance that holds them.
     tasks_by_instance: Index<ContainerInstanceKey, TaskKey>,
-    /// Tasks that their services have to do with: those not yet STOPPED, and those whose end is not accounted for.
-    tasks_by_service: Index<ServiceKey, TaskKey>,
+    tasks_by_service: TasksByService,
+    /// Container instances that drain, or whose tasks are given up; few, if any. By their ids, which are compared at once.
+    leaving: OrdSet<(ContainerInstanceId, ClusterName)>,
     /// What is free on the instances, by their cluster: follows from tasks and instances alone.
     pools: OrdMap<ClusterName, InstancePool>,
     interfaces: Interfaces,
@@ -121,9 +124,11 @@ impl EcsState {
         self.tasks.get(key).map(AsRef::as_ref)
     }
 
-    /// Notes that a task's agent is told of it. No index asks for that.
+    /// Notes that a task's agent is told of it.
     pub fn note_sent(&mut self, key: &TaskKey) {
-        self.tasks.edit(key, |task| task.sent = true);
+        if let Some(task) = self.task(key) {
+            self.put_task(Task { sent: true, ..task.clone() });
+        }
     }
 
     /// Writes a task and keeps the indexes true.
@@ -132,6 +137,7 @@ impl EcsState {
         let key = task.key();
         let previous = self.tasks.put(Arc::clone(&task));
         if previous.as_ref().is_some_and(|old| stands_alike(old, &task)) {
+            self.tasks_by_service.put(&task);
             return;
         }
         self.interfaces.change(&key, previous.as_deref(), Some(&task));
@@ -139,9 +145,7 @@ impl EcsState {
             if let Some(pool) = awaited(&old) {
                 self.waiting.remove(&pool, &key);
             }
-            if let Some(service) = old.service_key() {
-                self.tasks_by_service.remove(&service, &key);
-            }
+            self.tasks_by_service.remove(&old);
             if let Some(instance) = old.instance.as_ref().filter(|_| old.is_live()) {
                 self.tasks_by_instance.remove(instance, &key);
                 if let Some(pool) = self.pools.get_mut(&instance.cluster) {
@@ -152,9 +156,7 @@ impl EcsState {
         if let Some(pool) = awaited(&task) {
             self.waiting.insert(pool, key.clone());
         }
-        if let Some(service) = task.service_key().filter(|_| task.is_in_books()) {
-            self.tasks_by_service.insert(service, key.clone());
-        }
+        self.tasks_by_service.put(&task);
         if let Some(instance) = task.instance.as_ref().filter(|_| task.is_live()) {
             if let Some(pool) = self.pools.get_mut(&instance.cluster) {
                 pool.take(instance, &placement::held_by(&task));
@@ -167,8 +169,8 @@ impl EcsState {
     pub fn remove_task(&mut self, key: &TaskKey) {
         let removed = self.tasks.remove(key);
         self.interfaces.change(key, removed.as_deref(), None);
-        if let Some(service) = removed.as_ref().and_then(|task| task.service_key()) {
-            self.tasks_by_service.remove(&service, key);
+        if let Some(task) = &removed {
+            self.tasks_by_service.remove(task);
         }
         debug_assert!(removed.is_none_or(|task| !task.is_live()), "only stopped tasks are forgotten");
     }
@@ -185,7 +187,7 @@ impl EcsState {
 
     /// The tasks of a service that it has to do with, those whose end it has not noted included.
     pub fn in_books_of(&self, service: &ServiceKey) -> impl Iterator<Item = &Task> + use<'_> {
-        self.tasks_by_service.get(service).filter_map(|key| self.task(key))
+        self.tasks_by_service.of(service)
     }
 
     /// The tasks that wait for an instance of a cluster, or of the Fargate pool, the oldest first.
@@ -310,6 +312,11 @@ impl EcsState {
         let key = instance.key();
         let host = placement::host(&instance, self.tasks_on(&key));
         self.pools.entry(key.cluster.clone()).or_default().put(key.clone(), host);
+        if instance.is_leaving() {
+            self.leaving.insert(key.by_id());
+        } else {
+            self.leaving.remove(&key.by_id());
+        }
         let machine = instance.ec2_instance_id.clone();
         let previous = self.container_instances.put(instance).and_then(|old| old.ec2_instance_id.clone());
         if previous != machine {
@@ -322,7 +329,10 @@ impl EcsState {
         }
     }
 
+    /// Forgets a container instance that holds no task.
     pub fn remove_container_instance(&mut self, key: &ContainerInstanceKey) {
+        debug_assert!(self.tasks_on(key).next().is_none(), "only instances without tasks are forgotten");
+        self.leaving.remove(&key.by_id());
         if let Some(pool) = self.pools.get_mut(&key.cluster) {
             pool.remove(key);
         }
@@ -330,6 +340,11 @@ impl EcsState {
         if let Some(machine) = removed.and_then(|old| old.ec2_instance_id.clone()) {
             self.instances_by_machine.remove(&machine, key);
         }
+    }
+
+    /// Whether a container instance that holds tasks drains, or they are given up. Of most it costs no search.
+    pub fn is_leaving(&self, key: &ContainerInstanceKey) -> bool {
+        !self.leaving.is_empty() && self.leaving.contains(&key.by_id())
     }
 
     /// The container instances, whatever their state, on the machine of an EC2 instance id.
@@ -409,6 +424,7 @@ impl EcsState {
     /// Panics where the tables contradict each other. Called by tests and by the simulator after every step.
     pub fn check_invariants(&self) {
         self.interfaces.check(self);
+        self.tasks_by_service.check(&self.tasks);
         for (key, task) in self.tasks.iter() {
             assert_eq!(key, &task.key(), "a task stands under another's key");
             if let Some(instance) = task.instance.as_ref().filter(|_| task.is_live()) {
@@ -416,11 +432,9 @@ impl EcsState {
                     self.tasks_by_instance.get(instance).any(|k| k == key),
                     "{key:?} is missing from its instance"
                 );
-            }
-            if let Some(service) = task.service_key().filter(|_| task.is_in_books()) {
                 assert!(
-                    self.tasks_by_service.get(&service).any(|k| k == key),
-                    "{key:?} is missing from its service"
+                    self.container_instances.contains_key(instance),
+                    "{key:?} is on an instance that is not there"
                 );
             }
             assert_eq!(
@@ -439,10 +453,15 @@ impl EcsState {
             let pooled = self.pools.get(&key.cluster).and_then(|pool| pool.host(key));
             let rebuilt = placement::host(instance, self.tasks_on(key));
             assert_eq!(pooled, Some(rebuilt), "{key:?}: the pool contradicts the tables");
+            assert_eq!(self.is_leaving(key), instance.is_leaving(), "{key:?}: who leaves is listed");
             if let Some(machine) = &instance.ec2_instance_id {
                 let listed = self.instances_by_machine.contains(machine, key);
                 assert!(listed, "{key:?} is missing from its machine");
             }
+        }
+        for (id, cluster) in &self.leaving {
+            let key = ContainerInstanceKey { cluster: cluster.clone(), id: *id };
+            assert!(self.container_instances.contains_key(&key), "{key} leaves, and is not there");
         }
         for (machine, key) in self.instances_by_machine.iter() {
             let instance = self.container_instance(key);

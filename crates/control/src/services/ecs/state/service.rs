@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LaunchType, NetworkConfiguration, PlacementConstraint, PlacementStrategy, PropagateTags, Task};
@@ -212,7 +213,7 @@ impl DeploymentConfiguration {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceEvent {
     pub id: String,
     pub created_at: Timestamp,
@@ -257,7 +258,7 @@ pub struct Service {
     pub created_at: Timestamp,
     pub created_by: String,
     /// Newest last; at most [`EVENTS_MAX`].
-    pub events: Vec<ServiceEvent>,
+    pub events: Vec<Arc<ServiceEvent>>,
     pub client_token: Option<String>,
     pub inactive_since: Option<Timestamp>,
     /// When it last told that it is steady; absent while it is not.
@@ -310,7 +311,7 @@ impl Service {
             .last()
             .is_some_and(|last| last.message == message && last.created_at + EVENT_AGAIN > now);
         if !told {
-            self.events.push(ServiceEvent { id, created_at: now, message });
+            self.events.push(Arc::new(ServiceEvent { id, created_at: now, message }));
             let surplus = self.events.len().saturating_sub(EVENTS_MAX);
             self.events.drain(..surplus);
         }

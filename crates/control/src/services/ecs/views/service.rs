@@ -180,7 +180,7 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         desired_count: Some(integer(service.desired_count)),
         enable_ecs_managed_tags: Some(service.enable_ecs_managed_tags),
         enable_execute_command: Some(service.enable_execute_command),
-        events: Some(service.events.iter().rev().map(event).collect()),
+        events: Some(service.events.iter().rev().map(|told| event(told)).collect()),
         health_check_grace_period_seconds: (!service.load_balancers.is_empty()
             || service.controller == DeploymentController::External)
             .then(|| integer(service.health_check_grace_period_seconds)),
