@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub(crate) mod autoscaling;
 mod client_tokens;
+pub(crate) mod container_instances;
 mod exec_sessions;
 mod managed_daemons;
 mod managed_instances;
@@ -220,6 +221,7 @@ pub struct Controllers {
     next_resync: Timestamp,
     autoscaling: Driver<autoscaling::AutoScaling>,
     client_tokens: Driver<client_tokens::ClientTokens>,
+    container_instances: Driver<container_instances::ContainerInstances>,
     exec_sessions: Driver<exec_sessions::ExecSessions>,
     managed_scaling: Driver<managed_scaling::ManagedScaling>,
     provisioning: Driver<provisioning::Provisioning>,
@@ -239,6 +241,8 @@ macro_rules! each {
         let $driver = &mut $self.autoscaling;
         $body;
         let $driver = &mut $self.client_tokens;
+        $body;
+        let $driver = &mut $self.container_instances;
         $body;
         let $driver = &mut $self.exec_sessions;
         $body;
@@ -297,6 +301,7 @@ impl Controllers {
         let wishes = [
             self.autoscaling.wake_at(),
             self.client_tokens.wake_at(),
+            self.container_instances.wake_at(),
             self.exec_sessions.wake_at(),
             self.managed_scaling.wake_at(),
             self.provisioning.wake_at(),
@@ -316,6 +321,7 @@ impl Controllers {
         vec![
             self.autoscaling.status(),
             self.client_tokens.status(),
+            self.container_instances.status(),
             self.exec_sessions.status(),
             self.managed_scaling.status(),
             self.provisioning.status(),

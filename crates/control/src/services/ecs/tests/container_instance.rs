@@ -1,9 +1,13 @@
 //! Scripts on container instances and their attributes.
 #![allow(clippy::unwrap_used)]
 
+use super::service::runs;
 use super::world::{CLIENT, INVALID, World, fails, registration};
+use crate::controllers::container_instances::ContainerInstances;
+use crate::controllers::testing::round;
 use crate::services::ecs::ops::{attribute, container_instance, task_definition};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 #[test]
 fn an_agent_registers_and_gets_its_attributes_back() {
@@ -299,4 +303,30 @@ fn deregistering_by_force_gives_the_tasks_up() {
     );
     let listed = world.read(container_instance::list_container_instances, json!({})).unwrap();
     assert_eq!(listed["containerInstanceArns"], json!([]));
+}
+
+#[test]
+fn a_deregistered_instance_is_describable_for_an_hour() {
+    let mut world = World::with_capacity(1000);
+    world.create_service(json!({"desiredCount": 1}));
+    world.agent_acts(runs);
+    let listed = world.read(container_instance::list_container_instances, json!({})).unwrap();
+    let arn = listed["containerInstanceArns"][0].clone();
+    let gone = json!({"containerInstance": arn, "force": true});
+    world.write(container_instance::deregister_container_instance, gone).unwrap();
+    world.come_to_rest();
+    let mut after = |time: Duration| {
+        world.pass(time);
+        round::<ContainerInstances>(&mut world);
+        world.state.ecs.check_invariants();
+        world
+            .read(container_instance::describe_container_instances, json!({"containerInstances": [arn]}))
+            .unwrap()
+    };
+    assert_eq!(after(Duration::from_secs(3590))["containerInstances"][0]["status"], "INACTIVE");
+    assert_eq!(after(Duration::from_secs(10))["failures"][0]["reason"], "MISSING");
+    let mut again = registration("default");
+    again["containerInstanceArn"] = arn;
+    let refused = world.write(container_instance::register_container_instance, again);
+    fails(refused, CLIENT, "The referenced container instance was not found.");
 }
