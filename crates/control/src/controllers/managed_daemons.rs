@@ -8,7 +8,7 @@ use crate::services::ecs::launch::{self, Launch};
 use crate::services::ecs::links;
 use crate::services::ecs::state::{
     ContainerInstance, ContainerInstanceStatus, Daemon, DaemonDeployment, DaemonKey, EffectiveDefinition,
-    LaunchType, ManagedInstance, Slot, Task, TaskKey,
+    LaunchType, ManagedInstance, Slot, StartedBy, Task, TaskKey,
 };
 use crate::state::Change;
 use crate::tx::{Tx, View};
@@ -252,7 +252,7 @@ fn launch_of(
         constraints: Vec::new(),
         strategies: Vec::new(),
         group: key.group(),
-        started_by: Some(daemon.deployment.to_string()),
+        started_by: Some(StartedBy::Named(daemon.deployment.to_string())),
         tags,
         enable_execute_command: revision.execute_command,
         balanced: None,

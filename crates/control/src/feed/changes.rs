@@ -188,7 +188,7 @@ impl News {
                 Some(_) => format!("placed{}{zone}", host()),
                 None => "waiting for capacity".to_owned(),
             };
-            let by = new.started_by.as_deref().map_or(String::new(), |by| format!(" by {by}"));
+            let by = new.started_by.as_ref().map_or(String::new(), |by| format!(" by {by}"));
             let message = format!("a task of {} was created{by}, {place}", new.definition_id);
             self.tell_task(new, new.created_at, FeedKind::TaskCreated, message);
         } else if instance.is_some() && old.is_some_and(|old| old.instance.is_none()) {

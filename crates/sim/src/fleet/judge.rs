@@ -150,7 +150,7 @@ impl Judge {
         Seen {
             id: task.id,
             instance: task.instance.clone(),
-            started_by: task.started_by.clone(),
+            started_by: task.started_by.as_ref().map(ToString::to_string),
             desired: task.desired_status,
             status: task.last_status,
             started_at: task.started_at,

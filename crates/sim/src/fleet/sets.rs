@@ -118,8 +118,7 @@ pub fn wanted(service: &Service) -> usize {
 /// Each set has its share.
 fn judge_counts(state: &ScopeState, service: &Service) {
     for (deployment, set) in sets(service) {
-        let id = deployment.id.to_string();
-        let own = |task: &&Task| task.is_live() && task.started_by.as_deref() == Some(&id);
+        let own = |task: &&Task| task.is_live() && task.deployment() == Some(deployment.id);
         let running = state.ecs.tasks_of(&service.key()).filter(own).count();
         assert_eq!(running, computed(service, set), "{} has {set:?}", service.name);
     }
@@ -131,14 +130,14 @@ fn judge_counts(state: &ScopeState, service: &Service) {
 /// When it has.
 pub fn judge_growth(state: &ScopeState, service: &Service, started_by: Option<&String>) {
     let of = |(deployment, _): &(&Deployment, &TaskSet)| started_by == Some(&deployment.id.to_string());
-    let Some((_, set)) = sets(service).find(of) else {
+    let Some((deployment, set)) = sets(service).find(of) else {
         panic!("{} starts tasks of {started_by:?}, which is no set of it", service.name);
     };
     let is_sound = |task: &&Task| {
         let host = task.instance.as_ref().and_then(|host| state.ecs.container_instance(host));
         host.is_some_and(|host| host.status == ContainerInstanceStatus::Active && host.agent_connected)
             && task.desired_status == DesiredStatus::Running
-            && task.started_by.as_ref() == started_by
+            && task.deployment() == Some(deployment.id)
     };
     let (sound, share) =
         (state.ecs.tasks_of(&service.key()).filter(is_sound).count(), computed(service, set));

@@ -85,22 +85,18 @@ impl<'a> Census<'a> {
             renewable: false,
         };
         let target = match lens {
-            Lens::Whole => service.primary().map(|deployment| deployment.id.to_string()),
-            Lens::Only(id) => Some(id.to_string()),
+            Lens::Whole => service.primary().map(|deployment| deployment.id),
+            Lens::Only(id) => Some(id),
             Lens::Others(_) => None,
         };
-        let excepted: Vec<String> = match lens {
-            Lens::Others(ids) => ids.iter().map(DeploymentId::to_string).collect(),
-            Lens::Whole | Lens::Only(_) => Vec::new(),
-        };
         let renewable = renewable(service).filter(|_| matches!(lens, Lens::Whole));
-        let renewable = renewable.map(|deployment| deployment.id.to_string());
+        let renewable = renewable.map(|deployment| deployment.id);
         census.renewable = renewable.is_some();
         for task in view.state.ecs.in_books_of(&service.key()) {
             let own = match lens {
                 Lens::Whole => true,
-                Lens::Only(_) => task.started_by == target,
-                Lens::Others(_) => task.started_by.as_ref().is_none_or(|by| !excepted.contains(by)),
+                Lens::Only(id) => task.deployment() == Some(id),
+                Lens::Others(ids) => task.deployment().is_none_or(|id| !ids.contains(&id)),
             };
             if !own {
                 continue;
@@ -125,7 +121,7 @@ impl<'a> Census<'a> {
                 *next = Some(next.map_or(until, |known: Timestamp| known.min(until)));
             }
             let is_target =
-                target.is_some() && (task.started_by == target || mutant::is("old tasks count as new"));
+                target.is_some() && (task.deployment() == target || mutant::is("old tasks count as new"));
             // On an instance that is being emptied it does not count for the target: another one takes its place.
             let drains = place == Place::Draining;
             let stays = is_target && !drains;
@@ -134,7 +130,7 @@ impl<'a> Census<'a> {
                 Condition::Starting if !stays && serves(task) => Condition::Healthy,
                 condition => condition,
             };
-            let renews = renewable.is_some() && task.started_by == renewable;
+            let renews = renewable.is_some() && task.deployment() == renewable;
             let side = match (stays, condition) {
                 (true, _) => Side::Target,
                 (false, Condition::Starting) if renews && !drains => Side::Renewed,
@@ -289,8 +285,7 @@ impl<'a> Census<'a> {
         let needed = renewable(service).map(|deployment| deployment.id);
         let needed = |id: DeploymentId| Some(id) == needed || kept.contains(&id);
         let has_tasks = |deployment: &Deployment| {
-            let id = deployment.id.to_string();
-            self.running.iter().any(|(task, _, _)| task.started_by.as_deref() == Some(id.as_str()))
+            self.running.iter().any(|(task, _, _)| task.deployment() == Some(deployment.id))
         };
         let older = service.deployments.iter().skip(1).filter(|_| service.primary().is_some());
         let older = older.filter(|_| !mutant::is("old deployments kept"));

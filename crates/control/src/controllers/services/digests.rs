@@ -53,10 +53,9 @@ pub fn establishing(view: View<'_>, service: &Service, primary: &Deployment) -> 
     if tagged.is_empty() {
         return Establishing::Done;
     }
-    let id = primary.id.to_string();
     let mut waits = false;
     for task in view.state.ecs.in_books_of(&service.key()) {
-        if task.started_by.as_deref() != Some(id.as_str()) {
+        if task.deployment() != Some(primary.id) {
             continue;
         }
         let told = digests_of(task, &tagged);

@@ -8,7 +8,7 @@ use crate::services::ecs::deployments::{self, tell};
 use crate::services::ecs::launch::{self, Launch};
 use crate::services::ecs::state::{
     ContainerInstanceKey, Deployment, EffectiveDefinition, LaunchType, PropagateTags, RolloutState, Service,
-    Task, TaskKey,
+    StartedBy, Task, TaskKey,
 };
 use crate::services::elbv2::state::{TargetId, TargetKey};
 use crate::tx::{Tx, View};
@@ -24,10 +24,6 @@ use std::collections::BTreeMap;
 /// The tasks that failed, by deployment: those that never ran, and those that were stopped for their health.
 pub type Failed = BTreeMap<DeploymentId, (u32, u32)>;
 
-fn deployment_of(task: &Task) -> Option<DeploymentId> {
-    task.started_by.as_deref()?.parse().ok()
-}
-
 /// Notes which tasks have ended, and in `failed` those that never ran.
 pub fn note_ends(tx: &mut Tx<'_>, service: &mut Service, ended: &[(TaskKey, bool)], failed: &mut Failed) {
     for (key, never_ran) in ended {
@@ -37,7 +33,7 @@ pub fn note_ends(tx: &mut Tx<'_>, service: &mut Service, ended: &[(TaskKey, bool
             matches!(task.stop_code, Some(StopCode::TaskFailedToStart | StopCode::EssentialContainerExited));
         if *never_ran
             && by_itself
-            && let Some(id) = deployment_of(&task)
+            && let Some(id) = task.deployment()
         {
             failed.entry(id).or_default().0 += 1;
             let reason = task.stopped_reason.as_deref().and_then(events::placement_failure);
@@ -84,7 +80,7 @@ pub fn note_failures(tx: &mut Tx<'_>, service: &mut Service, failed: &Failed) {
 /// The place of a task's deployment, if that is a task set; else of the primary one.
 fn index_of(service: &Service, task: &Task) -> usize {
     let own =
-        |deployment: &Deployment| deployment.task_set.is_some() && Some(deployment.id) == deployment_of(task);
+        |deployment: &Deployment| deployment.task_set.is_some() && Some(deployment.id) == task.deployment();
     service.deployments.iter().position(own).unwrap_or_default()
 }
 
@@ -132,7 +128,7 @@ pub fn stop(tx: &mut Tx<'_>, service: &mut Service, tasks: &[(TaskKey, Why)], fa
         let reason = by_balancer.as_ref().map_or(reason, |(reason, _)| reason.clone());
         if task.request_stop(StopCode::ServiceSchedulerInitiated, &reason, tx.now) {
             if *why == Why::Unhealthy {
-                if let Some(id) = deployment_of(&task) {
+                if let Some(id) = task.deployment() {
                     failed.entry(id).or_default().1 += 1;
                 }
                 let by_itself = || events::failed_health_checks(service.name.as_str(), task.id);
@@ -201,7 +197,7 @@ pub fn launch_of(view: View<'_>, service: &Service, deployment: &Deployment) -> 
         constraints: service.placement_constraints.clone(),
         strategies: if fargate { Vec::new() } else { placement_strategies(service) },
         group: service.group(),
-        started_by: Some(deployment.id.to_string()),
+        started_by: Some(StartedBy::Deployment(deployment.id)),
         tags,
         enable_execute_command: service.enable_execute_command,
         balanced: balanced::groups(service, deployment),
@@ -302,11 +298,10 @@ pub fn providers_of(
     service: &Service,
     deployment: &Deployment,
 ) -> BTreeMap<CapacityProviderName, usize> {
-    let id = deployment.id.to_string();
     let mut counts = BTreeMap::new();
     for task in view.state.ecs.tasks_of(&service.key()) {
         let counts_for =
-            task.desired_status == DesiredStatus::Running && task.started_by.as_ref() == Some(&id);
+            task.desired_status == DesiredStatus::Running && task.deployment() == Some(deployment.id);
         if let Some(provider) = task.capacity_provider.clone().filter(|_| counts_for) {
             *counts.entry(provider).or_default() += 1;
         }

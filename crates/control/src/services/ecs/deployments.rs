@@ -489,9 +489,8 @@ pub fn failures(service: &Service, attempt: &ServiceDeployment) -> (u32, u32) {
 /// The tasks of one of the service's deployments: those that it shall have, and those that it has.
 pub fn tasks_of(view: View<'_>, service: &Service, deployment: &Deployment) -> RevisionTasks {
     let key: ServiceKey = service.key();
-    let id = deployment.id.to_string();
     let own = |task: &&Task| {
-        task.desired_status == DesiredStatus::Running && task.started_by.as_deref() == Some(id.as_str())
+        task.desired_status == DesiredStatus::Running && task.deployment() == Some(deployment.id)
     };
     let (mut running, mut pending) = (0, 0);
     for task in view.state.ecs.tasks_of(&key).filter(own) {

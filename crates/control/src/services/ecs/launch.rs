@@ -6,7 +6,7 @@ use super::capacity::{self, Waits};
 use super::placement;
 use super::state::{
     Container, ContainerInstanceKey, EffectiveDefinition, Eni, EniIpv6, LaunchType, NetworkConfiguration,
-    PlacementConstraint, PlacementStrategy, Tags, Task, TaskKey, TaskVolume, Waiting,
+    PlacementConstraint, PlacementStrategy, StartedBy, Tags, Task, TaskKey, TaskVolume, Waiting,
 };
 use crate::services::ec2;
 use crate::services::ec2::state::Subnet;
@@ -43,7 +43,7 @@ pub struct Launch {
     pub constraints: Vec<PlacementConstraint>,
     pub strategies: Vec<PlacementStrategy>,
     pub group: String,
-    pub started_by: Option<String>,
+    pub started_by: Option<StartedBy>,
     pub tags: Tags,
     pub enable_execute_command: bool,
     /// The target groups that its tasks belong to.
@@ -165,8 +165,7 @@ pub fn place_waiting(tx: &mut Tx<'_>, key: &TaskKey) {
     let Some(instance) = placed.on.into_iter().next() else { return };
     // Its deployment may have learnt since what the images' tags stand for.
     let service = task.service_key().and_then(|key| tx.state.ecs.service(&key));
-    let deployment = service
-        .and_then(|service| service.deployments.iter().find(|d| Some(d.id.to_string()) == task.started_by));
+    let deployment = service.and_then(|service| service.deployment_of(&task));
     for (name, digest) in deployment.and_then(|d| d.image_digests.clone()).unwrap_or_default() {
         if let Some(container) = task.container(name.as_str()) {
             container.pinned_digest.get_or_insert(digest);

@@ -11,7 +11,7 @@ use crate::services::ecs::ops::idempotency::Token;
 use crate::services::ecs::placement::EXTERNAL_ATTRIBUTE;
 use crate::services::ecs::state::{
     Compute, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, DAEMON_GROUP,
-    EffectiveDefinition, LaunchType, Tags, Task, TaskKey,
+    EffectiveDefinition, LaunchType, StartedBy, Tags, Task, TaskKey,
 };
 use crate::services::ecs::stop::REASON_LENGTH_MAX;
 use crate::services::ecs::views::container_instance::asked_arn;
@@ -300,7 +300,7 @@ fn group(given: Option<&str>, family: &str) -> Result<String, EcsError> {
     }
 }
 
-fn started_by(given: Option<&str>) -> Result<Option<String>, EcsError> {
+fn started_by(given: Option<&str>) -> Result<Option<StartedBy>, EcsError> {
     let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
     let allowed = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '/');
     if text.chars().count() > STARTED_BY_LENGTH_MAX || !text.chars().all(allowed) {
@@ -308,7 +308,7 @@ fn started_by(given: Option<&str>) -> Result<Option<String>, EcsError> {
             "startedBy takes up to {STARTED_BY_LENGTH_MAX} letters, numbers, hyphens, underscores and slashes."
         )));
     }
-    Ok(Some(text.to_owned()))
+    Ok(Some(StartedBy::from(text.to_owned())))
 }
 
 fn task_tags(asked: &Asked<'_>, of_definition: &Tags) -> Result<Tags, EcsError> {
@@ -420,13 +420,14 @@ pub fn list_tasks(
         }
     };
     let daemon = request.daemon_name.as_ref().map(|name| format!("{DAEMON_GROUP}{name}"));
+    let started_by = request.started_by.clone().map(StartedBy::from);
     let wanted = |task: &Task| {
         task.desired_status == desired
             && daemon.as_ref().is_none_or(|group| &task.group == group)
             && instance.as_ref().is_none_or(|key| task.instance.as_ref() == Some(key))
             && group.as_ref().is_none_or(|group| &task.group == group)
             && request.family.as_deref().is_none_or(|family| task.definition_id.family.as_str() == family)
-            && request.started_by.as_deref().is_none_or(|by| task.started_by.as_deref() == Some(by))
+            && started_by.as_ref().is_none_or(|by| task.started_by.as_ref() == Some(by))
             && request.launch_type.as_ref().is_none_or(|kind| task.launch_type.as_str() == kind.as_str())
     };
     let first = TaskKey { cluster: cluster.clone(), id: TaskId::MIN };

@@ -14,6 +14,7 @@ mod load;
 mod managed_instance;
 mod service;
 mod service_deployment;
+mod started_by;
 mod task;
 mod task_definition;
 
@@ -30,6 +31,7 @@ pub use load::Row;
 pub use managed_instance::*;
 pub use service::*;
 pub use service_deployment::*;
+pub use started_by::StartedBy;
 pub use task::*;
 pub use task_definition::*;
 

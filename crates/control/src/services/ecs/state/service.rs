@@ -343,7 +343,7 @@ impl Service {
 
     /// The deployment that started a task, while the service has it.
     pub fn deployment_of(&self, task: &Task) -> Option<&Deployment> {
-        let id: DeploymentId = task.started_by.as_deref()?.parse().ok()?;
+        let id = task.deployment()?;
         self.deployments.iter().find(|deployment| deployment.id == id)
     }
 

@@ -1,11 +1,11 @@
 //! Tasks: what was asked for, where it runs, and what its agent reported.
 
-use super::{ContainerInstanceKey, DAEMON_GROUP, EffectiveDefinition, ServiceKey, Tags};
+use super::{ContainerInstanceKey, DAEMON_GROUP, EffectiveDefinition, ServiceKey, StartedBy, Tags};
 use crate::services::ecs::balanced::ServiceLoadBalancer;
 use gantry_decide::arn::{EcsArn, EcsResource};
 use gantry_decide::ids::{
-    AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerName, DaemonName, EniId, Scope,
-    TaskDefinitionId, TaskId, VolumeId,
+    AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerName, DaemonName, DeploymentId,
+    EniId, Scope, TaskDefinitionId, TaskId, VolumeId,
 };
 use gantry_decide::lifecycle::{ContainerStatus, DesiredStatus, HealthStatus, LastStatus, StopCode};
 use gantry_decide::task::launch_volume::VolumeConfiguration;
@@ -225,7 +225,7 @@ pub struct Task {
     pub availability_zone: Option<String>,
     pub group: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_by: Option<String>,
+    pub started_by: Option<StartedBy>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub tags: Tags,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -291,6 +291,14 @@ impl Task {
     pub fn service_key(&self) -> Option<ServiceKey> {
         let name = self.group.strip_prefix("service:")?.parse().ok()?;
         Some(ServiceKey { cluster: self.cluster.clone(), name })
+    }
+
+    /// The deployment of its service that started it.
+    pub fn deployment(&self) -> Option<DeploymentId> {
+        match self.started_by {
+            Some(StartedBy::Deployment(id)) => Some(id),
+            Some(StartedBy::Named(_)) | None => None,
+        }
     }
 
     /// The managed daemon that it belongs to: only those may set such a group.

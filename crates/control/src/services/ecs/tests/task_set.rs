@@ -49,7 +49,7 @@ impl World {
         let of = |set: &&Value| {
             let id = set["id"].as_str();
             let shall = live.iter().filter(|task| task.desired_status == DesiredStatus::Running);
-            shall.filter(|task| task.started_by.as_deref() == id).count()
+            shall.filter(|task| task.started_by.as_ref().map(ToString::to_string).as_deref() == id).count()
         };
         sets.iter().map(of).collect()
     }

@@ -253,9 +253,8 @@ fn deployment(
     is_primary: bool,
     tasks: &[&Task],
 ) -> ecs::Deployment {
-    let id = deployment.id.to_string();
     let own: Vec<&Task> =
-        tasks.iter().copied().filter(|task| task.started_by.as_deref() == Some(id.as_str())).collect();
+        tasks.iter().copied().filter(|task| task.deployment() == Some(deployment.id)).collect();
     let (launch_type, strategy) = compute(Some(&deployment.compute));
     let fargate = deployment.compute.launch_type() == LaunchType::Fargate;
     let desired = deployments::tasks_of(view, service, deployment).requested;
@@ -264,7 +263,7 @@ fn deployment(
         created_at: millis(Some(deployment.created_at)),
         desired_count: Some(integer(desired)),
         failed_tasks: Some(integer(deployment.failures.consecutive)),
-        id: Some(id),
+        id: Some(deployment.id.to_string()),
         launch_type,
         network_configuration: deployment.network.as_ref().map(network),
         volume_configurations: deployment.volume.as_ref().and_then(volume),

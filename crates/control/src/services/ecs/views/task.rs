@@ -3,7 +3,7 @@
 use crate::services::ecs::bridge;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::execute_command;
-use crate::services::ecs::state::{Container, Eni, LaunchType, NetworkBinding, Task, TaskVolume};
+use crate::services::ecs::state::{Container, Eni, LaunchType, NetworkBinding, StartedBy, Task, TaskVolume};
 use crate::services::ecs::tags;
 use crate::tx::View;
 use gantry_api::ecs;
@@ -71,7 +71,7 @@ pub fn task(view: View<'_>, task: &Task, with_tags: bool) -> Result<ecs::Task, E
         pull_started_at: millis(task.pull_started_at),
         pull_stopped_at: millis(task.pull_stopped_at),
         started_at: millis(task.started_at),
-        started_by: task.started_by.clone(),
+        started_by: task.started_by.as_ref().map(StartedBy::to_string),
         stop_code: task.stop_code.and_then(|code| code.as_str().parse().ok()),
         stopped_at: millis(task.stopped_at),
         stopped_reason: task.stopped_reason.clone(),

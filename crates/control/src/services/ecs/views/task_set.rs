@@ -30,9 +30,8 @@ pub fn task_set(
     with_tags: bool,
 ) -> Option<ecs::TaskSet> {
     let set = deployment.task_set.as_ref()?;
-    let id = deployment.id.to_string();
     let own = |task: &&Task| {
-        task.desired_status == DesiredStatus::Running && task.started_by.as_deref() == Some(id.as_str())
+        task.desired_status == DesiredStatus::Running && task.deployment() == Some(deployment.id)
     };
     let tasks: Vec<&Task> = view.state.ecs.tasks_of(&service.key()).filter(own).collect();
     let (launch_type, strategy) = compute(Some(&deployment.compute));
@@ -44,7 +43,7 @@ pub fn task_set(
         computed_desired_count: Some(integer(service.computed(set))),
         created_at: millis(Some(deployment.created_at)),
         external_id: set.external_id.clone(),
-        id: Some(id.clone()),
+        id: Some(deployment.id.to_string()),
         launch_type,
         load_balancers: Some(balanced::show(view, deployment.load_balancers.as_deref().unwrap_or_default())),
         network_configuration: deployment.network.as_ref().map(network),

@@ -200,7 +200,7 @@ fn leaving(task: &Task) -> String {
 
 /// Who wanted it.
 fn origin(task: &Task) -> String {
-    let by = match (task.service_key(), task.started_by.as_deref()) {
+    let by = match (task.service_key(), task.started_by.as_ref()) {
         (Some(service), Some(deployment)) => {
             format!("by the service {} (deployment {deployment})", service.name)
         }
