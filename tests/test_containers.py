@@ -275,8 +275,8 @@ def test_metadata_is_the_tasks_own(host, mode):
 
 def test_a_task_cannot_ask_for_another(host):
     arn = host.start(sh("env; exec sleep 100"))
-    lines = until(lambda: host.lines(arn))
-    other = next(line.split("/v4/")[1] for line in lines if line.startswith("ECS_CONTAINER_METADATA_URI_V4="))
+    known = "ECS_CONTAINER_METADATA_URI_V4="
+    other = until(lambda: next((line.split("/v4/")[1] for line in host.lines(arn) if line.startswith(known)), None))
     said = host.says(f"wget -q -O - http://169.254.170.2/v4/{other}/task 2>/dev/null || echo refused; "
                      f"wget -q -O - http://169.254.170.2/v2/credentials/{other} 2>/dev/null || echo none")
     assert said == ["refused", "none"]
@@ -522,8 +522,16 @@ def test_ports_of_the_host_lead_to_a_container(host):
     bindings = describe(host.ecs, arn)["containers"][0]["networkBindings"]
     ports = {b["protocol"]: b["hostPort"] for b in bindings}
     assert ports["udp"] == 15311 and ports["tcp"] >= 32768
-    with socket.create_connection(("127.0.0.1", ports["tcp"]), timeout=5) as tcp:
-        assert tcp.recv(100) == b"over tcp\n"
+
+    def said():
+        """It may run some time before it listens."""
+        try:
+            with socket.create_connection(("127.0.0.1", ports["tcp"]), timeout=5) as tcp:
+                return tcp.recv(100)
+        except OSError:
+            return None
+
+    assert until(said) == b"over tcp\n"
     host.ecs.stop_task(task=arn)
 
 

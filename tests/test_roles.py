@@ -18,7 +18,7 @@ pytestmark = [needs_root, pytest.mark.skipif(not BUSYBOX, reason="needs a static
 ROLE = "arn:aws:iam::123456789012:role/team/painter"
 # Replaced half-way: long enough for a test to use one set, short enough to see the next.
 LIFETIME = 24
-SPEAK = "env | grep ^AWS_; exec sleep 1000"
+SPEAK = "env | grep ^AWS_; echo that is all; exec sleep 1000"
 
 
 engine = engines()
@@ -41,7 +41,7 @@ def started(host, mode, **task):
     """A task with a role that runs, and its container's variables."""
     arguments = {"networkConfiguration": NETWORK} if mode == "awsvpc" else {}
     arn = host.start(sh(SPEAK), task={"networkMode": mode, "taskRoleArn": ROLE, **task}, **arguments)
-    lines = until(lambda: [line for line in host.lines(arn) if line.startswith("AWS_")] and host.lines(arn))
+    *lines, _ = until(lambda: "that is all" in host.lines(arn) and host.lines(arn))
     return arn, dict(line.split("=", 1) for line in lines)
 
 

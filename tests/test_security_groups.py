@@ -83,7 +83,7 @@ def test_what_no_rule_allows_does_not_come_in(platform, ec2):
     # Without a group of one's own, it is the default one, whose members let each other in.
     _, first = start(platform, [])
     second, _ = start(platform, [])
-    assert reaches(second, first, 80)
+    until(lambda: reaches(second, first, 80))
     assert not reaches(asking, first, 80)
 
 
@@ -118,7 +118,7 @@ def test_a_rule_that_names_a_group_follows_its_members(platform, ec2):
     _, target = start(platform, [db])
     other, _ = start(platform, [])
     member, own = start(platform, [app])
-    assert reaches(member, target, 80)
+    until(lambda: reaches(member, target, 80))
     assert not reaches(other, target, 80)
     # Its address is nobody's any more once it has stopped.
     interfaces = ec2.describe_network_interfaces(Filters=[{"Name": "group-id", "Values": [app]}])["NetworkInterfaces"]
@@ -140,7 +140,7 @@ def test_what_goes_out_and_datagrams(platform, ec2):
     server = subprocess.Popen([*inside(serving), "python3", "-c", echo], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout.readline() == "ready\n"
-        assert reaches(asking, target, 7000, "udp")
+        until(lambda: reaches(asking, target, 7000, "udp"))
         ec2.revoke_security_group_ingress(GroupId=web, IpPermissions=open_port("udp", 7000, **ANYWHERE))
         until(lambda: not reaches(asking, target, 7000, "udp"))
     finally:
