@@ -71,16 +71,21 @@ impl Owner {
         }
     }
 
+    /// The tasks that have the address that a connection comes from, where addresses tell.
+    async fn holders<R: Runtime>(&self, hands: &Hands<R>) -> Vec<TaskArn> {
+        let Owner::Bridge(Some(IpAddr::V4(from))) = self else { return Vec::new() };
+        hands.ask(Asked::Address(*from)).await.into_iter().map(|holder| holder.arn).collect()
+    }
+
     /// Whether a task may ask over a shared listener. On an engine's bridge an id alone, which a program may have leaked,
     /// is of no use to another task: the address tells. A container's own is known some milliseconds after it has begun;
-    /// until then nobody else may have it.
-    async fn may_be<R: Runtime>(&self, hands: &Hands<R>, task: &TaskSnapshot) -> bool {
+    /// until then nobody else may have it. `holders` were asked for after the task.
+    fn may_be(&self, task: &TaskSnapshot, holders: &[TaskArn]) -> bool {
         if self.shared_by().is_some_and(|mode| task.known.mode() != mode) {
             return false;
         }
-        let Owner::Bridge(Some(IpAddr::V4(from))) = self else { return true };
-        let holders = hands.ask(Asked::Address(*from)).await;
-        may_have(&task.arn, begins(task), holders.iter().map(|holder| &holder.arn))
+        let Owner::Bridge(Some(IpAddr::V4(_))) = self else { return true };
+        may_have(&task.arn, begins(task), holders)
     }
 
     /// The same for who knows one of its ids. Its address may be that of another whose end was not heard of yet, which is
@@ -89,7 +94,7 @@ impl Owner {
         let mut task = task.clone();
         let deadline = Instant::now() + SETTLED_AFTER;
         loop {
-            if self.may_be(hands, &task).await {
+            if self.may_be(&task, &self.holders(hands).await) {
                 return true;
             }
             if !begins(&task) || Instant::now() >= deadline {
@@ -110,9 +115,8 @@ fn begins(task: &TaskSnapshot) -> bool {
 
 /// Whether an address is a task's own. `begins`: one of its containers was not known to run. `holders`: who had the
 /// address a moment later, when that container may have come to be known.
-fn may_have<'a>(task: &TaskArn, begins: bool, holders: impl Iterator<Item = &'a TaskArn>) -> bool {
-    let mut holders = holders.peekable();
-    if holders.peek().is_none() { begins } else { holders.any(|holder| holder == task) }
+fn may_have(task: &TaskArn, begins: bool, holders: &[TaskArn]) -> bool {
+    if holders.is_empty() { begins } else { holders.contains(task) }
 }
 
 /// Status and document.
@@ -184,10 +188,10 @@ async fn call<R: Runtime>(
         Owner::Host => return Err(Request::from_parts(parts, body)),
     };
     if api::is_call(&parts) {
-        for task in hands.ask(asked).await {
-            if task.known.role_credentials().is_some() && owner.may_be(hands, &task).await {
-                return Ok(hands.api.call(parts, body).await);
-            }
+        let tasks = hands.ask(asked).await;
+        let holders = owner.holders(hands).await;
+        if tasks.iter().any(|task| task.known.role_credentials().is_some() && owner.may_be(task, &holders)) {
+            return Ok(hands.api.call(parts, body).await);
         }
     }
     Err(Request::from_parts(parts, body))
@@ -412,13 +416,13 @@ mod tests {
     #[test]
     fn an_address_is_its_holders_and_until_it_is_known_a_beginners() {
         let [own, other] = ["own", "other"].map(|arn| TaskArn(arn.to_owned()));
-        let may_have = |begins, holders: &[&TaskArn]| may_have(&own, begins, holders.iter().copied());
-        assert!(may_have(true, &[]));
-        assert!(!may_have(false, &[]));
-        assert!(!may_have(true, &[&other]));
+        let (only_own, only_other) = ([own.clone()], [other.clone()]);
+        assert!(may_have(&own, true, &[]));
+        assert!(!may_have(&own, false, &[]));
+        assert!(!may_have(&own, true, &only_other));
         // Its start was heard of between the two questions.
-        assert!(may_have(true, &[&own]));
+        assert!(may_have(&own, true, &only_own));
         // The other's end was not heard of yet.
-        assert!(may_have(false, &[&other, &own]));
+        assert!(may_have(&own, false, &[other, own.clone()]));
     }
 }
