@@ -37,10 +37,7 @@ impl Controller for ContainerInstances {
     }
 
     fn apply(tx: &mut Tx<'_>, key: &ContainerInstanceKey, (): ()) {
-        let view = tx.view();
-        if view.state.ecs.container_instance(key).is_some_and(|instance| is_over(view, key, instance)) {
-            tx.state.ecs.remove_container_instance(key);
-        }
+        tx.state.ecs.remove_container_instance(key);
     }
 }
 

@@ -6,8 +6,8 @@ use crate::services::ecs::balanced::{self, Verdict};
 use crate::services::ecs::deployments;
 use crate::services::ecs::placement;
 use crate::services::ecs::state::{
-    ContainerInstance, ContainerInstanceKey, Deployment, LaunchType, PlacementStrategy, RolloutState,
-    Service, ServiceStatus, Task, TaskKey,
+    ContainerInstance, ContainerInstanceKey, Deployment, PlacementStrategy, RolloutState, Service,
+    ServiceStatus, Task, TaskKey,
 };
 use crate::tx::View;
 use gantry_decide::deployment::rolling;
@@ -235,7 +235,7 @@ impl<'a> Census<'a> {
                     .filter(|(_, its, of)| *its == condition && *of == side)
                     .map(|(task, _, _)| (*task, candidate(task, spares && task.is_protected(view.now))))
                     .collect();
-                let launch_type = service.primary().map_or(LaunchType::Ec2, |p| p.compute.launch_type());
+                let launch_type = service.launch_type();
                 let pool = view.state.ecs.pool(&placement::pool_name(&service.cluster, launch_type));
                 let strategies = strategies(service);
                 let mut chosen: Vec<TaskKey> = Vec::new();

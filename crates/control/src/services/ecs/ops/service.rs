@@ -386,7 +386,7 @@ pub fn update_service(
         service.placement_constraints = convert::constraints(request.placement_constraints.as_deref(), 0)?;
     }
     if service.has_task_sets() {
-        let launch_type = launch_type_of(&service);
+        let launch_type = service.launch_type();
         check_placement(&service, &request, launch_type, launch_type)?;
         if let Some(given) = request.health_check_grace_period_seconds {
             // Those of the EXTERNAL controller have their load balancers by their task sets.
@@ -403,10 +403,6 @@ pub fn update_service(
     service.steady_at = None;
     tx.state.ecs.put_service(service.clone());
     Ok(ecs::UpdateServiceResponse { service: Some(show(tx.view(), &service, true)) })
-}
-
-fn launch_type_of(service: &Service) -> LaunchType {
-    service.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type())
 }
 
 /// What cannot be where the service's tasks go, of what an update asks for. What an earlier one left does not stand in its

@@ -351,6 +351,11 @@ impl Service {
     pub fn primary(&self) -> Option<&Deployment> {
         self.deployments.first()
     }
+
+    /// What its new tasks are launched on; ECS's default while nothing says.
+    pub fn launch_type(&self) -> LaunchType {
+        self.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type())
+    }
 }
 
 impl Record for Service {

@@ -231,17 +231,12 @@ fn an_update_that_moves_a_service_is_asked_what_creation_is() {
     }));
     let to_fargate = json!([{"capacityProvider": "FARGATE", "weight": 1}]);
     let placed = |what| format!("Placement {what} are not supported with FARGATE launch type.");
-    let mut update = |change: Value| {
-        let mut request = json!({"service": "web"});
-        request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        world.write(service::update_service, request)
-    };
-    fails(update(json!({"capacityProviderStrategy": to_fargate})), INVALID, &placed("constraints"));
-    let without = json!({"capacityProviderStrategy": to_fargate, "placementConstraints": []});
-    fails(update(without), INVALID, &placed("strategies"));
-    let moved =
-        json!({"capacityProviderStrategy": to_fargate, "placementConstraints": [], "placementStrategy": []});
-    update(moved).unwrap();
+    let mut request = json!({"service": "web", "capacityProviderStrategy": to_fargate});
+    fails(world.write(service::update_service, request.clone()), INVALID, &placed("constraints"));
+    request["placementConstraints"] = json!([]);
+    fails(world.write(service::update_service, request.clone()), INVALID, &placed("strategies"));
+    request["placementStrategy"] = json!([]);
+    world.write(service::update_service, request).unwrap();
     world.create_service(json!({
         "serviceName": "everywhere", "taskDefinition": "task", "networkConfiguration": network,
         "schedulingStrategy": "DAEMON", "desiredCount": null,

@@ -154,8 +154,7 @@ impl Counts {
             if &key.cluster != name {
                 continue;
             }
-            let launch_type =
-                service.primary().map_or(LaunchType::Ec2, |primary| primary.compute.launch_type());
+            let launch_type = service.launch_type();
             match service.status {
                 ServiceStatus::Active => counts.active_services.add(launch_type),
                 ServiceStatus::Draining => counts.draining_services.add(launch_type),
