@@ -2,6 +2,7 @@
 
 import http.server
 import ipaddress
+import itertools
 import json
 import shutil
 import signal
@@ -183,6 +184,71 @@ def test_terraform_makes_them_and_containers_answer(platform, tmp_path):
         assert [ipv4 for ipv4, _ in again] == [ipv4 for ipv4, _ in first]
         until(lambda: "Hello from Gantry" in curl(again[1][1]))
     until(lambda: routes() == [])
+
+
+@pytest.fixture
+def echo():
+    """Answers each datagram with itself."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.bind(("127.0.0.1", 0))
+
+        def answer():
+            while (heard := own.recvfrom(2048))[0] != b"the end":
+                own.sendto(*heard)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        port = own.getsockname()[1]
+        yield port
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"the end", ("127.0.0.1", port))
+        answering.join()
+
+
+def echoed(address, words):
+    """What a datagram is answered with; nothing where nobody answers."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.settimeout(1)
+        try:
+            own.connect((address, 80))
+            own.send(words)
+            return own.recv(2048)
+        except OSError:
+            return None
+
+
+@pytest.mark.parametrize("pool", [None, "2001:db8:78::/64"], ids=["its own", "the operator's"])
+def test_datagrams_and_connections_come_to_addresses_of_a_pool(tmp_path, echo, pool):
+    more = ["--lb-addresses", f"127.78.0.0/28,{pool}"] if pool else []
+    platform = Platform(tmp_path / "gantry", *more).start()
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", echo), Headers)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    try:
+        vpc, subnets = dual(platform)
+        elb = platform.client("elbv2")
+        made = elb.create_load_balancer(Name="net", Type="network", Subnets=subnets, IpAddressType="dualstack",
+                                        EnablePrefixForIpv6SourceNat="on")["LoadBalancers"][0]
+        group = elb.create_target_group(Name="both", VpcId=vpc, Protocol="TCP_UDP", Port=echo, TargetType="ip")
+        group = group["TargetGroups"][0]["TargetGroupArn"]
+        elb.register_targets(TargetGroupArn=group, Targets=[{"Id": "127.0.0.1"}])
+        elb.create_listener(LoadBalancerArn=made["LoadBalancerArn"], Protocol="TCP_UDP", Port=80,
+                            DefaultActions=[{"Type": "forward", "TargetGroupArn": group}])
+        if pool:
+            assert routes() == [], "it is for the operator to give them to the machine"
+            for _, ipv6 in addresses(elb, "net"):
+                assert ipaddress.ip_address(ipv6) in ipaddress.ip_network(pool)
+                subprocess.run(["ip", "address", "add", f"{ipv6}/128", "dev", "lo"], check=True)
+        for address in itertools.chain(*addresses(elb, "net")):
+            until(lambda: echoed(address, b"one") == b"one")
+            assert echoed(address, b"x" * 1400) == b"x" * 1400
+            until(lambda: "Host: " in curl(address))
+    finally:
+        platform.sweep()
+        site.shutdown()
+        site.server_close()
+        if pool:
+            subprocess.run(["ip", "-6", "address", "flush", "dev", "lo", "to", pool], check=True)
+    assert leftovers(platform.directory) == [] and routes() == []
 
 
 def test_a_load_balancer_apart_takes_its_addresses_along(apart):  # noqa: F811
