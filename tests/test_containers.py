@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -396,13 +397,17 @@ def test_linux_parameters(host):
     assert effective & 1 << 25 and not effective & 1
 
 
-def test_limits_and_settings(host):
+def test_limits_and_settings(host, engine):
     said = host.says(
         "ulimit -n; cat /proc/sys/net/core/somaxconn; touch /x 2>/dev/null || echo read-only; grep NoNewPrivs /proc/self/status",
         ulimits=[{"name": "nofile", "softLimit": 321, "hardLimit": 400}],
         systemControls=[{"namespace": "net.core.somaxconn", "value": "77"}], readonlyRootFilesystem=True,
         dockerSecurityOptions=["no-new-privileges"])
     assert said[:3] == ["321", "77", "read-only"] and said[3].split() == ["NoNewPrivs:", "1"]
+    if not engine:
+        # Fargate's, however few descriptors Gantry was started with.
+        most = min(65535, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        assert host.says("ulimit -n; ulimit -Hn") == [str(most), str(most)]
 
 
 def test_terminals_and_open_input(host):

@@ -35,7 +35,8 @@ const USAGE: &str = "usage: cargo xtask bench NAME
 
 fn main() -> Result<()> {
     let name = std::env::args().nth(1).unwrap_or_default();
-    raise_file_limit()?;
+    // Thousands of agents hold a socket each, here and in the server, which inherits the limit.
+    gantry_edge::descriptors::prepare()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match name.as_str() {
         "start" => runtime.block_on(start::run()),
@@ -54,12 +55,4 @@ fn main() -> Result<()> {
         proxy::COPY => proxy::copy(&std::env::args().skip(2).collect::<Vec<_>>()),
         _ => bail!("{USAGE}"),
     }
-}
-
-/// Thousands of agents hold a socket each, here and in the server, which inherits the limit.
-fn raise_file_limit() -> Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    Ok(())
 }

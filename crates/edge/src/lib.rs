@@ -2,3 +2,4 @@
 //! with the last one while nobody gives it another, and knows nothing of the control plane.
 
 pub mod balancer;
+pub mod descriptors;

@@ -59,6 +59,9 @@ fn main() -> ExitCode {
     }
     let command = Cli::parse().command;
     log_to_stderr();
+    if let Err(error) = gantry_edge::descriptors::prepare() {
+        tracing::warn!(%error, "there may be fewer open files and connections than the system allows");
+    }
     run(command).unwrap_or_else(|error| {
         eprintln!("gantry: {error:#}");
         ExitCode::FAILURE

@@ -6,13 +6,18 @@ use super::host::Host;
 use super::user;
 use super::{clone, init, terminal};
 use crate::runtime::spec::{self, Privileges, User};
-use crate::runtime::{ContainerConfig, Step};
+use crate::runtime::{ContainerConfig, Rlimit, Step};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
+/// Descriptors that a program may have where its definition says nothing, as on Fargate: whatever the agent itself may
+/// have, and at most as many.
+const OPEN_FILES: u64 = 65_535;
+const OPEN_FILES_LIMIT: &str = "RLIMIT_NOFILE";
 /// The last of the kernel's signals.
 const SIGNAL_MAX: libc::c_int = 64;
 
@@ -68,7 +73,9 @@ impl Program<'_> {
         };
         let user = user::find(Path::new("/"), self.user).map_err(|text| (Step::Create, text))?;
         let master = self.set_streams(&user).map_err(create("setting up input and output"))?;
-        for limit in &self.config.rlimits {
+        let limits = &self.config.rlimits;
+        let by_default = default_limit().filter(|limit| limits.iter().all(|named| named.name != limit.name));
+        for limit in limits.iter().chain(&by_default) {
             set_limit(limit).map_err(|text| (Step::Create, text))?;
         }
         go_to(self.cwd)
@@ -154,7 +161,14 @@ fn close_others() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn set_limit(limit: &crate::runtime::Rlimit) -> Result<(), String> {
+/// How many descriptors a program may have that names no limit.
+fn default_limit() -> Option<Rlimit> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let most = most.min(OPEN_FILES);
+    Some(Rlimit { name: OPEN_FILES_LIMIT.to_owned(), soft: most, hard: most })
+}
+
+fn set_limit(limit: &Rlimit) -> Result<(), String> {
     const NAMES: [(&str, libc::__rlimit_resource_t); 16] = [
         ("AS", libc::RLIMIT_AS),
         ("CORE", libc::RLIMIT_CORE),
