@@ -133,8 +133,8 @@ pub struct LocalImage {
     pub config_digest: Digest,
     pub config: ImageConfig,
     pub source: Source,
-    /// Overlay lower directories, the uppermost first. With many layers their paths together exceed what `mount(2)`
-    /// takes: link to them under short names and mount from there.
+    /// Overlay lower directories, the uppermost first, each once. With many layers their paths together exceed what
+    /// `mount(2)` takes: link to them under short names and mount from there.
     pub layers: Vec<PathBuf>,
 }
 
@@ -261,7 +261,12 @@ impl ImageStore {
             (None, None) => None,
         };
         let Some(record) = record else { return Ok(None) };
-        let layers: Vec<PathBuf> = record.layers.iter().rev().map(|l| self.layer_path(&l.diff_id)).collect();
+        // An image may have a layer twice, which overlay file systems refuse. Whatever the lower one brings or hides, the
+        // upper one does too.
+        let mut seen = BTreeSet::new();
+        let layers = record.layers.iter().rev().map(|layer| layer.diff_id);
+        let layers: Vec<PathBuf> =
+            layers.filter(|id| seen.insert(*id)).map(|id| self.layer_path(&id)).collect();
         // An operator may have removed layers by hand: then the image is as good as absent and is fetched again.
         if !layers.iter().all(|path| path.is_dir()) {
             return Ok(None);

@@ -46,6 +46,20 @@ fn an_image_resolves_to_directories_and_a_configuration() {
 }
 
 #[test]
+fn a_layer_that_an_image_has_twice_is_stacked_once() {
+    let (_dir, store) = store();
+    image("hello").build_into(&store, &[name("app")], Source::Loaded).unwrap();
+    let mut record = store.record(&name("app")).unwrap().unwrap();
+    let other = image("other").build_into(&store, &[name("other")], Source::Loaded).unwrap().remove(0);
+    let other_layer = store.record(&other.name).unwrap().unwrap().layers[0];
+    let own = record.layers[0];
+    record.layers = vec![own, other_layer, own];
+    store.commit(record.clone(), &store.ingest().unwrap()).unwrap();
+    let stacked = [own, other_layer].map(|layer| store.layer_path(&layer.diff_id));
+    assert_eq!(store.resolve(&record.name).unwrap().unwrap().layers, stacked);
+}
+
+#[test]
 fn what_no_name_needs_is_collected_unless_it_is_held() {
     let (_dir, store) = store();
     let collect = || store.collector().unwrap().map(|collector| collector.collect().unwrap());
