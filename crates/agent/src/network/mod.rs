@@ -554,7 +554,10 @@ impl Network {
             route::veth(&mut host, &veth, &namespace)?;
             let end = host.link(&link)?;
             bare(&mut host, end)?;
-            route::set_up(&mut host, end)?;
+            match bridge {
+                Some(_) => route::set_up_port(&mut host, end)?,
+                None => route::set_up(&mut host, end)?,
+            }
             let mut inside = Socket::route()?;
             route::set_up(&mut inside, LOOPBACK)?;
             let eth0 = inside.link("eth0")?;

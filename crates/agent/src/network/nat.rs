@@ -10,7 +10,8 @@
 //!     chain output { type nat hook output priority dstnat; (the same) }
 //!     chain postrouting { type nat hook postrouting priority srcnat;
 //!         ip saddr BLOCK oifname != BRIDGE oifname != "gv*" masquerade
-//!         ip saddr 127.0.0.0/8 oifname BRIDGE masquerade }
+//!         ip saddr 127.0.0.0/8 oifname BRIDGE masquerade
+//!         ip saddr BLOCK oifname BRIDGE ct status dnat masquerade }
 //! }
 //! ```
 //!
@@ -111,6 +112,13 @@ impl Table {
         batch.rule("postrouting", |rule| {
             within(rule, SOURCE_ADDRESS, loopback);
             leaving_by(rule, bridge, Is::Equal);
+            nft::masquerade(rule);
+        });
+        // A container that asks a published port, its own say: the answer has to come back by the host.
+        batch.rule("postrouting", |rule| {
+            within(rule, SOURCE_ADDRESS, block);
+            leaving_by(rule, bridge, Is::Equal);
+            nft::led_connection(rule);
             nft::masquerade(rule);
         });
         batch.add(MAP, ports, element);

@@ -387,10 +387,22 @@ pub fn mask(rule: &mut Message, register: u32, mask: &[u8]) {
 pub fn known_connection(rule: &mut Message) {
     const STATE: u32 = 0;
     const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+    of_connection(rule, STATE, ESTABLISHED_OR_RELATED);
+}
+
+/// Goes on if the connection was led elsewhere than it was meant for.
+pub fn led_connection(rule: &mut Message) {
+    const STATUS: u32 = 2;
+    const DESTINATION_CHANGED: u32 = 1 << 5;
+    of_connection(rule, STATUS, DESTINATION_CHANGED);
+}
+
+/// Goes on if what the kernel keeps of the connection has one of these bits.
+fn of_connection(rule: &mut Message, what: u32, bits: u32) {
     expression(rule, "ct", |ct| {
-        ct.be(1, REGISTER_A).be(2, STATE);
+        ct.be(1, REGISTER_A).be(2, what);
     });
-    mask(rule, REGISTER_A, &ESTABLISHED_OR_RELATED.to_ne_bytes());
+    mask(rule, REGISTER_A, &bits.to_ne_bytes());
     compare(rule, REGISTER_A, Is::Other, &[0; 4]);
 }
 

@@ -206,6 +206,21 @@ pub fn set_up(socket: &mut Socket, index: u32) -> io::Result<()> {
     })
 }
 
+/// Sets up the port of a bridge, by which packets may leave that came by it: where bridges pass by the packet filter
+/// (`br_netfilter`), a container that asks a port of its own by its host's address is led back on the bridge itself.
+pub fn set_up_port(socket: &mut Socket, index: u32) -> io::Result<()> {
+    const PORT_KIND: u16 = 4;
+    const PORT_DATA: u16 = 5;
+    const HAIRPIN: u16 = 4;
+    socket.request(NEW_LINK, 0, |message| {
+        message.raw(&link_header(index, UP)).nest(LINK_INFO, |info| {
+            info.attribute(PORT_KIND, b"bridge").nest(PORT_DATA, |data| {
+                data.attribute(HAIRPIN, &[1]);
+            });
+        });
+    })
+}
+
 /// A link that is not there is no error.
 pub fn delete(socket: &mut Socket, name: &str) -> io::Result<()> {
     let Ok(index) = index(name) else { return Ok(()) };

@@ -189,7 +189,15 @@ fn published_ports_lead_to_containers() {
         assert_eq!(greeting((target, port)), "hello", "by {target}");
         served.join().unwrap();
     }
-    // Another container, by the host's address.
+    // The container itself and its neighbours on the bridge, by the host's address.
+    bench.network.attach_bridged("neighbour", &[]).unwrap();
+    for key in ["a", "neighbour"] {
+        let served = bench.serve("a", 80);
+        let gateway = bench.gateway();
+        assert_eq!(bench.run(key, || greeting((gateway, port))), "hello", "by {key}");
+        served.join().unwrap();
+    }
+    // A task, too.
     bench.task("other", 9);
     let served = bench.serve("a", 80);
     let path = namespace::path(&bench.network.namespace("other"));
