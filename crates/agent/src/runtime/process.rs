@@ -104,8 +104,32 @@ pub fn exit_code(process: &OwnedFd) -> io::Result<i32> {
         0 => return Err(io::Error::from_raw_os_error(libc::ENODATA)),
         _ => return Err(io::Error::last_os_error()),
     }
-    let status = info.exit_code;
-    Ok(if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) })
+    Ok(code_of(info.exit_code))
+}
+
+/// Collects a child that has ended, this one or whichever: its number and exit code. With `WNOHANG` among the options,
+/// none while none has ended. Not `nix`'s: real-time signals, which end processes too, have no name there.
+///
+/// # Errors
+/// ECHILD when there is no such child.
+pub fn collect(child: Option<i32>, options: libc::c_int) -> io::Result<Option<(i32, i32)>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the number lives until the call returns. -1: any child.
+        match unsafe { libc::waitpid(child.unwrap_or(-1), std::ptr::from_mut(&mut status), options) } {
+            0 => return Ok(None),
+            pid if pid > 0 => return Ok(Some((pid, code_of(status)))),
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+/// The exit code that a status of wait(2) stands for, as shells tell it.
+fn code_of(status: libc::c_int) -> i32 {
+    if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) }
 }
 
 #[cfg(test)]

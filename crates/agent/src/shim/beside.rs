@@ -12,7 +12,6 @@ use crate::runtime::process;
 use crate::runtime::{ContainerConfig, Step};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -62,7 +61,7 @@ pub fn run(
     let started = child.channel.wait_ready().and_then(|terminal| child.channel.go().map(|()| terminal));
     let terminal = started.inspect_err(|_| {
         let _ = kill(pid, Signal::SIGKILL);
-        let _ = waitpid(pid, None);
+        let _ = process::collect(Some(child.pid), 0);
     })?;
     let fds: Vec<_> = terminal.iter().map(AsRawFd::as_raw_fd).collect();
     agent.tell(&Report::Executing, &fds);
@@ -71,11 +70,8 @@ pub fn run(
     if !ends(&child.process, agent).map_err(create("watching the program"))? {
         kill_session(child.pid, &groups);
     }
-    let code = match waitpid(pid, None) {
-        Ok(WaitStatus::Exited(_, status)) => status,
-        // As shells tell it.
-        Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
-        _ => return Err(failed_start("the program's end was missed".to_owned())),
+    let Ok(Some((_, code))) = process::collect(Some(child.pid), 0) else {
+        return Err(failed_start("the program's end was missed".to_owned()));
     };
     agent.tell(&Report::Ended(code), &[]);
     Ok(())

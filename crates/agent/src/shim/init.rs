@@ -4,8 +4,8 @@
 //! It is the process that made the container, not a program of its own: nothing must be found in the image or mounted
 //! there. It is as confined as the program, holds no descriptor of the host's, and cannot be looked into.
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use crate::runtime::process;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{ForkResult, Pid, fork};
 use std::io;
 
@@ -26,7 +26,7 @@ pub fn split(program: bool) -> io::Result<()> {
                 }
                 return Ok(());
             }
-            ForkResult::Parent { child } => Some(child),
+            ForkResult::Parent { child } => Some(child.as_raw()),
         }
     } else {
         None
@@ -57,37 +57,36 @@ fn close_all() -> io::Result<()> {
 }
 
 /// Waits for signals; returns the program's exit code.
-fn stay(child: Option<Pid>, all: &SigSet) -> i32 {
+fn stay(child: Option<i32>, all: &SigSet) -> i32 {
     loop {
-        match (all.wait(), child) {
-            (Ok(Signal::SIGCHLD), _) => {
+        let mut signal = 0;
+        // SAFETY: both live until the call returns. By numbers, as real-time signals have no names.
+        if unsafe { libc::sigwait(all.as_ref(), std::ptr::from_mut(&mut signal)) } != 0 {
+            continue;
+        }
+        match (signal, child) {
+            (libc::SIGCHLD, _) => {
                 if let Some(code) = collect(child) {
                     return code;
                 }
             }
-            (Ok(signal), Some(child)) => {
-                // Its end is seen by the next SIGCHLD.
-                let _ = kill(child, signal);
+            (signal, Some(child)) => {
+                // SAFETY: takes numbers only. Its end is seen by the next SIGCHLD.
+                let _ = unsafe { libc::kill(child, signal) };
             }
-            (Ok(Signal::SIGTERM | Signal::SIGINT), None) => return 0,
-            (Ok(_) | Err(_), _) => {}
+            (libc::SIGTERM | libc::SIGINT, None) => return 0,
+            (_, None) => {}
         }
     }
 }
 
 /// Collects who has ended; the child's exit code when it is among them.
-fn collect(child: Option<Pid>) -> Option<i32> {
+fn collect(child: Option<i32>) -> Option<i32> {
     let mut code = None;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(ended, status)) if Some(ended) == child => code = Some(status),
-            // As shells tell it.
-            Ok(WaitStatus::Signaled(ended, signal, _)) if Some(ended) == child => {
-                code = Some(128 + signal as i32);
-            }
-            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return code,
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(_) => return code,
+    while let Ok(Some((ended, status))) = process::collect(None, libc::WNOHANG) {
+        if Some(ended) == child {
+            code = Some(status);
         }
     }
+    code
 }

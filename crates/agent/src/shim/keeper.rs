@@ -14,8 +14,6 @@ use crate::runtime::{ContainerConfig, ContainerId, Step};
 use gantry_decide::task_engine::Exit;
 use gantry_decide::time::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -45,14 +43,14 @@ pub fn run(host: &Host, directory: &Path, agent: &mut Agent) -> Result<(), Failu
     let (running, process, mut output) = start(host, directory, &config, &groups).inspect_err(|_| {
         // What failed to start is of no use; the first error is the one that counts.
         hierarchies.kill(&group);
-        while waitpid(None, None).is_ok() {}
+        while process::collect(None, 0).is_ok() {}
         remove();
     })?;
     drop(groups);
     agent.tell(&Report::Running(running), &[]);
     agent.hang_up();
     output.keep_until_end(&process).map_err(create("keeping the output"))?;
-    let code = collect(Some(Pid::from_raw(running.container.pid)));
+    let code = collect(Some(running.container.pid));
     end(host, directory, &config, code)
 }
 
@@ -141,18 +139,11 @@ fn neighbour(directory: &Path, id: &ContainerId) -> Option<Neighbour> {
 }
 
 /// Collects who has ended; the exit code of the container's first process.
-fn collect(first: Option<Pid>) -> Option<i32> {
+fn collect(first: Option<i32>) -> Option<i32> {
     let mut code = None;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(ended, status)) if Some(ended) == first => code = Some(status),
-            // As shells tell it.
-            Ok(WaitStatus::Signaled(ended, signal, _)) if Some(ended) == first => {
-                code = Some(128 + signal as i32);
-            }
-            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => break,
-            Err(nix::Error::EINTR) | Ok(_) => {}
-            Err(_) => break,
+    while let Ok(Some((ended, status))) = process::collect(None, libc::WNOHANG) {
+        if Some(ended) == first {
+            code = Some(status);
         }
     }
     code

@@ -2,7 +2,7 @@
 //! found without leaving the container's root. Between looking and mounting there is no name that a neighbour with a
 //! shared volume could exchange. Takes Linux 5.12.
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -14,6 +14,9 @@ use std::path::Path;
 
 /// Tries of a look-up that something is renamed under. A container that renames all the time is the one that waits.
 const RESOLVE_TRIES: usize = 64;
+
+/// Links that are followed to one place: as many as the kernel follows.
+const LINKS_MAX: usize = 40;
 
 /// What a mount does not allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,10 +179,20 @@ impl Root {
         self.look(path, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
     }
 
+    /// The same, where what is at the path may itself be a link.
+    fn find_link(&self, path: &str) -> rustix::io::Result<OwnedFd> {
+        self.open_at(path, OFlags::NOFOLLOW, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
+    }
+
     fn look(&self, path: &str, resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+        self.open_at(path, OFlags::empty(), resolve)
+    }
+
+    fn open_at(&self, path: &str, flags: OFlags, resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { "." } else { path };
+        let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
         for _ in 0..RESOLVE_TRIES {
-            match openat2(&self.0, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            match openat2(&self.0, path, flags, Mode::empty(), resolve) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return other,
             }
@@ -187,7 +200,8 @@ impl Root {
         Err(Errno::AGAIN)
     }
 
-    /// The place for a mount; what is missing is made, directories as Docker does (0755, root's), or an empty file.
+    /// The place for a mount; what is missing is made, directories as Docker does (0755, root's), or an empty file. A
+    /// link to what is missing is followed inside the root, so that what it leads to is made.
     pub fn place(&self, path: &str, directory: bool) -> io::Result<OwnedFd> {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
         if parts.contains(&"..") {
@@ -197,22 +211,48 @@ impl Root {
             Err(Errno::NOENT) => {}
             other => return Ok(other?),
         }
-        let mut parent = self.find("")?;
-        for end in 1..=parts.len() {
-            let path = parts[..end].join("/");
-            parent = match self.find(&path) {
+        // Links are read one by one here: every look-up is of a path without any.
+        let mut ahead: Vec<String> = parts.into_iter().rev().map(str::to_owned).collect();
+        let mut behind: Vec<String> = Vec::new();
+        let (mut parent, mut links) = (self.find_plain("")?, 0);
+        while let Some(name) = ahead.pop() {
+            if name == ".." {
+                behind.pop();
+                parent = self.find_plain(&behind.join("/"))?;
+                continue;
+            }
+            behind.push(name);
+            let path = behind.join("/");
+            let found = match self.find_link(&path) {
                 Err(Errno::NOENT) => {
-                    let name = parts[end - 1];
-                    if directory || end < parts.len() {
+                    let name = behind.last().map(String::as_str).unwrap_or_default();
+                    if directory || !ahead.is_empty() {
                         mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
                     } else {
                         let how = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                         openat(&parent, name, how, Mode::from_raw_mode(0o644))?;
                     }
-                    self.find(&path)?
+                    self.find_plain(&path)?
                 }
                 other => other?,
             };
+            if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::Symlink {
+                parent = found;
+                continue;
+            }
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(Errno::LOOP.into());
+            }
+            let target = readlinkat(&found, "", Vec::new())?;
+            let target = target.to_str().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+            let parts = target.split('/').filter(|part| !part.is_empty() && *part != ".");
+            ahead.extend(parts.rev().map(str::to_owned));
+            behind.pop();
+            if target.starts_with('/') {
+                behind.clear();
+                parent = self.find_plain("")?;
+            }
         }
         Ok(parent)
     }

@@ -78,9 +78,10 @@ impl Program<'_> {
         for limit in limits.iter().chain(&by_default) {
             set_limit(limit).map_err(|text| (Step::Create, text))?;
         }
+        // Before the working directory is made.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         go_to(self.cwd)
             .map_err(|error| (Step::Create, format!("the working directory \"{}\": {error}", self.cwd)))?;
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         reset_signals().map_err(|error| create("resetting signals")(error.into()))?;
         let env = spec::environment(self.config, self.env, &user.home);
         confine(self.host, spec::privileges(self.config, self.host.bounding_set), &user)

@@ -256,6 +256,58 @@ async fn links_in_volumes_lead_nowhere_on_the_host() {
     assert_eq!(found, ["control"], "the host is as it was");
 }
 
+/// What is mounted at a link that leads to nothing yet is made inside, wherever on the host the link would lead.
+#[tokio::test]
+async fn links_to_nothing_are_followed_inside() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new("dangling");
+    let [layer, host, shared] = ["layer", "host", "shared"].map(|name| {
+        let directory = bench.directory.path().join(name);
+        fs::create_dir(&directory).unwrap();
+        directory
+    });
+    let outside = host.display();
+    let places = [
+        ("etc/resolv.conf", format!("../run/resolve/../../../../..{outside}/climbed")),
+        ("etc/hosts", format!("{outside}/absolute")),
+        ("etc/hostname", "first".to_owned()),
+        ("etc/first", "/second".to_owned()),
+        ("second", format!("/absent/../../../../{outside}/last")),
+        ("data", "/absent/data".to_owned()),
+        ("round", "/tmp/about".to_owned()),
+        ("tmp/about", "../round".to_owned()),
+    ];
+    for (place, target) in &places {
+        let place = layer.join(place);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        symlink(target, place).unwrap();
+    }
+    fs::write(layer.join("etc/hosts"), "the host").unwrap();
+    assert_eq!(fs::read_to_string(host.join("absolute")).unwrap(), "the host", "the way itself works");
+    fs::remove_file(host.join("absolute")).unwrap();
+
+    let files = ["/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/data/there"];
+    let config = |id: &str, target: &str| {
+        let mut config = probe(&bench, id, "read");
+        config.layers.insert(0, layer.clone());
+        config.env.push(format!("OPEN={}:/absent/data/there", files.join(":")));
+        config.resolv_conf = "nameserver 10.9.9.9\n".to_owned();
+        config.mounts.push(volume(&shared, target));
+        config
+    };
+    fs::write(shared.join("there"), "by the volume").unwrap();
+    let found = seen(&bench, config("inside", "/data")).await;
+    assert_eq!(found[files[0]], "nameserver 10.9.9.9");
+    let given = config("inside", "/data");
+    assert_eq!((&*found[files[1]], &found[files[2]]), (given.hosts_file.trim(), &given.hostname));
+    assert_eq!((&*found[files[3]], &*found["/absent/data/there"]), ("by the volume", "by the volume"));
+    let endless = bench.runtime.run(config("endless", "/round")).await.unwrap_err().to_string();
+    assert!(endless.contains("mounting"), "{endless}");
+    assert_eq!(fs::read_dir(&host).unwrap().count(), 0, "the host is as it was");
+}
+
 /// CVE-2025-31133 and CVE-2025-52565: what is bound over the kernel's files, or what a terminal is bound to, is a link
 /// of the container's.
 #[tokio::test]

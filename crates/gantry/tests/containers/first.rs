@@ -38,6 +38,25 @@ async fn an_init_passes_signals_on() {
 }
 
 #[tokio::test]
+async fn real_time_signals_end_containers_like_any_other() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new("rt");
+    for init in [false, true] {
+        // Without an init a program that is the first process hears only what it listens to, and this one to nothing.
+        let host = if init { Namespace::Private } else { Namespace::Host };
+        let config =
+            ContainerConfig { init, pid: host, ..probe(&bench, &format!("rt{}", u8::from(init)), "sleep") };
+        let id = config.id.clone();
+        bench.runtime.run(config).await.unwrap();
+        bench.runtime.signal(&id, 37).await.unwrap();
+        let exit = tokio::time::timeout(Duration::from_secs(20), bench.runtime.wait(&id)).await;
+        assert_eq!(exit.unwrap().unwrap().code, Some(128 + 37), "init: {init}");
+    }
+}
+
+#[tokio::test]
 async fn a_container_may_have_a_terminal() {
     if !is_root() {
         return;
