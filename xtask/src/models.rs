@@ -105,10 +105,13 @@ const SELECTED: &[(&str, &[&str])] = &[
             "DisassociateSubnetCidrBlock",
             "DisassociateVpcCidrBlock",
             "ModifyLaunchTemplate",
+            "ModifySecurityGroupRules",
             "ModifySubnetAttribute",
             "ModifyVpcAttribute",
             "RevokeSecurityGroupEgress",
             "RevokeSecurityGroupIngress",
+            "UpdateSecurityGroupRuleDescriptionsEgress",
+            "UpdateSecurityGroupRuleDescriptionsIngress",
         ],
     ),
     (

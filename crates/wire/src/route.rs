@@ -37,7 +37,7 @@ pub fn target(
         return match service.operation(operation) {
             Some(operation) => Ok(Target { service, operation }),
             None => {
-                let message = format!("{} has no operation of that name.", service.name);
+                let message = format!("Gantry does not support the operation {operation:.100}.");
                 Err((service.protocol, ApiError::new("UnknownOperationException", message)))
             }
         };
@@ -63,9 +63,7 @@ pub fn target(
     // A service that is known by its version refuses in its own words.
     let known = services.iter().find(of_version).filter(|_| !version.is_empty());
     let protocol = known.map_or(Protocol::AwsQuery, |service| service.protocol);
-    let message = match protocol {
-        Protocol::Ec2Query => format!("The action {action:.100} is not valid for this web service."),
-        _ => format!("Could not find operation {action:.100} for version {version:.20}"),
-    };
+    // It may well be one of AWS's.
+    let message = format!("Gantry does not support the action {action:.100}.");
     Err((protocol, ApiError::new("InvalidAction", message)))
 }

@@ -108,6 +108,24 @@ pub fn revoke_egress(request: &ec2::RevokeSecurityGroupEgressRequest, scope: &Sc
     Demand::on("ec2:RevokeSecurityGroupEgress", group(scope, Some(&request.group_id)))
 }
 
+pub fn modify_rules(request: &ec2::ModifySecurityGroupRulesRequest, scope: &Scope) -> Demand {
+    Demand::on("ec2:ModifySecurityGroupRules", group(scope, Some(&request.group_id)))
+}
+
+pub fn describe_ingress(
+    request: &ec2::UpdateSecurityGroupRuleDescriptionsIngressRequest,
+    scope: &Scope,
+) -> Demand {
+    Demand::on("ec2:UpdateSecurityGroupRuleDescriptionsIngress", group(scope, request.group_id.as_deref()))
+}
+
+pub fn describe_egress(
+    request: &ec2::UpdateSecurityGroupRuleDescriptionsEgressRequest,
+    scope: &Scope,
+) -> Demand {
+    Demand::on("ec2:UpdateSecurityGroupRuleDescriptionsEgress", group(scope, request.group_id.as_deref()))
+}
+
 /// Operations on one launch template, named by its id; one named by its name may be any.
 macro_rules! on_template {
     ($($name:ident $request:ident $action:literal;)*) => {$(

@@ -59,10 +59,13 @@ pub static SERVICE: Service = Service {
         write DisassociateSubnetCidrBlock => authorize::disassociate_subnet_cidr_block, ops::cidr_block::disassociate_subnet_cidr_block;
         write DisassociateVpcCidrBlock => authorize::disassociate_vpc_cidr_block, ops::cidr_block::disassociate_vpc_cidr_block;
         write ModifyLaunchTemplate => authorize::modify_launch_template, ops::launch_template::modify_launch_template;
+        write ModifySecurityGroupRules => authorize::modify_rules, ops::rule_change::modify_security_group_rules;
         write ModifySubnetAttribute => authorize::modify_subnet_attribute, ops::subnet::modify_subnet_attribute;
         write ModifyVpcAttribute => authorize::modify_vpc_attribute, ops::vpc::modify_vpc_attribute;
         write RevokeSecurityGroupEgress => authorize::revoke_egress, ops::rule::revoke_egress;
         write RevokeSecurityGroupIngress => authorize::revoke_ingress, ops::rule::revoke_ingress;
+        write UpdateSecurityGroupRuleDescriptionsEgress => authorize::describe_egress, ops::rule_change::update_security_group_rule_descriptions_egress;
+        write UpdateSecurityGroupRuleDescriptionsIngress => authorize::describe_ingress, ops::rule_change::update_security_group_rule_descriptions_ingress;
     },
     // The model is a selection already: what is not served is not in it.
     later: &[],

@@ -76,7 +76,7 @@ impl Given {
 }
 
 /// The rules that a permission stands for: one for each peer.
-fn read(
+pub(super) fn read(
     ec2: &Ec2State,
     of: &SecurityGroup,
     direction: Direction,
@@ -116,18 +116,21 @@ fn read(
     if peers.is_empty() {
         return Err(Ec2Error::Missing("cidrIp, cidrIpv6, groupId or prefixListId"));
     }
-    let rule = |(peer, description): (Peer, &Option<String>)| {
-        if let Some(description) = description.as_deref().filter(|description| !description.is_empty()) {
-            check_text(description, "Description")?;
-        }
-        let description = description.clone().filter(|description| !description.is_empty());
-        Ok(Rule { description, ..Rule::new(direction, traffic, peer) })
+    let rule = |(peer, text): (Peer, &Option<String>)| {
+        Ok(Rule { description: description(text.as_deref())?, ..Rule::new(direction, traffic, peer) })
     };
     peers.into_iter().map(rule).collect()
 }
 
+/// A rule's description; an empty one is none.
+pub(super) fn description(given: Option<&str>) -> Result<Option<String>, Ec2Error> {
+    let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
+    check_text(text, "Description")?;
+    Ok(Some(text.to_owned()))
+}
+
 /// A rule in the words of AWS's refusal of a second one.
-fn worded(rule: &Rule) -> String {
+pub(super) fn worded(rule: &Rule) -> String {
     let protocol = match rule.traffic.protocol {
         Protocol::All => "ALL".to_owned(),
         protocol => protocol.to_string().to_uppercase(),

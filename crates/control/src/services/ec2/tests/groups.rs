@@ -4,6 +4,10 @@ use super::{INVALID, each, filter, made_vpc, text};
 use crate::services::ec2::ops::rule::{
     authorize_egress, authorize_ingress, describe_security_group_rules, revoke_egress, revoke_ingress,
 };
+use crate::services::ec2::ops::rule_change::{
+    modify_security_group_rules, update_security_group_rule_descriptions_egress,
+    update_security_group_rule_descriptions_ingress,
+};
 use crate::services::ec2::ops::security_group::{
     create_security_group, delete_security_group, describe_security_groups,
 };
@@ -110,6 +114,98 @@ fn rules_come_and_go() {
         .unwrap();
     let old = json!({ "GroupId": group, "IpProtocol": "udp", "FromPort": 53, "ToPort": 53, "CidrIp": "10.0.0.0/8" });
     world.write(authorize_ingress, old).unwrap();
+}
+
+#[test]
+fn rules_change_in_place() {
+    let (mut world, _, group) = world();
+    let rules = json!([tcp(22, "10.0.0.0/8"), tcp(80, "0.0.0.0/0")]);
+    let tags = json!([{"ResourceType": "security-group-rule", "Tags": [{"Key": "team", "Value": "blue"}]}]);
+    let request = json!({ "GroupId": group, "IpPermissions": rules, "TagSpecifications": tags });
+    let made = world.write(authorize_ingress, request).unwrap()["SecurityGroupRules"].take();
+    let [ssh, web] = [22, 80].map(|port| {
+        text(&made.as_array().unwrap().iter().find(|rule| rule["FromPort"] == port).unwrap()["SecurityGroupRuleId"])
+    });
+    let to = |id: &str, rule: Value| json!({ "SecurityGroupRuleId": id, "SecurityGroupRule": rule });
+    let port = |port: i32, more: Value| {
+        let mut rule = json!({ "IpProtocol": "tcp", "FromPort": port, "ToPort": port });
+        rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        rule
+    };
+    let modify = |world: &mut World, updates: Value| {
+        world.write(modify_security_group_rules, json!({ "GroupId": group, "SecurityGroupRules": updates }))
+    };
+    // Two may exchange what they allow; but no two may allow the same.
+    let everyone = json!({ "CidrIpv4": "0.0.0.0/0" });
+    let members = json!({ "ReferencedGroupId": group, "Description": "ours" });
+    let both = json!([to(&ssh, port(80, everyone.clone())), to(&web, port(22, members))]);
+    assert_eq!(modify(&mut world, both).unwrap()["Return"], true);
+    let shown = world
+        .read(describe_security_group_rules, json!({ "SecurityGroupRuleIds": [ssh, web] }))
+        .unwrap()["SecurityGroupRules"]
+        .take();
+    let of =
+        |id: &str| shown.as_array().unwrap().iter().find(|rule| rule["SecurityGroupRuleId"] == id).unwrap();
+    assert_eq!((of(&ssh)["FromPort"].as_i64(), of(&ssh)["CidrIpv4"].as_str()), (Some(80), Some("0.0.0.0/0")));
+    assert_eq!(of(&web)["ReferencedGroupInfo"]["GroupId"], group.as_str());
+    assert_eq!((&of(&web)["Description"], &of(&web)["IsEgress"]), (&json!("ours"), &json!(false)));
+    assert_eq!(of(&web)["Tags"], json!([{"Key": "team", "Value": "blue"}]));
+    let same = modify(&mut world, json!([to(&web, port(80, everyone.clone()))])).unwrap_err();
+    assert_eq!(same.code, "InvalidPermission.Duplicate");
+    for (update, code) in [
+        (to("sgr-0123456789abcdef0", port(1, everyone.clone())), "InvalidSecurityGroupRuleId.NotFound"),
+        (to("rule", port(1, everyone)), "InvalidSecurityGroupRuleId.Malformed"),
+        (json!({ "SecurityGroupRuleId": web }), "MissingParameter"),
+        (to(&web, port(1, json!({}))), "MissingParameter"),
+        (to(&web, port(1, json!({ "CidrIpv4": "ten" }))), INVALID),
+        (
+            to(&web, port(1, json!({ "CidrIpv4": "0.0.0.0/0", "CidrIpv6": "::/0" }))),
+            "InvalidParameterCombination",
+        ),
+        (to(&web, port(1, json!({ "PrefixListId": "pl-1" }))), "UnsupportedOperation"),
+    ] {
+        assert_eq!(modify(&mut world, json!([update.clone()])).unwrap_err().code, code, "{update}");
+    }
+}
+
+#[test]
+fn what_is_said_of_rules_changes() {
+    let (mut world, _, group) = world();
+    let request = json!({ "GroupId": group, "IpPermissions": [tcp(22, "10.0.0.0/8")] });
+    world.write(authorize_ingress, request).unwrap();
+    let said = |world: &mut World| {
+        shown(world, &group)["IpPermissions"][0]["IpRanges"][0]["Description"].as_str().map(str::to_owned)
+    };
+    let mut permission = tcp(22, "10.0.0.0/8");
+    permission["IpRanges"][0]["Description"] = json!("home");
+    let by_permission = json!({ "GroupId": group, "IpPermissions": [permission] });
+    let describe = update_security_group_rule_descriptions_ingress;
+    assert_eq!(world.write(describe, by_permission).unwrap()["Return"], true);
+    assert_eq!(said(&mut world).as_deref(), Some("home"));
+    let rules = json!({ "Filters": filter("group-id", &group) });
+    let rules = world.read(describe_security_group_rules, rules).unwrap()["SecurityGroupRules"].take();
+    let id = |egress: bool| {
+        text(
+            &rules.as_array().unwrap().iter().find(|r| r["IsEgress"] == egress).unwrap()["SecurityGroupRuleId"],
+        )
+    };
+    let by_id = |id: String| {
+        let described = json!([{ "SecurityGroupRuleId": id, "Description": "office" }]);
+        json!({ "GroupId": group, "SecurityGroupRuleDescriptions": described })
+    };
+    world.write(describe, by_id(id(false))).unwrap();
+    assert_eq!(said(&mut world).as_deref(), Some("office"));
+    let other = world.write(describe, by_id(id(true))).unwrap_err();
+    assert_eq!(other.code, "InvalidSecurityGroupRuleId.NotFound", "it is a rule of the other direction");
+    world.write(update_security_group_rule_descriptions_egress, by_id(id(true))).unwrap();
+    assert_eq!(shown(&mut world, &group)["IpPermissionsEgress"][0]["IpRanges"][0]["Description"], "office");
+    let unknown = json!({ "GroupId": group, "IpPermissions": [tcp(23, "10.0.0.0/8")] });
+    assert_eq!(world.write(describe, unknown).unwrap_err().code, "InvalidPermission.NotFound");
+    assert_eq!(world.write(describe, json!({ "GroupId": group })).unwrap_err().code, "MissingParameter");
+    // One that is left out is taken away.
+    let without = json!({ "GroupId": group, "IpPermissions": [tcp(22, "10.0.0.0/8")] });
+    world.write(describe, without).unwrap();
+    assert_eq!(said(&mut world), None);
 }
 
 #[test]
