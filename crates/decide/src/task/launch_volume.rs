@@ -77,6 +77,17 @@ pub enum LaunchVolumeError {
         "The managed EBS volume '{name}' cannot be made from a snapshot: there are no EBS snapshots here."
     )]
     Snapshot { name: String },
+    #[error(
+        "The managed EBS volume '{name}' cannot be encrypted: Gantry's volumes are plain files of their hosts."
+    )]
+    Encryption { name: String },
+}
+
+impl LaunchVolumeError {
+    /// Whether EBS would make the volume, and it is only here that there is none.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, LaunchVolumeError::Snapshot { .. } | LaunchVolumeError::Encryption { .. })
+    }
 }
 
 impl ManagedEbsVolume {
@@ -98,6 +109,9 @@ impl ManagedEbsVolume {
         let wrong = |setting| Err(LaunchVolumeError::Setting { name: name.to_owned(), setting });
         if self.snapshot_id.is_some() {
             return Err(LaunchVolumeError::Snapshot { name: name.to_owned() });
+        }
+        if self.encrypted == Some(true) || self.kms_key_id.is_some() {
+            return Err(LaunchVolumeError::Encryption { name: name.to_owned() });
         }
         let kind = TYPES.iter().find(|(kind, ..)| *kind == self.volume_type());
         let Some(&(kind, low, high, takes_iops, takes_throughput)) = kind else { return wrong("volumeType") };
@@ -165,6 +179,7 @@ mod tests {
         let choose = |volume| choose(given("data", volume), &definition);
         let chosen = choose(json!({"sizeInGiB": 10})).unwrap().unwrap().managed_ebs_volume;
         assert_eq!((chosen.size(), chosen.volume_type(), chosen.is_deleted_at_end()), (10, "gp3", true));
+        assert!(choose(json!({"sizeInGiB": 10, "encrypted": false})).is_ok());
         let kept = choose(json!({"sizeInGiB": 4, "volumeType": "io1", "iops": 100, "filesystemType": "ext4",
             "terminationPolicy": {"deleteOnTermination": false}}));
         assert!(!kept.unwrap().unwrap().managed_ebs_volume.is_deleted_at_end());
@@ -178,6 +193,8 @@ mod tests {
             (json!({"sizeInGiB": 10, "volumeType": "gp2", "throughput": 125}), "throughput"),
             (json!({"sizeInGiB": 10, "filesystemType": "ntfs"}), "filesystemType"),
             (json!({"sizeInGiB": 10, "snapshotId": "snap-1"}), "snapshot"),
+            (json!({"sizeInGiB": 10, "encrypted": true}), "encrypted"),
+            (json!({"sizeInGiB": 10, "kmsKeyId": "alias/aws/ebs"}), "encrypted"),
         ] {
             let text = choose(volume).unwrap_err().to_string();
             assert!(text.contains(expected), "{text}");

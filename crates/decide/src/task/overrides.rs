@@ -6,7 +6,7 @@ use crate::task::definition::{
 };
 use crate::task::kinds::Compatibility;
 use crate::task::units::{CpuUnits, InvalidUnits, MemoryMib, as_text};
-use crate::task::validate::{DefinitionError, check_platform};
+use crate::task::validate::{DefinitionError, check_overridden, check_platform};
 use serde::{Deserialize, Serialize};
 
 /// Characters of the overrides as JSON: ECS's limit.
@@ -193,6 +193,7 @@ impl TaskOverride {
                 }
             }
         }
+        check_overridden(&effective)?;
         if effective.is_compatible_with(launch) {
             check_platform(&effective, launch)?;
         }
@@ -236,11 +237,6 @@ impl ContainerOverride {
         }
         if let Some(reservation) = amount(self.memory_reservation, 4, "memoryReservation")? {
             container.memory_reservation = Some(MemoryMib(reservation));
-        }
-        if let (Some(limit), Some(reserved)) = (container.memory, container.memory_reservation)
-            && limit < reserved
-        {
-            return Err(DefinitionError::ReservationAboveMemory { container: self.name.clone() }.into());
         }
         if let Some(command) = &self.command {
             container.command = Some(command.clone());
@@ -356,6 +352,25 @@ mod tests {
             json!({"cpu": "512"}),
             "No Fargate configuration exists for given values: 512 CPU, 512 memory.",
         );
+        refused(
+            json!({"containerOverrides": [{"name": "app", "memory": 600}]}),
+            "The 'memory' setting for container 'app' is greater than for the task.",
+        );
+        refused(
+            json!({"containerOverrides": [{"name": "app", "cpu": 200}, {"name": "side", "cpu": 200}]}),
+            "The total 'cpu' setting of all containers is greater than for the task.",
+        );
+        let file = json!([{"type": "s3", "value": "arn:aws:s3:::bucket/variables.txt"}]);
+        refused(
+            json!({"containerOverrides": [{"name": "app", "environmentFiles": file}]}),
+            "Invalid 'environmentFiles' setting for container 'app'.",
+        );
+        for size in [20, 201] {
+            refused(
+                json!({"ephemeralStorage": {"sizeInGiB": size}}),
+                "Ephemeral storage size must be between 21 and 200 GiB.",
+            );
+        }
         refused(json!({"cpu": "lots"}), "Invalid 'cpu' setting for task.");
         refused(
             json!({"containerOverrides": [{"name": "app", "command": ["x".repeat(9000)]}]}),

@@ -8,7 +8,7 @@ use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::placement::Strategy;
 use gantry_decide::query::Query;
-use gantry_decide::task::launch_volume::{self, LaunchVolumeError, VolumeConfiguration};
+use gantry_decide::task::launch_volume::{self, VolumeConfiguration};
 use gantry_decide::task::{NetworkMode, TaskDefinition, TaskOverride};
 use gantry_wire::Structure;
 
@@ -93,9 +93,9 @@ pub fn volume<T: Structure>(
             .map_err(|_| EcsError::invalid("A volume configuration needs a managedEBSVolume with a roleArn."))
     };
     let given = given.unwrap_or_default().iter().map(read).collect::<Result<_, _>>()?;
-    launch_volume::choose(given, definition).map_err(|error| match error {
-        LaunchVolumeError::Snapshot { .. } => EcsError::UnsupportedFeature(error.to_string()),
-        _ => EcsError::invalid(error.to_string()),
+    launch_volume::choose(given, definition).map_err(|error| match error.is_unsupported() {
+        true => EcsError::UnsupportedFeature(error.to_string()),
+        false => EcsError::invalid(error.to_string()),
     })
 }
 

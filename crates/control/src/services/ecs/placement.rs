@@ -158,7 +158,8 @@ fn resources(definition: &TaskDefinition, group: &str) -> Request {
 
 /// What a task to be placed asks of an instance.
 ///
-/// Constraints and strategies were read before: text that is neither counts as none.
+/// Constraints and strategies were read before. A stored constraint that is none is never satisfied, a strategy that is
+/// none counts for nothing.
 pub fn request(
     definition: &TaskDefinition,
     launch_type: LaunchType,
@@ -199,12 +200,20 @@ pub fn request(
     } else if launch_type == LaunchType::Ec2 {
         request.constraints.push(Constraint::MemberOf(OF_NOBODY_ELSE.clone()));
     }
-    let own = definition.placement_constraints.iter().map(|c| Query::parse(&c.expression));
-    request.constraints.extend(own.filter_map(Result::ok).map(Constraint::MemberOf));
-    request.constraints.extend(constraints.iter().filter_map(|constraint| match constraint {
-        PlacementConstraint::DistinctInstance => Some(Constraint::DistinctInstance),
-        PlacementConstraint::MemberOf(expression) => Query::parse(expression).ok().map(Constraint::MemberOf),
-    }));
+    let mut expressions: Vec<&str> =
+        definition.placement_constraints.iter().map(|constraint| constraint.expression.as_str()).collect();
+    for constraint in constraints {
+        match constraint {
+            PlacementConstraint::DistinctInstance => request.constraints.push(Constraint::DistinctInstance),
+            PlacementConstraint::MemberOf(expression) => expressions.push(expression),
+        }
+    }
+    for expression in expressions {
+        match Query::parse(expression) {
+            Ok(query) => request.constraints.push(Constraint::MemberOf(query)),
+            Err(_) => _ = request.attributes.insert(NOBODY_ATTRIBUTE.to_owned(), None),
+        }
+    }
     request.strategies.extend(strategies.iter().filter_map(|strategy| match strategy {
         PlacementStrategy::Random => Some(Strategy::Random),
         PlacementStrategy::Spread(field) => Strategy::spread(field),

@@ -37,6 +37,17 @@ pub fn check(definition: &mut TaskDefinition) -> Result<(), DefinitionError> {
     check_firelens(definition)
 }
 
+/// Of these rules, those on what overrides may change.
+pub fn check_overridden(definition: &TaskDefinition) -> Result<(), DefinitionError> {
+    for container in &definition.container_definitions {
+        check_memory(definition, container)?;
+        check_lists(container)?;
+        check_secrets(definition, container)?;
+        check_devices(definition, container)?;
+    }
+    check_totals(definition)
+}
+
 fn fill_in(container: &mut ContainerDefinition) {
     // Empty text means "not given" in these, as for a form left blank.
     for text in [&mut container.hostname, &mut container.user, &mut container.working_directory] {

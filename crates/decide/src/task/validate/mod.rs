@@ -23,6 +23,7 @@ pub use error::DefinitionError;
 pub use platform::{check_platform, is_ecr_image};
 
 use crate::ids::AccountId;
+use crate::query::Query;
 use crate::task::attributes::required_attributes;
 use crate::task::definition::TaskDefinition;
 use crate::task::kinds::{Compatibility, NetworkMode};
@@ -67,6 +68,15 @@ pub fn validate(raw: Value, account: AccountId) -> Result<TaskDefinition, Defini
     Ok(definition)
 }
 
+/// Checks again what overrides may have changed of a definition.
+///
+/// # Errors
+/// For the first rule that it breaks now.
+pub fn check_overridden(definition: &TaskDefinition) -> Result<(), DefinitionError> {
+    containers::check_overridden(definition)?;
+    check_storage(definition)
+}
+
 /// A bare role name means the role of that name in the caller's account.
 fn expand_role(role: &mut Option<String>, account: AccountId) {
     if role.as_deref().is_some_and(str::is_empty) {
@@ -86,7 +96,7 @@ fn check_task(definition: &TaskDefinition) -> Result<(), DefinitionError> {
     }
     for constraint in &definition.placement_constraints {
         let expression = constraint.expression.trim();
-        if expression.is_empty() || expression.chars().count() > MAX_EXPRESSION {
+        if expression.chars().count() > MAX_EXPRESSION || Query::parse(expression).is_err() {
             return Err(DefinitionError::ConstraintExpression);
         }
     }
@@ -99,13 +109,7 @@ fn check_task(definition: &TaskDefinition) -> Result<(), DefinitionError> {
         }
         ProxyRules::read(|name| proxy.property(name)).map_err(DefinitionError::ProxyProperty)?;
     }
-    if let Some(storage) = definition.ephemeral_storage {
-        const LOW: u32 = 21;
-        const HIGH: u32 = 200;
-        if !(LOW..=HIGH).contains(&storage.size_in_gib) {
-            return Err(DefinitionError::EphemeralStorage { low: LOW, high: HIGH });
-        }
-    }
+    check_storage(definition)?;
     let mut devices: Vec<&str> = Vec::new();
     for accelerator in definition.inference_accelerators.iter().flatten() {
         if accelerator.device_name.is_empty() || devices.contains(&accelerator.device_name.as_str()) {
@@ -114,4 +118,15 @@ fn check_task(definition: &TaskDefinition) -> Result<(), DefinitionError> {
         devices.push(&accelerator.device_name);
     }
     Ok(())
+}
+
+fn check_storage(definition: &TaskDefinition) -> Result<(), DefinitionError> {
+    const LOW: u32 = 21;
+    const HIGH: u32 = 200;
+    match definition.ephemeral_storage {
+        Some(storage) if !(LOW..=HIGH).contains(&storage.size_in_gib) => {
+            Err(DefinitionError::EphemeralStorage { low: LOW, high: HIGH })
+        }
+        _ => Ok(()),
+    }
 }

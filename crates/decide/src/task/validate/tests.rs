@@ -636,10 +636,12 @@ fn firelens_and_proxy() {
 fn task_settings() {
     let constraint = |expression: &str| json!({"type": "memberOf", "expression": expression});
     accepted(ec2(json!({"placementConstraints": [constraint("attribute:rack == a")]}), none()));
-    refused(
-        ec2(json!({"placementConstraints": [constraint("")]}), none()),
-        "Invalid placement constraint expression.",
-    );
+    for expression in ["", "attribute:rack ==", "rack == a", "attribute:rack == a and"] {
+        refused(
+            ec2(json!({"placementConstraints": [constraint(expression)]}), none()),
+            "Invalid placement constraint expression.",
+        );
+    }
     refused(
         ec2(json!({"placementConstraints": [{"type": "memberOf"}]}), none()),
         "Invalid placement constraint expression.",
