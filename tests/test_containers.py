@@ -149,14 +149,28 @@ def test_program_and_environment(host):
     arn = host.start({})
     host.end(arn)
     assert host.lines(arn) == ["from the image"]
-    said = host.says("id -u; id -g; pwd; hostname", user="worker", workingDirectory="/tmp/made", hostname="its-name")
-    assert said == ["1234", "1234", "/tmp/made", "its-name"]
+    said = host.says("id -u; id -g; pwd; hostname; stat -c %a /tmp/made", user="worker", workingDirectory="/tmp/made",
+                     hostname="its-name")
+    assert said == ["1234", "1234", "/tmp/made", "its-name", "755"]
 
 
 def test_names_and_name_servers(host):
     said = host.says("cat /etc/hosts /etc/resolv.conf", extraHosts=[{"hostname": "other", "ipAddress": "10.1.2.3"}],
                      dnsServers=["10.9.9.9"], dnsSearchDomains=["corp.test"])
     assert "10.1.2.3\tother" in said and "nameserver 10.9.9.9" in said and "search corp.test" in said
+
+
+@pytest.mark.parametrize("mode", ["bridge", "awsvpc", "host"])
+def test_a_container_knows_its_own_name(host, mode):
+    network = {"arguments": NETWORKED} if mode == "awsvpc" else {}
+    said = host.says("hostname; cat /etc/hostname; echo $HOSTNAME; cat /etc/hosts", task={"networkMode": mode}, **network)
+    name, hosts = said[0], [line.split("#")[0].split() for line in said[3:]]
+    assert said[1:3] == [name, name]
+    if mode == "host":
+        assert name == socket.gethostname() and said[3:] == pathlib.Path("/etc/hosts").read_text().splitlines()
+    else:
+        address, = [line[0] for line in hosts if name in line[1:]]
+        assert re.fullmatch(r"\d+\.\d+\.\d+\.\d+", address) and not address.startswith("127."), said
 
 
 def test_links_name_a_neighbour_and_its_ports(host):
@@ -274,6 +288,15 @@ def test_metadata_is_the_tasks_own(host, mode):
         assert container["Ports"][0]["HostPort"] == binding["hostPort"]
 
 
+def test_tasks_on_fargate_capacity_are_told_their_own_cluster(host):
+    size = {"networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "256", "memory": "512"}
+    said = host.says(ASK + "ask $ECS_CONTAINER_METADATA_URI_V4/task", task=size, arguments={"launchType": "FARGATE"})
+    task = json.loads(said[0])
+    cluster, = host.ecs.describe_clusters(clusters=["default"])["clusters"]
+    assert (task["Cluster"], task["LaunchType"]) == (cluster["clusterArn"], "FARGATE")
+    assert task["Containers"][0]["Labels"]["com.amazonaws.ecs.cluster"] == cluster["clusterArn"]
+
+
 def test_a_task_cannot_ask_for_another(host):
     arn = host.start(sh("env; exec sleep 100"))
     known = "ECS_CONTAINER_METADATA_URI_V4="
@@ -368,6 +391,18 @@ def test_a_dependency_that_cannot_be_met_ends_the_task(host):
         sh("exec sleep 100", dependsOn=[{"containerName": "app1", "condition": "COMPLETE"}]),
         sh("exec sleep 100", startTimeout=2)])
     assert stopped["containers"][0]["reason"].startswith("CannotStartContainerError: dependency graph: ")
+
+
+def test_an_image_says_by_which_signal_it_is_ended(host, tmp_path):
+    for name, word in ("local/real-time:1", "SIGRTMIN+3"), ("local/unknown:1", "SIGNOTHING"):
+        host.platform.image("load", image(tmp_path, name, StopSignal=word))
+    script = "trap 'exit 7' 37; echo ready; while true; do sleep 0.1; done"
+    arn = host.start(sh(script, image="local/real-time:1"))
+    until(lambda: host.lines(arn) == ["ready"])
+    host.ecs.stop_task(task=arn)
+    assert host.end(arn)["containers"][0]["exitCode"] == 7
+    container, = host.fails(containers=[{"image": "local/unknown:1"}])["containers"]
+    assert container["reason"] == "CannotCreateContainerError: invalid signal: SIGNOTHING"
 
 
 def test_a_container_may_take_its_time_to_stop(host):
@@ -641,7 +676,7 @@ def test_a_managed_volume_is_made_for_its_task(host):
     host.says("echo kept > /data/f", task, arguments=volume(terminationPolicy={"deleteOnTermination": False}), **mount)
     kept, = images()
     assert kept.parent.name == "kept-volumes"
-    for expected, arguments in [("snapshots", volume(snapshotId="snap-1")), ("sizeInGiB", volume(sizeInGiB=0)), ("missing", {})]:
+    for expected, arguments in [("snapshots", volume(snapshotId="snap-1")), ("encrypted", volume(encrypted=True)), ("sizeInGiB", volume(sizeInGiB=0)), ("missing", {})]:
         with pytest.raises(host.ecs.exceptions.ClientError, match=expected):
             host.start(sh("true", **mount), task=task, **arguments)
 

@@ -224,6 +224,11 @@ def test_lines_of_a_container_are_there_within_two_seconds(tools):
         assert event["ingestionTime"] - event["timestamp"] < 2000
     assert events[0]["logStreamName"] == f"test/app/{arn.split('/')[-1]}"
     assert any(event["message"] == "bad" for event in written(tools))
+    # Without a prefix a stream is called by its container's id.
+    definition = logging("echo nameless", "awslogs", **{"awslogs-group": GROUP})
+    nameless = run(tools.client("ecs"), {**definition, "family": "nameless"})
+    event = until(lambda: next((e for e in written(tools) if e["message"] == "nameless"), None))
+    assert event["logStreamName"] == describe(tools.client("ecs"), nameless)["containers"][0]["runtimeId"]
     tail = Following(tools.client("logs"), GROUP, now())
     assert until(tail.more) and until(tail.more)
 

@@ -2,7 +2,7 @@
 
 use super::create::{AGENT_LABEL, GROUP_LABEL};
 use crate::config::AgentConfig;
-use crate::driver::container::{Parts, container_id, hash, task_group, task_id};
+use crate::driver::container::{Parts, cluster, container_id, hash, task_group, task_id};
 use crate::driver::reach::{interface, requests};
 use crate::driver::volumes::{Kind, ephemeral};
 use crate::logs::LogDriver;
@@ -59,7 +59,6 @@ pub fn of_pause(agent: &AgentConfig, arn: &TaskArn, task: &acs::Task, name: &str
     if let Some((interface, host)) = interface(task)
         && !host.is_empty()
     {
-        parts.docker.config.hostname = Some(host.clone());
         parts.docker.host_config.extra_hosts = Some(vec![format!("{host}:{}", interface.address)]);
     }
     let drop_all = Some(vec!["ALL".to_owned()]);
@@ -83,7 +82,7 @@ fn shown_name(arn: &TaskArn, task: &acs::Task, container: &str) -> String {
 /// ECS's labels, which go before the user's.
 fn labels(agent: &AgentConfig, arn: &TaskArn, task: &acs::Task, container: &str) -> BTreeMap<String, String> {
     let all = [
-        ("cluster", agent.cluster.as_str()),
+        ("cluster", cluster(agent, task)),
         ("container-name", container),
         ("task-arn", &arn.0),
         ("task-definition-family", task.family.as_deref().unwrap_or_default()),

@@ -3,13 +3,14 @@
 use super::container::{self, Parts, container_id, pause_id, task_group, task_id};
 use super::links::{Links, links};
 use super::reach::{bindings, interface, requests};
-use super::{Hands, Held, Input, Known, volumes};
+use super::{Hands, Held, Input, Known, stop_signal, volumes};
 use crate::config::AgentConfig;
 use crate::endpoints::{self, Owner};
 use crate::firelens;
 use crate::images::{LocalImage, PullError, Reference};
 use crate::logs::LogDriver;
 use crate::network::{Bridged, NetworkError};
+use crate::protocol::docker::LogConfig;
 use crate::runtime::{ContainerId, NetworkNamespace, Runtime, RuntimeError, Step};
 use crate::storage::{self, Ephemeral};
 use gantry_api::{acs, ecs};
@@ -308,10 +309,11 @@ pub async fn log_driver<R: Runtime>(
     arn: TaskArn,
     name: String,
 ) -> LogDriver {
+    let id = hands.runtime.runtime_id(&container_id(&arn, &name));
     loop {
         let fetched = hands.secrets.of(&hands.credentials, &arn, known.task()).await;
         let driver = fetched.and_then(|fetched| {
-            container::log_driver(&hands.config, &known, &arn, &name, fetched.container(&name))
+            container::log_driver(&hands.config, &known, &arn, (&name, &id), fetched.container(&name))
         });
         match driver {
             Ok(driver) => return driver,
@@ -411,10 +413,19 @@ async fn try_launch<R: Runtime>(
     let payload = containers.iter().find(|c| c.name.as_deref() == Some(name)).ok_or_else(vanished)?;
     let docker = known.docker(name).ok_or_else(vanished)?;
     let id = container_id(arn, name);
+    stop_signal::of(&image.config)
+        .map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))?;
     let fetched = hands.secrets.of(&hands.credentials, arn, known.task()).await?;
     let given = fetched.container(name);
-    let log = container::log_driver(&hands.config, known, arn, name, given)?;
-    if let LogDriver::Awslogs(to) = &log {
+    let log = container::log_driver(&hands.config, known, arn, (name, id.as_str()), given)?;
+    let docker_runs = hands.config.runtime.is_docker();
+    let is_named =
+        |log: &LogConfig| log.config.as_ref().is_some_and(|all| all.contains_key("awslogs-stream"));
+    // An engine gives the id by which a stream without a name is called when it makes the container; then the stream is
+    // made with the first lines.
+    if let LogDriver::Awslogs(to) = &log
+        && (!docker_runs || known.log(name).is_some_and(is_named))
+    {
         hands.logs.prepare(to).await.map_err(|error| {
             let text = format!(
                 "failed to initialize logging driver: failed to create Cloudwatch log stream: {error}"
@@ -422,7 +433,6 @@ async fn try_launch<R: Runtime>(
             Failure::new(FailureKind::CannotStartContainerError, text)
         })?;
     }
-    let docker_runs = hands.config.runtime.is_docker();
     // Docker links itself.
     let links = if docker_runs { Links::default() } else { links(known.task(), payload, others)? };
     let images = images_of_volumes(hands, known, payload, images).await;
@@ -455,13 +465,14 @@ async fn try_launch<R: Runtime>(
             let (network, key) = (hands.network.clone(), id.to_string());
             let ports = requests(payload);
             let (path, attached) = attach(hands, move || network.attach_bridged(&key, &ports)).await?;
+            let own = Some((attached.address.to_string(), String::new()));
             bridged = Some(attached);
             if let Err(failure) = listen(hands, id.as_str(), Owner::Task(arn.clone())).await {
                 // The first failure is the one to tell; leftovers are swept at the next start.
                 let _ = detach(hands, id.to_string()).await;
                 return Err(failure);
             }
-            (NetworkNamespace::Path(path), None)
+            (NetworkNamespace::Path(path), own)
         }
         NetworkMode::Host => (NetworkNamespace::Host, None),
         NetworkMode::None => (NetworkNamespace::Isolated, None),

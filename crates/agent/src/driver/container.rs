@@ -2,6 +2,7 @@
 
 use super::Known;
 use super::links::Links;
+use super::reach::interface;
 use super::volumes::Mount;
 use crate::config::AgentConfig;
 use crate::docker::parts;
@@ -51,6 +52,14 @@ pub fn task_id(task: &TaskArn) -> String {
     }
 }
 
+/// The task's own cluster, by the name that its agent knows it by. Tasks on Fargate capacity are not in their agent's
+/// cluster: as on AWS, theirs has its ARN.
+pub fn cluster<'a>(config: &'a AgentConfig, task: &'a acs::Task) -> &'a str {
+    let own = config.cluster.as_str();
+    let is_own = |arn: &str| arn == own || arn.rsplit('/').next() == Some(own);
+    task.task_cluster_arn.as_deref().filter(|arn| !is_own(arn)).unwrap_or(own)
+}
+
 /// The name of a task's container on this host: the same on every start, so that it can be found again.
 pub fn container_id(task: &TaskArn, container: &str) -> ContainerId {
     let name = format!("{}-{:010}", task_id(task), hash(container) % 10_000_000_000);
@@ -63,7 +72,7 @@ pub(crate) fn hash(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The log driver that a container asks for.
+/// The log driver that a container asks for. `id` is what its runtime calls it.
 ///
 /// # Errors
 /// For one that this agent does not have, and for options that make no sense.
@@ -71,15 +80,14 @@ pub fn log_driver(
     config: &AgentConfig,
     known: &Known,
     task: &TaskArn,
-    container: &str,
+    (container, id): (&str, &str),
     given: Option<&ForContainer>,
 ) -> Result<LogDriver, Failure> {
-    let id = container_id(task, container);
     let log = known.log(container);
     if firelens::is_routed(log) {
-        return Ok(firelens::log_driver(config, task, known.task(), container, id.as_str()));
+        return Ok(firelens::log_driver(config, task, known.task(), container, id));
     }
-    let writer = Writer { region: &config.region, id: id.as_str(), name: container };
+    let writer = Writer { region: &config.region, id, name: container };
     let secrets = given.map(|given| &given.log_options).filter(|options| !options.is_empty());
     let whole = log.zip(secrets).map(|(log, secrets)| log.with_secrets(secrets));
     let read = match LogDriver::read(whole.as_ref().or(log), writer) {
@@ -122,7 +130,7 @@ pub struct Parts<'a> {
     pub image: &'a LocalImage,
     pub log: &'a LogDriver,
     pub network: NetworkNamespace,
-    /// The task's own address and name, in awsvpc mode.
+    /// The address that is the container's, and its name: in awsvpc mode the task's; in bridge mode it has no name.
     pub interface: Option<(String, String)>,
     pub mounts: &'a [Mount],
     /// What a log router finds in its container.
@@ -145,10 +153,15 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
     let (config, host) = (&docker.config, &docker.host_config);
     refuse_what_is_not_there(agent, host)?;
     let name = container.name.as_deref().unwrap_or_default();
-    let mut hosts_file = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    let of_host = *network == NetworkNamespace::Host;
+    let mut hosts_file = match of_host {
+        true => super::resolv::hosts_of_host(),
+        false => "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned(),
+    };
     let hostname = match (config.hostname.as_deref(), interface) {
         (Some(name), _) if !name.is_empty() => name.to_owned(),
         (_, Some((_, name))) if !name.is_empty() => name.clone(),
+        _ if of_host => super::resolv::name_of_host(),
         _ => task_id(arn).chars().take(HOSTNAME_LENGTH).collect(),
     };
     if let Some((address, _)) = interface {
@@ -186,7 +199,7 @@ pub fn compile(parts: &Parts<'_>) -> Result<ContainerConfig, Failure> {
         tty: config.tty == Some(true),
         stdin_open: config.open_stdin == Some(true),
         hosts_file,
-        resolv_conf: resolv_conf(host),
+        resolv_conf: resolv_conf(host, of_host),
         read_only_root: host.readonly_rootfs.unwrap_or(false),
         privileged: host.privileged.unwrap_or(false),
         capabilities: capabilities
@@ -352,6 +365,7 @@ fn mib(mib: i32) -> i64 {
 pub fn pause(agent: &AgentConfig, arn: &TaskArn, task: &acs::Task) -> Result<ContainerConfig, Failure> {
     let nothing = Capabilities::new(&[], &["ALL".to_owned()])
         .map_err(|error| Failure::new(FailureKind::CannotCreateContainerError, error.to_string()))?;
+    let named = interface(task).map(|(_, name)| name).filter(|name| !name.is_empty());
     Ok(ContainerConfig {
         id: pause_id(arn),
         layers: Vec::new(),
@@ -359,7 +373,8 @@ pub fn pause(agent: &AgentConfig, arn: &TaskArn, task: &acs::Task) -> Result<Con
         env: Vec::new(),
         cwd: "/".to_owned(),
         user: String::new(),
-        hostname: task_id(arn).chars().take(HOSTNAME_LENGTH).collect(),
+        // On an engine the containers of an awsvpc task have its host name.
+        hostname: named.unwrap_or_else(|| task_id(arn).chars().take(HOSTNAME_LENGTH).collect()),
         domainname: String::new(),
         init: true,
         tty: false,
@@ -417,13 +432,13 @@ fn tmpfs(host: &HostConfig) -> Vec<TmpfsMount> {
         .collect()
 }
 
-/// Name servers as asked for, or the host's. A resolver on the host's loopback is out of a container's reach.
-fn resolv_conf(host: &HostConfig) -> String {
+/// Name servers as asked for, or the host's. A resolver on the host's loopback is out of reach but in its own network.
+fn resolv_conf(host: &HostConfig, of_host: bool) -> String {
     let servers = host.dns.as_deref().unwrap_or_default();
-    let mut text = if servers.is_empty() {
-        super::resolv::of_host()
-    } else {
-        servers.iter().map(|server| format!("nameserver {server}\n")).collect()
+    let mut text = match servers {
+        [] if of_host => super::resolv::in_host(),
+        [] => super::resolv::of_host(),
+        servers => servers.iter().map(|server| format!("nameserver {server}\n")).collect(),
     };
     if let Some(search) = host.dns_search.as_ref().filter(|search| !search.is_empty()) {
         text.push_str(&format!("search {}\n", search.join(" ")));

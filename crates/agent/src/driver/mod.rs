@@ -14,6 +14,7 @@ pub mod resolv;
 mod saver;
 mod seed;
 mod snapshot;
+mod stop_signal;
 pub mod volumes;
 
 pub use hands::{Hands, Tools};
@@ -357,7 +358,8 @@ impl<R: Runtime> Driver<R> {
                 let known = image.source == Source::Pulled;
                 let digest = known.then(|| image.digest.to_string());
                 if let Some(entry) = self.tasks.get_mut(&task) {
-                    let signal = image.config.stop_signal.as_deref().and_then(stop_signal);
+                    // One that there is none of is told when the container is to start.
+                    let signal = stop_signal::of(&image.config).ok().flatten();
                     entry.stop_signals.extend(signal.map(|signal| (container.clone(), signal)));
                     entry.images.insert(container.clone(), Arc::from(image));
                 }
@@ -399,12 +401,13 @@ impl<R: Runtime> Driver<R> {
         let Some(known) = self.known(task) else { return };
         let (config, id, container) = (&self.hands.config, task_id(task), name.to_owned());
         let log = log_path(&config.data_dir, task, name);
+        let runtime_id = self.hands.runtime.runtime_id(&container_id(task, name));
         let fetches = known.container(name).is_some_and(|container| log_options(container).next().is_some());
         if fetches && !firelens::is_routed(known.log(name)) {
             let hands = Arc::clone(&self.hands);
             let driver = actions::log_driver(hands, Arc::clone(&known), task.clone(), container.clone());
             self.hands.logs.follow_once(id, container, log, driver);
-        } else if let Ok(driver) = log_driver(config, &known, task, name, None) {
+        } else if let Ok(driver) = log_driver(config, &known, task, (name, &runtime_id), None) {
             // One that cannot be read was refused when the container was to be launched.
             self.hands.logs.follow(id, container, log, driver);
         }
@@ -582,15 +585,6 @@ pub fn networks_of(
         );
     }
     (bridged, tasks)
-}
-
-/// A signal by its name, with `SIG` or without, or its number.
-fn stop_signal(text: &str) -> Option<i32> {
-    if let Ok(number) = text.parse::<i32>() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let name = if text.starts_with("SIG") { text.to_owned() } else { format!("SIG{text}") };
-    name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
 }
 
 pub fn now() -> Timestamp {

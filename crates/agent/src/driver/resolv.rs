@@ -1,9 +1,42 @@
-//! The name servers of tasks: the host's, as far as they can be reached from another network namespace.
+//! What tasks know of names by their host: its name servers, as far as they can be reached from another network
+//! namespace; in the host's own namespace, its name and all that it knows.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 
 /// Where they stand; the second is systemd's, which the first may hide behind a server on a loopback address.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+
+/// Bytes of the host's hosts file that containers get: a quarter of what their files may have together.
+const HOSTS_MAX: u64 = 256 << 10;
+
+/// The host's own name.
+pub fn name_of_host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// The host's hosts file, for who is in its network. Of a very long one, the first lines.
+pub fn hosts_of_host() -> String {
+    let mut bytes = Vec::new();
+    // A host without one has no names to give.
+    let _ = File::open("/etc/hosts").and_then(|file| file.take(HOSTS_MAX).read_to_end(&mut bytes));
+    let whole = if bytes.len() as u64 == HOSTS_MAX {
+        bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0)
+    } else {
+        bytes.len()
+    };
+    let mut text = String::from_utf8_lossy(&bytes[..whole]).into_owned();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// The host's `resolv.conf`, for who is in its network.
+pub fn in_host() -> String {
+    std::fs::read_to_string(FILES[0]).unwrap_or_default()
+}
 
 /// The text of a task's `resolv.conf`.
 pub fn of_host() -> String {

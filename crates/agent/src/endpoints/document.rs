@@ -1,6 +1,7 @@
 //! The metadata documents: what a task and its containers are, in versions 2 (and 3, which is the same) and 4.
 
 use crate::config::AgentConfig;
+use crate::driver::container::cluster;
 use crate::driver::reach::{interface, requests};
 use crate::driver::{ContainerSnapshot, TaskSnapshot, volumes};
 use crate::network::PortRequest;
@@ -48,7 +49,7 @@ pub fn task(about: About<'_>, snapshot: &TaskSnapshot, version: Version) -> Valu
     });
     let mut document = Map::new();
     let mut set = |name: &str, value: Option<Value>| put(&mut document, name, value);
-    set("Cluster", Some(json!(about.config.cluster)));
+    set("Cluster", Some(json!(cluster(about.config, payload))));
     set("TaskARN", Some(json!(snapshot.arn.0)));
     set("Family", payload.family.clone().map(Value::String));
     set("Revision", payload.version.clone().map(Value::String));
@@ -152,7 +153,7 @@ fn labels(about: About<'_>, snapshot: &TaskSnapshot, one: &ContainerSnapshot) ->
     let docker = snapshot.known.docker(&one.name);
     let mut labels = docker.and_then(|docker| docker.config.labels.clone()).unwrap_or_default();
     for (name, value) in [
-        ("cluster", about.config.cluster.as_str()),
+        ("cluster", cluster(about.config, payload)),
         ("container-name", &one.name),
         ("task-arn", &snapshot.arn.0),
         ("task-definition-family", payload.family.as_deref().unwrap_or_default()),

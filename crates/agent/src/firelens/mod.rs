@@ -8,7 +8,7 @@ mod configuration;
 
 use crate::config::AgentConfig;
 use crate::driver::Known;
-use crate::driver::container::task_id;
+use crate::driver::container::{cluster, task_id};
 use crate::logs::{Fluentd, LogDriver};
 use crate::network::Bridged;
 use crate::protocol::docker::LogConfig;
@@ -170,7 +170,7 @@ pub fn provide(
     let metadata = match option("enable-ecs-log-metadata") {
         Some("false") => Vec::new(),
         _ => vec![
-            ("ecs_cluster", config.cluster.clone()),
+            ("ecs_cluster", cluster(config, task).to_owned()),
             ("ecs_task_arn", arn.0.clone()),
             (
                 "ecs_task_definition",

@@ -141,7 +141,7 @@ impl LogDriver {
             "" | "json-file" => file("json-file", options),
             "local" => file("local", options),
             "none" => Ok(LogDriver::None),
-            "awslogs" => awslogs(options, writer.region).map(LogDriver::Awslogs),
+            "awslogs" => awslogs(options, writer).map(LogDriver::Awslogs),
             "syslog" => syslog(options, writer).map(LogDriver::Syslog),
             "fluentd" => fluentd(options, writer).map(LogDriver::Fluentd),
             other => Err(OptionError::Driver(other.chars().take(64).collect())),
@@ -181,7 +181,7 @@ fn file(driver: &'static str, options: &BTreeMap<String, String>) -> Result<LogD
     Ok(LogDriver::File { max_bytes, max_files })
 }
 
-fn awslogs(options: &BTreeMap<String, String>, region: &str) -> Result<Awslogs, OptionError> {
+fn awslogs(options: &BTreeMap<String, String>, writer: Writer<'_>) -> Result<Awslogs, OptionError> {
     let text = |name: &'static str| {
         options.get(name).filter(|value| !value.is_empty()).cloned().ok_or(OptionError::Missing(name))
     };
@@ -193,9 +193,10 @@ fn awslogs(options: &BTreeMap<String, String>, region: &str) -> Result<Awslogs, 
         }
     };
     let mut read = Awslogs {
-        region: options.get("awslogs-region").cloned().unwrap_or_else(|| region.to_owned()),
+        region: options.get("awslogs-region").cloned().unwrap_or_else(|| writer.region.to_owned()),
         group: text("awslogs-group")?,
-        stream: text("awslogs-stream")?,
+        // Docker's default.
+        stream: text("awslogs-stream").unwrap_or_else(|_| writer.id.to_owned()),
         create_group,
         multiline: None,
         buffer: BUFFER,
@@ -415,6 +416,7 @@ mod tests {
         assert_eq!((full.region.as_str(), full.create_group, full.buffer), ("us-east-1", false, 1 << 30));
         assert_eq!(LogDriver::Awslogs(full).files(), (20 << 20, 53));
         assert_eq!(read("awslogs", &[]).unwrap_err(), OptionError::Missing("awslogs-group"));
+        assert_eq!(awslogs(&[("awslogs-stream", "")]).unwrap().stream, WRITER.id);
         for wrong in [
             ("awslogs-create-group", "yes"),
             ("mode", "x"),

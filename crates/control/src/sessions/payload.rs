@@ -1,7 +1,7 @@
 //! The payload compiler: from a task in the tables to what an agent is sent. A payload is no task definition: much of it
 //! is Docker Engine API JSON carried as text, and what ECS resolves (overrides, log options) is resolved in it.
 
-use crate::services::ecs::state::{Container, Eni, Task, TaskVolume};
+use crate::services::ecs::state::{Container, Eni, LaunchType, Task, TaskVolume};
 use gantry_api::acs;
 use gantry_decide::arn::{Arn, EcsResource};
 use gantry_decide::ids::{AttachmentId, Scope};
@@ -381,7 +381,8 @@ fn linux_parameters(
 }
 
 /// The log driver's options. `awslogs` gets those that ECS fills in: group, region and the name of the stream; and the
-/// control plane's address, since Docker's driver would ask AWS.
+/// control plane's address, since Docker's driver would ask AWS. A stream without a prefix is called by the container's
+/// id, which its agent knows. Fargate demands a prefix; what goes without here gets one there.
 fn log_config(
     scope: &Scope,
     endpoint: &str,
@@ -395,10 +396,13 @@ fn log_config(
         options.entry("awslogs-region".to_owned()).or_insert_with(|| scope.region.to_string());
         let group = || format!("/ecs/{}", task.definition_id.family);
         options.entry("awslogs-group".to_owned()).or_insert_with(group);
-        let prefix = options.remove("awslogs-stream-prefix").unwrap_or_else(|| "ecs".to_owned());
-        options
-            .entry("awslogs-stream".to_owned())
-            .or_insert_with(|| format!("{prefix}/{}/{}", definition.name, task.id));
+        let prefix = options.remove("awslogs-stream-prefix");
+        let needed = || (task.launch_type == LaunchType::Fargate).then(|| "ecs".to_owned());
+        if let Some(prefix) = prefix.or_else(needed) {
+            options
+                .entry("awslogs-stream".to_owned())
+                .or_insert_with(|| format!("{prefix}/{}/{}", definition.name, task.id));
+        }
     }
     json!({"Type": log.log_driver.as_str(), "Config": options})
 }

@@ -71,7 +71,7 @@ fn a_definition_becomes_what_dockers_api_takes() {
                 "logConfiguration": {"logDriver": "awslogs",
                     "options": {"awslogs-group": "app", "awslogs-stream-prefix": "web"}}
             },
-            {"name": "db", "image": "db:1", "memory": 64, "essential": false}
+            {"name": "db", "image": "db:1", "memory": 64, "essential": false, "logConfiguration": {"logDriver": "awslogs"}}
         ]
     }"#,
     )
@@ -124,7 +124,9 @@ fn a_definition_becomes_what_dockers_api_takes() {
                 "name": "db", "image": "db:1", "essential": false, "cpu": 0, "memory": 64,
                 "environment": {"AWS_EXECUTION_ENV": "AWS_ECS_EC2"}, "portMappings": [], "mountPoints": [],
                 "volumesFrom": [],
-                "dockerConfig": {"version": "1.25", "config": {}, "hostConfig": {"NetworkMode": "bridge"}}
+                "dockerConfig": {"version": "1.25", "config": {}, "hostConfig": {"NetworkMode": "bridge",
+                    "LogConfig": {"Type": "awslogs", "Config": {"awslogs-group": "/ecs/full",
+                        "awslogs-endpoint": "http://127.0.0.1:4580", "awslogs-region": "eu-north-1"}}}}
             }
         ]
     }"#,
