@@ -64,8 +64,10 @@ def on_each(ecs, definition):
     hosts = {host["containerInstanceArn"] for host in instances(ecs, CLUSTER) if host["status"] == "ACTIVE"}
     of_daemon, of_service = tasks(ecs, daemonName="beside"), tasks(ecs, serviceName="web")
     runs = all(task["lastStatus"] == "RUNNING" for task in of_daemon + of_service)
+    # What is not well yet is not waited for where it gives way.
+    well = all(task["healthStatus"] == "HEALTHY" for task in of_service)
     own = all(task["taskDefinitionArn"] == definition for task in of_daemon)
-    places = [sorted(task["containerInstanceArn"] for task in some) for some in (of_daemon, of_service) if runs]
+    places = [sorted(task["containerInstanceArn"] for task in some) for some in (of_daemon, of_service) if runs and well]
     return hosts if own and len(hosts) == BOTH and places == [sorted(hosts)] * 2 else None
 
 

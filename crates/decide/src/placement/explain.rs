@@ -120,7 +120,8 @@ impl Host {
 impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lacks = |f: &mut fmt::Formatter<'_>, what: &str, wanted: u32, free: i64| {
-            // Less than nothing is free where an instance registered again with less than its tasks hold.
+            // Less than nothing is free where room is kept, or an instance registered again with less than its tasks hold.
+            let free = free.max(0);
             let missing = i64::from(wanted) - free;
             write!(f, "has {free} {what} free of the {wanted} that the task needs: {missing} too few")
         };

@@ -40,6 +40,11 @@ pub struct Host {
 /// The attribute that names an instance's Availability Zone.
 pub const ZONE_ATTRIBUTE: &str = "ecs.availability-zone";
 
+/// The room of a task that is not there yet: no constraint shall see more of it than that it is taken.
+pub(super) fn room_for(request: &Request) -> Request {
+    Request { group: String::new(), ..request.clone() }
+}
+
 impl Profile {
     pub fn zone(&self) -> Option<&str> {
         self.attributes.get(ZONE_ATTRIBUTE)?.as_deref()
@@ -88,6 +93,16 @@ impl Host {
     pub fn suits(&self, request: &Request) -> bool {
         let active = self.profile.active || mutant::is("tasks placed on draining instances");
         active && self.profile.refuses_kind(request).is_none()
+    }
+
+    /// Whether it belongs here, and no task of its group is here yet.
+    pub fn awaits(&self, request: &Request) -> bool {
+        self.groups.of(&request.group) == 0 && self.suits(request)
+    }
+
+    /// Keeps room for such a task: others find what remains.
+    pub fn reserve(&mut self, request: &Request) {
+        self.take(&room_for(request));
     }
 
     /// How many tasks of a group are here.

@@ -4,8 +4,7 @@
 //! many tasks at once. Who asks for an instance gets it with what is noted of it.
 
 use super::Request;
-use super::groups::ByGroup;
-use super::host::{Host, Profile};
+use super::host::{Host, Profile, room_for};
 use super::log::{Change, Log, What};
 use super::settled::Settled;
 use super::stock::Held;
@@ -159,14 +158,13 @@ impl<K: Ord + Clone> Pool<K> {
         }
     }
 
-    /// Keeps room for a task of the request's group on each instance to which it belongs and that has none: others find
-    /// what remains. On ECS the tasks of daemons come before all others on an instance, and what they need is reserved.
-    pub fn reserve(&mut self, request: &Request) {
-        // Nobody is there yet: no constraint shall see more than that the room is taken.
-        let room = Request { group: String::new(), ..request.clone() };
-        let lacks = |host: &Host| host.groups.of(&request.group) == 0 && host.suits(request);
-        let lacking: Vec<K> =
-            self.hosts().filter(|(_, host)| lacks(host)).map(|(key, _)| key.clone()).collect();
+    /// Keeps room for a task of the request's group on each instance that awaits one and could hold it if it were empty:
+    /// others find what remains. On ECS the tasks of daemons come before all others on an instance, and what they need is
+    /// reserved.
+    pub fn reserve(&mut self, request: &Request, could_hold: impl Fn(&K) -> bool) {
+        let room = room_for(request);
+        let lacks = |(key, host): &(&K, Host)| host.awaits(request) && could_hold(key);
+        let lacking: Vec<K> = self.hosts().filter(lacks).map(|(key, _)| key.clone()).collect();
         for key in lacking {
             self.take(&key, &room);
         }

@@ -171,7 +171,17 @@ fn what_daemons_need_is_left_to_them() {
     pool.take(&0, &agent);
     assert_eq!(pool.instances_with("service:agent"), 1);
     // 1 is still to get one, and those of the other zone get none.
-    pool.reserve(&agent);
+    pool.reserve(&Request { memory: 5_000, ..agent.clone() }, |_| false);
+    assert_eq!(
+        pool,
+        {
+            let mut all = four();
+            all.take(&0, &agent);
+            all
+        },
+        "what no instance could hold is kept on none"
+    );
+    pool.reserve(&agent, |_| true);
     assert_eq!(pool.place(&request(), 20, &mut Seeded::new(1)).on.len(), 8);
     assert_eq!(pool.host(&1).unwrap().free_memory, 224);
     // Room is no task.

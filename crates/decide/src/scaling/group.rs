@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Instances launched or chosen to go in one call: keeps a step short; the next call goes on.
 pub const STEPS_MAX: usize = 50;
 
-/// After the first failed launch, doubled by each further one up to the last: a provider that cannot launch is not
+/// After the first failed round of launches, doubled by each further one up to the last: a provider that cannot launch is not
 /// asked without end, and one that only stumbled loses little time.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_LAST: Duration = Duration::from_secs(300);
@@ -29,7 +29,7 @@ pub struct Group {
     pub replaces_unhealthy: bool,
     /// It is to go, with everything that it has, and no hook holds that up.
     pub deleting: bool,
-    /// Launches that failed since one succeeded, and when the last of them did.
+    /// Rounds of launches that failed since one succeeded, and when the last of those launches did.
     pub failures: u32,
     pub failed_at: Option<Timestamp>,
 }
@@ -142,6 +142,12 @@ pub fn next<K: Ord + Clone>(
         }
     }
     (steps, again)
+}
+
+/// How many rounds have failed with one more launch: those that were begun before the last failure was known were one try.
+pub fn failed_rounds(failures: u32, failed_at: Option<Timestamp>, launched_at: Timestamp) -> u32 {
+    let is_new = failures == 0 || failed_at.is_none_or(|failed_at| failed_at < launched_at);
+    failures.saturating_add(u32::from(is_new))
 }
 
 /// When a group that failed to launch tries again.

@@ -56,11 +56,12 @@ pub struct LocalConfig {
 pub struct Local {
     config: Arc<LocalConfig>,
     machines: Mutex<BTreeMap<Ec2InstanceId, Running>>,
+    /// Which pair of the block's addresses each machine has, from its plan until nothing is left of it.
+    slots: Mutex<BTreeMap<Ec2InstanceId, u32>>,
 }
 
 /// A machine with its agent, as it is looked after.
 struct Running {
-    slot: u32,
     stop: watch::Sender<bool>,
     ended: JoinHandle<()>,
 }
@@ -73,10 +74,14 @@ impl Local {
     pub async fn open(config: LocalConfig) -> Result<Arc<Local>> {
         std::fs::create_dir_all(directory(&config.data_dir))
             .with_context(|| format!("cannot make {}", directory(&config.data_dir).display()))?;
-        let local = Arc::new(Local { config: Arc::new(config), machines: Mutex::default() });
+        let local =
+            Arc::new(Local { config: Arc::new(config), machines: Mutex::default(), slots: Mutex::default() });
         for (id, place) in places(&local.config.data_dir)? {
             match place.read()? {
-                Some(record) => local.look_after(record, place),
+                Some(record) => {
+                    local.slots.lock().insert(id, record.slot);
+                    local.look_after(record, place);
+                }
                 // A crash came before its first step.
                 None => {
                     tracing::info!(%id, "a machine that was not begun is removed");
@@ -89,9 +94,9 @@ impl Local {
 
     fn look_after(&self, record: Record, place: Place) {
         let (stop, stopped) = watch::channel(false);
-        let (id, slot) = (record.id, record.slot);
+        let id = record.id;
         let ended = tokio::spawn(supervise(Arc::clone(&self.config), record, place, stopped));
-        self.machines.lock().insert(id, Running { slot, stop, ended });
+        self.machines.lock().insert(id, Running { stop, ended });
     }
 
     async fn make(&self, machine: Machine) -> Result<Made> {
@@ -99,9 +104,11 @@ impl Local {
         let record = match place.read()? {
             Some(record) => record,
             None => {
-                let record = self.plan(&machine)?;
-                place.write(&record)?;
-                record
+                let planned = self.plan(&machine).and_then(|record| place.write(&record).map(|()| record));
+                if planned.is_err() {
+                    self.slots.lock().remove(&machine.id);
+                }
+                planned?
             }
         };
         let opened = record.machine();
@@ -125,11 +132,7 @@ impl Local {
         let attributes = settings.get("ECS_INSTANCE_ATTRIBUTES").map(|text| {
             serde_json::from_str(text).context("ECS_INSTANCE_ATTRIBUTES is not an object of texts")
         });
-        let taken: BTreeSet<u32> = self.machines.lock().values().map(|machine| machine.slot).collect();
-        let slots = self.config.block.size() / 2;
-        let slot = (1..slots)
-            .find(|slot| !taken.contains(slot))
-            .ok_or_else(|| anyhow!("no address is left in {}", self.config.block))?;
+        let slot = self.take_slot(*id)?;
         let address =
             |offset| self.config.block.address(2 * slot + offset).context("the block has this address");
         Ok(Record {
@@ -146,6 +149,17 @@ impl Local {
             router: address(0)?,
             address: address(1)?,
         })
+    }
+
+    /// Others that are planned at the same time find it taken.
+    fn take_slot(&self, id: Ec2InstanceId) -> Result<u32> {
+        let mut slots = self.slots.lock();
+        let taken: BTreeSet<u32> = slots.values().copied().collect();
+        let slot = (1..self.config.block.size() / 2)
+            .find(|slot| !taken.contains(slot))
+            .ok_or_else(|| anyhow!("no address is left in {}", self.config.block))?;
+        slots.insert(id, slot);
+        Ok(slot)
     }
 
     /// Ends a machine's agent, if it has one.
@@ -190,7 +204,9 @@ impl InstanceProvider for Local {
         Box::pin(async move {
             self.end(id).await;
             let place = Place::of(&self.config.data_dir, id);
-            place.remove(&self.config.image_dir, &self.config.program).await.map_err(failure)
+            place.remove(&self.config.image_dir, &self.config.program).await.map_err(failure)?;
+            self.slots.lock().remove(&id);
+            Ok(())
         })
     }
 
@@ -337,5 +353,35 @@ async fn carry(listener: TcpListener, server: SocketAddr) {
             }
             drop(permit);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn machines_that_are_made_at_once_get_addresses_of_their_own() {
+        let data = tempfile::tempdir().unwrap();
+        let config = LocalConfig {
+            data_dir: data.path().to_owned(),
+            image_dir: data.path().join("images"),
+            program: PathBuf::from("/bin/false"),
+            server: SocketAddr::from(([127, 0, 0, 1], 1)),
+            account: AccountId::DEFAULT,
+            key: KeyPair { access_key_id: String::new(), secret_access_key: String::new() },
+            block: Ipv4Block::new([10, 0, 0, 0].into(), 28).unwrap(),
+            task_cleanup_wait: Duration::ZERO,
+        };
+        let local = Local::open(config).await.unwrap();
+        let id = |n: u32| format!("i-{n:017}").parse().unwrap();
+        // Nothing of them is looked after yet.
+        for slot in 1..8 {
+            assert_eq!(local.take_slot(id(slot)).unwrap(), slot);
+        }
+        assert_eq!(local.take_slot(id(8)).unwrap_err().to_string(), "no address is left in 10.0.0.0/28");
+        local.destroy(id(2)).await.unwrap();
+        assert_eq!(local.take_slot(id(8)).unwrap(), 2);
     }
 }

@@ -70,14 +70,15 @@ pub fn carry_out(tx: &mut Tx<'_>, name: &AutoScalingGroupName, steps: Vec<Step<E
                 Kept::Yes
             }),
             Step::LaunchFailed(id) => {
-                let mut message = String::new();
+                let (mut message, mut launched_at) = (String::new(), tx.now);
                 with(tx, &group, id, |tx, instance| {
+                    launched_at = instance.launched_at;
                     message = instance.failure.clone().unwrap_or_else(|| "The machine vanished.".to_owned());
                     let status = ActivityStatus::Failed;
                     activity::tell(tx, &instance.group, instance.activity, status, Some(&message));
                     Kept::No
                 });
-                failed(&mut group, tx.now);
+                failed(&mut group, launched_at, tx.now);
             }
             Step::Terminate { instance, reason } => {
                 let before = in_capacity(tx, name);
@@ -138,8 +139,8 @@ fn with(
     }
 }
 
-fn failed(group: &mut AutoScalingGroup, now: Timestamp) {
-    group.failures = group.failures.saturating_add(1);
+fn failed(group: &mut AutoScalingGroup, launched_at: Timestamp, now: Timestamp) {
+    group.failures = group::failed_rounds(group.failures, group.failed_at, launched_at);
     group.failed_at = Some(now);
 }
 
@@ -239,7 +240,7 @@ fn launch(tx: &mut Tx<'_>, group: &mut AutoScalingGroup, zone: String) {
         None => drop(tx.state.autoscaling.instances.put(instance)),
         Some(reason) => {
             activity::tell(tx, &group.name, instance.activity, ActivityStatus::Failed, Some(&reason));
-            failed(group, tx.now);
+            failed(group, tx.now, tx.now);
         }
     }
 }

@@ -175,6 +175,20 @@ fn failed_launches_are_told_and_tried_again_later() {
 }
 
 #[test]
+fn launches_that_fail_together_are_tried_again_as_soon_as_one() {
+    let world = &mut with_template();
+    made(world, 5);
+    for (id, _) in wants(world) {
+        report(world, id, Report::Failed("There is no provider.".to_owned()));
+        world.now = world.now + Duration::from_millis(10);
+    }
+    assert_eq!(wants(world), []);
+    world.now = world.now + Duration::from_secs(5);
+    settle::<AutoScaling>(world);
+    assert_eq!(wants(world).len(), 5);
+}
+
+#[test]
 fn a_machine_that_vanished_and_one_called_unhealthy_are_replaced() {
     let world = &mut with_template();
     made(world, 2);

@@ -4,14 +4,14 @@
 use super::launch::Launch;
 use super::placement::{self, InstancePool};
 use super::state::{
-    CapacityProvider, ContainerInstance, FARGATE_POOL, LaunchType, ManagedInstancesProvider, ManagedScaling,
-    ProviderKind, ServiceStatus, Task, TaskKey,
+    CapacityProvider, ContainerInstance, ContainerInstanceKey, FARGATE_POOL, LaunchType,
+    ManagedInstancesProvider, ManagedScaling, ProviderKind, Service, ServiceStatus, Task, TaskKey,
 };
 use crate::tx::{Tx, View};
 use gantry_decide::capacity::eviction::{Room, Tenant};
 use gantry_decide::ids::{CapacityProviderName, ClusterName};
 use gantry_decide::lifecycle::{DesiredStatus, StopCode};
-use gantry_decide::placement::Request;
+use gantry_decide::placement::{Host, Request};
 
 /// Says of an instance which Auto Scaling group it belongs to.
 pub const GROUP_ATTRIBUTE: &str = "gantry.auto-scaling-group";
@@ -61,20 +61,45 @@ pub fn narrow(view: View<'_>, provider: Option<&CapacityProviderName>, request: 
 /// The instances of a pool as those see them who are to place a task of a group: without the room that DAEMON services
 /// still need. On ECS these come first on every instance, and go last.
 pub fn open_to(view: View<'_>, name: &ClusterName, group: &str) -> InstancePool {
+    let mut pool = view.state.ecs.pool(name);
+    for (_, request) in lacking_daemons(view, name, group) {
+        pool.reserve(&request, |key| could_hold(view, key, &request));
+    }
+    pool
+}
+
+/// The DAEMON services that lack tasks in a pool, but for that of `group`, with what a task of each asks.
+fn lacking_daemons<'a>(
+    view: View<'a>,
+    name: &'a ClusterName,
+    group: &'a str,
+) -> impl Iterator<Item = (&'a Service, Request)> {
     let ecs = &view.state.ecs;
-    let mut pool = ecs.pool(name);
-    for service in ecs.daemon_services_of(name) {
+    let pool = ecs.pool(name);
+    let lacks = move |service: &&Service| {
         let own = service.group();
         // Most of the time all have theirs; the count of those that shall is taken whenever an instance changes.
         let wanted = pool.len().min(service.desired_count as usize);
-        if own == group || service.status != ServiceStatus::Active || pool.instances_with(&own) >= wanted {
-            continue;
-        }
-        if let Some(request) = placement::daemon_request(view, service) {
-            pool.reserve(&request);
-        }
-    }
-    pool
+        own != group && service.status == ServiceStatus::Active && pool.instances_with(&own) < wanted
+    };
+    let lacking = ecs.daemon_services_of(name).filter(lacks);
+    lacking.filter_map(move |service| Some((service, placement::daemon_request(view, service)?)))
+}
+
+/// Whether the instance could hold the task if it were empty: room that is never there is kept for nobody.
+fn could_hold(view: View<'_>, key: &ContainerInstanceKey, request: &Request) -> bool {
+    view.state.ecs.container_instance(key).is_some_and(|instance| placement::could_hold(instance, request))
+}
+
+/// The DAEMON services that room is kept for on an instance, from tasks of other groups than `group`.
+pub fn kept_on<'a>(
+    view: View<'a>,
+    key: &'a ContainerInstanceKey,
+    host: &Host,
+    group: &'a str,
+) -> Vec<(&'a Service, Request)> {
+    let kept = lacking_daemons(view, &key.cluster, group);
+    kept.filter(|(_, request)| host.awaits(request) && could_hold(view, key, request)).collect()
 }
 
 /// What a launch asks of an instance.

@@ -128,6 +128,19 @@ pub fn host<'a>(instance: &ContainerInstance, tasks: impl Iterator<Item = &'a Ta
     }
 }
 
+/// Whether the instance could hold the task if no other were there.
+pub fn could_hold(instance: &ContainerInstance, request: &Request) -> bool {
+    let all = &instance.registered;
+    let is_reserved = |(protocol, port): &HostPort| match protocol {
+        Protocol::Tcp => all.reserved_ports_tcp.contains(port),
+        Protocol::Udp => all.reserved_ports_udp.contains(port),
+    };
+    request.cpu <= all.cpu
+        && request.memory <= all.memory
+        && request.gpus as usize <= all.gpus.len()
+        && !request.ports.iter().any(is_reserved)
+}
+
 /// What a task holds on its instance until it is STOPPED.
 pub fn held_by(task: &Task) -> Request {
     resources(&task.definition, &task.group)

@@ -10,6 +10,7 @@ use crate::call::{Call, Caller, Principal};
 use crate::feed;
 use crate::roles::{RoleSession, RoleType};
 use crate::service::Prepared;
+use crate::services::ecs::ops::service::create_service;
 use crate::services::ecs::state::{
     ContainerInstance, ContainerInstanceStatus, DeploymentController, RolloutState, Task,
 };
@@ -164,6 +165,36 @@ fn a_task_larger_than_any_instance_is_told_so() {
 
 fn key_of(instance: &ContainerInstance) -> crate::services::ecs::state::ContainerInstanceKey {
     gantry_store::Record::key(instance)
+}
+
+#[test]
+fn room_that_is_kept_for_a_daemon_is_told_with_its_name() {
+    let mut told = Told::with_capacity(1000);
+    let container = |memory: u32| json!({"name": "d", "image": "d:1", "memory": memory, "versionConsistency": "disabled"});
+    told.world.define(json!({"family": "logd", "containerDefinitions": [container(900)]}));
+    told.world.define(json!({"family": "huge", "containerDefinitions": [container(9000)]}));
+    let daemon =
+        |name: &str| json!({"serviceName": name, "taskDefinition": name, "schedulingStrategy": "DAEMON"});
+    told.world.create_service(json!({"desiredCount": 2}));
+    // What no instance could ever hold closes none.
+    told.world.write(create_service, daemon("huge")).unwrap();
+    told.world.come_to_rest();
+    told.world.update_service(json!({"desiredCount": 3}));
+    assert_eq!(told.world.live().len(), 3);
+    told.world.write(create_service, daemon("logd")).unwrap();
+    told.world.come_to_rest();
+    told.world.update_service(json!({"desiredCount": 4}));
+    assert_eq!(told.world.live().len(), 3);
+    let web = told.world.state.ecs.services().values().find(|service| service.name.as_str() == "web");
+    let why = service::explain(told.view(), web.unwrap());
+    let kept = "has 0 MiB of memory free of the 128 that the task needs: 128 too few; it keeps 0 CPU units, 900 MiB of \
+                memory for a task of the DAEMON service logd";
+    assert!(why.verdict.ends_with(&format!("{kept}.")), "{why:?}");
+    assert!(finding(&why, "placement").details[0].ends_with(kept), "{why:?}");
+    let here = instance::explain(told.view(), &told.instance());
+    assert!(finding(&here, "daemons").message.contains("for a task of the DAEMON service logd"), "{here:?}");
+    let services = &finding(&here, "services").details;
+    assert!(services.iter().any(|line| line.starts_with("web: it has 0 MiB")), "{services:?}");
 }
 
 #[test]

@@ -74,6 +74,14 @@ fn failed_launches_are_retried_ever_later() {
 }
 
 #[test]
+fn launches_that_were_tried_together_fail_as_one() {
+    let one = failed_rounds(0, None, at(0));
+    assert_eq!(one, 1);
+    assert_eq!(failed_rounds(one, Some(at(3)), at(0)), 1, "it was begun before the first failure was known");
+    assert_eq!(failed_rounds(one, Some(at(3)), at(8)), 2);
+}
+
+#[test]
 fn what_just_failed_is_not_tried_again_at_once() {
     let mut failed = in_service(1, "a");
     failed.state = LifecycleState::Pending;

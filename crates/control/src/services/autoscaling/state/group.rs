@@ -81,7 +81,7 @@ pub struct AutoScalingGroup {
     pub service_linked_role: Option<String>,
     /// DeleteAutoScalingGroup was called: it goes with its last instance.
     pub deleting: bool,
-    /// Launches that failed since one succeeded, and when the last did.
+    /// Rounds of launches that failed since one succeeded, and when the last launch did.
     pub failures: u32,
     pub failed_at: Option<Timestamp>,
     /// The number of the next activity.

@@ -1,12 +1,12 @@
 //! Whether an instance takes tasks, what is on it, and which services' tasks it does not take for what reason.
 
 use super::words::{at, count};
-use super::{DETAILS_MAX, Explanation};
+use super::{DETAILS_MAX, Explanation, room};
 use crate::controllers::services::one_more_task;
-use crate::services::ecs::placement;
-use crate::services::ecs::state::{ContainerInstance, ContainerInstanceStatus, ServiceStatus, Task};
+use crate::services::ecs::state::{ContainerInstance, ContainerInstanceStatus, Service, ServiceStatus, Task};
+use crate::services::ecs::{capacity, placement};
 use crate::tx::View;
-use gantry_decide::placement::{Host, Shortfall};
+use gantry_decide::placement::{Host, Request, Shortfall};
 use gantry_store::Record;
 use std::collections::BTreeMap;
 
@@ -21,7 +21,11 @@ pub fn explain(view: View<'_>, instance: &ContainerInstance) -> Explanation {
     on_it(view, &tasks, &mut told);
     connection(view, instance, &mut told);
     if instance.status == ContainerInstanceStatus::Active {
-        unfit(view, instance, &host, &mut told);
+        let kept = capacity::kept_on(view, &key, &host, "");
+        if !kept.is_empty() {
+            told.find("daemons", format!("It {}: other tasks find what remains.", room::kept_for(&kept)));
+        }
+        unfit(view, instance, &host, &kept, &mut told);
     }
     if !key.in_fargate_pool() {
         told.suggest(
@@ -64,7 +68,8 @@ fn verdict(view: View<'_>, instance: &ContainerInstance, host: &Host, tasks: usi
         }
         ContainerInstanceStatus::Active => format!(
             "{head} takes tasks: {} CPU units and {} MiB are free, and {left} on it.",
-            host.free_cpu, host.free_memory
+            host.free_cpu.max(0),
+            host.free_memory.max(0)
         ),
     }
 }
@@ -73,11 +78,14 @@ fn resources(instance: &ContainerInstance, host: &Host, told: &mut Explanation) 
     let registered = &instance.registered;
     let message = format!(
         "{} of {} CPU units and {} of {} MiB are free.",
-        host.free_cpu, registered.cpu, host.free_memory, registered.memory
+        host.free_cpu.max(0),
+        registered.cpu,
+        host.free_memory.max(0),
+        registered.memory
     );
     let finding = told.find("resources", message);
     if !registered.gpus.is_empty() {
-        finding.details.push(format!("{} of {} GPUs are free", host.free_gpus, registered.gpus.len()));
+        finding.details.push(format!("{} of {} GPUs are free", host.free_gpus.max(0), registered.gpus.len()));
     }
     let ports: Vec<String> = host.used_ports.iter().map(|(_, port)| port.to_string()).collect();
     if !ports.is_empty() {
@@ -152,6 +160,8 @@ fn connection(view: View<'_>, instance: &ContainerInstance, told: &mut Explanati
     let state = match (instance.agent_connected, instance.disconnected_at) {
         (true, _) => "is connected".to_owned(),
         (false, Some(since)) => format!("has not been connected since {}", at(view.now, since)),
+        // Deregistering it ended the connection.
+        (false, None) if instance.sessions > 0 => "is not connected".to_owned(),
         (false, None) => "has never been connected".to_owned(),
     };
     told.find("agent", format!("Its agent, {version}, {state}. It registered {registered}."));
@@ -164,7 +174,13 @@ fn connection(view: View<'_>, instance: &ContainerInstance, told: &mut Explanati
 }
 
 /// Services whose next task would not go here.
-fn unfit(view: View<'_>, instance: &ContainerInstance, host: &Host, told: &mut Explanation) {
+fn unfit(
+    view: View<'_>,
+    instance: &ContainerInstance,
+    host: &Host,
+    kept: &[(&Service, Request)],
+    told: &mut Explanation,
+) {
     let key = instance.key();
     let mut lines = Vec::new();
     let services =
@@ -172,6 +188,10 @@ fn unfit(view: View<'_>, instance: &ContainerInstance, host: &Host, told: &mut E
     for service in services {
         let next = service.primary().and_then(|primary| one_more_task(view, service, primary.id));
         let Some((_, request)) = next.filter(|(pool, _)| *pool == key.cluster) else { continue };
+        let mut host = host.clone();
+        for (_, room) in kept.iter().filter(|(daemon, _)| daemon.name != service.name) {
+            host.reserve(room);
+        }
         // That the agent is away is told already.
         let lacks = host
             .shortfalls(&request)

@@ -4,7 +4,7 @@ use super::words::count;
 use super::{DETAILS_MAX, Explanation};
 use crate::services::ec2;
 use crate::services::ecs::capacity;
-use crate::services::ecs::state::{ContainerInstanceKey, FARGATE_POOL, NetworkConfiguration};
+use crate::services::ecs::state::{ContainerInstanceKey, FARGATE_POOL, NetworkConfiguration, Service};
 use crate::tx::View;
 use gantry_decide::ids::ClusterName;
 use gantry_decide::placement::{Protocol, Refusal, Request, Shortfall};
@@ -18,11 +18,13 @@ pub struct Room {
     pub fitting: usize,
     /// The others, those that lack the least first.
     refused: Vec<(ContainerInstanceKey, Vec<Shortfall>)>,
+    /// Of those that are told, the ones where room is kept: for which DAEMON services.
+    kept: BTreeMap<ContainerInstanceKey, String>,
 }
 
 /// Asks every instance of a pool for one more task.
 pub fn survey(view: View<'_>, pool: ClusterName, request: Request) -> Room {
-    let mut room = Room { pool, request, fitting: 0, refused: Vec::new() };
+    let mut room = Room { pool, request, fitting: 0, refused: Vec::new(), kept: BTreeMap::new() };
     for (key, host) in capacity::open_to(view, &room.pool, &room.request.group).hosts() {
         let shortfalls = host.shortfalls(&room.request);
         if shortfalls.is_empty() {
@@ -34,10 +36,30 @@ pub fn survey(view: View<'_>, pool: ClusterName, request: Request) -> Room {
     // An instance that is only full comes closer than one of the wrong kind.
     room.refused
         .sort_by_key(|(_, lacks)| (lacks.iter().filter(|lack| !lack.is_of_room()).count(), lacks.len()));
+    let full = room.refused.iter().filter(|(_, lacks)| lacks.iter().any(Shortfall::is_of_room));
+    for (key, _) in full.take(DETAILS_MAX) {
+        let host = view.state.ecs.pool(&key.cluster).host(key);
+        let daemons = host.map(|host| capacity::kept_on(view, key, &host, &room.request.group));
+        if let Some(daemons) = daemons.filter(|daemons| !daemons.is_empty()) {
+            room.kept.insert(key.clone(), kept_for(&daemons));
+        }
+    }
     room
 }
 
+/// For whom room is kept, as the rest of a sentence.
+pub fn kept_for(daemons: &[(&Service, Request)]) -> String {
+    let each = daemons.iter().map(|(service, request)| {
+        format!("{} for a task of the DAEMON service {}", needs(request), service.name)
+    });
+    format!("keeps {}", each.collect::<Vec<_>>().join(" and "))
+}
+
 impl Room {
+    fn kept(&self, key: &ContainerInstanceKey) -> String {
+        self.kept.get(key).map_or(String::new(), |kept| format!("; it {kept}"))
+    }
+
     pub fn instances(&self) -> usize {
         self.fitting + self.refused.len()
     }
@@ -50,7 +72,7 @@ impl Room {
     pub fn summary(&self) -> String {
         let closest = self.refused.first().filter(|_| self.fitting == 0).map(|(key, lacks)| {
             let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
-            format!("; {} {}", key.id, lacks.join(" and "))
+            format!("; {} {}{}", key.id, lacks.join(" and "), self.kept(key))
         });
         self.outcome() + &closest.unwrap_or_default()
     }
@@ -72,7 +94,7 @@ impl Room {
         let finding = explanation.find("placement", message);
         for (key, lacks) in self.refused.iter().take(DETAILS_MAX) {
             let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
-            finding.details.push(format!("instance {} {}", key.id, lacks.join("; ")));
+            finding.details.push(format!("instance {} {}{}", key.id, lacks.join("; "), self.kept(key)));
         }
         let more = self.refused.len().saturating_sub(DETAILS_MAX);
         if more > 0 {
