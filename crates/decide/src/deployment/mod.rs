@@ -8,6 +8,7 @@ pub mod events;
 pub mod hooks;
 pub mod managed_daemon;
 pub mod rebalance;
+pub mod replacement;
 pub mod rolling;
 pub mod shift;
 pub mod stage;

@@ -161,7 +161,7 @@ fn a_provider_is_its_clusters_until_it_is_deleted() {
     world.run(1);
     let delete = json!({"capacityProvider": "managed", "cluster": "default"});
     let error = world.write(capacity_provider::delete_capacity_provider, delete.clone()).unwrap_err();
-    assert_eq!(error.code.as_ref(), "ResourceInUseException");
+    assert_eq!(error.code.as_ref(), "ClientException");
     world.serve();
     world.act();
     world.stop_all();

@@ -31,7 +31,7 @@ pub struct Census<'a> {
     stopping: u32,
     /// Live tasks that shall run, with how they do.
     pub running: Vec<(&'a Task, Condition, Side)>,
-    /// Tasks that ended without anybody having noted it, each with whether it never ran.
+    /// Tasks that ended, or do so by themselves, without anybody having noted it, each with whether it never ran.
     pub ended: Vec<(TaskKey, bool)>,
     /// When the next young task will count as healthy.
     pub next_healthy: Option<Timestamp>,
@@ -101,8 +101,11 @@ impl<'a> Census<'a> {
             if !own {
                 continue;
             }
-            if !task.is_live() {
+            // Who ends by itself is noted as soon as that begins: another one takes its place from then on.
+            if !task.is_live() || (task.ends_by_itself() && !task.accounted) {
                 census.ended.push((TaskKey::from(task), task.started_at.is_none()));
+            }
+            if !task.is_live() {
                 continue;
             }
             let place = place(view, task);

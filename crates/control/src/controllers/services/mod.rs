@@ -27,7 +27,7 @@ pub use digests::Establishing;
 use digests::{Digests, establishing};
 use gantry_decide::deployment::shift::Next;
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
-use gantry_decide::deployment::{events, rolling};
+use gantry_decide::deployment::{events, replacement, rolling};
 use gantry_decide::ids::{AlarmName, DeploymentId, ServiceDeploymentId};
 use gantry_decide::mutant;
 use gantry_decide::random::Random;
@@ -297,7 +297,9 @@ impl Controller for Services {
         if plan.drained {
             service.status = ServiceStatus::Inactive;
             service.inactive_since = Some(tx.now);
+            service.last_deployment = service.shown().cloned().map(Box::new);
             service.deployments.clear();
+            tx.state.ecs.remove_service_deployments(key);
         }
         if service != before {
             tx.state.ecs.put_service(service);
@@ -313,6 +315,17 @@ fn allowed(view: View<'_>, service: &Service, plan: &Plan) -> (bool, bool) {
         .primary()
         .is_some_and(|primary| may_launch(view, primary) && primary.rollout_state != RolloutState::Failed);
     (settled && launches && service.status == ServiceStatus::Active, settled)
+}
+
+/// How many of so many tasks that a deployment lacks are started in this round.
+fn starts(view: View<'_>, deployment: &Deployment, lacking: u32) -> u32 {
+    lacking.saturating_sub(held_back(view, deployment)).min(STARTS_PER_ROUND_MAX)
+}
+
+/// How many tasks of a deployment are not replaced yet, for too many have ended within a minute.
+fn held_back(view: View<'_>, deployment: &Deployment) -> u32 {
+    let quota = view.state.installation.quotas.replaced_tasks;
+    replacement::held_back(deployment.replacements_full_at, quota, view.now)
 }
 
 /// It need not wait, after failures to run or to be placed.
@@ -362,16 +375,17 @@ fn replicas(
     let steps = situation.plan();
     if service.status == ServiceStatus::Active {
         let (launches, settled) = allowed(view, service, plan);
-        let most = startable(view, service, settled, plan).min(STARTS_PER_ROUND_MAX);
-        plan.start = if launches { steps.start.min(most) } else { 0 };
+        let most = startable(view, service, settled, plan);
+        let start = service.primary().map_or(0, |primary| starts(view, primary, steps.start));
+        plan.start = if launches { start.min(most) } else { 0 };
         plan.replaces = plan.start.min(situation.target.unhealthy);
         let arrived = deployments::last_arrived(service).and_then(|index| service.deployments.get(index));
         if let Some(known) = arrived.filter(|known| known.failures.consecutive > 0 && steps.renew > 0) {
             plan.well.extend(forgiven(arrived, &Census::take(view, service, Lens::Only(known.id))));
         }
-        let renew = steps.renew.min(STARTS_PER_ROUND_MAX);
-        let arrived = arrived.filter(|deployment| settled && renew > 0 && may_launch(view, deployment));
-        plan.others.extend(arrived.map(|deployment| (deployment.id, renew)));
+        let arrived = arrived.filter(|deployment| settled && may_launch(view, deployment));
+        let renewed = arrived.map(|deployment| (deployment.id, starts(view, deployment, steps.renew)));
+        plan.others.extend(renewed.filter(|(_, count)| *count > 0));
         plan.blocked = situation.is_blocked();
         let succeeded = situation.has_succeeded(service.configuration.early_success);
         plan.arrived = settled && succeeded && is_in_progress(service);
@@ -408,8 +422,10 @@ fn daemons(view: View<'_>, service: &Service, census: &Census<'_>, plan: &mut Pl
     let (launches, settled) = allowed(view, service, plan);
     let wants_more = daemons.plan(service, launches, plan);
     if service.status == ServiceStatus::Active {
-        let most = startable(view, service, settled, plan).min(STARTS_PER_ROUND_MAX);
-        plan.start_on.truncate(most as usize);
+        let lacking = u32::try_from(plan.start_on.len()).unwrap_or(u32::MAX);
+        let start = service.primary().map_or(0, |primary| starts(view, primary, lacking));
+        let most = startable(view, service, settled, plan);
+        plan.start_on.truncate(start.min(most) as usize);
         plan.desired = Some(daemons.desired()).filter(|desired| *desired != service.desired_count);
         plan.arrived = settled && daemons.is_steady() && is_in_progress(service);
         plan.steady = daemons.is_steady() && tells_steady(view, service);
@@ -442,7 +458,15 @@ fn look_again(view: View<'_>, service: &Service, census: &Census<'_>, wants_more
     let waits = service.deployments.iter().filter_map(|deployment| deployment.launch_not_before);
     let patience = waits.filter(|at| *at > view.now).min();
     let retry = wants_more.then(|| patience.unwrap_or(view.now + PLACE_AGAIN));
+    let quota = view.state.installation.quotas.replaced_tasks;
+    let ready = service.deployments.iter().filter(|deployment| wants_more && may_launch(view, deployment));
+    let replaced = ready
+        .filter_map(|deployment| replacement::next(deployment.replacements_full_at, quota, view.now))
+        .min();
     let rebalance = service.rebalancing.not_before.filter(|at| *at > view.now);
     let steady = service.steady_at.map(|told| told + EVENT_AGAIN).filter(|at| *at > view.now);
-    [retry, census.next_healthy, census.next_unprotected, rebalance, steady].into_iter().flatten().min()
+    [retry, replaced, census.next_healthy, census.next_unprotected, rebalance, steady]
+        .into_iter()
+        .flatten()
+        .min()
 }

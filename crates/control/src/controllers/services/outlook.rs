@@ -22,6 +22,8 @@ pub struct Outlook {
     pub missing: u32,
     /// The deployment that the next task belongs to: the primary one, or the first task set that lacks tasks.
     pub next: Option<DeploymentId>,
+    /// How many of those wait for the quota of tasks that are replaced in a minute.
+    pub held_back: u32,
     /// The percentages allow no step.
     pub blocked: bool,
     /// When the next task that has no health check will have run long enough to count as healthy.
@@ -70,6 +72,7 @@ impl Outlook {
             situation,
             missing,
             next: service.primary().map(|primary| primary.id),
+            held_back: 0,
             blocked,
             next_healthy: census.next_healthy,
             next_unprotected: census.next_unprotected,
@@ -79,6 +82,8 @@ impl Outlook {
         if service.has_task_sets() {
             outlook.add_up_task_sets(view, service);
         }
+        let next = service.deployments.iter().find(|known| Some(known.id) == outlook.next);
+        outlook.held_back = next.map_or(0, |next| super::held_back(view, next)).min(outlook.missing);
         outlook
     }
 

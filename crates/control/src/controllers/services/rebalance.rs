@@ -155,8 +155,9 @@ pub fn apply(tx: &mut Tx<'_>, service: &mut Service, step: Step) {
         Step::Finish { victim, zone } => {
             service.rebalancing.moving = None;
             let Some(mut task) = tx.state.ecs.task(&victim).cloned() else { return };
-            let reason = "Scaling activity initiated by AZ rebalancing";
-            if task.request_stop(StopCode::ServiceSchedulerInitiated, reason, tx.now) {
+            let Some(primary) = service.primary().map(|primary| primary.id) else { return };
+            let reason = format!("Availability-zone rebalancing initiated by (deployment {primary})");
+            if task.request_stop(StopCode::ServiceSchedulerInitiated, &reason, tx.now) {
                 let message = events::rebalance_stopped_task(&name, &zone, task.id);
                 tx.state.ecs.put_task(task);
                 tell(tx, service, message);

@@ -4,7 +4,7 @@
 //! them shall have tasks at all follows from the stage.
 
 use super::census::{Census, Lens};
-use super::{Plan, STARTS_PER_ROUND_MAX, Turn, allowed, forgiven, may_launch, startable};
+use super::{Plan, Turn, allowed, forgiven, may_launch, startable, starts};
 use crate::services::ecs::deployments;
 use crate::services::ecs::state::{Deployment, RolloutState, Service, ServiceDeployment, ServiceStatus};
 use crate::tx::View;
@@ -141,8 +141,8 @@ impl Side<'_> {
         let Some(deployment) = self.deployment.filter(|_| steps.start > 0) else { return false };
         let (launches, settled) = allowed(view, service, plan);
         if service.primary().is_some_and(|primary| primary.id == deployment.id) {
-            let most = startable(view, service, settled, plan).min(STARTS_PER_ROUND_MAX);
-            plan.start = if launches { steps.start.min(most) } else { 0 };
+            let most = startable(view, service, settled, plan);
+            plan.start = if launches { starts(view, deployment, steps.start).min(most) } else { 0 };
             plan.replaces = plan.start.min(situation.target.unhealthy);
         } else if settled
             && may_launch(view, deployment)
@@ -150,7 +150,7 @@ impl Side<'_> {
             && (deployment.rollout_state == RolloutState::Completed
                 || mutant::is("failed source started again"))
         {
-            plan.others.push((deployment.id, steps.start.min(STARTS_PER_ROUND_MAX)));
+            plan.others.push((deployment.id, starts(view, deployment, steps.start)));
         }
         true
     }

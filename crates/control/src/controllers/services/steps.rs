@@ -12,7 +12,7 @@ use crate::services::ecs::state::{
 };
 use crate::services::elbv2::state::{TargetId, TargetKey};
 use crate::tx::{Tx, View};
-use gantry_decide::deployment::{back_off, events};
+use gantry_decide::deployment::{back_off, events, replacement};
 use gantry_decide::ids::{CapacityProviderName, DeploymentId, TaskId};
 use gantry_decide::lifecycle::{DesiredStatus, StopCode};
 use gantry_decide::placement::{Among, Refusal, Refusals};
@@ -26,11 +26,16 @@ pub type Failed = BTreeMap<DeploymentId, (u32, u32)>;
 
 /// Notes which tasks have ended, and in `failed` those that never ran.
 pub fn note_ends(tx: &mut Tx<'_>, service: &mut Service, ended: &[(TaskKey, bool)], failed: &mut Failed) {
+    let quota = tx.state.installation.quotas.replaced_tasks;
     for (key, never_ran) in ended {
-        let Some(mut task) = tx.state.ecs.task(key).filter(|task| !task.is_live()).cloned() else { continue };
-        // A container may have ended before its agent could say that it ran.
-        let by_itself =
-            matches!(task.stop_code, Some(StopCode::TaskFailedToStart | StopCode::EssentialContainerExited));
+        let ends = |task: &&Task| !task.is_live() || task.ends_by_itself();
+        let Some(mut task) = tx.state.ecs.task(key).filter(ends).cloned() else { continue };
+        let by_itself = task.ends_by_itself();
+        let own = |known: &&mut Deployment| by_itself && Some(known.id) == task.deployment();
+        if let Some(deployment) = service.deployments.iter_mut().find(own) {
+            let full_at = replacement::spend(deployment.replacements_full_at, 1, quota, tx.now);
+            deployment.replacements_full_at = Some(full_at);
+        }
         if *never_ran
             && by_itself
             && let Some(id) = task.deployment()
@@ -63,7 +68,9 @@ pub fn note_failures(tx: &mut Tx<'_>, service: &mut Service, failed: &Failed) {
             && deployment.task_set.is_none()
             && deployment.rollout_state == RolloutState::InProgress
             && breaker.trips(deployment.failures, desired);
-        if let Some(delay) = back_off::delay(deployment.failures.starts).filter(|_| never_ran > 0) {
+        // Nothing more of one that has failed is started.
+        let patience = never_ran > 0 && deployment.rollout_state != RolloutState::Failed;
+        if let Some(delay) = back_off::delay(deployment.failures.starts).filter(|_| patience) {
             deployment.launch_not_before = Some(tx.now + delay);
             patient.push(index);
         }

@@ -2,7 +2,7 @@
 
 use super::census::{Census, Lens};
 use super::steps::teller;
-use super::{PLACE_AGAIN, Plan, STARTS_PER_ROUND_MAX, forgiven, may_launch};
+use super::{PLACE_AGAIN, Plan, forgiven, may_launch, starts};
 use crate::services::ecs::deployments;
 use crate::services::ecs::state::Service;
 use crate::tx::{Tx, View};
@@ -32,8 +32,9 @@ pub fn plan(
         plan.blocked |= situation.is_blocked();
         if steps.start > 0 {
             // What ended may change how patient to be.
-            if plan.ended.is_empty() && may_launch(view, deployment) {
-                plan.others.push((deployment.id, steps.start.min(STARTS_PER_ROUND_MAX)));
+            let start = starts(view, deployment, steps.start);
+            if plan.ended.is_empty() && may_launch(view, deployment) && start > 0 {
+                plan.others.push((deployment.id, start));
             }
             let patience = deployment.launch_not_before.filter(|at| *at > view.now);
             let again = patience.unwrap_or(view.now + PLACE_AGAIN);

@@ -59,6 +59,7 @@ pub fn begin(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted) {
         failures: Failures::default(),
         failed_at: None,
         launch_not_before: None,
+        replacements_full_at: None,
         image_digests: None,
         task_set: None,
     };
@@ -121,6 +122,7 @@ pub fn add_task_set(tx: &mut Tx<'_>, service: &mut Service, wanted: Wanted, set:
         failures: Failures::default(),
         failed_at: None,
         launch_not_before: None,
+        replacements_full_at: None,
         image_digests: None,
         task_set: Some(set),
     });

@@ -46,6 +46,9 @@ quotas! {
     services "services-per-cluster" 5_000;
     /// The desired count of a service.
     tasks "tasks-per-service" 5_000;
+    /// Tasks of a service that are replaced within a minute as they end, and at once before that counts. Above 60,000 none
+    /// waits.
+    replaced_tasks "replaced-tasks-per-service-and-minute" 500;
     /// Registered container instances of a cluster, or of the Fargate pool.
     container_instances "container-instances-per-cluster" 5_000;
     /// Capacity providers that a cluster is associated with.

@@ -198,6 +198,22 @@ fn room_that_is_kept_for_a_daemon_is_told_with_its_name() {
 }
 
 #[test]
+fn deregistered_instances_are_not_asked_for_room() {
+    let mut told = Told::with_capacity(1000);
+    told.change_instance(|instance| {
+        instance.status = ContainerInstanceStatus::Inactive;
+        (instance.agent_connected, instance.sessions) = (false, 1);
+    });
+    told.world.create_service(json!({"desiredCount": 1}));
+    let messages = told.world.messages();
+    assert!(messages[0].contains("No Container Instances were found in your cluster."), "{messages:?}");
+    let why = told.service();
+    assert!(why.verdict.ends_with("no container instance is registered in the cluster default."), "{why:?}");
+    let here = instance::explain(told.view(), &told.instance());
+    assert!(finding(&here, "agent").message.contains("is not connected."), "{here:?}");
+}
+
+#[test]
 fn tasks_that_never_start_are_counted_and_the_patience_told() {
     let mut told = Told::with_capacity(7800);
     told.world.create_service(json!({"desiredCount": 1}));

@@ -287,9 +287,8 @@ pub fn delete_capacity_provider(
     check_cluster(tx.view(), request.cluster.as_deref(), &provider)?;
     if let Some(cluster) = provider.kind.managed_instances().map(|settings| settings.cluster.clone()) {
         if is_in_use(tx.view(), &cluster, &provider.name) {
-            return Err(EcsError::ResourceInUse(
-                "The specified capacity provider is in use and cannot be removed.".to_owned(),
-            ));
+            // The operation has no ResourceInUseException.
+            return Err(EcsError::client("The specified capacity provider is in use and cannot be removed."));
         }
         let name = &provider.name;
         tx.state.ecs.clusters.edit(&cluster, |known| {

@@ -7,7 +7,7 @@ use crate::services::ecs::capacity::{GROUP_ATTRIBUTE, PROVIDER_ATTRIBUTE};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::attribute::{check_attribute, is_reserved};
 use crate::services::ecs::ops::candidate::InstanceCandidate;
-use crate::services::ecs::ops::idempotency::Token;
+use crate::services::ecs::ops::idempotency::{Repeated, Token};
 use crate::services::ecs::placement::EXTERNAL_ATTRIBUTE;
 use crate::services::ecs::state::{
     AgentVersion, Cluster, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, FARGATE_POOL,
@@ -80,7 +80,8 @@ pub fn register_container_instance(
         }
         None => {
             // An agent that got no answer asks again, and must not become two instances.
-            let token = Token::read("RegisterContainerInstance", &cluster, token.as_deref(), &request)?;
+            let token =
+                Token::read(Repeated::RegisterContainerInstance, &cluster, token.as_deref(), &request)?;
             let first = token.as_ref().map(|token| token.first(tx)).transpose()?.flatten();
             if let Some(arn) = first.unwrap_or_default().first() {
                 let instance = one(tx.view(), &cluster, arn)?;

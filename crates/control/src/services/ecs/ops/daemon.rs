@@ -7,7 +7,7 @@ use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::attempts::{LIST_DEFAULT, asked_for, described, order};
 use crate::services::ecs::ops::daemon_task_definition;
 use crate::services::ecs::ops::deployment_configuration::alarm_names;
-use crate::services::ecs::ops::idempotency::Token;
+use crate::services::ecs::ops::idempotency::{Repeated, Token};
 use crate::services::ecs::state::{
     Daemon, DaemonConfiguration, DaemonDeployment, DaemonDeploymentKey, DaemonKey, DaemonRevision,
     DaemonRevisionKey, DaemonStatus, DaemonTaskDefinitionStatus,
@@ -53,7 +53,7 @@ pub fn create_daemon(
         EcsError::invalid("The daemon name must be up to 255 letters, numbers, hyphens and underscores.")
     })?;
     let key = DaemonKey { cluster, name };
-    let token = Token::read("CreateDaemon", &key.cluster, token.as_deref(), &request)?;
+    let token = Token::read(Repeated::CreateDaemon, &key.cluster, token.as_deref(), &request)?;
     if let Some(known) = tx.state.ecs.daemons.daemons.get(&key) {
         let same = token.as_ref().map(|token| token.first(tx)).transpose()?.flatten().is_some();
         return match same {

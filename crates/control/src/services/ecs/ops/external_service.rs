@@ -2,9 +2,9 @@
 
 use crate::call::Call;
 use crate::services::ecs::errors::EcsError;
-use crate::services::ecs::ops::service::{desired_count, draft};
+use crate::services::ecs::ops::service::{desired_count, draft, rebalancing};
 use crate::services::ecs::state::{DeploymentController, Service, ServiceKey};
-use crate::services::ecs::{balanced, convert};
+use crate::services::ecs::{balanced, check, convert};
 use crate::tx::Tx;
 use gantry_api::ecs;
 use gantry_decide::ids::ServiceDeploymentId;
@@ -51,6 +51,9 @@ pub fn create(
         health_check_grace_period_seconds: balanced::grace_period(grace, true)?,
         ..draft(tx, call, (key, DeploymentController::External), request)?
     };
+    if rebalancing(request.availability_zone_rebalancing.as_ref()) == Some(true) {
+        check::rebalancing(&service, service.launch_type())?;
+    }
     tx.state.ecs.put_service(service.clone());
     Ok(service)
 }

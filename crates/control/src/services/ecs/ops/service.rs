@@ -6,7 +6,7 @@ use crate::services::ecs::balanced::ServiceLoadBalancer;
 use crate::services::ecs::convert::{self, shortened};
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::ops::deployment_configuration::configure;
-use crate::services::ecs::ops::idempotency::Token;
+use crate::services::ecs::ops::idempotency::{Repeated, Token};
 use crate::services::ecs::ops::{code_deploy, controllers, external_service};
 use crate::services::ecs::state::{
     Cluster, Compute, DeploymentConfiguration, DeploymentController, LaunchType, NetworkConfiguration,
@@ -38,7 +38,7 @@ pub fn create_service(
         EcsError::invalid("The service name must be up to 255 letters, numbers, hyphens and underscores.")
     })?;
     let key = ServiceKey { cluster: cluster.name.clone(), name };
-    let token = Token::read("CreateService", &cluster.name, token.as_deref(), &request)?;
+    let token = Token::read(Repeated::CreateService, &cluster.name, token.as_deref(), &request)?;
     match tx.state.ecs.service(&key) {
         Some(known) if known.status == ServiceStatus::Active => {
             let same = match &token {
@@ -56,6 +56,8 @@ pub fn create_service(
         }
         _ => {}
     }
+    // One of the same name that is gone leaves nothing to the new one.
+    tx.state.ecs.remove_service(&key);
     check_quota(tx.view(), &cluster.name)?;
     refuse_what_comes_later(&request)?;
     if request
@@ -182,6 +184,7 @@ pub(super) fn draft(
         events: Vec::new(),
         client_token: None,
         inactive_since: None,
+        last_deployment: None,
         steady_at: None,
         rebalancing: Rebalancing::default(),
     })
@@ -277,7 +280,7 @@ pub fn propagate(given: Option<&ecs::PropagateTags>) -> PropagateTags {
     }
 }
 
-fn rebalancing(given: Option<&ecs::AvailabilityZoneRebalancing>) -> Option<bool> {
+pub fn rebalancing(given: Option<&ecs::AvailabilityZoneRebalancing>) -> Option<bool> {
     given.map(|rebalancing| rebalancing.as_str() == "ENABLED")
 }
 
@@ -518,8 +521,7 @@ pub fn delete_service(
     let cluster = check::cluster(tx.view(), request.cluster.as_deref())?.name.clone();
     let mut service = named(tx.view(), &cluster, &request.service)?.clone();
     match service.status {
-        ServiceStatus::Inactive => return Err(EcsError::ServiceNotActive),
-        ServiceStatus::Draining => {}
+        ServiceStatus::Inactive | ServiceStatus::Draining => {}
         ServiceStatus::Active => {
             // Nobody can scale a daemon to nothing first.
             let force = service.is_daemon() || request.force == Some(true);
@@ -593,7 +595,9 @@ pub fn list_services(
     let page = Page::read(request.next_token.as_deref(), request.max_results, LIST_MAX, SHORT_MAX)?;
     let wanted = |service: &Service| {
         let launch_type = service.primary().map(|primary| &primary.compute);
-        service.status == ServiceStatus::Active
+        // ECS manages the resources of none for its user.
+        request.resource_management_type != Some(ecs::ResourceManagementType::Ecs)
+            && service.status == ServiceStatus::Active
             && request.launch_type.as_ref().is_none_or(
                 |kind| matches!(launch_type, Some(Compute::LaunchType(own)) if own.as_str() == kind.as_str()),
             )

@@ -7,7 +7,7 @@ use crate::services::ecs::capacity::PROVIDER_ATTRIBUTE;
 use crate::services::ecs::compute;
 use crate::services::ecs::errors::EcsError;
 use crate::services::ecs::launch::{self, Launch, Launched};
-use crate::services::ecs::ops::idempotency::Token;
+use crate::services::ecs::ops::idempotency::{Repeated, Token};
 use crate::services::ecs::placement::EXTERNAL_ATTRIBUTE;
 use crate::services::ecs::state::{
     Compute, ContainerInstance, ContainerInstanceKey, ContainerInstanceStatus, DAEMON_GROUP,
@@ -43,7 +43,7 @@ pub fn run_task(
 ) -> Result<ecs::RunTaskResponse, EcsError> {
     let token = request.client_token.take();
     let cluster = check::cluster(tx.view(), request.cluster.as_deref())?.clone();
-    let token = Token::read("RunTask", &cluster.name, token.as_deref(), &request)?;
+    let token = Token::read(Repeated::RunTask, &cluster.name, token.as_deref(), &request)?;
     if let Some(arns) = token.as_ref().map(|token| token.first(tx)).transpose()?.flatten() {
         return replay(tx.view(), &arns);
     }

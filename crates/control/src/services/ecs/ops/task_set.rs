@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::services::ecs::convert;
 use crate::services::ecs::errors::EcsError;
-use crate::services::ecs::ops::idempotency::Token;
+use crate::services::ecs::ops::idempotency::{Repeated, Token};
 use crate::services::ecs::ops::service::{Wanted, later, named};
 use crate::services::ecs::state::{
     Cluster, DeploymentController, Service, ServiceKey, ServiceStatus, TaskSet,
@@ -75,7 +75,7 @@ pub fn create_task_set(
     let token = request.client_token.take();
     let (cluster, service) = service_of(tx.view(), &request.cluster, &request.service)?;
     let (cluster, mut service) = (cluster.clone(), service.clone());
-    let token = Token::read("CreateTaskSet", &cluster.name, token.as_deref(), &request)?;
+    let token = Token::read(Repeated::CreateTaskSet, &cluster.name, token.as_deref(), &request)?;
     let known = match &token {
         Some(token) => token.first(tx)?.and_then(|arns| arns.into_iter().next()),
         None => None,

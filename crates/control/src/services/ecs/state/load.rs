@@ -2,10 +2,10 @@
 //! all rows together, are derived once at the end.
 
 use super::{
-    AccountSetting, CapacityProvider, Cluster, ContainerInstance, ContainerInstanceKey, Daemon,
-    DaemonDeployment, DaemonFamily, DaemonRevision, DaemonTaskDefinition, EcsState, ExecSession,
-    FamilyRecord, IdempotencyRecord, ManagedInstance, Service, ServiceDeployment, ServiceRevision, Task,
-    TaskDefinitionRecord, TaskKey,
+    AccountSetting, CapacityProvider, Cluster, ContainerInstance, ContainerInstanceKey,
+    ContainerInstanceStatus, Daemon, DaemonDeployment, DaemonFamily, DaemonRevision, DaemonTaskDefinition,
+    EcsState, ExecSession, FamilyRecord, IdempotencyRecord, ManagedInstance, Service, ServiceDeployment,
+    ServiceRevision, Task, TaskDefinitionRecord, TaskKey,
 };
 use crate::services::ecs::placement;
 use gantry_store::{LoadError, Record, decode};
@@ -133,9 +133,11 @@ impl EcsState {
             self.daemon_services.insert(key.cluster.clone(), key.clone());
         }
         for (key, instance) in self.container_instances.iter() {
-            let tasks = on.get(key).into_iter().flatten().map(|task| task.as_ref());
-            let host = placement::host(instance, tasks);
-            self.pools.entry(key.cluster.clone()).or_default().put(key.clone(), host);
+            if instance.status != ContainerInstanceStatus::Inactive {
+                let tasks = on.get(key).into_iter().flatten().map(|task| task.as_ref());
+                let host = placement::host(instance, tasks);
+                self.pools.entry(key.cluster.clone()).or_default().put(key.clone(), host);
+            }
             if let Some(machine) = instance.ec2_instance_id.clone() {
                 self.instances_by_machine.insert(machine, key.clone());
             }

@@ -89,7 +89,7 @@ pub struct EcsState {
     tasks_by_service: TasksByService,
     /// Container instances that drain, or whose tasks are given up; few, if any. By their ids, which are compared at once.
     leaving: OrdSet<(ContainerInstanceId, ClusterName)>,
-    /// What is free on the instances, by their cluster: follows from tasks and instances alone.
+    /// What is free on the instances that are not INACTIVE, by their cluster: follows from tasks and instances alone.
     pools: OrdMap<ClusterName, InstancePool>,
     interfaces: Interfaces,
     /// Tasks that wait for an instance of a cluster, or of the Fargate pool.
@@ -240,10 +240,7 @@ impl EcsState {
 
     /// Forgets a service with all that it went through.
     pub fn remove_service(&mut self, key: &ServiceKey) {
-        let attempts: Vec<_> = self.deployments_of(key).map(Record::key).collect();
-        for attempt in &attempts {
-            self.remove_service_deployment(attempt);
-        }
+        self.remove_service_deployments(key);
         self.services.remove(key);
         self.daemon_services.remove(&key.cluster, key);
     }
@@ -294,6 +291,14 @@ impl EcsState {
         self.service_deployments.put(attempt);
     }
 
+    /// Forgets all that a service went through.
+    pub fn remove_service_deployments(&mut self, service: &ServiceKey) {
+        let attempts: Vec<_> = self.deployments_of(service).map(Record::key).collect();
+        for attempt in &attempts {
+            self.remove_service_deployment(attempt);
+        }
+    }
+
     fn remove_service_deployment(&mut self, key: &ServiceDeploymentKey) {
         if let Some(attempt) = self.service_deployments.remove(key) {
             let id = attempt.target;
@@ -312,8 +317,12 @@ impl EcsState {
     /// Writes an instance and keeps its cluster's pool true.
     pub fn put_container_instance(&mut self, instance: ContainerInstance) {
         let key = instance.key();
-        let host = placement::host(&instance, self.tasks_on(&key));
-        self.pools.entry(key.cluster.clone()).or_default().put(key.clone(), host);
+        if instance.status != ContainerInstanceStatus::Inactive {
+            let host = placement::host(&instance, self.tasks_on(&key));
+            self.pools.entry(key.cluster.clone()).or_default().put(key.clone(), host);
+        } else if let Some(pool) = self.pools.get_mut(&key.cluster) {
+            pool.remove(&key);
+        }
         if instance.is_leaving() {
             self.leaving.insert(key.by_id());
         } else {
@@ -453,8 +462,9 @@ impl EcsState {
         }
         for (key, instance) in self.container_instances.iter() {
             let pooled = self.pools.get(&key.cluster).and_then(|pool| pool.host(key));
-            let rebuilt = placement::host(instance, self.tasks_on(key));
-            assert_eq!(pooled, Some(rebuilt), "{key:?}: the pool contradicts the tables");
+            let is_there = instance.status != ContainerInstanceStatus::Inactive;
+            let rebuilt = is_there.then(|| placement::host(instance, self.tasks_on(key)));
+            assert_eq!(pooled, rebuilt, "{key:?}: the pool contradicts the tables");
             assert_eq!(self.is_leaving(key), instance.is_leaving(), "{key:?}: who leaves is listed");
             if let Some(machine) = &instance.ec2_instance_id {
                 let listed = self.instances_by_machine.contains(machine, key);

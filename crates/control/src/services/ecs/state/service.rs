@@ -102,6 +102,9 @@ pub struct Deployment {
     pub failed_at: Option<Timestamp>,
     /// When the next task may be launched, after failures to run or to be placed.
     pub launch_not_before: Option<Timestamp>,
+    /// See [`gantry_decide::deployment::replacement`]: of each deployment its own, so that what ends of one holds no other up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacements_full_at: Option<Timestamp>,
     /// What the images' tags stood for when its first task came up, by container; none while that is not known.
     #[serde(default)]
     pub image_digests: Option<BTreeMap<ContainerName, String>>,
@@ -261,6 +264,9 @@ pub struct Service {
     pub events: Vec<Arc<ServiceEvent>>,
     pub client_token: Option<String>,
     pub inactive_since: Option<Timestamp>,
+    /// What an INACTIVE service shows of the deployment that was its primary one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_deployment: Option<Box<Deployment>>,
     /// When it last told that it is steady; absent while it is not.
     #[serde(default)]
     pub steady_at: Option<Timestamp>,
@@ -322,6 +328,17 @@ impl Service {
         let began = self.primary().map(|primary| primary.created_at);
         let lately = |at: Timestamp| at + EVENT_AGAIN > now && began.is_none_or(|began| began <= at);
         self.events.iter().any(|event| lately(event.created_at) && event.message.ends_with(ending))
+    }
+
+    /// The deployment that tells what the service runs: its primary one, or its primary task set; of an INACTIVE service the
+    /// one that was.
+    pub fn shown(&self) -> Option<&Deployment> {
+        let is_primary = |set: &TaskSet| set.status == TaskSetStatus::Primary;
+        let primary = match self.has_task_sets() {
+            false => self.primary(),
+            true => self.deployments.iter().find(|set| set.task_set.as_ref().is_some_and(is_primary)),
+        };
+        primary.or(self.last_deployment.as_deref())
     }
 
     pub fn is_daemon(&self) -> bool {

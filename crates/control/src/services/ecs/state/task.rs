@@ -233,7 +233,7 @@ pub struct Task {
     /// Whether an agent was ever told of it. One that was not can stop without an agent's word.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sent: bool,
-    /// Whether its service has taken note of its end.
+    /// Whether its service has taken note of its end, or that it ends by itself.
     #[serde(default, skip_serializing_if = "is_default")]
     pub accounted: bool,
     /// Until then its service does not stop it to shrink or to deploy.
@@ -280,6 +280,16 @@ impl Task {
     /// Whether scale-in and deployments have to spare it.
     pub fn is_protected(&self, now: Timestamp) -> bool {
         self.protected_until.is_some_and(|until| until > now)
+    }
+
+    /// Whether it ends, or has ended, because of what it is, and nobody wanted that. A container may have ended before its
+    /// agent could say that it ran.
+    pub fn ends_by_itself(&self) -> bool {
+        self.desired_status == DesiredStatus::Stopped
+            && matches!(
+                self.stop_code,
+                Some(StopCode::TaskFailedToStart | StopCode::EssentialContainerExited)
+            )
     }
 
     /// Whether its service still has to do with it.

@@ -110,7 +110,20 @@ fn a_provider_goes_when_no_cluster_has_it_and_its_name_can_be_used_again() {
     let world = &mut World::new();
     world.create("shop");
     create(world, "metal", json!({})).unwrap();
-    put(world, "shop", json!(["metal"]), json!([])).unwrap();
+    let with_it = put(world, "shop", json!(["metal", "FARGATE"]), json!([])).unwrap()["cluster"].take();
+    assert_eq!(with_it["attachmentsStatus"], "UPDATE_COMPLETE");
+    let attachments = with_it["attachments"].as_array().unwrap();
+    assert_eq!(attachments.len(), 1, "{attachments:?}");
+    assert_eq!(
+        (&attachments[0]["type"], &attachments[0]["status"]),
+        (&json!("managed_draining"), &json!("ACTIVE"))
+    );
+    assert_eq!(attachments[0]["details"], json!([{"name": "capacityProviderName", "value": "metal"}]));
+    let mut seen = |include: Value| {
+        let request = json!({"clusters": ["shop"], "include": include});
+        world.read(cluster::describe_clusters, request).unwrap()["clusters"][0]["attachments"].clone()
+    };
+    assert_eq!((seen(json!([])), seen(json!(["ATTACHMENTS"]))), (json!([]), with_it["attachments"].clone()));
     let kept = delete(world, "metal").unwrap();
     assert_eq!((&kept["status"], &kept["updateStatus"]), (&json!("ACTIVE"), &json!("DELETE_FAILED")));
     assert!(kept["updateStatusReason"].as_str().unwrap().contains("associated with cluster: shop"));

@@ -74,6 +74,11 @@ fn tasks_move_one_by_one_to_a_zone_that_comes() {
         at("is AZ balanced with 2 tasks in eu-north-1a, 2 tasks in eu-north-1b."),
     ];
     assert!(order.is_sorted(), "{messages:?}");
+    let moved = world.state.ecs.tasks().values().filter_map(|task| task.stopped_reason.clone());
+    let moved: Vec<String> = moved
+        .filter(|why| why.starts_with("Availability-zone rebalancing initiated by (deployment ecs-svc/"))
+        .collect();
+    assert_eq!(moved.len(), 2);
     // Nothing moves any more.
     let ids = |world: &World| world.live().iter().map(|task| task.id).collect::<Vec<_>>();
     let settled = ids(&world);

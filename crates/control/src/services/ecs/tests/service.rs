@@ -6,10 +6,13 @@ use super::world::{INVALID, World, fails};
 use crate::controllers::services::Services;
 use crate::controllers::tasks::Tasks;
 use crate::controllers::testing::round;
+use crate::services::ecs::ops::service_deployment::list_service_deployments;
 use crate::services::ecs::ops::{
     cluster, container_instance, protection, service, submit, task, task_definition,
 };
 use crate::services::ecs::state::{ServiceKey, Task, TaskKey};
+use crate::services::gantry::explain::service::explain;
+use crate::tx::View;
 use gantry_decide::ids::ClusterName;
 use gantry_decide::lifecycle::{DesiredStatus, HealthStatus, LastStatus};
 use proptest::prelude::*;
@@ -141,6 +144,11 @@ fn a_service_is_kept_at_its_count_and_says_so() {
     let mut world = World::with_capacity(7800);
     world.create_service(json!({}));
     assert_eq!(world.service()["pendingCount"], 3);
+    let of = |world: &mut World, kind: &str| {
+        let request = json!({"resourceManagementType": kind});
+        world.read(service::list_services, request).unwrap()["serviceArns"].as_array().unwrap().len()
+    };
+    assert_eq!((of(&mut world, "ECS"), of(&mut world, "CUSTOMER")), (0, 1));
     world.agent_acts(runs);
     assert_eq!((world.service()["runningCount"].clone(), world.messages().len()), (json!(3), 1));
     world.pass(LONG);
@@ -176,6 +184,11 @@ fn a_service_is_kept_at_its_count_and_says_so() {
     let reply =
         world.write(service::update_service, json!({"service": "web", "desiredCount": 1})).unwrap_err();
     assert_eq!(reply.code, "ServiceNotActiveException");
+    // What it ran can still be seen, and to delete it once more is no error.
+    let gone = world.write(service::delete_service, json!({"service": "web"})).unwrap()["service"].take();
+    assert_eq!((&gone["status"], &gone["deployments"]), (&json!("INACTIVE"), &json!([])));
+    assert!(gone["taskDefinition"].as_str().unwrap().ends_with("task-definition/app:1"), "{gone}");
+    assert_eq!(gone["launchType"], "EC2");
     world.pass(Duration::from_secs(3600));
     let gone = world.read(service::describe_services, json!({"services": ["web"]})).unwrap();
     assert_eq!(gone["failures"][0]["reason"], "MISSING");
@@ -267,6 +280,80 @@ fn what_never_starts_is_tried_with_growing_patience() {
     world.agent_acts(runs);
     world.pass(LONG);
     assert_eq!(world.service()["deployments"][0]["failedTasks"], 0);
+}
+
+#[test]
+fn one_that_fails_to_start_counts_before_another_is_started() {
+    let mut world = World::with_capacity(7800);
+    world.create_service(json!({"desiredCount": 1}));
+    for _ in 0..2 {
+        world.agent_acts(|_| Fate::FailsToStart);
+    }
+    let arn = world.live()[0].arn(&world.scope).to_string();
+    let request = json!({"task": arn, "status": "STOPPED", "reason": "", "containers": []});
+    world.write(submit::submit_task_state_change, request).unwrap();
+    // It has yet to be STOPPED.
+    while round::<Services>(&mut world) {}
+    assert_eq!(world.live().len(), 1, "the third failure is waited for before another try");
+    assert_eq!(world.service()["deployments"][0]["failedTasks"], 3);
+    world.come_to_rest();
+    assert_eq!((world.live().len(), &world.service()["deployments"][0]["failedTasks"]), (0, &json!(3)));
+}
+
+#[test]
+fn tasks_that_end_at_once_are_replaced_within_a_quota_and_others_start_at_once() {
+    let mut world = World::with_capacity(7800);
+    let mut installation = crate::state::Installation::default();
+    installation.quotas.replaced_tasks = 3;
+    world.state.installation = std::sync::Arc::new(installation);
+    world.create_service(json!({"desiredCount": 5}));
+    assert_eq!(world.live().len(), 5, "first starts wait for nothing");
+    for ended in 1..=3 {
+        let victim = world.live()[0].id;
+        world.agent_acts(|task| if task.id == victim { Fate::Exits } else { Fate::Runs });
+        assert_eq!(world.live().len(), 5, "the replacement of {ended}");
+    }
+    let victim = world.live()[0].id;
+    world.agent_acts(|task| if task.id == victim { Fate::Exits } else { Fate::Runs });
+    assert_eq!(world.live().len(), 4);
+    let (scope, now) = (world.scope.clone(), world.now);
+    let service = world.state.ecs.services().values().next().unwrap().clone();
+    let told = explain(View { scope: &scope, state: &world.state, now }, &service);
+    assert!(told.verdict.ends_with("and 1 task waits for the quota of 3 replaced in a minute."), "{told:?}");
+    // More are wanted, and another deployment starts.
+    world.update_service(json!({"desiredCount": 7}));
+    assert_eq!(world.live().len(), 6);
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.live().len(), 7);
+}
+
+#[test]
+fn a_service_made_anew_has_no_past() {
+    let mut world = World::with_service(json!({}));
+    world.deploy_what_fails(2);
+    world.write(service::delete_service, json!({"service": "web", "force": true})).unwrap();
+    world.come_to_rest();
+    let left = world.read(list_service_deployments, json!({"service": "web"})).unwrap();
+    assert_eq!(left["serviceDeployments"], json!([]), "they go with the service");
+    world.agent_acts(runs);
+    world.create_service(json!({"desiredCount": 1}));
+    assert_eq!(world.attempts().len(), 1);
+    let (scope, now) = (world.scope.clone(), world.now);
+    let service = world.state.ecs.services().values().next().unwrap().clone();
+    let told = explain(View { scope: &scope, state: &world.state, now }, &service);
+    assert!(told.findings.iter().all(|finding| finding.topic != "failures"), "{told:?}");
+}
+
+#[test]
+fn a_client_token_tells_one_creation_from_another() {
+    let mut world = World::with_capacity(7800);
+    let create = |count: u32, token: &str| json!({"serviceName": "web", "taskDefinition": "app", "desiredCount": count, "clientToken": token});
+    let long = world.write(service::create_service, create(1, &"x".repeat(37)));
+    fails(long, INVALID, "The client token must be up to 36 ASCII characters without spaces.");
+    world.write(service::create_service, create(1, "once")).unwrap();
+    world.write(service::create_service, create(1, "once")).unwrap();
+    let other = world.write(service::create_service, create(2, "once"));
+    fails(other, INVALID, "Creation of service was not idempotent.");
 }
 
 #[test]

@@ -209,6 +209,15 @@ fn what_is_no_task_sets_is_refused() {
 }
 
 #[test]
+fn one_that_somebody_else_drives_is_not_rebalanced() {
+    let mut world = World::with_capacity(7800);
+    let request = json!({"serviceName": "web", "deploymentController": {"type": "EXTERNAL"},
+        "availabilityZoneRebalancing": "ENABLED"});
+    let message = "Availability Zone rebalancing is not supported with the EXTERNAL deployment controller.";
+    fails(world.write(service::create_service, request), INVALID, message);
+}
+
+#[test]
 fn a_token_makes_one_set_only() {
     let mut world = World::external(1);
     let request = merged(json!({"taskDefinition": "app", "clientToken": "once"}));
@@ -216,5 +225,6 @@ fn a_token_makes_one_set_only() {
     let again = world.write(ops::create_task_set, request).unwrap();
     assert_eq!(first["taskSet"]["id"], again["taskSet"]["id"]);
     let other = merged(json!({"taskDefinition": "app", "clientToken": "once", "externalId": "x"}));
-    assert_eq!(world.write(ops::create_task_set, other).unwrap_err().code, "ConflictException");
+    let message = "Creation of task set was not idempotent.";
+    fails(world.write(ops::create_task_set, other), INVALID, message);
 }

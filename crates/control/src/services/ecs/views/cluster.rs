@@ -10,10 +10,12 @@ use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::ids::ClusterName;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
+use gantry_wire::sigv4::sha256_hex;
 
 /// The optional parts of a cluster; what is left out is shown empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Include {
+    pub attachments: bool,
     pub configurations: bool,
     pub settings: bool,
     pub statistics: bool,
@@ -23,11 +25,12 @@ pub struct Include {
 impl Include {
     /// What the operations show that write a cluster.
     pub const WRITTEN: Include =
-        Include { configurations: true, settings: true, statistics: false, tags: true };
+        Include { attachments: true, configurations: true, settings: true, statistics: false, tags: true };
 
     pub fn of(fields: Option<&[ecs::ClusterField]>) -> Include {
         let has = |name: &str| fields.unwrap_or_default().iter().any(|field| field.as_str() == name);
         Include {
+            attachments: has("ATTACHMENTS"),
             configurations: has("CONFIGURATIONS"),
             settings: has("SETTINGS"),
             statistics: has("STATISTICS"),
@@ -69,11 +72,43 @@ pub fn cluster(view: View<'_>, cluster: &Cluster, include: Include) -> Result<ec
         default_capacity_provider_strategy: Some(
             cluster.default_strategy.iter().map(strategy_item).collect(),
         ),
-        attachments: None,
-        attachments_status: None,
+        attachments: Some(if include.attachments { attachments(view, cluster) } else { Vec::new() }),
+        // What they need is made with them.
+        attachments_status: (!cluster.capacity_providers.is_empty()).then(|| "UPDATE_COMPLETE".to_owned()),
         service_connect_defaults: namespace
             .map(|namespace| ecs::ClusterServiceConnectDefaults { namespace: Some(namespace) }),
     })
+}
+
+/// What scales and drains the groups of the cluster's capacity providers.
+fn attachments(view: View<'_>, cluster: &Cluster) -> Vec<ecs::Attachment> {
+    let mut shown = Vec::new();
+    for name in &cluster.capacity_providers {
+        let provider = view.state.ecs.capacity_providers.get(name);
+        let Some(group) = provider.and_then(|provider| provider.kind.auto_scaling_group()) else { continue };
+        let kinds =
+            [("as_policy", group.managed_scaling.enabled), ("managed_draining", group.managed_draining)];
+        for (kind, _) in kinds.into_iter().filter(|(_, there)| *there) {
+            let of = sha256_hex(format!("{}/{name}/{kind}", cluster.arn(view.scope)).as_bytes());
+            let part = |range| of.get(range).unwrap_or_default();
+            let id = [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-");
+            let detail = |name: &str, value: &str| ecs::KeyValuePair {
+                name: Some(name.to_owned()),
+                value: Some(value.to_owned()),
+            };
+            let mut details = vec![detail("capacityProviderName", name.as_str())];
+            if kind == "as_policy" {
+                details.push(detail("scalingPolicyName", &format!("ECSManagedAutoScalingPolicy-{id}")));
+            }
+            shown.push(ecs::Attachment {
+                id: Some(id),
+                type_: Some(kind.to_owned()),
+                status: Some("ACTIVE".to_owned()),
+                details: Some(details),
+            });
+        }
+    }
+    shown
 }
 
 /// One entry of a capacity provider strategy.

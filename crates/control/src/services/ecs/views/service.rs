@@ -5,10 +5,10 @@ use crate::services::ecs::bridge;
 use crate::services::ecs::state::{
     Compute, Deployment, DeploymentConfiguration, DeploymentController, LaunchType, NetworkConfiguration,
     PlacementConstraint, PlacementStrategy, PropagateTags, RolloutState, Service, ServiceEvent,
-    ServiceRevisionKey, ServiceStatus, StrategyItem, Task, TaskSet,
+    ServiceRevisionKey, ServiceStatus, StrategyItem, Task,
 };
 use crate::services::ecs::views::task::millis;
-use crate::services::ecs::{deployments, tags};
+use crate::services::ecs::{compute, deployments, tags};
 use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
@@ -16,7 +16,6 @@ use gantry_decide::deployment::alarms::DeploymentAlarms;
 use gantry_decide::deployment::breaker::Threshold;
 use gantry_decide::deployment::hooks::{Hook, HookAction};
 use gantry_decide::deployment::strategy::Strategy;
-use gantry_decide::deployment::task_set::TaskSetStatus;
 use gantry_decide::ids::AlarmName;
 use gantry_decide::lifecycle::{DesiredStatus, LastStatus};
 use gantry_decide::task::launch_volume::VolumeConfiguration;
@@ -131,11 +130,7 @@ pub fn service(view: View<'_>, service: &Service, with_tags: bool) -> ecs::Servi
         .filter(|task| task.desired_status == DesiredStatus::Running)
         .collect();
     let of_sets = service.has_task_sets();
-    let is_primary = |set: &TaskSet| set.status == TaskSetStatus::Primary;
-    let primary = match of_sets {
-        false => service.primary(),
-        true => service.deployments.iter().find(|set| set.task_set.as_ref().is_some_and(is_primary)),
-    };
+    let primary = service.shown();
     let definition =
         primary.map(|p| scope.ecs(EcsResource::TaskDefinition(p.task_definition.clone())).to_string());
     let (launch_type, strategy) = compute(primary.map(|primary| &primary.compute));
@@ -222,6 +217,11 @@ pub fn asked_platform(deployment: &Deployment) -> String {
     deployment.platform_version.clone().unwrap_or_else(|| "LATEST".to_owned())
 }
 
+/// The platform that tasks run on, of Fargate. What is stored was checked when it was asked for.
+pub fn platform(launch_type: LaunchType, asked: Option<&str>) -> Option<String> {
+    compute::platform_version(launch_type, asked).unwrap_or_default()
+}
+
 pub fn count(tasks: &[&Task], which: impl Fn(&Task) -> bool) -> i32 {
     i32::try_from(tasks.iter().filter(|task| which(task)).count()).unwrap_or(i32::MAX)
 }
@@ -269,7 +269,7 @@ fn deployment(
         volume_configurations: deployment.volume.as_ref().and_then(volume),
         pending_count: Some(count(&own, |task| task.last_status < LastStatus::Running)),
         platform_family: fargate.then(|| "Linux".to_owned()),
-        platform_version: fargate.then(|| "1.4.0".to_owned()),
+        platform_version: platform(deployment.compute.launch_type(), deployment.platform_version.as_deref()),
         rollout_state: Some(match deployment.rollout_state {
             RolloutState::InProgress => ecs::DeploymentRolloutState::InProgress,
             RolloutState::Completed => ecs::DeploymentRolloutState::Completed,

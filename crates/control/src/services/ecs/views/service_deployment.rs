@@ -10,7 +10,7 @@ use crate::tx::View;
 use gantry_api::ecs;
 use gantry_decide::arn::EcsResource;
 use gantry_decide::deployment::alarms::Watch;
-use gantry_decide::deployment::hooks::HookRun;
+use gantry_decide::deployment::hooks::{HookRun, HookStatus};
 use gantry_decide::deployment::status::ServiceDeploymentStatus;
 use gantry_decide::deployment::traffic::{Traffic, Weights};
 use gantry_decide::ids::{AlarmName, ServiceRevisionId};
@@ -36,7 +36,12 @@ pub fn service_deployment(view: View<'_>, attempt: &ServiceDeployment) -> ecs::S
         lifecycle_hook_details: attempt
             .shift
             .as_ref()
-            .map(|shift| shift.hooks.iter().map(|run| hook(run, view.now)).collect())
+            .map(|shift| {
+                let over = attempt.status.is_over();
+                // Of a deployment that is over, nobody is asked any more.
+                let waits = |run: &&HookRun| over && run.status_at(view.now) == HookStatus::AwaitingAction;
+                shift.hooks.iter().filter(|run| !waits(run)).map(|run| hook(run, view.now)).collect()
+            })
             .filter(|hooks: &Vec<_>| !hooks.is_empty()),
         lifecycle_stage: attempt.shift.as_ref().and_then(|shift| shift.stage.shown().as_str().parse().ok()),
         rollback: attempt.rollback.as_ref().map(|rollback| ecs::Rollback {
@@ -198,8 +203,10 @@ pub fn service_revision(view: View<'_>, revision: &ServiceRevision) -> ecs::Serv
         network_configuration: revision.network.as_ref().map(service::network),
         volume_configurations: revision.volume.as_ref().and_then(service::volume),
         platform_family: fargate.then(|| "Linux".to_owned()),
-        platform_version: fargate
-            .then(|| revision.platform_version.clone().unwrap_or_else(|| "1.4.0".to_owned())),
+        platform_version: service::platform(
+            revision.compute.launch_type(),
+            revision.platform_version.as_deref(),
+        ),
         resolved_configuration: balanced::resolved(view, revision),
         service_arn: Some(revision.service.arn(scope).to_string()),
         service_registries: Some(Vec::new()),

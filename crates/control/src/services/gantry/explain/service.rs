@@ -152,6 +152,14 @@ fn verdict(
                      others start."
                 );
             }
+            _ if outlook.held_back > 0 => {
+                return format!(
+                    "{head}: {} ended too quickly one after another, and {} for the quota of {} replaced in a minute.",
+                    if outlook.held_back == 1 { "a task" } else { "tasks" },
+                    waits_for(outlook.held_back.into()),
+                    view.state.installation.quotas.replaced_tasks,
+                );
+            }
             _ => {}
         }
         let room_left = situation.upper().saturating_sub(situation.target.total() + situation.old.total());
@@ -350,6 +358,14 @@ fn waits(view: View<'_>, service: &Service, outlook: &Outlook, told: &mut Explan
             );
         }
     }
+    if outlook.held_back > 0 {
+        let message = format!(
+            "At most {} that ended by themselves are replaced in a minute (the quota replaced-tasks-per-service-and-minute): {} for it.",
+            count(view.state.installation.quotas.replaced_tasks, "task"),
+            waits_for(outlook.held_back.into()),
+        );
+        told.find("quota", message);
+    }
     if let Some(next) = outlook.next_healthy {
         let message = format!(
             "A task without a health check counts as healthy once it has run for {}; the next one will {}.",
@@ -394,7 +410,9 @@ fn failures(view: View<'_>, service: &Service, told: &mut Explanation) {
     let group = service.group();
     let key = |id| TaskKey { cluster: service.cluster.clone(), id };
     for (_, task) in view.state.ecs.tasks().range(key(TaskId::MIN)..=key(TaskId::MAX)) {
-        let Some(stopped) = task.stopped_at.filter(|_| task.group == group && failed(task)) else { continue };
+        // A service of the same name may have been there before.
+        let own = task.group == group && task.created_at >= service.created_at;
+        let Some(stopped) = task.stopped_at.filter(|_| own && failed(task)) else { continue };
         let kind =
             kinds.entry(stop_facts(task)).or_insert(Failure { times: 0, last: stopped, example: task.id });
         kind.times += 1;
@@ -430,7 +448,9 @@ fn failed(task: &Task) -> bool {
     let reason = task.stopped_reason.as_deref().unwrap_or_default();
     match task.stop_code {
         Some(StopCode::UserInitiated) => false,
-        Some(StopCode::ServiceSchedulerInitiated) => !reason.starts_with("Scaling activity"),
+        Some(StopCode::ServiceSchedulerInitiated) => {
+            !reason.starts_with("Scaling activity") && !reason.starts_with("Availability-zone rebalancing")
+        }
         _ => true,
     }
 }
