@@ -97,7 +97,7 @@ impl Writing {
         if self.waiting.is_empty() {
             let (now, published) = (os::now(), self.shared.published());
             if !Arc::ptr_eq(&self.seen, &published) {
-                self.waiting = feed::appends(feed::between(&self.seen, &published, self.seen_at), now);
+                self.waiting = feed::appends(feed::between(&self.seen, &published, self.seen_at, now), now);
                 self.seen = published;
             }
             self.seen_at = now;
@@ -114,7 +114,7 @@ impl Writing {
             // Where nothing was ever told, the past stays untold.
             last.is_some_and(|last| event.at > last)
         };
-        let mut events = feed::between(&State::default(), &self.seen, self.seen_at);
+        let mut events = feed::between(&State::default(), &self.seen, self.seen_at, self.seen_at);
         events.retain(|(scope, event)| is_news(scope, event));
         self.waiting = feed::appends(events, self.seen_at);
         self.append();

@@ -2,7 +2,7 @@
 //!
 //! What a record tells the time of is told with that time, whatever was seen of it before: so a state compared with an
 //! empty one yields the past as far as the tables know it. What has no time of its own is told only as a change of
-//! something that was there before, with the time when the earlier state was seen: so it stands before what followed.
+//! something that was there before, with the time of the look that found it: so it never stands before its cause.
 
 use super::{FeedEvent, FeedKind};
 use crate::services::ecs::state::{
@@ -17,13 +17,14 @@ use gantry_decide::lifecycle::{DesiredStatus, HealthStatus, StopCode};
 use gantry_decide::time::Timestamp;
 use std::sync::Arc;
 
-/// What happened between two states, in no order. `since` is when the earlier one was seen last.
-pub fn between(before: &State, after: &State, since: Timestamp) -> Vec<(Scope, FeedEvent)> {
+/// What happened between two states, in no order. `since` is when the earlier one was seen last, `now` when the later one
+/// is.
+pub fn between(before: &State, after: &State, since: Timestamp, now: Timestamp) -> Vec<(Scope, FeedEvent)> {
     let mut found = Vec::new();
     for (scope, _) in after.scopes() {
         let (before, after) = (before.snapshot(scope), after.snapshot(scope));
         if !Arc::ptr_eq(&before, &after) {
-            let mut news = News { since, events: Vec::new() };
+            let mut news = News { since, now, events: Vec::new() };
             news.scope(&before, &after);
             found.extend(news.events.into_iter().map(|event| (scope.clone(), event)));
         }
@@ -33,6 +34,7 @@ pub fn between(before: &State, after: &State, since: Timestamp) -> Vec<(Scope, F
 
 struct News {
     since: Timestamp,
+    now: Timestamp,
     events: Vec<FeedEvent>,
 }
 
@@ -80,7 +82,7 @@ impl News {
         }
         if new.agent_connected && old.is_some_and(|old| !old.agent_connected) {
             let message = format!("its agent {} connected", new.agent.version);
-            self.tell(self.since, FeedKind::InstanceConnected, subject(), [], message);
+            self.tell(self.now, FeedKind::InstanceConnected, subject(), [], message);
         }
         if !new.agent_connected
             && let Some(at) = new.disconnected_at
@@ -100,15 +102,13 @@ impl News {
                 {
                     return;
                 }
-                (ContainerInstanceStatus::Draining, _) => (
-                    Some(self.since.max(new.registered_at)),
-                    FeedKind::InstanceDraining,
-                    "the instance drains: it takes no new tasks",
-                ),
+                (ContainerInstanceStatus::Draining, _) => {
+                    (Some(self.now), FeedKind::InstanceDraining, "the instance drains: it takes no new tasks")
+                }
                 // Nothing becomes so that was anything else before.
                 (ContainerInstanceStatus::Registering, _) => return,
                 (ContainerInstanceStatus::Active, _) => {
-                    (Some(self.since), FeedKind::InstanceActive, "the instance takes tasks again")
+                    (Some(self.now), FeedKind::InstanceActive, "the instance takes tasks again")
                 }
             };
             if let Some(at) = at {
@@ -133,17 +133,17 @@ impl News {
         if old.desired_count != new.desired_count {
             let message =
                 format!("the desired count went from {} to {}", old.desired_count, new.desired_count);
-            self.tell(self.since, FeedKind::ServiceUpdated, subject(), [], message);
+            self.tell(self.now, FeedKind::ServiceUpdated, subject(), [], message);
         }
         if old.status != new.status {
             match new.status {
                 ServiceStatus::Active => {}
                 ServiceStatus::Draining => {
                     let message = "the service is being deleted: its tasks are stopped";
-                    self.tell(self.since, FeedKind::ServiceDeleted, subject(), [], message);
+                    self.tell(self.now, FeedKind::ServiceDeleted, subject(), [], message);
                 }
                 ServiceStatus::Inactive => {
-                    let at = new.inactive_since.unwrap_or(self.since);
+                    let at = new.inactive_since.unwrap_or(self.now);
                     self.tell(at, FeedKind::ServiceDeleted, subject(), [], "the service is gone");
                 }
             }
@@ -192,7 +192,7 @@ impl News {
             let message = format!("a task of {} was created{by}, {place}", new.definition_id);
             self.tell_task(new, new.created_at, FeedKind::TaskCreated, message);
         } else if instance.is_some() && old.is_some_and(|old| old.instance.is_none()) {
-            self.tell_task(new, self.since, FeedKind::TaskPlaced, format!("the task was placed{}", host()));
+            self.tell_task(new, self.now, FeedKind::TaskPlaced, format!("the task was placed{}", host()));
         }
         if let Some(at) = new.started_at.filter(|_| old.is_none_or(|old| old.started_at.is_none())) {
             let took = span(at.since(new.created_at));
@@ -206,7 +206,7 @@ impl News {
                 HealthStatus::Unknown => None,
             };
             if let Some((kind, message)) = told {
-                self.tell_task(new, self.since, kind, message);
+                self.tell_task(new, self.now, kind, message);
             }
         }
         let asked = |task: &Task| task.desired_status == DesiredStatus::Stopped;

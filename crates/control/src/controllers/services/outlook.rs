@@ -1,6 +1,6 @@
 //! Where a service stands as its controller sees it: for people who ask why nothing goes on.
 
-use super::census::{Census, Condition, HEALTHY_AFTER, Lens};
+use super::census::{Census, Condition, HEALTHY_AFTER, Lens, Side};
 use super::daemon::Daemons;
 use super::digests::{Establishing, establishing};
 use super::shifting::Shifting;
@@ -24,6 +24,8 @@ pub struct Outlook {
     pub next: Option<DeploymentId>,
     /// How many of those wait for the quota of tasks that are replaced in a minute.
     pub held_back: u32,
+    /// Tasks of the primary deployment that are to be elsewhere: their instances drain.
+    pub draining: u32,
     /// The percentages allow no step.
     pub blocked: bool,
     /// When the next task that has no health check will have run long enough to count as healthy.
@@ -67,12 +69,17 @@ impl Outlook {
             }
             None => situation.desired.saturating_sub(starting.saturating_add(healthy)),
         };
+        let leaves = |(task, _, side): &&(&Task, Condition, Side)| {
+            *side == Side::Old && service.primary().is_some_and(|own| task.deployment() == Some(own.id))
+        };
+        let draining = u32::try_from(census.running.iter().filter(leaves).count()).unwrap_or(u32::MAX);
         let unhealthy = census.running.iter().filter_map(ill).collect();
         let mut outlook = Outlook {
             situation,
             missing,
             next: service.primary().map(|primary| primary.id),
             held_back: 0,
+            draining,
             blocked,
             next_healthy: census.next_healthy,
             next_unprotected: census.next_unprotected,

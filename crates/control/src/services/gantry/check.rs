@@ -74,10 +74,13 @@ pub fn subject<'a>(
     if text.starts_with("arn:") {
         return named(view, cluster, own_arn(view, text)?);
     }
+    // As events name it.
+    if let Some(resource) = text.parse::<EcsResource>().ok().filter(|_| text.contains('/')) {
+        return named(view, cluster, resource);
+    }
     let belongs = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
     if !text.chars().all(belongs) {
-        let message =
-            "A subject is an ARN, the name of a service, or the id of a task or container instance.";
+        let message = "A subject is an ARN or its last part, the name of a service, or the id of a task or container instance.";
         return Err(GantryError::InvalidParameter(message.to_owned()));
     }
     let inside = |of: &ClusterName| cluster.is_none_or(|wanted| wanted == of);

@@ -10,7 +10,9 @@ use crate::call::{Call, Caller, Principal};
 use crate::feed;
 use crate::roles::{RoleSession, RoleType};
 use crate::service::Prepared;
+use crate::services::ecs::ops::protection::update_task_protection;
 use crate::services::ecs::ops::service::create_service;
+use crate::services::ecs::ops::service_deployment::stop_service_deployment;
 use crate::services::ecs::state::{
     ContainerInstance, ContainerInstanceStatus, DeploymentController, RolloutState, Task,
 };
@@ -20,6 +22,7 @@ use crate::state::State;
 use crate::tx::View;
 use gantry_decide::ids::{ClusterName, DeploymentId, RequestId};
 use gantry_decide::lifecycle::{ContainerStatus, HealthStatus};
+use gantry_decide::time::Timestamp;
 use gantry_wire::{ApiError, json};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,20 +32,27 @@ use std::time::Duration;
 struct Told {
     world: World,
     seen: State,
+    seen_at: Timestamp,
     events: MemoryLogs,
 }
 
 impl Told {
     /// A cluster with one instance of so many MiB, and the definition `app` of 128 MiB and 64 CPU units.
     fn with_capacity(memory: u32) -> Told {
-        Told { world: World::with_capacity(memory), seen: State::default(), events: MemoryLogs::default() }
+        Told {
+            world: World::with_capacity(memory),
+            seen: State::default(),
+            seen_at: Timestamp::EPOCH,
+            events: MemoryLogs::default(),
+        }
     }
 
     /// Does what the server does now and then.
     fn look(&mut self) {
         let mut after = State::default();
         after.replace(&self.world.scope, self.world.state.clone());
-        let news = feed::between(&self.seen, &after, self.world.now);
+        let news = feed::between(&self.seen, &after, self.seen_at, self.world.now);
+        self.seen_at = self.world.now;
         for append in feed::appends(news, self.world.now) {
             self.events.perform(LogsRequest::Append(append));
         }
@@ -272,6 +282,78 @@ fn a_service_without_task_sets_says_whose_turn_it_is() {
 }
 
 #[test]
+fn protected_tasks_that_stay_are_told() {
+    let mut told = Told::with_capacity(7800);
+    told.world.create_service(json!({"desiredCount": 2, "deploymentConfiguration": {"maximumPercent": 100}}));
+    told.world.agent_acts(runs);
+    told.world.pass(LONG);
+    let ids: Vec<String> = told.world.live().iter().map(|task| task.id.to_string()).collect();
+    let protect = json!({"cluster": "default", "tasks": ids, "protectionEnabled": true});
+    told.world.write(update_task_protection, protect).unwrap();
+    told.world.update_service(json!({"desiredCount": 1}));
+    let why = told.service();
+    let kept = "2 of 1 task of the service web run: 1 task more than wanted stays, for some are protected from scale-in; ";
+    assert!(why.verdict.starts_with(kept), "{why:?}");
+    // The next deployment finds no room beside them.
+    told.world.register("app");
+    told.world.update_service(json!({"desiredCount": 2, "taskDefinition": "app"}));
+    told.world.update_service(
+        json!({"deploymentConfiguration": {"minimumHealthyPercent": 0, "maximumPercent": 100}}),
+    );
+    let why = told.service();
+    assert!(why.verdict.contains("protected from scale-in, and leave no room for new ones"), "{why:?}");
+}
+
+#[test]
+fn tasks_on_a_draining_instance_are_not_of_another_deployment() {
+    let mut told = Told::with_capacity(7800);
+    told.world.create_service(json!({"desiredCount": 1}));
+    told.world.agent_acts(runs);
+    told.world.pass(LONG);
+    told.change_instance(|instance| instance.status = ContainerInstanceStatus::Draining);
+    told.world.come_to_rest();
+    let why = told.service();
+    let details = &finding(&why, "tasks").details;
+    assert_eq!(details[..], ["on draining instances: 1 healthy, 0 starting, 0 unhealthy"], "{why:?}");
+}
+
+#[test]
+fn a_pause_is_told_with_its_stage_and_hook() {
+    let mut told = Told::with_capacity(7800);
+    told.world.create_service(json!({"desiredCount": 1}));
+    told.world.agent_acts(runs);
+    told.world.pass(LONG);
+    let hook = json!({"targetType": "PAUSE", "lifecycleStages": ["POST_SCALE_UP"]});
+    let configuration = json!({"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 5, "lifecycleHooks": [hook]});
+    told.world.update_service(json!({"forceNewDeployment": true, "deploymentConfiguration": configuration}));
+    told.world.agent_acts(runs);
+    told.world.pass(LONG);
+    let why = told.service();
+    let pause = "the deployment pauses at POST_SCALE_UP until somebody answers the hook ";
+    assert!(why.verdict.contains(pause), "{why:?}");
+    // Nobody does, and nobody is asked any more.
+    assert_eq!(told.world.attempts()[0]["lifecycleHookDetails"][0]["status"], "AWAITING_ACTION");
+    let stop = json!({"serviceDeploymentArn": told.world.attempts()[0]["serviceDeploymentArn"], "stopType": "ROLLBACK"});
+    told.world.write(stop_service_deployment, stop).unwrap();
+    told.world.come_to_rest();
+    told.world.agent_acts(runs);
+    told.world.pass(LONG);
+    let over = told.world.attempts()[0].clone();
+    assert_eq!((&over["status"], over.get("lifecycleHookDetails")), (&json!("ROLLBACK_SUCCESSFUL"), None));
+}
+
+#[test]
+fn a_subject_may_be_named_as_events_name_it() {
+    let mut told = Told::with_capacity(7800);
+    told.world.create_service(json!({"desiredCount": 1}));
+    let task = told.world.live()[0].id;
+    for subject in ["service/default/web".to_owned(), format!("task/default/{task}")] {
+        let arn = told.call("Explain", json!({"subject": subject})).unwrap()["resourceArn"].clone();
+        assert!(arn.as_str().unwrap().ends_with(&subject), "{arn}");
+    }
+}
+
+#[test]
 fn what_a_task_waits_for_is_told() {
     let mut told = Told::with_capacity(7800);
     told.world.create_service(json!({"desiredCount": 1}));
@@ -341,7 +423,7 @@ fn an_instance_says_why_it_takes_nothing() {
     told.change_instance(|instance| instance.status = ContainerInstanceStatus::Draining);
     let why = instance::explain(told.view(), &told.instance());
     assert!(
-        why.verdict.ends_with("is draining: it takes no new tasks, and 1 task of before run on it still."),
+        why.verdict.ends_with("is draining: it takes no new tasks, and 1 task of before runs on it still."),
         "{why:?}"
     );
     assert!(finding(&why, "draining").message.starts_with("Tasks of services are replaced elsewhere"));
@@ -403,7 +485,11 @@ fn the_feed_tells_of_services_and_instances() {
     assert_eq!(steady["events"][0]["resourceArn"], "arn:aws:ecs:eu-north-1:123456789012:service/default/web");
 
     told.change_instance(|instance| instance.status = ContainerInstanceStatus::Draining);
+    told.world.now = told.world.now + Duration::from_secs(1);
     told.look();
+    let drained = told.call("ListEvents", json!({"filterPattern": "INSTANCE_DRAINING"})).unwrap();
+    let found = told.world.now.as_millis() as f64 / 1000.0;
+    assert_eq!(drained["events"][0]["createdAt"], found, "it is dated by the look that found it");
     told.change_instance(|instance| {
         instance.status = ContainerInstanceStatus::Active;
         instance.agent_connected = false;
@@ -432,6 +518,7 @@ fn an_instance_that_drains_as_soon_as_it_is_there_is_told_of() {
     let mut later = Told::with_capacity(7800);
     later.world.state = told.world.state.clone();
     later.world.pass(LONG);
+    later.seen_at = later.world.now;
     assert_eq!(later.kinds(json!({"filterPattern": "%^INSTANCE_%"})), both[..1]);
 }
 

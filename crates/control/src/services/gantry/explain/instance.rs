@@ -58,7 +58,8 @@ fn verdict(view: View<'_>, instance: &ContainerInstance, host: &Host, tasks: usi
             format!("{head} is draining and empty: it can be switched off or deregistered.")
         }
         ContainerInstanceStatus::Draining => {
-            format!("{head} is draining: it takes no new tasks, and {left} of before run on it still.")
+            let runs = if tasks == 1 { "runs" } else { "run" };
+            format!("{head} is draining: it takes no new tasks, and {left} of before {runs} on it still.")
         }
         ContainerInstanceStatus::Active if !instance.agent_connected => {
             let since = instance

@@ -3,7 +3,7 @@
 use super::words::count;
 use super::{DETAILS_MAX, Explanation};
 use crate::services::ec2;
-use crate::services::ecs::capacity;
+use crate::services::ecs::capacity::{self, GROUP_ATTRIBUTE};
 use crate::services::ecs::state::{ContainerInstanceKey, FARGATE_POOL, NetworkConfiguration, Service};
 use crate::tx::View;
 use gantry_decide::ids::ClusterName;
@@ -132,7 +132,9 @@ impl Room {
                     format!("Register a container instance: `gantry agent` with the cluster {cluster}.")
                 }
             };
-            return explanation.suggest(message, None);
+            let group = self.request.attributes.get(GROUP_ATTRIBUTE).and_then(Option::as_deref);
+            let joins = |group| format!("gantry agent --cluster {} --auto-scaling-group {group}", self.pool);
+            return explanation.suggest(message, group.map(joins));
         }
         let Some((_, closest)) = self.refused.first() else { return };
         let only_room = closest.iter().all(Shortfall::is_of_room);
@@ -160,6 +162,10 @@ impl Room {
                     "Start the agent of the instance, or look at its log to see why it does not connect.",
                     None,
                 ),
+                Shortfall::Inactive if self.pool.as_str() == FARGATE_POOL => explanation.suggest(
+                    "Join another host to the Fargate pool with `gantry agent`: one that drains is about to be taken away.",
+                    None,
+                ),
                 Shortfall::Inactive => explanation.suggest(
                     "Set the instance to ACTIVE again, if it is to take tasks.",
                     None,
@@ -168,6 +174,13 @@ impl Room {
                     "The task definition asks for something that no agent does here; `aws ecs describe-task-definition` \
                      lists it in requiresAttributes.",
                     None,
+                ),
+                Shortfall::Attribute { name, wanted: Some(group), .. } if name == GROUP_ATTRIBUTE => explanation.suggest(
+                    format!(
+                        "The capacity provider takes instances of the Auto Scaling group {group} alone: raise the group's \
+                         desired capacity, have managed scaling do so, or join a machine to it."
+                    ),
+                    format!("gantry agent --cluster {} --auto-scaling-group {group}", self.pool),
                 ),
                 Shortfall::Attribute { name, .. } => explanation.suggest(
                     format!("Run it on an agent that has {name}; requiresAttributes of the task definition says what for."),

@@ -169,7 +169,18 @@ fn verdict(
                 are(situation.stopping)
             );
         }
+        if let Some(until) = outlook.next_unprotected.filter(|_| room_left == 0) {
+            return format!(
+                "{head}: tasks of before are protected from scale-in, and leave no room for new ones; the first protection \
+                 ends {}.",
+                at(view.now, until)
+            );
+        }
         return format!("{head}: {missing} to be started next.");
+    }
+    let waits = shift::waits(view, service);
+    if let Some(pause) = waits.as_ref().filter(|waits| waits.for_somebody) {
+        return format!("{head}: {}.", pause.words);
     }
     let old = situation.old.total().saturating_add(situation.renewed);
     let starting = situation.target.starting;
@@ -190,6 +201,26 @@ fn verdict(
             "{head}: {} of them {} health checks.",
             situation.target.unhealthy,
             fails(situation.target.unhealthy)
+        );
+    }
+    if let Some(waits) = waits {
+        return format!("{head}: {}.", waits.words);
+    }
+    let surplus = situation.target.total().saturating_add(old).saturating_sub(situation.desired);
+    if let Some(until) = outlook.next_unprotected.filter(|_| surplus > 0) {
+        return format!(
+            "{head}: {} more than wanted {}, for some are protected from scale-in; the first protection ends {}.",
+            count(surplus, "task"),
+            if surplus == 1 { "stays" } else { "stay" },
+            at(view.now, until)
+        );
+    }
+    if old > 0 && old == outlook.draining {
+        return format!(
+            "{head}: {} on draining instances {} yet to stop, once others have taken {} place.",
+            count(old, "task"),
+            has(old),
+            if old == 1 { "its" } else { "their" }
         );
     }
     if old > 0 {
@@ -248,7 +279,12 @@ fn percentages(service: &Service, outlook: &Outlook, told: &mut Explanation) {
     );
     let finding = told.find("tasks", message);
     finding.details.extend(of("of the newest deployment", situation.target));
-    finding.details.extend(of("of deployments before", situation.old));
+    let old = match outlook.draining {
+        0 => "of deployments before",
+        draining if draining == situation.old.total() => "on draining instances",
+        _ => "of deployments before, and on draining instances",
+    };
+    finding.details.extend(of(old, situation.old));
     if situation.renewed > 0 {
         finding.details.push(format!(
             "starting in place of failed ones of the deployment before: {}",
@@ -301,7 +337,9 @@ fn deployment_finding(view: View<'_>, service: &Service, deployment: &Deployment
     let mut details = Vec::new();
     // What it says while it goes on, or has arrived, is said above.
     let reason = &deployment.rollout_state_reason;
-    if ![events::in_progress_reason(deployment.id), events::completed_reason(deployment.id)].contains(reason)
+    if !reason.is_empty()
+        && ![events::in_progress_reason(deployment.id), events::completed_reason(deployment.id)]
+            .contains(reason)
     {
         details.push(reason.clone());
     }
@@ -375,8 +413,8 @@ fn waits(view: View<'_>, service: &Service, outlook: &Outlook, told: &mut Explan
         told.find("health", message);
     }
     if !outlook.unhealthy.is_empty() {
-        let message =
-            format!("{} fail their container health checks.", count(outlook.unhealthy.len() as u64, "task"));
+        let unhealthy = u32::try_from(outlook.unhealthy.len()).unwrap_or(u32::MAX);
+        let message = format!("{} {} container health checks.", count(unhealthy, "task"), fails(unhealthy));
         let finding = told.find("health", message);
         finding
             .details
@@ -432,7 +470,10 @@ fn failures(view: View<'_>, service: &Service, told: &mut Explanation) {
     for (reason, failure) in kinds.iter().take(FAILURES_MAX) {
         let Failure { times, last, example } = failure;
         let last = at(view.now, *last);
-        finding.details.push(format!("{times} times, the last {last}, such as task {example}: {reason}"));
+        finding.details.push(match times {
+            1 => format!("once, {last}, task {example}: {reason}"),
+            _ => format!("{times} times, the last {last}, such as task {example}: {reason}"),
+        });
     }
     let more = kinds.len().saturating_sub(FAILURES_MAX);
     if more > 0 {

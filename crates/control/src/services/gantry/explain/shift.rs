@@ -9,6 +9,26 @@ use gantry_decide::deployment::hooks::HookStatus;
 use gantry_decide::deployment::stage::Stage;
 use gantry_store::Record;
 
+/// What a deployment that shifts traffic waits for, as the rest of a sentence: somebody, or the end of its stage.
+pub struct Waits {
+    /// A hook of the stage that nobody has answered.
+    pub for_somebody: bool,
+    pub words: String,
+}
+
+/// See [`Waits`]; nothing of a service whose newest attempt shifts none, or is over.
+pub fn waits(view: View<'_>, service: &Service) -> Option<Waits> {
+    let attempt = deployments::current(view, service).filter(|attempt| !attempt.status.is_over())?;
+    let shift = attempt.shift.as_ref()?;
+    let stage = shift.stage.as_str();
+    let hook = shift.hooks.iter().find(|hook| hook.status_at(view.now) == HookStatus::AwaitingAction);
+    let words = match hook {
+        Some(hook) => format!("the deployment pauses at {stage} until somebody answers the hook {}", hook.id),
+        None => format!("the deployment is in the stage {stage}: {}", meaning(shift.stage)),
+    };
+    Some(Waits { for_somebody: hook.is_some(), words })
+}
+
 /// Adds what there is to say of a service whose newest attempt shifts traffic and goes on.
 pub fn explain(view: View<'_>, service: &Service, told: &mut Explanation) {
     let Some(attempt) = deployments::current(view, service).filter(|attempt| !attempt.status.is_over())

@@ -2,6 +2,7 @@
 
 use super::words::{at, container_end, count, out_of_memory, span, stop_code};
 use super::{Explanation, room};
+use crate::services::autoscaling::links as autoscaling;
 use crate::services::ecs::state::{Container, ContainerInstanceStatus, LaunchType, Task, TaskKey};
 use crate::services::ecs::{capacity, placement};
 use crate::tx::View;
@@ -124,7 +125,20 @@ fn capacity_awaited(view: View<'_>, task: &Task) -> String {
     }
     match &task.capacity_provider {
         Some(provider) if capacity::managed_scaling(view, provider).is_some() => {
-            format!("waits for an instance that managed scaling of the provider {provider} brings")
+            let known = view.state.ecs.capacity_providers.get(provider);
+            let own = known.and_then(|known| known.kind.auto_scaling_group());
+            match own.map(|own| (own.group_name(), autoscaling::group(view, &own.group))) {
+                Some((name, None)) => {
+                    format!(
+                        "waits for an instance of the provider {provider}, whose Auto Scaling group {name} is not there"
+                    )
+                }
+                Some((name, Some(group))) if group.desired >= group.max_size => format!(
+                    "waits for an instance of the provider {provider}, whose Auto Scaling group {name} is at its MaxSize of {}",
+                    group.max_size
+                ),
+                _ => format!("waits for an instance that managed scaling of the provider {provider} brings"),
+            }
         }
         Some(provider) => match capacity::managed_instances(view, provider) {
             Some(settings) => {
@@ -134,7 +148,9 @@ fn capacity_awaited(view: View<'_>, task: &Task) -> String {
                 });
                 format!("waits for a machine that the provider {provider} of Managed Instances makes{failed}")
             }
-            None => format!("waits for capacity of the provider {provider}"),
+            None => format!(
+                "waits for capacity of the provider {provider}, which has no managed scaling to bring any"
+            ),
         },
         None => "waits for capacity".to_owned(),
     }
