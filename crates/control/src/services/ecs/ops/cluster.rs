@@ -53,6 +53,7 @@ pub fn create_cluster(
             let active = || clusters.values().filter(|c| c.is_active() && !c.is_fargate_pool()).count();
             quotas::check("clusters", tx.state.installation.quotas.clusters, clusters.len(), active)?;
             tx.state.ecs.clusters.put(cluster.clone());
+            tx.state.ecs.forget_what_ended_in(&cluster.name);
             cluster
         }
     };

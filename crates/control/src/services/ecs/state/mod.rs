@@ -39,7 +39,7 @@ use crate::services::ecs::placement::{self, InstancePool};
 use by_service::TasksByService;
 use gantry_decide::ids::{
     AlarmName, AutoScalingGroupName, CapacityProviderName, ClusterName, ContainerInstanceId, Ec2InstanceId,
-    ExecSessionId, SecurityGroupId, ServiceDeploymentId, TargetGroupId, TaskDefinitionId,
+    ExecSessionId, SecurityGroupId, ServiceDeploymentId, TargetGroupId, TaskDefinitionId, TaskId,
 };
 use gantry_store::{Index, Record, Table, Write};
 use imbl::{OrdMap, OrdSet};
@@ -243,6 +243,18 @@ impl EcsState {
         self.remove_service_deployments(key);
         self.services.remove(key);
         self.daemon_services.remove(&key.cluster, key);
+    }
+
+    /// Forgets what is left of a cluster that was deleted: its STOPPED tasks and INACTIVE services.
+    pub fn forget_what_ended_in(&mut self, cluster: &ClusterName) {
+        let key = |id| TaskKey { cluster: cluster.clone(), id };
+        let tasks = self.tasks.range(key(TaskId::MIN)..=key(TaskId::MAX));
+        let ended: Vec<TaskKey> =
+            tasks.filter(|(_, task)| !task.is_live()).map(|(key, _)| key.clone()).collect();
+        ended.iter().for_each(|task| self.remove_task(task));
+        let inactive = |service: &&Service| service.status == ServiceStatus::Inactive;
+        let gone: Vec<ServiceKey> = self.services_of(cluster).filter(inactive).map(Record::key).collect();
+        gone.iter().for_each(|service| self.remove_service(service));
     }
 
     pub fn service_deployments(&self) -> &Table<ServiceDeployment> {

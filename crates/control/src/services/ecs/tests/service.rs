@@ -345,6 +345,26 @@ fn a_service_made_anew_has_no_past() {
 }
 
 #[test]
+fn a_cluster_made_anew_has_nothing_of_the_one_before() {
+    let mut world = World::with_capacity(7800);
+    world.create_service(json!({"desiredCount": 1}));
+    world.agent_acts(runs);
+    world.write(service::delete_service, json!({"service": "web", "force": true})).unwrap();
+    world.come_to_rest();
+    world.agent_acts(runs);
+    let keys: Vec<_> =
+        world.state.ecs.container_instances().iter().map(|(key, _)| key.id.to_string()).collect();
+    let leave = json!({"containerInstance": keys[0], "force": true});
+    world.write(container_instance::deregister_container_instance, leave).unwrap();
+    world.come_to_rest();
+    world.write(cluster::delete_cluster, json!({"cluster": "default"})).unwrap();
+    assert_eq!((world.state.ecs.tasks().len(), world.state.ecs.services().len()), (1, 1));
+    world.create("default");
+    assert_eq!((world.state.ecs.tasks().len(), world.state.ecs.services().len()), (0, 0));
+    world.state.ecs.check_invariants();
+}
+
+#[test]
 fn a_client_token_tells_one_creation_from_another() {
     let mut world = World::with_capacity(7800);
     let create = |count: u32, token: &str| json!({"serviceName": "web", "taskDefinition": "app", "desiredCount": count, "clientToken": token});
