@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -55,12 +56,118 @@ async fn ask(client: &Client, request: Request<Full<Bytes>>) -> (u16, HeaderMap,
     (status, headers, String::from_utf8_lossy(&body).into_owned())
 }
 
+type Frames = fn(stream: [u8; 4]) -> Vec<u8>;
+
+/// Reads a request's head, says something else than an answer, and no more.
+async fn say_instead(stream: &mut TcpStream, instead: Frames) {
+    let mut head = [0; 24];
+    stream.read_exact(&mut head).await.unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    loop {
+        stream.read_exact(&mut head[..9]).await.unwrap();
+        let [a, b, c, kind, _, id @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        if kind == 1 {
+            stream.write_all(&instead(id)).await.unwrap();
+            break;
+        }
+    }
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+}
+
+/// GOAWAY: the last stream that was looked at is none.
+fn goes_away(_: [u8; 4]) -> Vec<u8> {
+    vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// RST_STREAM with REFUSED_STREAM, and with INTERNAL_ERROR.
+fn refuses([a, b, c, d]: [u8; 4]) -> Vec<u8> {
+    vec![0, 0, 4, 3, 0, a, b, c, d, 0, 0, 0, 7]
+}
+
+fn fails([a, b, c, d]: [u8; 4]) -> Vec<u8> {
+    vec![0, 0, 4, 3, 0, a, b, c, d, 0, 0, 0, 2]
+}
+
+/// A world with a group of HTTP/2 targets that nobody checks.
+fn unchecked(version: ProtocolVersion, targets: &[SocketAddr], idle: Duration) -> World {
+    let mut web = group("web", targets);
+    web.protocol_version = version;
+    web.health_check.enabled = false;
+    let world = World::with(vec![web], Vec::new(), |balancer| {
+        common::https(balancer);
+        balancer.attributes.idle_timeout = idle;
+    });
+    targets.iter().for_each(|target| world.await_health(*target, HealthState::Unavailable));
+    world
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_for_http2_targets_that_do_not_accept_go_to_others() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let world = unchecked(ProtocolVersion::Grpc, &[second().await, nobody], MINUTE);
+    let client = connect(world.address).await;
+    for _ in 0..10 {
+        let (status, _, body) = ask(&client, request("POST", "/x", "hello")).await;
+        assert_eq!((status, body.as_str()), (200, "hello"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_http2_target_did_not_look_at_is_asked_again() {
+    let target = second_after(vec![refuses, goes_away]).await;
+    let world = unchecked(ProtocolVersion::Http2, &[target], MINUTE);
+    let client = connect(world.address).await;
+    let (status, _, body) = ask(&client, request("POST", "/x", "hello")).await;
+    assert_eq!((status, body.as_str()), (200, "hello"));
+    // Not without end, and nothing that may have been done.
+    for (instead, status) in [(vec![goes_away as Frames; 3], 502), (vec![fails], 502), (Vec::new(), 200)] {
+        let world = unchecked(ProtocolVersion::Http2, &[second_after(instead).await], MINUTE);
+        let client = connect(world.address).await;
+        assert_eq!(ask(&client, request("GET", "/x", "")).await.0, status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_to_an_http2_target_takes_as_long_as_it_moves() {
+    let idle = Duration::from_secs(1);
+    let world = unchecked(ProtocolVersion::Http2, &[second().await], idle);
+    let (mut sender, driver) =
+        http2::handshake(TokioExecutor::new(), secure(world.address).await).await.unwrap();
+    tokio::spawn(driver);
+    for (pieces, ends, expected) in [(8, true, 200), (2, false, 408)] {
+        let body = futures_util::stream::unfold(0, move |at| async move {
+            tokio::time::sleep(idle / 4).await;
+            if at == pieces && !ends {
+                std::future::pending::<()>().await;
+            }
+            let piece = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")));
+            (at < pieces).then_some((piece, at + 1))
+        });
+        let body: BoxBody<Bytes, Infallible> = BodyExt::boxed(StreamBody::new(body));
+        let request = Request::post("https://one.example/x").body(body).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), expected);
+    }
+}
+
 /// An HTTP/2 server that gives back what it gets, as gRPC does: with its status in trailers.
 async fn second() -> SocketAddr {
+    second_after(Vec::new()).await
+}
+
+/// The same, after so many connections that answer a request with these frames.
+async fn second_after(mut instead: Vec<Frames>) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if let Some(instead) = instead.pop() {
+                tokio::spawn(async move { say_instead(&mut stream, instead).await });
+                continue;
+            }
             let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
                 let te = request.headers().get("te").cloned();
                 let body = request.into_body().collect().await.unwrap().to_bytes();

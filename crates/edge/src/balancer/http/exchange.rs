@@ -5,7 +5,7 @@ use super::super::access_log::{Entry, Kind, Line, Report};
 use super::super::certificate::ClientCertificate;
 use super::super::clock::{TimedOut, Watch};
 use super::super::counters::add;
-use super::super::tables::{Door, Outstanding, Table};
+use super::super::tables::{Door, Outstanding, Table, Target};
 use super::super::worker::Worker;
 use super::answer::Answer;
 use super::body::Body;
@@ -573,20 +573,33 @@ impl<S: Io> Session<'_, S> {
     }
 }
 
-/// A connection to the request's target, and the guard of its being under way; to another target when that one does not
-/// accept.
+/// A connection to the request's target, and the guard of its being under way.
 ///
 /// # Errors
 /// With the status to answer.
 pub async fn obtain(forwarding: &mut Forwarding, worker: &Worker) -> Result<(Connection, Outstanding), u16> {
     let secure = forwarding.service.to_secure();
+    let connect = async |target: &Arc<Target>| match worker.pool.take(target) {
+        Some(kept) => Ok(kept),
+        None => worker.pool.connect(target, secure.as_ref()).await,
+    };
+    reach(forwarding, worker, connect).await
+}
+
+/// What leads to the request's target, and the guard of its being under way; to another target when that one does not
+/// accept.
+///
+/// # Errors
+/// With the status to answer.
+pub async fn reach<C>(
+    forwarding: &mut Forwarding,
+    worker: &Worker,
+    connect: impl AsyncFn(&Arc<Target>) -> Result<C, ConnectError>,
+) -> Result<(C, Outstanding), u16> {
     let mut refused = Vec::new();
     loop {
         let outstanding = forwarding.enter();
-        if let Some(connection) = worker.pool.take(&forwarding.target) {
-            return Ok((connection, outstanding));
-        }
-        let error = match worker.pool.connect(&forwarding.target, secure.as_ref()).await {
+        let error = match connect(&forwarding.target).await {
             Ok(connection) => return Ok((connection, outstanding)),
             Err(error) => error,
         };

@@ -13,7 +13,7 @@ mod upstream;
 
 pub use answer::{Answer, civil};
 pub use body::{Body, Chunks, Malformed};
-pub use exchange::{Client, Entrance, Hosts, MAX_INTERIM, Tls, Trace, obtain, serve};
+pub use exchange::{Client, Entrance, Hosts, MAX_INTERIM, Tls, Trace, obtain, reach, serve};
 pub use head::{Class, Head, MAX_HEADERS, Refusal};
 pub use plan::{Forwarding, Plan, entry, plan, trace_of};
 pub use relay::{Fault, Io, relay_both, write_all};

@@ -1,7 +1,6 @@
-//! Bodies between HTTP/2 clients and targets: an answer of ours, a target's body as it comes, a client's.
+//! Bodies for HTTP/2 clients: an answer of ours, a target's body as it comes.
 
 use super::super::http::{Body, Connection, Malformed};
-use super::front::Connected;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
 use hyper::body::Incoming;
@@ -36,35 +35,6 @@ pub enum Out {
 /// Told when a body is over, or given up.
 pub trait Ended {
     fn moved(&self, bytes: u64);
-}
-
-/// A client's body on its way to an HTTP/2 target.
-pub struct Upwards {
-    pub incoming: Incoming,
-    pub shared: Rc<Connected>,
-}
-
-impl http_body::Body for Upwards {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(context));
-        this.shared.touch();
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.incoming.size_hint()
-    }
 }
 
 /// The rest of an exchange with an HTTP/1.1 target.

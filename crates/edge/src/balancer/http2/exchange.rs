@@ -1,5 +1,4 @@
-//! One request of an HTTP/2 client: to an HTTP/1.1 target over a connection of its own, or to an HTTP/2 target over the
-//! one that all requests share.
+//! One request of an HTTP/2 client, and its exchange with an HTTP/1.1 target over a connection of its own.
 
 use super::super::access_log::{Entry, Kind, Line, Report};
 use super::super::clock::{TimedOut, Watch};
@@ -9,10 +8,12 @@ use super::super::http::{
     MAX_RESPONSE_HEAD, Plan, Refusal, entry, obtain, plan, trace_of, translate, write_all,
 };
 use super::super::tables::{Outstanding, Table};
-use super::body::{Ended, FromFirst, Out, Upwards, poll_fill, whole};
-use super::convert::{headers_of, request_of, response_of, text_of};
+use super::body::{Ended, FromFirst, Out, poll_fill, whole};
+use super::convert::{headers_of, response_of};
 use super::front::Connected;
+use super::second::to_second;
 use super::sessions::Place;
+use super::upload::Upload;
 use bytes::{Buf, Bytes};
 use gantry_decide::routing::config::ProtocolVersion;
 use http::request::Parts;
@@ -32,14 +33,16 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 /// Counts and logs a request when its answer is through, or given up.
-struct Ending {
-    shared: Rc<Connected>,
-    table: Arc<Table>,
+pub(super) struct Ending {
+    pub shared: Rc<Connected>,
+    pub table: Arc<Table>,
     entry: RefCell<Option<Entry>>,
-    report: RefCell<Report>,
-    under_way: RefCell<Option<Outstanding>>,
+    pub report: RefCell<Report>,
+    pub under_way: RefCell<Option<Outstanding>>,
     /// On the connection to an HTTP/2 target.
-    place: RefCell<Option<Place>>,
+    pub place: RefCell<Option<Place>>,
+    /// The request's body, to an HTTP/2 target.
+    pub upload: RefCell<Option<Rc<Upload>>>,
 }
 
 impl Ended for Rc<Ending> {
@@ -54,7 +57,10 @@ impl Drop for Ending {
         let Connected { client, worker, active, .. } = &*self.shared;
         active.set(active.get().saturating_sub(1));
         self.shared.touch();
-        let report = self.report.borrow();
+        let mut report = self.report.borrow_mut();
+        if let Some(upload) = self.upload.take() {
+            report.received_bytes += upload.bytes.get();
+        }
         if let (Some(target), Some(status)) = (&*self.under_way.borrow(), report.target_status) {
             target.count(status >= 500);
         }
@@ -80,6 +86,7 @@ pub async fn answer(request: Request<Incoming>, table: Arc<Table>, shared: Rc<Co
         report: RefCell::default(),
         under_way: RefCell::default(),
         place: RefCell::default(),
+        upload: RefCell::default(),
     });
     let (parts, incoming) = request.into_parts();
     let mut cookie = Vec::new();
@@ -273,7 +280,7 @@ enum Failure {
 }
 
 /// Counts a target's answer.
-fn answered(ending: &Ending, forwarding: &Forwarding, status: u16, sent: Instant) {
+pub(super) fn answered(ending: &Ending, forwarding: &Forwarding, status: u16, sent: Instant) {
     let now = Instant::now();
     forwarding.group.counters.answered(status, now - sent);
     let mut report = ending.report.borrow_mut();
@@ -366,53 +373,6 @@ async fn receive(
             Ok(_) => watch.touch(),
         }
     }
-}
-
-/// Sends a request to an HTTP/2 target and gives its answer, the body of which is still to come.
-///
-/// # Errors
-/// With the status to answer.
-async fn to_second(
-    forwarding: Forwarding,
-    text: Vec<u8>,
-    incoming: Incoming,
-    ending: &Rc<Ending>,
-) -> Result<Response<Out>, u16> {
-    let (worker, limit) = (&ending.shared.worker, ending.table.attributes.idle_timeout);
-    let secure = forwarding.service.to_secure();
-    let grpc = forwarding.service.version == ProtocolVersion::Grpc;
-    *ending.under_way.borrow_mut() = Some(forwarding.enter());
-    ending.report.borrow_mut().target = Some(forwarding.target.address);
-    let sender = worker.sessions.get(&forwarding.target, secure.as_ref(), &worker.pool).await;
-    let (mut sender, place) = sender.map_err(|error| {
-        add(&forwarding.group.counters.connection_errors, 1);
-        tracing::debug!(target = %forwarding.target, %error, "no connection");
-        error.status()
-    })?;
-    *ending.place.borrow_mut() = Some(place);
-    let upwards = Upwards { incoming, shared: ending.shared.clone() };
-    let request = request_of(&text, secure.is_some(), grpc).ok_or(502_u16)?.map(|()| upwards);
-    let sent = Instant::now();
-    let asked = async {
-        sender.ready().await?;
-        sender.send_request(request).await
-    };
-    let response = match tokio::time::timeout(limit, asked).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => {
-            tracing::debug!(target = %forwarding.target, %error, "no answer");
-            return Err(502);
-        }
-        Err(_) => return Err(504),
-    };
-    let mut head = Vec::with_capacity(1024);
-    let (table, client) = (&ending.table, &ending.shared.client);
-    let translated = translate(&text_of(&response), &forwarding, table, client, true, &mut head);
-    let translated = translated.ok().flatten().ok_or(502_u16)?;
-    let mut out: Response<Out> = response_of(&head).ok_or(502_u16)?;
-    answered(ending, &forwarding, translated.status, sent);
-    *out.body_mut() = Out::Second(response.into_body(), Box::new(ending.clone()));
-    Ok(out)
 }
 
 /// Who writes to a target's connection while its answer is read, within one task.

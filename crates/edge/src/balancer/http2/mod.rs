@@ -5,7 +5,9 @@ mod body;
 mod convert;
 mod exchange;
 mod front;
+mod second;
 mod sessions;
+mod upload;
 
 pub use convert::grpc_status;
 pub use front::serve;

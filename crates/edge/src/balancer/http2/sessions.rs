@@ -3,7 +3,7 @@
 use super::super::http::{ConnectError, Connection, Pool};
 use super::super::tables::Target;
 use super::Local;
-use super::body::Upwards;
+use super::upload::Upwards;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
@@ -43,13 +43,47 @@ struct Session {
 #[derive(Clone, Debug, Default)]
 pub struct Place(Rc<()>);
 
+/// A request's way to a target.
+pub struct Joined {
+    pub sender: SendRequest<Upwards>,
+    pub place: Place,
+    /// The connection was there before.
+    pub reused: bool,
+}
+
+/// What became of a request that has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The target did nothing with it (RFC 9113, sections 6.8 and 8.7), or never got it.
+    Unprocessed,
+    /// Its connection broke.
+    Broken,
+    /// The target refused it, or broke the protocol's rules.
+    Refused,
+}
+
+impl From<&hyper::Error> for Unanswered {
+    fn from(error: &hyper::Error) -> Unanswered {
+        let of_frames = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+        match of_frames {
+            Some(of_frames) if of_frames.is_go_away() && of_frames.is_remote() => Unanswered::Unprocessed,
+            Some(of_frames) if of_frames.is_remote() && of_frames.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+                Unanswered::Unprocessed
+            }
+            Some(of_frames) if of_frames.is_io() => Unanswered::Broken,
+            _ if error.is_canceled() || error.is_closed() => Unanswered::Unprocessed,
+            _ => Unanswered::Refused,
+        }
+    }
+}
+
 impl Session {
     fn requests(&self) -> usize {
         Rc::strong_count(&self.places.0) - 1
     }
 
-    fn join(&self) -> (SendRequest<Upwards>, Place) {
-        (self.sender.clone(), self.places.clone())
+    fn join(&self, reused: bool) -> Joined {
+        Joined { sender: self.sender.clone(), place: self.places.clone(), reused }
     }
 }
 
@@ -69,23 +103,30 @@ impl Sessions {
         target: &Arc<Target>,
         secure: Option<&Arc<ClientConfig>>,
         pool: &Rc<Pool>,
-    ) -> Result<(SendRequest<Upwards>, Place), ConnectError> {
+    ) -> Result<Joined, ConnectError> {
         let key = Arc::as_ptr(target) as usize;
         let has_room = |kept: &&Session| !kept.sender.is_closed() && kept.requests() < MAX_STREAMS as usize;
         if let Some((_, kept)) = self.open.borrow().get(&key)
             && let Some(kept) = kept.iter().find(has_room)
         {
-            return Ok(kept.join());
+            return Ok(kept.join(true));
         }
         let connection = pool.connect(target, secure).await?;
         let sender = open(connection).await.map_err(ConnectError::Refused)?;
         let session = Session { sender, places: Place::default() };
-        let joined = session.join();
+        let joined = session.join(false);
         if !target.retired.load(Relaxed) {
             let mut open = self.open.borrow_mut();
             open.entry(key).or_insert_with(|| (target.clone(), Vec::new())).1.push(session);
         }
         Ok(joined)
+    }
+
+    /// Takes a connection from those that get requests; what is under way on it goes on.
+    pub fn forget(&self, target: &Arc<Target>, place: &Place) {
+        if let Some((_, kept)) = self.open.borrow_mut().get_mut(&(Arc::as_ptr(target) as usize)) {
+            kept.retain(|session| !Rc::ptr_eq(&session.places.0, &place.0));
+        }
     }
 
     /// Lets go of connections that are closed, to targets that get no more requests, and beyond one that are idle.
