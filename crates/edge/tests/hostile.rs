@@ -84,7 +84,7 @@ fn request_lines_and_versions_are_strict() {
         (400, "GET\t/ HTTP/1.1"),
         (400, "GET / HTTP/1.1 x"),
         (400, "GET /\u{1} HTTP/1.1"),
-        (505, "GET /a b HTTP/1.1"),
+        (400, "GET /a b HTTP/1.1"),
         (400, "G@T / HTTP/1.1"),
         (400, "GET /"),
         (400, "GET http:///x HTTP/1.1"),

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    Server, World, body, exchange, forward, group, header, last_request, log_lines, read_answer, read_until,
-    rule, status,
+    Server, World, body, exchange, forward, group, header, last_request, log_files, log_lines, read_answer,
+    read_until, rule, status,
 };
 use gantry_decide::routing::HealthState;
 use gantry_decide::routing::config::*;
@@ -18,7 +18,7 @@ use std::time::Duration;
 #[test]
 fn a_request_reaches_its_target_with_the_balancers_headers() {
     let server = Server::start();
-    let world = World::of(&[&server]);
+    let mut world = World::of(&[&server]);
     let answer =
         world.get_with("/a/b?x=1", "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Port: 1\r\nTE: trailers\r\n");
     assert_eq!(status(&answer), 200, "{answer}");
@@ -30,6 +30,10 @@ fn a_request_reaches_its_target_with_the_balancers_headers() {
         got.contains("X-Amzn-Trace-Id: Root=1-") && !got.contains("TE:") && !got.contains("Port: 1\r"),
         "{got}"
     );
+    let absolute = "GET http://b/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert!(body(&world.send(absolute.as_bytes())).contains("GET /x HTTP/1.1\r\nHost: b:8080\r\n"));
+    world.change(|config| config.load_balancers[0].attributes.preserve_host = true);
+    assert!(body(&world.send(absolute.as_bytes())).contains("GET /x HTTP/1.1\r\nHost: a\r\n"));
     let traced =
         world.get_with("/", "X-Amzn-Trace-Id: Root=1-67891233-abcdef012345678912345678;Lineage=a\r\n");
     assert!(body(&traced).contains(";Root=1-67891233-abcdef012345678912345678;Lineage=a\r\n"), "{traced}");
@@ -117,7 +121,10 @@ fn rules_answer_redirect_and_forward() {
         (418, Some("application/json"), "{}")
     );
     let answer = world.get("/old/x?y=1");
-    assert_eq!((status(&answer), header(&answer, "location")), (301, Some("https://shop.example/old/x?y=1")));
+    assert_eq!(
+        (status(&answer), header(&answer, "location")),
+        (301, Some("https://shop.example:443/old/x?y=1"))
+    );
     assert_eq!(header(&world.get("/two/x"), "x-target"), Some(two.address.to_string().as_str()));
     assert_eq!(header(&world.get("/"), "x-target"), Some(one.address.to_string().as_str()));
     let answer = world.get("/none");
@@ -125,6 +132,58 @@ fn rules_answer_redirect_and_forward() {
     assert_eq!(status(&world.get("/zero")), 503);
     let (balancers, _) = world.balancer.samples();
     assert_eq!((balancers[0].elb_503, balancers[0].elb_3xx, balancers[0].elb_4xx), (2, 1, 1));
+}
+
+#[test]
+fn transforms_rewrite_or_fail() {
+    let server = Server::start();
+    let rewrite = |path: &str, regex: &str, replace: &str, host: bool| {
+        let rewrites = vec![Rewrite { regex: regex.to_owned(), replace: replace.to_owned() }];
+        let transforms = vec![if host { Transform::Host(rewrites) } else { Transform::Url(rewrites) }];
+        (path.to_owned(), transforms)
+    };
+    let rules = [
+        rewrite("/a/*", "^/a/(.*)$", "/$1_b", false),
+        rewrite("/none/*", "^/other", "", false),
+        rewrite("/ill/*", "^/ill", "", false),
+        rewrite("/worse/*", "^/worse(.*)$", "$1 x", false),
+        rewrite("/host/*", "^shop\\.(.*)$", "$1.internal", true),
+        rewrite("/empty/*", "^.*$", "", true),
+        rewrite("/user/*", "^", "me@", true),
+    ];
+    let rules = (1..).zip(rules).map(|(priority, (path, transforms))| Rule {
+        transforms,
+        ..rule(priority, &path, forward(&[("web", 1)]))
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::with(vec![group("web", &[server.address])], rules.collect(), |balancer| {
+        let prefix = folder.path().to_str().unwrap().to_owned();
+        balancer.attributes.access_logs = Some(LogDestination { bucket: "logs".to_owned(), prefix });
+    });
+    world.await_health(server.address, HealthState::Healthy);
+    let asked = [
+        ("/a/x", 200, "\"-\" \"/x_b\" \"TransformSuccess\""),
+        ("/none/x", 200, "\"-\" \"-\" \"-\""),
+        ("/ill", 200, "\"-\" \"-\" \"-\""),
+        ("/ill/ill", 200, "\"-\" \"/ill\" \"TransformSuccess\""),
+        ("/worse/x", 500, "\"-\" \"-\" \"TransformInvalidPath\""),
+        ("/host/x", 200, "\"example.internal\" \"-\" \"TransformSuccess\""),
+        ("/empty/x", 500, "\"-\" \"-\" \"TransformInvalidHost\""),
+        ("/user/x", 500, "\"-\" \"-\" \"TransformInvalidHost\""),
+    ];
+    for (path, expected, _) in asked {
+        assert_eq!(status(&world.get(path)), expected, "{path}");
+    }
+    assert!(body(&world.get("/a/x")).contains("GET /x_b HTTP/1.1\r\nHost: shop.example:8080\r\n"));
+    assert!(body(&world.get("/host/x")).contains("\r\nHost: example.internal\r\n"));
+    let mut lines = Vec::new();
+    world.until("all lines are written", || {
+        lines = log_lines(folder.path(), "");
+        lines.len() == asked.len() + 2
+    });
+    for (line, (path, _, end)) in lines.iter().zip(asked) {
+        assert!(line.contains(&format!(":8080{path} HTTP/1.1")) && line.ends_with(end), "{line}");
+    }
 }
 
 #[test]
@@ -248,6 +307,7 @@ fn bad_requests_are_answered_and_never_forwarded() {
         ),
         (501, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n".to_owned()),
         (505, "GET / HTTP/3.0\r\nHost: a\r\n\r\n".to_owned()),
+        (400, "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
     ] {
         let answer = world.send(bytes.as_bytes());
         assert_eq!(status(&answer), expected, "{} -> {answer}", &bytes[..bytes.len().min(80)]);
@@ -300,9 +360,12 @@ fn cookies_keep_a_client_with_its_target() {
     let first = world.get("/");
     let cookie = header(&first, "set-cookie").unwrap().split(';').next().unwrap().to_owned();
     assert!(cookie.starts_with("AWSALB=") && first.contains("Set-Cookie: AWSALBCORS="), "{first}");
-    for _ in 0..10 {
-        let again = world.get_with("/", &format!("Cookie: x=y; {cookie}\r\n"));
-        assert_eq!(header(&again, "x-target"), header(&first, "x-target"));
+    // To other sites' pages browsers give the twin alone.
+    for cookie in [cookie.clone(), cookie.replace("AWSALB=", "AWSALB=gone; AWSALBCORS=")] {
+        for _ in 0..10 {
+            let again = world.get_with("/", &format!("Cookie: x=y; {cookie}\r\n"));
+            assert_eq!(header(&again, "x-target"), header(&first, "x-target"));
+        }
     }
     world.change(|config| {
         config.target_groups[0].attributes.stickiness =
@@ -465,11 +528,32 @@ fn requests_are_logged_as_application_load_balancers_do() {
     world.get_with("/a?b=c", "User-Agent: \"x\"\r\n");
     world.get("/old");
     world.get("/close");
+    let mut socket = world.connect();
+    let asked = "GET /websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    socket.write_all(asked.as_bytes()).unwrap();
+    let up = read_until(&mut socket, "\r\n\r\n").len();
+    socket.write_all(b"twelve bytes").unwrap();
+    read_until(&mut socket, "TWELVE BYTES");
+    drop(socket);
+    let page = world.send(b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n").len();
     let mut lines = Vec::new();
-    world.until("three lines are written", || {
+    world.until("five lines are written", || {
         lines = log_lines(folder.path(), "111122223333_elasticloadbalancing_eu-north-1_app.web.1_20");
-        lines.len() == 3
+        lines.len() == 5
     });
+    lines.iter().for_each(|line| assert!(line.ends_with(" \"-\" \"-\" \"-\""), "{line}"));
+    let (tunnel, refused) = (&lines[3], &lines[4]);
+    assert!(
+        tunnel.starts_with("ws ") && tunnel.contains(&format!(" 101 101 {} {} ", asked.len() + 12, up + 12)),
+        "{tunnel}"
+    );
+    let dashes = format!(
+        " - -1 -1 -1 405 - 29 {page} \"- http://{}- -\" \"-\" - - - \"-\" \"-\" \"-\" -1 20",
+        world.address
+    );
+    assert!(refused.contains(&dashes), "{refused}");
+    let node = format!("Z_{}_", world.address.ip());
+    assert!(log_files(folder.path()).iter().all(|name| name.contains(&node)));
     let first = &lines[0];
     let target = server.address.to_string();
     assert!(first.starts_with("http 20") && first.contains(" app/web/1 127.0.0.1:"), "{first}");

@@ -258,6 +258,57 @@ async fn http2_and_grpc_targets_are_asked_by_http2() {
     assert_eq!(first.await.unwrap(), 464);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_http2_are_logged() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let calls = common::rule(2, "/call", common::forward(&[("calls", 1)]));
+    let away = Redirect { path: "/new".to_owned(), ..Redirect::default() };
+    let rules = vec![common::rule(1, "/old", Action::Redirect(away)), calls];
+    let mut grpc = group("calls", &[second().await]);
+    grpc.protocol_version = ProtocolVersion::Grpc;
+    grpc.health_check.enabled = false;
+    let callee = SocketAddr::new(grpc.targets[0].ip.unwrap(), grpc.targets[0].key.port);
+    let world = World::with(vec![group("web", &[server.address]), grpc], rules, |balancer| {
+        common::https(balancer);
+        let prefix = folder.path().to_str().unwrap().to_owned();
+        balancer.attributes.access_logs = Some(LogDestination { bucket: "logs".to_owned(), prefix });
+    });
+    world.await_health(server.address, HealthState::Healthy);
+    world.await_health(callee, HealthState::Unavailable);
+    let client = connect(world.address).await;
+    let long = "x".repeat(20_000);
+    let refused = |uri: &str, header: &str| {
+        Request::get(uri).header("x", header).body(Full::new(Bytes::new())).unwrap()
+    };
+    assert_eq!(ask(&client, request("GET", "/old", "")).await.0, 302);
+    assert_eq!(ask(&client, request("POST", "/call", "hello")).await.0, 200);
+    assert_eq!(ask(&client, refused("https://me@one.example/", "y")).await.0, 400);
+    assert_eq!(ask(&client, refused("https://one.example/", &long)).await.0, 400);
+    assert_eq!(ask(&client, refused(&format!("https://one.example/{long}"), "y")).await.0, 414);
+    let gone = timeout(Duration::from_millis(500), ask(&client, request("GET", "/sleep/60000", ""))).await;
+    assert!(gone.is_err());
+    let mut lines = Vec::new();
+    world.until("six lines are written", || {
+        lines = common::log_lines(folder.path(), "");
+        lines.len() == 6
+    });
+    let none = format!("\"- https://{}- -\" \"-\" ", world.address);
+    for (line, kind, status, text) in [
+        (&lines[0], "h2", 302, "\"redirect\" \"https://one.example:8080/new\""),
+        (&lines[1], "grpcs", 200, " 200 200 5 "),
+        (&lines[2], "h2", 400, &none),
+        (&lines[3], "h2", 400, &none),
+        (&lines[4], "h2", 414, &none),
+        (&lines[5], "h2", 460, "GET https://one.example:8080/sleep/60000 HTTP/2.0"),
+    ] {
+        let fits = line.starts_with(&format!("{kind} 20")) && line.contains(&format!(" {status} "));
+        assert!(fits && line.contains(text), "{line}");
+    }
+    // 400 twice, 414, 460.
+    assert_eq!(world.balancer.samples().0[0].elb_4xx, 4);
+}
+
 /// An HTTP/2 server that answers `/endless` without end, and how much of that it got rid of.
 async fn endless() -> (SocketAddr, Arc<AtomicU64>) {
     const PIECE: &[u8] = &[0; 16 << 10];

@@ -17,6 +17,7 @@ pub use choice::{
 pub use health::{Checked, HealthReport, HealthState, Probe, Reason, TargetHealth};
 pub use observers::{ABSENCE_MAX, Observers, RETURN_MAX, TargetNews};
 pub use pattern::InvalidPattern;
+pub use pattern::check_regex;
 pub use rules::{BrokenRule, Matched, Request, Rules};
 pub use sticky::Ticket;
 pub use transform::{Asked, Transforms};

@@ -24,7 +24,7 @@ impl Transforms {
                 Transform::Url(rewrites) => (&mut compiled.url, rewrites),
             };
             for Rewrite { regex: text, replace } in rewrites {
-                into.push((regex(text, false)?, replace.clone()));
+                into.push((regex(text, false)?, delimited(replace)));
             }
         }
         Ok(compiled)
@@ -34,15 +34,33 @@ impl Transforms {
         self.host.is_empty() && self.url.is_empty()
     }
 
-    /// The host to forward with; None to leave it.
+    /// The host to forward with; None where no expression matches.
     pub fn host(&self, host: &[u8]) -> Option<Vec<u8>> {
         rewrite(&self.host, host)
     }
 
-    /// Path and query to forward with; None to leave them.
+    /// Path and query to forward with; None where no expression matches.
     pub fn url(&self, url: &[u8]) -> Option<Vec<u8>> {
         rewrite(&self.url, url)
     }
+}
+
+/// A replacement in which `$1` means the first group whatever follows it.
+fn delimited(replace: &str) -> String {
+    let mut text = String::with_capacity(replace.len() + 8);
+    let mut letters = replace.chars().peekable();
+    while let Some(letter) = letters.next() {
+        text.push(letter);
+        if letter != '$' {
+            continue;
+        }
+        match letters.next_if(|next| next.is_ascii_digit() || *next == '$') {
+            Some('$') => text.push('$'),
+            Some(digit) => text.extend(['{', digit, '}']),
+            None => {}
+        }
+    }
+    text
 }
 
 fn rewrite(rewrites: &[(Regex, String)], text: &[u8]) -> Option<Vec<u8>> {
@@ -63,8 +81,7 @@ pub struct Asked<'a> {
 }
 
 impl Redirect {
-    /// The `Location` that a redirect answers with. The port of the protocol's own is left out, and so is an empty
-    /// query.
+    /// The `Location` that a redirect answers with. It has a port always, and no empty query.
     pub fn location(&self, asked: Asked<'_>) -> String {
         let port = asked.port.to_string();
         let fill = |template: &str| {
@@ -89,10 +106,8 @@ impl Redirect {
         let protocol = fill(&self.protocol).to_ascii_lowercase();
         let (host, port) = (fill(&self.host), fill(&self.port));
         let (path, query) = (fill(&self.path), fill(&self.query));
-        let own = matches!((protocol.as_str(), port.as_str()), ("http", "80") | ("https", "443"));
-        let port = if own { String::new() } else { format!(":{port}") };
         let query = if query.is_empty() { query } else { format!("?{query}") };
-        format!("{protocol}://{host}{port}{path}{query}")
+        format!("{protocol}://{host}:{port}{path}{query}")
     }
 }
 
@@ -108,14 +123,14 @@ mod tests {
     fn a_redirect_keeps_what_it_does_not_change() {
         let to_https =
             Redirect { protocol: "HTTPS".to_owned(), port: "443".to_owned(), ..Redirect::default() };
-        assert_eq!(to_https.location(ASKED), "https://shop.example/a/b?x=1&y=2");
+        assert_eq!(to_https.location(ASKED), "https://shop.example:443/a/b?x=1&y=2");
         let elsewhere = Redirect {
             host: "www.#{host}".to_owned(),
             path: "/new/#{path}".to_owned(),
             query: "#{query}&from=#{port}".to_owned(),
             ..Redirect::default()
         };
-        assert_eq!(elsewhere.location(ASKED), "http://www.shop.example/new/a/b?x=1&y=2&from=80");
+        assert_eq!(elsewhere.location(ASKED), "http://www.shop.example:80/new/a/b?x=1&y=2&from=80");
         let bare = Asked { port: 8080, query: "", ..ASKED };
         assert_eq!(Redirect::default().location(bare), "http://shop.example:8080/a/b");
     }
@@ -132,5 +147,23 @@ mod tests {
         assert_eq!(transforms.url(b"/api/v1?x").unwrap(), b"/v1?x");
         assert_eq!(transforms.host(b"shop.example").unwrap(), b"shop.internal");
         assert_eq!(transforms.host(b"shop.test"), None);
+    }
+
+    #[test]
+    fn a_group_ends_with_its_digit() {
+        let replaced = |replace: &str| {
+            let rewrite = Rewrite { regex: "^/(a)(.*)$".to_owned(), replace: replace.to_owned() };
+            let transforms = Transforms::compile(&[Transform::Url(vec![rewrite])]).unwrap();
+            String::from_utf8(transforms.url(b"/a/x").unwrap()).unwrap()
+        };
+        for (replace, expected) in [
+            ("/$1b$2", "/ab/x"),
+            ("/$1_1$2", "/a_1/x"),
+            ("/$10$2", "/a0/x"),
+            ("/${1}$$1", "/a$1"),
+            ("/$", "/$"),
+        ] {
+            assert_eq!(replaced(replace), expected, "{replace}");
+        }
     }
 }

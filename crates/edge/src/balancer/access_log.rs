@@ -1,7 +1,8 @@
 //! Access logs in the format of Application Load Balancers: a line for each request. And the files that they and connection
 //! logs are in: by interval and load balancer, compressed, at the paths that they have in a bucket.
 
-use super::http::{Client, civil};
+use super::http::{Client, Outcome, Rewritten, civil};
+use super::tables::Table;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use gantry_decide::arn::Arn;
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -31,8 +32,7 @@ pub struct Entry {
     /// `"METHOD scheme://host:port/path HTTP/1.1"`, without the quotes.
     pub request: String,
     pub user_agent: String,
-    pub websocket: bool,
-    pub http2: bool,
+    pub spoken: Spoken,
     pub trace: String,
     /// 0 for the default rule, -1 when the request came to none.
     pub priority: i64,
@@ -41,6 +41,17 @@ pub struct Entry {
     pub redirect: String,
     pub class: &'static str,
     pub reason: &'static str,
+    pub rewritten: Rewritten,
+}
+
+/// What client and target speak of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    Http,
+    /// Where the target agrees.
+    WebSocket,
+    Http2,
+    Grpc,
 }
 
 /// What a line says of how it went.
@@ -80,6 +91,8 @@ pub struct Line {
     pub kind: Kind,
     pub balancer: LoadBalancerArn,
     pub destination: LogDestination,
+    /// The load balancer's address that it is of, where files are by those.
+    pub node: Option<IpAddr>,
     pub text: String,
 }
 
@@ -96,15 +109,47 @@ impl Sink {
 }
 
 impl Entry {
+    /// For a request that was not understood.
+    pub fn refused(client: &Client, begun: Instant) -> Entry {
+        Entry {
+            begun,
+            created: SystemTime::now(),
+            request: format!("- {}://{}- -", client.scheme(), client.local),
+            user_agent: String::new(),
+            spoken: Spoken::Http,
+            trace: String::new(),
+            priority: -1,
+            action: "",
+            redirect: String::new(),
+            class: "-",
+            reason: "-",
+            rewritten: Rewritten::default(),
+        }
+    }
+
+    /// Hands the line over, where its load balancer has logs.
+    pub fn log(&self, table: &Table, logs: Option<&Sink>, client: &Client, report: &Report) {
+        let Some((destination, logs)) = table.attributes.access_logs.as_ref().zip(logs) else { return };
+        let balancer = table.balanced.arn.clone();
+        logs.send(Line {
+            kind: Kind::Access,
+            text: self.line(&balancer, client, report),
+            node: Some(client.local.ip()),
+            balancer,
+            destination: destination.clone(),
+        });
+    }
+
     /// The line.
-    pub fn line(&self, balancer: &LoadBalancerArn, client: &Client, report: &Report) -> String {
+    fn line(&self, balancer: &LoadBalancerArn, client: &Client, report: &Report) -> String {
         let now = Instant::now();
-        let kind = match (self.websocket && report.status == 101, client.tls.is_some()) {
-            _ if self.http2 => "h2",
-            (false, false) => "http",
-            (false, true) => "https",
-            (true, false) => "ws",
-            (true, true) => "wss",
+        let kind = match (self.spoken, client.tls.is_some()) {
+            (Spoken::Grpc, _) => "grpcs",
+            (Spoken::Http2, _) => "h2",
+            (Spoken::WebSocket, false) if report.status == 101 => "ws",
+            (Spoken::WebSocket, true) if report.status == 101 => "wss",
+            (Spoken::Http | Spoken::WebSocket, false) => "http",
+            (Spoken::Http | Spoken::WebSocket, true) => "https",
         };
         let seconds = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
             (Some(from), Some(to)) => format!("{:.3}", to.saturating_duration_since(from).as_secs_f64()),
@@ -149,6 +194,9 @@ impl Entry {
             quoted(if self.class == "-" { "" } else { self.class }),
             quoted(if self.reason == "-" { "" } else { self.reason }),
             client.trace.to_string(),
+            quoted(self.rewritten.host.as_deref().unwrap_or_default()),
+            quoted(&self.rewritten.url.as_deref().map(String::from_utf8_lossy).unwrap_or_default()),
+            quoted(self.rewritten.outcome.map_or("", Outcome::as_str)),
         ];
         fields.join(" ") + "\n"
     }
@@ -208,16 +256,16 @@ struct Open {
 }
 
 fn run(root: &Path, interval: Duration, lines: &Receiver<Line>) {
-    let mut files: BTreeMap<(Kind, LoadBalancerArn, LogDestination), Open> = BTreeMap::new();
+    let mut files: BTreeMap<(Kind, LoadBalancerArn, LogDestination, Option<IpAddr>), Open> = BTreeMap::new();
     let wait = interval.min(Duration::from_secs(1));
     loop {
         let received = lines.recv_timeout(wait);
         let over = matches!(received, Err(RecvTimeoutError::Disconnected));
         if let Ok(line) = received {
-            let key = (line.kind, line.balancer, line.destination);
+            let key = (line.kind, line.balancer, line.destination, line.node);
             let written = match files.remove(&key) {
                 Some(open) => Ok(open),
-                None => open(root, key.0, &key.1, &key.2),
+                None => open(root, key.0, &key.1, &key.2, key.3),
             }
             .and_then(|mut open| {
                 open.file.write_all(line.text.as_bytes())?;
@@ -251,6 +299,7 @@ fn open(
     kind: Kind,
     balancer: &LoadBalancerArn,
     destination: &LogDestination,
+    node: Option<IpAddr>,
 ) -> io::Result<Open> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let arn: Arn = balancer.as_str().parse().map_err(|_| invalid())?;
@@ -258,13 +307,14 @@ fn open(
     let (date, clock) = stamp.split_once('T').ok_or_else(invalid)?;
     let plain = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
     let name = format!(
-        "{}{}_elasticloadbalancing_{}_{}_{}T{}Z_{:08x}.log.gz",
+        "{}{}_elasticloadbalancing_{}_{}_{}T{}Z_{}{:08x}.log.gz",
         kind.prefix(),
         arn.account,
         arn.region,
         balancer.tail().replace('/', "."),
         plain(date),
         plain(&clock[..5]),
+        node.map(|node| format!("{node}_")).unwrap_or_default(),
         rand::random::<u32>()
     );
     let below = Path::new(&destination.bucket)
@@ -303,7 +353,7 @@ mod tests {
         let root = std::env::temp_dir().join("gantry-edge-no-such-folder");
         for prefix in ["../x", "/etc", "a/../../b"] {
             let destination = LogDestination { bucket: "logs".to_owned(), prefix: prefix.to_owned() };
-            assert!(open(&root, Kind::Access, &arn, &destination).is_err(), "{prefix}");
+            assert!(open(&root, Kind::Access, &arn, &destination, None).is_err(), "{prefix}");
         }
         assert!(!root.exists());
     }

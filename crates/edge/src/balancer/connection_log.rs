@@ -62,6 +62,7 @@ pub fn note(logs: Option<&Sink>, table: &Table, client: &Client, handshake: Opti
         kind: Kind::Connection,
         balancer: table.balanced.arn.clone(),
         destination: destination.clone(),
+        node: Some(client.local.ip()),
         text: line(table.port, client, handshake, SystemTime::now()),
     });
 }

@@ -30,6 +30,7 @@ pub fn note(logs: Option<&Sink>, table: &Table, client: &Client, ended: &Ended) 
         kind: Kind::Access,
         balancer: table.balanced.arn.clone(),
         destination: destination.clone(),
+        node: None,
         text: line(table.balanced.arn.tail(), table.arn().tail(), client, ended),
     });
 }

@@ -556,6 +556,17 @@ impl rustls::client::danger::ServerCertVerifier for Any {
     }
 }
 
+/// The names of all complete log files below a folder.
+pub fn log_files(folder: &std::path::Path) -> Vec<String> {
+    let of = |entry: std::fs::DirEntry| match entry.path() {
+        path if path.is_dir() => log_files(&path),
+        path => vec![path.file_name().unwrap().to_string_lossy().into_owned()],
+    };
+    let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().flat_map(of).collect();
+    names.retain(|name| name.ends_with(".gz"));
+    names
+}
+
 /// All lines of all complete log files below a folder, by their second field. The names of files begin so.
 pub fn log_lines(folder: &std::path::Path, begin: &str) -> Vec<String> {
     let mut lines = Vec::new();

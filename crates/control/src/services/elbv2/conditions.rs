@@ -10,8 +10,6 @@ const WILDCARDS_MAX: usize = 5;
 /// Characters of a value, and of a header's or method's name: AWS's limits.
 const VALUE_LENGTH_MAX: usize = 128;
 const NAME_LENGTH_MAX: usize = 40;
-/// What a compiled expression may take: it is matched against every request.
-const REGEX_BYTES_MAX: usize = 1 << 16;
 
 /// Reads the conditions of a rule; all must hold.
 ///
@@ -205,9 +203,7 @@ fn patterns(
 /// # Errors
 /// For an expression that Gantry's engine, whose time is linear in the text, does not know or finds too large.
 pub fn check_regex(text: &str) -> Result<(), Elbv2Error> {
-    let compiled = regex::RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).build();
-    compiled
-        .map(drop)
+    gantry_decide::routing::check_regex(text)
         .map_err(|_| Elbv2Error::validation(format!("The regex '{}' is not valid", shortened(text))))
 }
 

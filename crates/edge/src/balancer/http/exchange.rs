@@ -1,7 +1,7 @@
 //! A client's HTTP/1.1 connection: requests one after the other, each with its exchange with a target. One task does
 //! all of it; the connection to the target is read and written by the same task, so that nothing is handed over.
 
-use super::super::access_log::{Entry, Kind, Line, Report};
+use super::super::access_log::{Entry, Report};
 use super::super::certificate::ClientCertificate;
 use super::super::clock::{TimedOut, Watch};
 use super::super::counters::add;
@@ -10,7 +10,7 @@ use super::super::worker::Worker;
 use super::answer::Answer;
 use super::body::Body;
 use super::head::{self, MAX_HEAD, MAX_HEADERS};
-use super::plan::{Forwarding, Plan, entry, plan, trace_of};
+use super::plan::{Forwarding, Plan, entry, plan};
 use super::relay::{Fault, Io, PIECE, Shared, relay, relay_buffered, write_all};
 use super::response::{self, translate};
 use super::upstream::{ConnectError, Connection};
@@ -241,11 +241,8 @@ impl<S: Io> Session<'_, S> {
             }
             Plan::Forward(forwarding) => self.forward(forwarding, &table, keep, to_head).await,
         };
-        let logs = table.attributes.access_logs.as_ref().zip(self.worker.logs.as_ref());
-        if let (Some(entry), Some((destination, logs))) = (entry, logs) {
-            let balancer = table.balanced.arn.clone();
-            let text = entry.line(&balancer, &self.client, &self.report);
-            logs.send(Line { kind: Kind::Access, balancer, destination: destination.clone(), text });
+        if let Some(entry) = entry {
+            entry.log(&table, self.worker.logs.as_ref(), &self.client, &self.report);
         }
         next
     }
@@ -275,30 +272,14 @@ impl<S: Io> Session<'_, S> {
         let keep = head.keep && !aged && !door.closed.load(Relaxed);
         add(&table.balanced.counters.requests, 1);
         let (to_head, bodiless) = (head.method == "HEAD", head.body == Body::None);
-        let planned = plan(&head, &table, &self.client, self.worker.random(), &mut self.request);
+        let mut planned = plan(&head, &table, &self.client, self.worker.random(), &mut self.request);
         let logged = table.attributes.access_logs.is_some() && self.worker.logs.is_some();
-        let entry = logged.then(|| Entry {
-            priority: planned.priority,
-            action: planned.action,
-            ..entry(&head, &self.client, table.port, read)
-        });
+        let entry =
+            logged.then(|| planned.complete(entry(&head, &self.client, table.port, read), &self.request));
         let length = head.length;
         self.report.received_bytes = length as u64;
         self.input.advance(length);
-        let plan = planned.plan;
-        let entry = entry.map(|entry| self.complete(entry, &plan));
-        Ok(Understood { table, plan, keep, to_head, bodiless, entry })
-    }
-
-    /// Adds what the plan says to an access log's entry.
-    fn complete(&self, mut entry: Entry, plan: &Plan) -> Entry {
-        if let Some(trace) = trace_of(&self.request) {
-            entry.trace = trace.to_owned();
-        }
-        if let Plan::Answer(Answer { location: Some(location), .. }) = plan {
-            entry.redirect = location.clone();
-        }
-        entry
+        Ok(Understood { table, plan: planned.plan, keep, to_head, bodiless, entry })
     }
 
     /// Reads until a whole head is there.
@@ -342,13 +323,21 @@ impl<S: Io> Session<'_, S> {
 
     /// Answers a request that was not understood, and ends.
     async fn refuse(&mut self, status: u16) -> Next {
-        let mut server = true;
-        if let Entrance::Own(door) = &self.entrance {
-            let table = door.table.load();
+        let table = match &self.entrance {
+            Entrance::Own(door) => Some(door.table.load_full()),
+            Entrance::Shared(_) => None,
+        };
+        self.report = Report { received_bytes: self.input.len() as u64, ..Report::default() };
+        let entry = Entry::refused(&self.client, Instant::now());
+        if let Some(table) = &table {
             table.balanced.counters.answered(status);
-            server = table.listener.server_header;
         }
-        self.answer(&Answer::error(status), false, true, server).await
+        let server = table.as_ref().is_none_or(|table| table.listener.server_header);
+        let next = self.answer(&Answer::error(status), false, true, server).await;
+        if let Some(table) = table {
+            entry.log(&table, self.worker.logs.as_ref(), &self.client, &self.report);
+        }
+        next
     }
 
     async fn answer(&mut self, answer: &Answer, keep: bool, body: bool, server: bool) -> Next {
@@ -563,6 +552,8 @@ impl<S: Io> Session<'_, S> {
             let far = (&mut connection.stream, &mut connection.buffer);
             relay_buffered((stream, input), far, watch, *limit, &up, &down).await;
             add(&table.balanced.counters.processed_bytes, up.get() + down.get());
+            report.received_bytes += up.get();
+            report.sent_bytes += down.get();
             return Outcome::Lost;
         }
         let done = body.is_done();

@@ -96,6 +96,8 @@ pub struct Head<'h, 'b> {
     pub query: Option<&'b str>,
     /// As the client names it, with the port; None when an HTTP/1.0 client does not.
     pub host: Option<&'b str>,
+    /// The `Host` header's own value, where the target named another one.
+    pub host_header: Option<&'b str>,
     pub headers: &'h [Header<'b>],
     pub body: Body,
     pub class: Class,
@@ -139,7 +141,7 @@ pub fn read<'h, 'b>(
     let length = match parsed {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return Ok(None),
-        Err(httparse::Error::Version) => return Err(Refusal::VersionNotSupported),
+        Err(httparse::Error::Version) if names_version(bytes) => return Err(Refusal::VersionNotSupported),
         Err(_) => return Err(Refusal::BadRequest),
     };
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
@@ -156,7 +158,7 @@ pub fn read<'h, 'b>(
         return Err(Refusal::MethodNotAllowed);
     }
     let headers: &'h [Header<'b>] = request.headers;
-    if headers.iter().any(|header| header.name.len() + header.value.len() + 4 > MAX_HEADER_LINE) {
+    if !headers.iter().all(fits) {
         return Err(Refusal::BadRequest);
     }
     let (authority, target) = split_target(target, method)?;
@@ -172,6 +174,7 @@ pub fn read<'h, 'b>(
         path,
         query,
         host: None,
+        host_header: None,
         headers,
         body: Body::None,
         class: Class::Compliant,
@@ -183,12 +186,25 @@ pub fn read<'h, 'b>(
     };
     head.judge()?;
     if authority.is_some() {
-        head.host = authority;
+        head.host_header = std::mem::replace(&mut head.host, authority);
     }
     if head.modern && head.host.is_none() {
         return Err(Refusal::BadRequest);
     }
     Ok(Some(head))
+}
+
+/// Whether a header line is within its limit.
+pub fn fits(header: &Header<'_>) -> bool {
+    header.name.len() + header.value.len() + 4 <= MAX_HEADER_LINE
+}
+
+/// Whether a request line is one but for a version that nobody speaks.
+fn names_version(bytes: &[u8]) -> bool {
+    let line = bytes.trim_ascii_start().split(|byte| matches!(byte, b'\r' | b'\n')).next();
+    let mut words = line.unwrap_or_default().split(|byte| *byte == b' ');
+    matches!((words.next(), words.next(), words.next(), words.next()), (_, Some(_), Some(version), None)
+        if version.starts_with(b"HTTP/"))
 }
 
 /// The authority of an absolute target, and its path and query.
@@ -363,7 +379,7 @@ pub fn host_name(authority: &str) -> &str {
 }
 
 /// Characters that an authority may have; user information it may not.
-fn is_authority(text: &str) -> bool {
+pub fn is_authority(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte))
 }
 

@@ -30,7 +30,7 @@ fn a_plain_request_is_understood() {
     });
     with("GET http://a.example/x HTTP/1.1\r\nHost: b\r\n\r\n", |head| {
         let head = head.unwrap().unwrap();
-        assert_eq!((head.host, head.path), (Some("a.example"), "/x"));
+        assert_eq!((head.host, head.path, head.host_header), (Some("a.example"), "/x", Some("b")));
     });
     assert!(with("GET / HTTP/1.1\r\nHost: a\r\n", |head| head.unwrap().is_none()));
     with("GET / HTTP/1.0\r\n\r\n", |head| assert!(!head.unwrap().unwrap().keep));
@@ -55,6 +55,9 @@ fn refusals_have_their_statuses() {
     assert_eq!(status("GET x HTTP/1.1\r\nHost: a\r\n\r\n"), Some(400));
     assert_eq!(status("GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n"), Some(400));
     assert_eq!(status("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), Some(505));
+    assert_eq!(status("\r\nGET / HTTP/2.0\r\nHost: a\r\n\r\n"), Some(505));
+    assert_eq!(status("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"), Some(400));
+    assert_eq!(status("GET /\r\nHost: a\r\n\r\n"), Some(400));
     assert_eq!(status("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n"), Some(405));
     assert_eq!(status("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"), Some(501));
     let long = "x".repeat(MAX_REQUEST_LINE);

@@ -1,18 +1,19 @@
 //! What becomes of a request: an answer of ours, or the target it goes to and the head it goes with.
 
-use super::super::access_log::Entry;
+use super::super::access_log::{Entry, Spoken};
 use super::super::clock;
 use super::super::tables::{Group, Outstanding, Service, Table, Target};
 use super::answer::Answer;
 use super::body::Body;
 use super::exchange::Client;
-use super::head::{Class, Head, Refusal, host_name};
+use super::head::{Class, Head, Refusal};
+use super::rewrite::Rewritten;
 use super::text::{push_decimal, push_header, push_hex};
-use gantry_decide::routing::config::{Action, Forward, ForwardedFor, Protocol, ProtocolVersion, Stickiness};
+use gantry_decide::routing::config::{Action, Forward, ForwardedFor, ProtocolVersion, Stickiness};
 use gantry_decide::routing::{Asked, Matched, Ticket, choose_group};
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Addresses that `X-Forwarded-For` may hold, as documented for status 463.
@@ -26,6 +27,30 @@ pub struct Planned {
     pub priority: i64,
     /// The action's type; empty for none.
     pub action: &'static str,
+    pub rewritten: Rewritten,
+}
+
+impl Planned {
+    /// Adds to an access log's entry what became of its request. `head` is as the target gets it.
+    pub fn complete(&mut self, entry: Entry, head: &[u8]) -> Entry {
+        let trace = trace_of(head).map(str::to_owned);
+        let (redirect, spoken) = match &self.plan {
+            Plan::Answer(answer) => (answer.location.clone(), entry.spoken),
+            Plan::Forward(Forwarding { service, .. }) if service.version == ProtocolVersion::Grpc => {
+                (None, Spoken::Grpc)
+            }
+            Plan::Forward(_) => (None, entry.spoken),
+        };
+        Entry {
+            priority: self.priority,
+            action: self.action,
+            trace: trace.unwrap_or(entry.trace),
+            redirect: redirect.unwrap_or_default(),
+            spoken,
+            rewritten: std::mem::take(&mut self.rewritten),
+            ..entry
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -58,7 +83,12 @@ pub struct Forwarding {
 /// Decides on a request, and writes the head that its target gets into `out`.
 pub fn plan(head: &Head<'_, '_>, table: &Table, client: &Client, random: u64, out: &mut Vec<u8>) -> Planned {
     let attributes = &table.attributes;
-    let refused = |status| Planned { plan: Plan::Answer(Answer::error(status)), priority: -1, action: "" };
+    let refused = |status| Planned {
+        plan: Plan::Answer(Answer::error(status)),
+        priority: -1,
+        action: "",
+        rewritten: Rewritten::default(),
+    };
     if head.class.refused(attributes.desync) {
         return refused(400);
     }
@@ -66,6 +96,7 @@ pub fn plan(head: &Head<'_, '_>, table: &Table, client: &Client, random: u64, ou
         return refused(Refusal::TooManyForwarders.status());
     }
     let matched = table.rules.find(head);
+    let mut rewritten = Rewritten::default();
     let (plan, action) = match matched.action {
         Action::FixedResponse(fixed) => (
             Plan::Answer(Answer {
@@ -87,9 +118,12 @@ pub fn plan(head: &Head<'_, '_>, table: &Table, client: &Client, random: u64, ou
             (Plan::Answer(Answer::redirect(redirect.permanent, redirect.location(asked))), "redirect")
         }
         Action::Forward(forward) => (
-            match route(head, table, client, &matched, forward, random) {
+            match rewritten
+                .take(head, matched.transforms)
+                .and_then(|()| route(head, table, client, &matched, forward, random))
+            {
                 Ok((group, service, target, app_cookie, group_cookie)) => {
-                    write_head(head, table, &matched, client, random, out);
+                    write_head(head, table, &rewritten, client, random, out);
                     Plan::Forward(Forwarding {
                         group,
                         service,
@@ -110,7 +144,7 @@ pub fn plan(head: &Head<'_, '_>, table: &Table, client: &Client, random: u64, ou
             "forward",
         ),
     };
-    Planned { plan, priority: i64::from(matched.priority), action }
+    Planned { plan, priority: i64::from(matched.priority), action, rewritten }
 }
 
 /// What an access log says of a request that was understood.
@@ -127,23 +161,22 @@ pub fn entry(head: &Head<'_, '_>, client: &Client, port: u16, begun: Instant) ->
     let host =
         if head.host_name().is_empty() { client.local.ip().to_string() } else { head.host_name().to_owned() };
     Entry {
-        begun,
-        created: SystemTime::now(),
         request: format!("{} {}://{host}:{port}{}{query} {version}", head.method, client.scheme(), head.path),
         user_agent: first("user-agent"),
-        websocket: head.websocket,
-        http2: head.http2,
+        spoken: match (head.http2, head.websocket) {
+            (true, _) => Spoken::Http2,
+            (false, true) => Spoken::WebSocket,
+            (false, false) => Spoken::Http,
+        },
         trace: first("x-amzn-trace-id"),
-        priority: -1,
-        action: "",
-        redirect: String::new(),
         class: head.class.as_str(),
         reason: head.reason,
+        ..Entry::refused(client, begun)
     }
 }
 
 /// The trace id in a head that was written for a target.
-pub fn trace_of(head: &[u8]) -> Option<&str> {
+fn trace_of(head: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(head).ok()?;
     text.split_once("\r\nX-Amzn-Trace-Id: ")?.1.split("\r\n").next()
 }
@@ -162,7 +195,11 @@ fn route(
     forward: &Forward,
     random: u64,
 ) -> Result<Route, u16> {
-    let ticket = |name: &str| head.cookie(name).and_then(|text| Ticket::read(text, clock::now()));
+    // From other sites browsers send the twin alone.
+    let ticket = |name: &str| {
+        let read = |name: &str| head.cookie(name).and_then(|text| Ticket::read(text, clock::now()));
+        read(name).or_else(|| read(&format!("{name}CORS")))
+    };
     let stuck = forward.stickiness.and_then(|_| ticket("AWSALBTG")).and_then(|ticket| {
         (0..forward.groups.len()).find(|place| {
             table.group(matched.slot, *place).is_some_and(|group| group.ticket == ticket.holder)
@@ -211,7 +248,7 @@ fn forwarders(head: &Head<'_, '_>) -> usize {
 fn write_head(
     head: &Head<'_, '_>,
     table: &Table,
-    matched: &Matched<'_>,
+    rewritten: &Rewritten,
     client: &Client,
     random: u64,
     out: &mut Vec<u8>,
@@ -219,9 +256,9 @@ fn write_head(
     let attributes = &table.attributes;
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
-    write_url(head, matched, out);
+    rewritten.write_url(head, out);
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-    write_host(head, table, matched, client, out);
+    rewritten.write_host(head, table, client, out);
     out.extend_from_slice(b"\r\n");
     let of_tls = client.tls.as_ref().map(|tls| tls.headers(table)).unwrap_or_default();
     let mut trace: Option<&[u8]> = None;
@@ -319,47 +356,6 @@ fn is_named_by_connection(head: &Head<'_, '_>, name: &str) -> bool {
             .split(|byte| *byte == b',')
             .any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
     })
-}
-
-fn write_url(head: &Head<'_, '_>, matched: &Matched<'_>, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(head.path.as_bytes());
-    if let Some(query) = head.query {
-        out.push(b'?');
-        out.extend_from_slice(query.as_bytes());
-    }
-    if matched.transforms.is_empty() {
-        return;
-    }
-    if let Some(url) = matched.transforms.url(&out[start..]).filter(|url| is_url(url)) {
-        out.truncate(start);
-        out.extend_from_slice(&url);
-    }
-}
-
-/// A rewritten path that is one: an expression cannot break a request line.
-fn is_url(url: &[u8]) -> bool {
-    url.first() == Some(&b'/') && url.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
-}
-
-fn write_host(head: &Head<'_, '_>, table: &Table, matched: &Matched<'_>, client: &Client, out: &mut Vec<u8>) {
-    let Some(host) = head.host else {
-        let _ = write!(out, "{}", client.local);
-        return;
-    };
-    if let Some(rewritten) = matched.transforms.host(host_name(host).as_bytes())
-        && rewritten.iter().all(|byte| byte.is_ascii_graphic())
-    {
-        out.extend_from_slice(&rewritten);
-        return;
-    }
-    out.extend_from_slice(host.as_bytes());
-    // Listeners with a port of their own add it, unless the header is to be left alone.
-    let own = matches!((table.protocol, table.port), (Protocol::Http, 80) | (Protocol::Https, 443));
-    if !table.attributes.preserve_host && !own && host_name(host).len() == host.len() && !host.is_empty() {
-        out.push(b':');
-        push_decimal(out, table.port.into());
-    }
 }
 
 /// `X-Amzn-Trace-Id`: a root of our own, or the client's with ourselves before it.

@@ -1,11 +1,12 @@
 //! One request of an HTTP/2 client, and its exchange with an HTTP/1.1 target over a connection of its own.
 
-use super::super::access_log::{Entry, Kind, Line, Report};
+use super::super::access_log::{Entry, Report, Spoken};
 use super::super::clock::{TimedOut, Watch};
 use super::super::counters::add;
 use super::super::http::{
     Answer, Body, Chunks, Class, Connection, Fault, Forwarding, Head, MAX_HEADERS, MAX_INTERIM,
-    MAX_RESPONSE_HEAD, Plan, Refusal, entry, obtain, plan, trace_of, translate, write_all,
+    MAX_REQUEST_LINE, MAX_RESPONSE_HEAD, Plan, Refusal, entry, fits, is_authority, obtain, plan, translate,
+    write_all,
 };
 use super::super::tables::{Outstanding, Table};
 use super::body::{Ended, FromFirst, Out, poll_fill, whole};
@@ -65,11 +66,13 @@ impl Drop for Ending {
             target.count(status >= 500);
         }
         add(&self.table.balanced.counters.processed_bytes, report.received_bytes + report.sent_bytes);
-        let logs = self.table.attributes.access_logs.as_ref().zip(worker.logs.as_ref());
-        if let (Some(entry), Some((destination, logs))) = (self.entry.take(), logs) {
-            let balancer = self.table.balanced.arn.clone();
-            let text = entry.line(&balancer, client, &report);
-            logs.send(Line { kind: Kind::Access, balancer, destination: destination.clone(), text });
+        if report.status == 0 {
+            // The client did not wait for an answer.
+            report.status = 460;
+            self.table.balanced.counters.answered(460);
+        }
+        if let Some(entry) = self.entry.take() {
+            entry.log(&self.table, worker.logs.as_ref(), client, &report);
         }
     }
 }
@@ -92,21 +95,19 @@ pub async fn answer(request: Request<Incoming>, table: Arc<Table>, shared: Rc<Co
     let mut cookie = Vec::new();
     let headers = headers_of(&parts.headers, &mut cookie);
     let client = &shared.client;
+    let logged = table.attributes.access_logs.is_some() && shared.worker.logs.is_some();
     let head = match head_of(&parts, &headers, &incoming, client.peer.ip()) {
         Ok(head) => head,
-        Err(refusal) => return own(&Answer::error(refusal.status()), &ending, true),
+        Err(refusal) => {
+            let entry = logged.then(|| Entry { spoken: Spoken::Http2, ..Entry::refused(client, begun) });
+            *ending.entry.borrow_mut() = entry;
+            return own(&Answer::error(refusal.status()), &ending, true);
+        }
     };
     let mut text = Vec::with_capacity(1024);
-    let planned = plan(&head, &table, client, shared.worker.random(), &mut text);
-    if table.attributes.access_logs.is_some() && shared.worker.logs.is_some() {
-        let mut entry = Entry {
-            priority: planned.priority,
-            action: planned.action,
-            ..entry(&head, client, table.port, begun)
-        };
-        if let Some(trace) = trace_of(&text) {
-            entry.trace = trace.to_owned();
-        }
+    let mut planned = plan(&head, &table, client, shared.worker.random(), &mut text);
+    if logged {
+        let entry = planned.complete(entry(&head, client, table.port, begun), &text);
         *ending.entry.borrow_mut() = Some(entry);
     }
     let to_head = head.method == "HEAD";
@@ -148,16 +149,22 @@ fn head_of<'h, 'b>(
     body: &Incoming,
     source: std::net::IpAddr,
 ) -> Result<Head<'h, 'b>, Refusal> {
-    if headers.len() > MAX_HEADERS {
+    let method = parts.method.as_str();
+    if method.len() + parts.uri.path_and_query().map_or(0, |url| url.as_str().len()) > MAX_REQUEST_LINE {
+        return Err(Refusal::UriTooLong);
+    }
+    if headers.len() > MAX_HEADERS || !headers.iter().all(fits) {
         return Err(Refusal::BadRequest);
     }
-    let method = parts.method.as_str();
     if matches!(method, "TRACE" | "CONNECT") {
         return Err(Refusal::MethodNotAllowed);
     }
     let host = parts.uri.authority().map(|authority| authority.as_str());
     let host =
         host.or_else(|| parts.headers.get(http::header::HOST)?.to_str().ok()).ok_or(Refusal::BadRequest)?;
+    if !is_authority(host) {
+        return Err(Refusal::BadRequest);
+    }
     let length = parts.headers.get(http::header::CONTENT_LENGTH).map(|value| {
         value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).ok_or(Refusal::BadRequest)
     });
@@ -175,6 +182,7 @@ fn head_of<'h, 'b>(
         path: parts.uri.path(),
         query: parts.uri.query(),
         host: Some(host),
+        host_header: None,
         headers,
         body,
         class: Class::Compliant,

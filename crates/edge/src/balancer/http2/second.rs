@@ -35,7 +35,8 @@ pub async fn to_second(
     *ending.upload.borrow_mut() = Some(upload.clone());
     let mut attempts = 0;
     loop {
-        let get = async |target: &Arc<Target>| worker.sessions.get(target, secure.as_ref(), &worker.pool).await;
+        let get =
+            async |target: &Arc<Target>| worker.sessions.get(target, secure.as_ref(), &worker.pool).await;
         let (joined, outstanding) = reach(&mut forwarding, worker, get).await?;
         let Joined { mut sender, place, reused } = joined;
         *ending.under_way.borrow_mut() = Some(outstanding);

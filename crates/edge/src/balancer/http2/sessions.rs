@@ -64,10 +64,13 @@ pub enum Unanswered {
 
 impl From<&hyper::Error> for Unanswered {
     fn from(error: &hyper::Error) -> Unanswered {
-        let of_frames = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+        let of_frames =
+            std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
         match of_frames {
             Some(of_frames) if of_frames.is_go_away() && of_frames.is_remote() => Unanswered::Unprocessed,
-            Some(of_frames) if of_frames.is_remote() && of_frames.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+            Some(of_frames)
+                if of_frames.is_remote() && of_frames.reason() == Some(h2::Reason::REFUSED_STREAM) =>
+            {
                 Unanswered::Unprocessed
             }
             Some(of_frames) if of_frames.is_io() => Unanswered::Broken,
