@@ -103,7 +103,7 @@ class Lb:
 @pytest.fixture
 def apart(tmp_path):
     """A server at an address that stays its own, and what is started for it."""
-    server = Gantry(tmp_path / "server", listen="127.0.0.1:4580").start()
+    server = Gantry(tmp_path / "server", "--lb-loopback-targets", listen="127.0.0.1:4580").start()
     started = []
     yield server, lambda name, *flags: started.append(Lb(server, tmp_path / name, *flags)) or started[-1]
     for lb in started:

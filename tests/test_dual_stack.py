@@ -220,7 +220,7 @@ def echoed(address, words):
 @pytest.mark.parametrize("pool", [None, "2001:db8:78::/64"], ids=["its own", "the operator's"])
 def test_datagrams_and_connections_come_to_addresses_of_a_pool(tmp_path, echo, pool):
     more = ["--lb-addresses", f"127.78.0.0/28,{pool}"] if pool else []
-    platform = Platform(tmp_path / "gantry", *more).start()
+    platform = Platform(tmp_path / "gantry", "--lb-loopback-targets", *more).start()
     site = http.server.ThreadingHTTPServer(("127.0.0.1", echo), Headers)
     threading.Thread(target=site.serve_forever, daemon=True).start()
     try:

@@ -115,6 +115,7 @@ def world(tmp_path):
     bucket = type("Bucket", (Bucket,), {"objects": {}, "signed": []})
     s3, started = serving(bucket), []
     server = Gantry(tmp_path / "server", "--s3", f"http://127.0.0.1:{s3.server_port}", "--stores-access-key-id", "AKIAOPERATOR",
+                    "--lb-loopback-targets",
                     variables={"GANTRY_STORES_SECRET_ACCESS_KEY": "operators"}, listen="127.0.0.1:4580").start()
     yield server, bucket, lambda: started.append(Lb(server, tmp_path / "lb", "--lb-listen", "off")) or started[-1]
     for lb in started:

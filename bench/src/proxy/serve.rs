@@ -58,7 +58,7 @@ pub fn serve(arguments: &[String]) -> Result<()> {
     let group = TargetGroupArn::new("group");
     let forward = || {
         let groups = vec![WeightedGroup { group: group.clone(), weight: 1 }];
-        Action::Forward(Forward { groups, stickiness: None })
+        Action::Forward(Forward { groups, stickiness: None, unused_stickiness: None })
     };
     let rule = |number: u32| Rule {
         arn: RuleArn::new(&number.to_string()),

@@ -7,9 +7,9 @@ use crate::services::ec2::state::Ec2State;
 use crate::services::ecs;
 use crate::services::elbv2::links::{self as trust_stores, codes};
 use crate::services::elbv2::state::{
-    Attributes, CROSS_ZONE, Elbv2State, HealthCheck, Listener, LoadBalancer, RESPONSE_HEADERS, Read,
-    TLS_HEADERS, Target, TargetGroup, TargetId, of_listener, of_load_balancer, of_target_group,
-    own_ipv6_block,
+    Attributes, CROSS_ZONE, DRAINING_INTERVAL, ENDS_UNHEALTHY, Elbv2State, HealthCheck, Listener,
+    LoadBalancer, RESPONSE_HEADERS, Read, TLS_HEADERS, Target, TargetGroup, TargetId, of_listener,
+    of_load_balancer, of_target_group, own_ipv6_block,
 };
 use crate::sessions::neighbours;
 use crate::state::{Installation, ScopeState, State};
@@ -293,9 +293,8 @@ fn group_attributes(group: &TargetGroup, of_balancer: Option<bool>) -> TargetGro
         },
         slow_start: seconds(&read, "slow_start.duration_seconds"),
         stickiness: read.is_on("stickiness.enabled").then(stickiness),
-        terminate_unhealthy: read.text("target_health_state.unhealthy.connection_termination.enabled")
-            != "false",
-        unhealthy_draining: seconds(&read, "target_health_state.unhealthy.draining_interval_seconds"),
+        terminate_unhealthy: read.text(ENDS_UNHEALTHY) != "false",
+        unhealthy_draining: seconds(&read, DRAINING_INTERVAL),
         fail_open_below: minimum(UNHEALTHY_ROUTING),
         cross_zone: match read.text(CROSS_ZONE) {
             "true" => true,
@@ -462,7 +461,8 @@ mod tests {
         let subnet = &subnets["Subnets"][1];
         let block: Ipv4Block = subnet["CidrBlock"].as_str().unwrap().parse().unwrap();
         let inside = block.base().to_string();
-        let targets = json!([{ "Id": inside }, { "Id": "192.0.2.1" }, { "Id": "192.0.2.2", "AvailabilityZone": "all" }]);
+        let targets =
+            json!([{ "Id": inside }, { "Id": "10.9.0.1" }, { "Id": "10.9.0.2", "AvailabilityZone": "all" }]);
         let request = json!({ "TargetGroupArn": tcp, "Targets": targets });
         world.write(target::register_targets, request).unwrap();
         let config = compiled(&world);
@@ -471,7 +471,7 @@ mod tests {
                 .map(|target| (target.key.id.as_str(), target.zone.as_ref().map(ZoneName::as_str)))
                 .collect();
         assert_eq!(zones[inside.as_str()], subnet["AvailabilityZone"].as_str());
-        assert_eq!((zones["192.0.2.1"], zones["192.0.2.2"]), (None, None));
+        assert_eq!((zones["10.9.0.1"], zones["10.9.0.2"]), (None, None));
     }
 
     #[test]

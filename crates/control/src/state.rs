@@ -26,6 +26,8 @@ pub struct Installation {
     pub quotas: Quotas,
     /// Where load balancers have their addresses.
     pub balancer_addresses: BalancerAddresses,
+    /// Whether targets may have loopback addresses: those of whatever machine a balancer runs on.
+    pub loopback_targets: bool,
     /// The block of default VPCs that nobody has written to yet.
     pub default_vpc: DefaultVpcBlock,
 }

@@ -91,6 +91,10 @@ pub struct ServerFlags {
     /// IPv4 one, after a comma [default: 127.64.0.0/10 and a block of unique local addresses]
     #[arg(long, value_name = "CIDR", env = "GANTRY_LB_ADDRESSES")]
     lb_addresses: Option<LbAddresses>,
+    /// Lets targets have loopback addresses: whoever may register targets then publishes what runs on the machines that carry
+    /// traffic
+    #[arg(long, env = "GANTRY_LB_LOOPBACK_TARGETS", num_args = 0..=1, default_missing_value = "true")]
+    lb_loopback_targets: Option<bool>,
     /// How long a session of ECS Exec waits for a client, or the container's agent, whose connection broke [default: 30s]
     #[arg(long, value_name = "TIME", env = "GANTRY_EXEC_RETURN")]
     exec_return: Option<Period>,
@@ -120,6 +124,7 @@ pub struct File {
     quotas: BTreeMap<String, u32>,
     instance_provider: Option<ProviderChoice>,
     lb_addresses: Option<LbAddresses>,
+    lb_loopback_targets: Option<bool>,
     vpc_cidr: Option<DefaultVpcBlock>,
     exec_return: Option<Period>,
     lb_listen: Option<LbListen>,
@@ -271,6 +276,7 @@ pub struct ServerSettings {
     pub host_names: Vec<String>,
     pub quotas: Quotas,
     pub balancer_addresses: BalancerAddresses,
+    pub loopback_targets: bool,
     /// How long a session of ECS Exec waits for a side whose connection broke.
     pub exec_return: Duration,
     /// The block of default VPCs.
@@ -299,6 +305,7 @@ impl ServerSettings {
         Ok(ServerSettings {
             quotas,
             balancer_addresses: flags.lb_addresses.or(file.lb_addresses).unwrap_or_default().0,
+            loopback_targets: flags.lb_loopback_targets.or(file.lb_loopback_targets).unwrap_or(false),
             exec_return: flags.exec_return.or(file.exec_return).map_or(EXEC_RETURN, |period| period.0),
             default_vpc: flags.vpc_cidr.or(file.vpc_cidr).unwrap_or_default(),
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from(DATA_DIR)),

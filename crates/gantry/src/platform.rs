@@ -71,6 +71,7 @@ pub fn server_config(settings: ServerSettings, stores: &StoreSettings) -> Config
         event_retention: settings.event_retention,
         quotas: settings.quotas,
         balancer_addresses: settings.balancer_addresses,
+        loopback_targets: settings.loopback_targets,
         default_vpc: settings.default_vpc,
         exec_return: settings.exec_return,
         leases: settings.leases,

@@ -46,6 +46,7 @@ impl World {
             auth: Auth::Strict,
             quotas: Default::default(),
             balancer_addresses: Default::default(),
+            loopback_targets: false,
             default_vpc: Default::default(),
             exec_return: gantry_server::server::EXEC_RETURN,
             transport: Options::default(),

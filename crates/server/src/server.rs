@@ -53,6 +53,8 @@ pub struct Config {
     pub quotas: crate::Quotas,
     /// Where load balancers have their addresses.
     pub balancer_addresses: BalancerAddresses,
+    /// Whether targets of load balancers may have loopback addresses.
+    pub loopback_targets: bool,
     /// The block of default VPCs, where none is stored yet.
     pub default_vpc: DefaultVpcBlock,
     /// How long a session of ECS Exec waits for a side whose connection broke.
@@ -116,6 +118,7 @@ impl Server {
             key: Some(session_key.clone()),
             quotas: config.quotas,
             balancer_addresses: config.balancer_addresses,
+            loopback_targets: config.loopback_targets,
             default_vpc: config.default_vpc,
         });
         let log_dir = config.data_dir.join("log-events");

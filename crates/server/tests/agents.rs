@@ -34,6 +34,7 @@ async fn start(data_dir: &Path) -> Server {
         auth: Auth::Strict,
         quotas: Default::default(),
         balancer_addresses: Default::default(),
+        loopback_targets: false,
         default_vpc: Default::default(),
         exec_return: gantry_server::server::EXEC_RETURN,
         objects: std::sync::Arc::new(gantry_server::objects::NoObjects),

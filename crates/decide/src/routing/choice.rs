@@ -355,6 +355,7 @@ mod tests {
                 })
                 .collect(),
             stickiness: None,
+            unused_stickiness: None,
         };
         let mut random = Seeded::new(5);
         let mut counts = [0; 3];

@@ -423,6 +423,9 @@ pub struct Forward {
     /// How long a client stays with a group; none, when group stickiness is off.
     #[serde(with = "millis::option", default)]
     pub stickiness: Option<Duration>,
+    /// How long it was said to be for, while it is off: kept, so that it is shown as it was given.
+    #[serde(with = "millis::option", default, skip_serializing_if = "Option::is_none")]
+    pub unused_stickiness: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -259,7 +259,8 @@ pub fn target(address: SocketAddr) -> Target {
 pub fn forward(groups: &[(&str, u16)]) -> Action {
     let weighted =
         |(name, weight): &(&str, u16)| WeightedGroup { group: TargetGroupArn::new(name), weight: *weight };
-    Action::Forward(Forward { groups: groups.iter().map(weighted).collect(), stickiness: None })
+    let groups = groups.iter().map(weighted).collect();
+    Action::Forward(Forward { groups, stickiness: None, unused_stickiness: None })
 }
 
 pub fn rule(priority: u32, path: &str, action: Action) -> Rule {

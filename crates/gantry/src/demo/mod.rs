@@ -109,6 +109,7 @@ fn config(data_dir: &Path) -> Result<PlatformConfig> {
     let server = ServerSettings {
         quotas: Default::default(),
         balancer_addresses: Default::default(),
+        loopback_targets: false,
         default_vpc: Default::default(),
         exec_return: EXEC_RETURN,
         instance_provider: None,

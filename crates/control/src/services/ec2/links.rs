@@ -119,6 +119,14 @@ pub fn zone_at(ec2: &Ec2State, vpc: VpcId, address: IpAddr) -> Option<&str> {
     subnets.find(|subnet| holds(subnet)).map(|subnet| subnet.zone.as_str())
 }
 
+/// Whether an address is of some VPC's blocks.
+pub fn is_of_vpc(ec2: &Ec2State, address: IpAddr) -> bool {
+    ec2.vpcs.values().any(|vpc| match address {
+        IpAddr::V4(address) => vpc.block.contains(address),
+        IpAddr::V6(address) => vpc.ipv6.is_some_and(|block| block.contains(address)),
+    })
+}
+
 /// Whether a subnet has IPv6 addresses.
 pub fn has_ipv6(ec2: &Ec2State, subnet: &SubnetId) -> bool {
     ec2.subnet(subnet).is_some_and(|subnet| subnet.ipv6.is_some())

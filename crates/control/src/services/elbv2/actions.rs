@@ -110,19 +110,16 @@ fn forward(view: View<'_>, place: Place<'_>, action: &elbv2::Action) -> Result<F
         weighted.push(WeightedGroup { group: TargetGroupArn::new(arn), weight });
     }
     let stickiness = config.and_then(|config| config.target_group_stickiness_config.as_ref());
-    let stickiness = match stickiness {
-        Some(config) if config.enabled == Some(true) => {
-            let seconds = config.duration_seconds.unwrap_or_default();
-            if !(1..=STICKINESS_MAX).contains(&seconds) {
-                return Err(Elbv2Error::validation(format!(
-                    "The stickiness duration must be between 1 and {STICKINESS_MAX} seconds"
-                )));
-            }
-            Some(Duration::from_secs(seconds.unsigned_abs().into()))
-        }
-        _ => None,
-    };
-    Ok(Forward { groups: weighted, stickiness })
+    let enabled = stickiness.is_some_and(|config| config.enabled == Some(true));
+    let seconds = stickiness.and_then(|config| config.duration_seconds).or(enabled.then_some(0));
+    if seconds.is_some_and(|seconds| !(1..=STICKINESS_MAX).contains(&seconds)) {
+        return Err(Elbv2Error::validation(format!(
+            "The stickiness duration must be between 1 and {STICKINESS_MAX} seconds"
+        )));
+    }
+    let duration = seconds.map(|seconds| Duration::from_secs(seconds.unsigned_abs().into()));
+    let (stickiness, unused_stickiness) = if enabled { (duration, None) } else { (None, duration) };
+    Ok(Forward { groups: weighted, stickiness, unused_stickiness })
 }
 
 /// Whether a listener can send requests to a group.
@@ -233,7 +230,10 @@ pub fn view(action: &Action) -> elbv2::Action {
                     target_groups: Some(forward.groups.iter().map(tuple).collect()),
                     target_group_stickiness_config: Some(elbv2::TargetGroupStickinessConfig {
                         enabled: Some(forward.stickiness.is_some()),
-                        duration_seconds: forward.stickiness.and_then(|d| i32::try_from(d.as_secs()).ok()),
+                        duration_seconds: forward
+                            .stickiness
+                            .or(forward.unused_stickiness)
+                            .and_then(|duration| i32::try_from(duration.as_secs()).ok()),
                     }),
                 }),
                 ..Default::default()

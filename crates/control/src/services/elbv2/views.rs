@@ -71,6 +71,15 @@ pub fn source_nat(on: bool) -> elbv2::EnablePrefixForIpv6SourceNatEnum {
     }
 }
 
+/// Whether security groups filter what comes by PrivateLink, as is said of network load balancers that have some.
+pub fn filters_private_link(
+    balancer: &LoadBalancer,
+) -> Option<elbv2::EnforceSecurityGroupInboundRulesOnPrivateLinkTrafficEnum> {
+    use elbv2::EnforceSecurityGroupInboundRulesOnPrivateLinkTrafficEnum as Filters;
+    let said = balancer.id.kind == BalancerKind::Network && !balancer.security_groups.is_empty();
+    said.then_some(if balancer.private_link_unfiltered { Filters::Off } else { Filters::On })
+}
+
 pub fn load_balancer(scope: &Scope, balancer: &LoadBalancer) -> elbv2::LoadBalancer {
     let has_ipv4 = balancer.address_type != AddressType::WithoutPublicIpv4;
     let zone = |place: &super::state::Place| elbv2::AvailabilityZone {
@@ -108,6 +117,8 @@ pub fn load_balancer(scope: &Scope, balancer: &LoadBalancer) -> elbv2::LoadBalan
         ip_address_type: Some(address_type(balancer.address_type)),
         enable_prefix_for_ipv6_source_nat: (balancer.id.kind == BalancerKind::Network)
             .then(|| source_nat(balancer.source_nat)),
+        enforce_security_group_inbound_rules_on_private_link_traffic: filters_private_link(balancer)
+            .map(|filters| filters.as_str().to_owned()),
         ..Default::default()
     }
 }
@@ -209,6 +220,13 @@ pub fn default_rule(scope: &Scope, listener: &Listener) -> elbv2::Rule {
     }
 }
 
+pub fn target_type(target_type: TargetType) -> elbv2::TargetTypeEnum {
+    match target_type {
+        TargetType::Instance => elbv2::TargetTypeEnum::Instance,
+        TargetType::Ip => elbv2::TargetTypeEnum::Ip,
+    }
+}
+
 /// `users` are the load balancers that send requests to it.
 pub fn target_group(
     scope: &Scope,
@@ -237,10 +255,7 @@ pub fn target_group(
         health_check_path: check.path.clone(),
         matcher,
         load_balancer_arns: Some(users.iter().map(|id| scope.balancing(id.clone()).to_string()).collect()),
-        target_type: Some(match group.target_type {
-            TargetType::Instance => elbv2::TargetTypeEnum::Instance,
-            TargetType::Ip => elbv2::TargetTypeEnum::Ip,
-        }),
+        target_type: Some(target_type(group.target_type)),
         protocol_version: group.version.map(|version| protocol_version(version).to_owned()),
         ip_address_type: Some(match group.address_family {
             AddressFamily::Ipv4 => elbv2::TargetGroupIpAddressTypeEnum::Ipv4,

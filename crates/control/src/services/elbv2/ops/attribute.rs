@@ -3,8 +3,8 @@
 use crate::call::Call;
 use crate::services::elbv2::errors::{Elbv2Error, shortened};
 use crate::services::elbv2::state::{
-    Attributes, Known, PRESERVE_CLIENT_IP, Read, Served, Values, of_listener, of_load_balancer,
-    of_target_group,
+    Attributes, DRAINING_INTERVAL, ENDS_UNHEALTHY, Known, PRESERVE_CLIENT_IP, Read, Served, Values,
+    of_listener, of_load_balancer, of_target_group,
 };
 use crate::services::elbv2::{check, views};
 use crate::tx::{Tx, View};
@@ -195,6 +195,11 @@ pub fn modify_target_group_attributes(
         return Err(Elbv2Error::validation(
             "The slow start duration must be 0 or between 30 and 900 seconds",
         ));
+    }
+    if read.number(DRAINING_INTERVAL).is_some_and(|seconds| seconds > 0) && read.is_on(ENDS_UNHEALTHY) {
+        return Err(Elbv2Error::configuration(format!(
+            "'{DRAINING_INTERVAL}' can be set only where '{ENDS_UNHEALTHY}' is 'false'"
+        )));
     }
     let algorithm = read.text("load_balancing.algorithm.type");
     if slow_start > 0 && algorithm != "round_robin" {

@@ -116,6 +116,9 @@ fn tls(
 ) -> Result<Option<Tls>, Elbv2Error> {
     let Asked { certificates, policy, alpn, ref client_certificates } = *asked;
     let shown = views::protocol(protocol).as_str();
+    if alpn.is_some() && protocol != Protocol::Tls {
+        return Err(Elbv2Error::validation("ALPN policies can be specified only for TLS listeners"));
+    }
     if !matches!(protocol, Protocol::Https | Protocol::Tls) {
         if certificates.is_some_and(|certificates| !certificates.is_empty()) {
             let message = format!("A certificate cannot be specified for {shown} listeners");
@@ -126,9 +129,6 @@ fn tls(
             return Err(Elbv2Error::validation(message));
         }
         return Ok(None);
-    }
-    if alpn.is_some() && protocol != Protocol::Tls {
-        return Err(Elbv2Error::validation("ALPN policies can be specified only for TLS listeners"));
     }
     let certificate = match (certificates.unwrap_or_default(), had) {
         ([], Some(had)) => had.certificate.clone(),

@@ -273,6 +273,7 @@ pub fn create_load_balancer(
         places: Pools::of(tx.view()).address(address_type, &[], networks.places, tx.random)?,
         address_type,
         source_nat,
+        private_link_unfiltered: false,
         id: LoadBalancerId::random(kind, name, tx.random),
         scheme,
         vpc: networks.vpc,
@@ -372,9 +373,22 @@ pub fn set_security_groups(
     let subnets: Vec<String> = balancer.places.iter().map(|place| place.subnet.to_string()).collect();
     let kind = balancer.id.kind;
     balancer.security_groups = networks(tx.view(), kind, &subnets, &request.security_groups)?.security_groups;
-    let ids = balancer.security_groups.iter().map(ToString::to_string).collect();
+    if let Some(asked) = request.enforce_security_group_inbound_rules_on_private_link_traffic {
+        if kind != BalancerKind::Network {
+            return Err(Elbv2Error::validation(
+                "'EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic' can be specified only for Network Load Balancers",
+            ));
+        }
+        balancer.private_link_unfiltered =
+            asked == elbv2::EnforceSecurityGroupInboundRulesOnPrivateLinkTrafficEnum::Off;
+    }
+    let (shown, filters) =
+        (views::load_balancer(tx.scope, &balancer), views::filters_private_link(&balancer));
     tx.state.elbv2.load_balancers.put(balancer);
-    Ok(elbv2::SetSecurityGroupsOutput { security_group_ids: Some(ids), ..Default::default() })
+    Ok(elbv2::SetSecurityGroupsOutput {
+        security_group_ids: shown.security_groups,
+        enforce_security_group_inbound_rules_on_private_link_traffic: filters,
+    })
 }
 
 pub fn set_subnets(

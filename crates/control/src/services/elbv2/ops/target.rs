@@ -1,14 +1,17 @@
 //! Targets: registered, deregistered, and what balancers found of them.
 
 use crate::call::Call;
-use crate::services::ecs;
 use crate::services::elbv2::errors::{Elbv2Error, shortened};
 use crate::services::elbv2::state::{AddressFamily, TargetGroup, TargetId, TargetType};
 use crate::services::elbv2::{check, links, views};
+use crate::services::{ec2, ecs};
 use crate::tx::{Tx, View};
 use gantry_api::elbv2;
 use gantry_decide::routing::{HealthState, Reason, TargetHealth};
 use std::net::IpAddr;
+
+/// The zone of targets that are in all of them.
+const ALL_ZONES: &str = "all";
 
 /// A target as a request names it.
 struct Named {
@@ -52,6 +55,25 @@ fn named(group: &TargetGroup, given: &elbv2::TargetDescription) -> Result<Named,
     Ok(Named { id, port, zone: given.availability_zone.clone() })
 }
 
+/// Whether requests may be sent to an address. As on AWS: those of VPCs, and private ones. Not those of this machine alone,
+/// where whoever registers targets would publish what runs beside the balancer, unless its operator allows it.
+fn may_be_target(view: View<'_>, address: IpAddr) -> bool {
+    let in_vpc = || ec2::links::is_of_vpc(&view.state.ec2.seen(view.scope), address);
+    match address.to_canonical() {
+        address if address.is_loopback() => view.state.installation.loopback_targets,
+        IpAddr::V4(v4) => {
+            let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
+            let usual =
+                !v4.is_link_local() && !v4.is_multicast() && !v4.is_broadcast() && !v4.is_unspecified();
+            usual && (v4.is_private() || shared || in_vpc())
+        }
+        IpAddr::V6(v6) => {
+            let usual = !v6.is_unicast_link_local() && !v6.is_multicast() && !v6.is_unspecified();
+            usual && (v6.is_unique_local() || in_vpc())
+        }
+    }
+}
+
 pub fn register_targets(
     tx: &mut Tx<'_>,
     _call: &Call,
@@ -69,11 +91,20 @@ pub fn register_targets(
             TargetId::Instance(id) if ecs::links::on_machine(tx.view(), id).next().is_none() => {
                 missing.push(id)
             }
-            TargetId::Ip(address) if address.is_multicast() || address.is_unspecified() => {
+            TargetId::Ip(address) if !may_be_target(tx.view(), *address) => {
                 let message = format!("The IP address '{address}' is not a valid target");
                 return Err(Elbv2Error::InvalidTarget(message));
             }
             _ => {}
+        }
+        if let Some(zone) = target.zone.as_deref()
+            && zone != ALL_ZONES
+            && !ec2::links::zones(&tx.scope.region).iter().any(|known| known == zone)
+        {
+            let (zone, id) = (shortened(zone), target.id.to_string());
+            return Err(Elbv2Error::validation(format!(
+                "The Availability Zone '{zone}' of the target '{id}' is not one of the region's, nor '{ALL_ZONES}'"
+            )));
         }
     }
     if !missing.is_empty() {

@@ -163,6 +163,12 @@ fn adjust(group: &mut TargetGroup, asked: &Asked<'_>) -> Result<(), Elbv2Error> 
         }
     };
     check.enabled = asked.enabled.unwrap_or(check.enabled);
+    if asked.enabled == Some(false) {
+        return Err(Elbv2Error::validation(format!(
+            "Health check enabled must be true for target groups with target type '{}'",
+            views::target_type(group.target_type).as_str()
+        )));
+    }
     set(&mut check.interval, asked.interval);
     set(&mut check.timeout, asked.timeout);
     set(&mut check.healthy_threshold, asked.healthy_threshold);
@@ -176,9 +182,6 @@ fn adjust(group: &mut TargetGroup, asked: &Asked<'_>) -> Result<(), Elbv2Error> 
             "Health check timeout '{}' must be smaller than the interval '{}'",
             check.timeout, check.interval
         )));
-    }
-    if !check.enabled && group.target_type != TargetType::Ip && group.target_type != TargetType::Instance {
-        return Err(Elbv2Error::validation("Health check enabled must be true"));
     }
     Ok(())
 }

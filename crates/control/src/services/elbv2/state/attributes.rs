@@ -212,11 +212,27 @@ const OF_HTTP_GROUPS: &[Attribute] = &[
 
 const OF_OTHER_GROUPS: &[Attribute] = &[
     attribute("stickiness.type", "source_ip", OneOf(&["source_ip"]), Yes),
+    // Only where connections of unhealthy targets are not ended, which `check` knows.
+    attribute(DRAINING_INTERVAL, "0", Number(0, 360_000), Yes),
+];
+
+const OF_STREAM_GROUPS: &[Attribute] = &[
     attribute("deregistration_delay.connection_termination.enabled", "false", Boolean, Yes),
     attribute("proxy_protocol_v2.enabled", "false", Boolean, Yes),
-    attribute("target_health_state.unhealthy.connection_termination.enabled", "true", Boolean, Yes),
-    attribute("target_health_state.unhealthy.draining_interval_seconds", "0", Number(0, 360_000), Yes),
+    attribute(ENDS_UNHEALTHY, "true", Boolean, Yes),
 ];
+
+const OF_DATAGRAM_GROUPS: &[Attribute] = &[
+    attribute("deregistration_delay.connection_termination.enabled", "true", Boolean, Yes),
+    attribute(ENDS_UNHEALTHY, "false", OneOf(&["false"]), Yes),
+];
+
+/// Of those that have both, connections have the header. Where it belongs among datagrams nobody says.
+const OF_BOTH: &[Attribute] = &[attribute("proxy_protocol_v2.enabled", "false", Boolean, Yes)];
+const OF_DATAGRAMS: &[Attribute] = &[attribute("proxy_protocol_v2.enabled", "false", Boolean, No)];
+
+pub const DRAINING_INTERVAL: &str = "target_health_state.unhealthy.draining_interval_seconds";
+pub const ENDS_UNHEALTHY: &str = "target_health_state.unhealthy.connection_termination.enabled";
 
 pub const PRESERVE_CLIENT_IP: &str = "preserve_client_ip.enabled";
 /// On AWS instances see the client's address with TCP and TLS, and addresses do not; with UDP all do. Here no target does:
@@ -248,9 +264,14 @@ pub fn of_target_group(group: &super::TargetGroup) -> Known {
     let of_address = group.target_type == super::TargetType::Ip;
     match group.protocol {
         Protocol::Http | Protocol::Https => vec![OF_GROUPS, OF_HTTP_GROUPS],
-        Protocol::Tcp | Protocol::Tls if of_address => vec![OF_GROUPS, OF_OTHER_GROUPS, DOES_NOT_PRESERVE],
-        Protocol::Tcp | Protocol::Tls => vec![OF_GROUPS, OF_OTHER_GROUPS, PRESERVES],
-        Protocol::Udp | Protocol::TcpUdp => vec![OF_GROUPS, OF_OTHER_GROUPS, PRESERVES_ALWAYS],
+        Protocol::Tcp | Protocol::Tls => {
+            let preserves = if of_address { DOES_NOT_PRESERVE } else { PRESERVES };
+            vec![OF_GROUPS, OF_OTHER_GROUPS, OF_STREAM_GROUPS, preserves]
+        }
+        Protocol::Udp => {
+            vec![OF_GROUPS, OF_OTHER_GROUPS, OF_DATAGRAM_GROUPS, OF_DATAGRAMS, PRESERVES_ALWAYS]
+        }
+        Protocol::TcpUdp => vec![OF_GROUPS, OF_OTHER_GROUPS, OF_DATAGRAM_GROUPS, OF_BOTH, PRESERVES_ALWAYS],
     }
 }
 

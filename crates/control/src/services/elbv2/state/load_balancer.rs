@@ -110,6 +110,9 @@ pub struct LoadBalancer {
     /// Whether datagrams of IPv6 clients may go to targets: `EnablePrefixForIpv6SourceNat`.
     #[serde(default)]
     pub source_nat: bool,
+    /// `EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic` is off: there is no such traffic, it is only shown.
+    #[serde(default)]
+    pub private_link_unfiltered: bool,
     pub vpc: VpcId,
     pub places: Vec<Place>,
     pub security_groups: Vec<SecurityGroupId>,

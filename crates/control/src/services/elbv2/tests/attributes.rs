@@ -89,6 +89,41 @@ fn attributes_that_are_not_are_refused() {
 }
 
 #[test]
+fn groups_of_datagrams_have_defaults_of_their_own() {
+    let mut world = World::new();
+    let (ends, ends_unhealthy, drains, proxy) = (
+        "deregistration_delay.connection_termination.enabled",
+        "target_health_state.unhealthy.connection_termination.enabled",
+        "target_health_state.unhealthy.draining_interval_seconds",
+        "proxy_protocol_v2.enabled",
+    );
+    for (protocol, defaults) in
+        [("TCP", ["false", "true"]), ("UDP", ["true", "false"]), ("TCP_UDP", ["true", "false"])]
+    {
+        let made = group(&mut world, &protocol.replace('_', "-"), json!({ "Protocol": protocol }));
+        let shown =
+            world.read(attribute::describe_target_group_attributes, json!({ "TargetGroupArn": made }));
+        let shown = shown.unwrap();
+        assert_eq!([value(&shown, ends), value(&shown, ends_unhealthy)], defaults, "{protocol}");
+        let mut set = |attributes: Value| {
+            let request = json!({ "TargetGroupArn": made, "Attributes": attributes });
+            world
+                .write(attribute::modify_target_group_attributes, request)
+                .map(drop)
+                .map_err(|error| error.code)
+        };
+        let datagrams = protocol != "TCP";
+        let unless = |refused: bool, code: &'static str| if refused { Err(code.into()) } else { Ok(()) };
+        assert_eq!(set(one(ends_unhealthy, "true")), unless(datagrams, VALIDATION), "{protocol}");
+        assert_eq!(set(one(drains, "60")), unless(!datagrams, "InvalidConfigurationRequest"), "{protocol}");
+        let both = json!([{ "Key": ends_unhealthy, "Value": "false" }, { "Key": drains, "Value": "60" }]);
+        assert_eq!(set(both), Ok(()), "{protocol}");
+        let nobody_takes = unless(protocol == "UDP", "InvalidConfigurationRequest");
+        assert_eq!(set(one(proxy, "true")), nobody_takes, "{protocol}");
+    }
+}
+
+#[test]
 fn a_clients_address_is_promised_to_no_target() {
     let mut world = World::new();
     for (protocol, kind, given, code) in [

@@ -4,9 +4,11 @@ use super::{VALIDATION, group, text, vpc, website};
 use crate::services::ecs::tests::world::{World, fails};
 use crate::services::elbv2::links;
 use crate::services::elbv2::ops::{attribute, listener, target, target_group};
+use crate::state::Installation;
 use gantry_decide::routing::config::{TargetGroupArn, TargetId, TargetKey};
 use gantry_decide::routing::{HealthReport, HealthState, Reason, TargetHealth};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 #[test]
 fn groups_have_targets_of_one_family_of_addresses() {
@@ -17,7 +19,7 @@ fn groups_have_targets_of_one_family_of_addresses() {
     let shown = world.read(target_group::describe_target_groups, of).unwrap();
     assert_eq!(shown["TargetGroups"][0]["IpAddressType"], "ipv6");
     let register = |id: &str| json!({ "TargetGroupArn": six, "Targets": [{ "Id": id }] });
-    world.write(target::register_targets, register("2001:db8::7")).unwrap();
+    world.write(target::register_targets, register("fd00::7")).unwrap();
     let error = world.write(target::register_targets, register("10.0.0.7"));
     fails(error, VALIDATION, "The IP address '10.0.0.7' is not a valid IPv6 address");
     let error = world.write(target::register_targets, register("ff02::1")).unwrap_err();
@@ -28,6 +30,52 @@ fn groups_have_targets_of_one_family_of_addresses() {
     });
     let error = world.write(target_group::create_target_group, request).unwrap_err();
     assert_eq!(error.code, "InvalidConfigurationRequest");
+}
+
+#[test]
+fn targets_have_addresses_of_vpcs_or_private_ones() {
+    let mut world = World::new();
+    let (four, six) =
+        (group(&mut world, "four", json!({})), group(&mut world, "six", json!({ "IpAddressType": "ipv6" })));
+    let register = |world: &mut World, id: &str, zone: Value| {
+        let group = if id.contains(':') { &six } else { &four };
+        let targets = json!([{ "Id": id, "AvailabilityZone": zone }]);
+        let request = json!({ "TargetGroupArn": group, "Targets": targets });
+        world.write(target::register_targets, request).map(drop).map_err(|error| error.code)
+    };
+    for id in ["172.31.0.7", "10.1.2.3", "192.168.0.1", "100.64.0.1", "100.127.255.1", "fd00::1"] {
+        assert_eq!(register(&mut world, id, Value::Null), Ok(()), "{id}");
+    }
+    let loopback = ["127.0.0.1", "127.64.0.1", "::1", "::ffff:127.0.0.1"];
+    let never = [
+        "169.254.169.254",
+        "224.0.0.1",
+        "255.255.255.255",
+        "0.0.0.0",
+        "0.0.0.1",
+        "8.8.8.8",
+        "100.128.0.1",
+        "240.0.0.1",
+        "fe80::1",
+        "ff02::1",
+        "::",
+        "2001:db8::7",
+        "::ffff:8.8.8.8",
+    ];
+    for id in loopback.into_iter().chain(never) {
+        assert_eq!(register(&mut world, id, Value::Null), Err("InvalidTarget".into()), "{id}");
+    }
+    for (zone, expected) in [("all", Ok(())), ("eu-north-1a", Ok(())), ("mars-1a", Err(VALIDATION.into()))] {
+        assert_eq!(register(&mut world, "10.0.0.9", json!(zone)), expected, "{zone}");
+    }
+    // The operator's word is about loopback alone.
+    world.state.installation = Arc::new(Installation { loopback_targets: true, ..Installation::default() });
+    for id in loopback {
+        assert_eq!(register(&mut world, id, Value::Null), Ok(()), "{id}");
+    }
+    for id in never {
+        assert_eq!(register(&mut world, id, Value::Null), Err("InvalidTarget".into()), "{id}");
+    }
 }
 
 #[test]
@@ -76,6 +124,8 @@ fn groups_that_cannot_be_are_refused() {
     let base = json!({ "Name": "web", "Protocol": "HTTP", "Port": 80, "VpcId": vpc });
     for (more, code) in [
         (json!({ "VpcId": null }), VALIDATION),
+        (json!({ "HealthCheckEnabled": false }), VALIDATION),
+        (json!({ "HealthCheckEnabled": false, "TargetType": "ip" }), VALIDATION),
         (json!({ "VpcId": "vpc-0123456789abcdef0" }), VALIDATION),
         (json!({ "Protocol": null }), VALIDATION),
         (json!({ "Protocol": "GENEVE" }), "InvalidConfigurationRequest"),

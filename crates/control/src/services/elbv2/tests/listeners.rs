@@ -1,6 +1,7 @@
 //! Load balancers and listeners.
 
 use super::{VALIDATION, balancer, forward, group, listener, network_balancer, text, website};
+use crate::services::ec2::ops::security_group::describe_security_groups;
 use crate::services::ec2::ops::{subnet::delete_subnet, vpc::create_vpc};
 use crate::services::ecs::tests::world::{World, fails};
 use crate::services::elbv2::ops::{listener as listeners, load_balancer, target_group};
@@ -104,6 +105,10 @@ fn a_port_has_one_listener() {
     };
     let message = format!("A listener already exists on this port for this load balancer '{balancer}'");
     fails(world.write(listeners::create_listener, create(80, "HTTP")), "DuplicateListener", &message);
+    let mut negotiating = create(81, "HTTP");
+    negotiating["AlpnPolicy"] = json!(["HTTP2Preferred"]);
+    let message = "ALPN policies can be specified only for TLS listeners";
+    fails(world.write(listeners::create_listener, negotiating), VALIDATION, message);
     let message = "Listener protocol 'TCP' must be one of 'HTTPS, HTTP'";
     fails(world.write(listeners::create_listener, create(81, "TCP")), VALIDATION, message);
     let message = "A certificate must be specified for HTTPS listeners";
@@ -181,4 +186,29 @@ fn listeners_send_requests_where_these_can_go() {
         world.write(listeners::create_listener, request).unwrap_err().code,
         "InvalidLoadBalancerAction"
     );
+}
+
+#[test]
+fn whether_private_links_are_filtered_is_kept() {
+    const FILTERS: &str = "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic";
+    let mut world = World::new();
+    let groups = world.read(describe_security_groups, json!({})).unwrap();
+    let security = &groups["SecurityGroups"][0]["GroupId"];
+    let made = |world: &mut World, name: &str, kind: &str| {
+        let request = json!({
+            "Name": name, "Subnets": ["subnet-1", "subnet-2"], "Type": kind, "SecurityGroups": [security],
+        });
+        world.write(load_balancer::create_load_balancer, request).unwrap()["LoadBalancers"][0].take()
+    };
+    let net = made(&mut world, "net", "network");
+    assert_eq!(net[FILTERS], "on");
+    let set = |balancer: &serde_json::Value| json!({ "LoadBalancerArn": balancer["LoadBalancerArn"], "SecurityGroups": [security], FILTERS: "off" });
+    let answer = world.write(load_balancer::set_security_groups, set(&net)).unwrap();
+    assert_eq!((&answer[FILTERS], &answer["SecurityGroupIds"][0]), (&json!("off"), security));
+    world.restart();
+    let shown = world.read(load_balancer::describe_load_balancers, json!({ "Names": ["net"] })).unwrap();
+    assert_eq!(shown["LoadBalancers"][0][FILTERS], "off");
+    let web = made(&mut world, "web", "application");
+    assert_eq!(web.get(FILTERS), None);
+    assert_eq!(world.write(load_balancer::set_security_groups, set(&web)).unwrap_err().code, VALIDATION);
 }

@@ -1,8 +1,11 @@
 //! Rules: conditions, actions, order.
 
 use super::{VALIDATION, forward, network_balancer, text, website};
+use crate::routing::compile;
 use crate::services::ecs::tests::world::{World, fails};
 use crate::services::elbv2::ops::rule;
+use crate::state::State;
+use gantry_decide::routing::config::Action;
 use serde_json::{Value, json};
 
 fn path(pattern: &str) -> Value {
@@ -46,6 +49,34 @@ fn rules_are_tried_in_order_and_the_default_one_last() {
     world.write(rule::delete_rule, json!({ "RuleArn": early["RuleArn"] })).unwrap();
     let gone = world.write(rule::delete_rule, json!({ "RuleArn": early["RuleArn"] }));
     fails(gone, "RuleNotFound", "One or more rules not found");
+}
+
+#[test]
+fn stickiness_keeps_its_duration_while_it_is_off() {
+    let mut world = World::new();
+    let (_, listener, group) = website(&mut world);
+    let actions = |enabled: bool, seconds: i32| {
+        json!([{ "Type": "forward", "ForwardConfig": {
+            "TargetGroups": [{ "TargetGroupArn": group, "Weight": 1 }],
+            "TargetGroupStickinessConfig": { "Enabled": enabled, "DurationSeconds": seconds },
+        } }])
+    };
+    let asked = actions(false, 600);
+    create(&mut world, &listener, 1, path("/x"), asked.clone());
+    world.restart();
+    let shown = world.read(rule::describe_rules, json!({ "ListenerArn": listener })).unwrap();
+    assert_eq!(shown["Rules"][0]["Actions"][0]["ForwardConfig"], asked[0]["ForwardConfig"]);
+    let mut state = State::default();
+    state.replace(&world.scope, world.state.clone());
+    let config = compile(&state, 1);
+    let told = &config.load_balancers[0].listeners[0].rules[0].action;
+    assert!(matches!(told, Action::Forward(forward) if forward.stickiness.is_none()), "{told:?}");
+    for enabled in [true, false] {
+        let request = json!({
+            "ListenerArn": listener, "Priority": 2, "Conditions": path("/y"), "Actions": actions(enabled, 0),
+        });
+        assert_eq!(world.write(rule::create_rule, request).unwrap_err().code, VALIDATION);
+    }
 }
 
 #[test]
