@@ -186,6 +186,25 @@ resource "aws_lb_listener_rule" "split" {
   }
 }
 
+resource "aws_lb_listener_rule" "unstuck" {
+  listener_arn = aws_lb_listener.web.arn
+  priority     = 15
+  action {
+    type = "forward"
+    forward {
+      target_group { arn = aws_lb_target_group.web[0].arn }
+      target_group { arn = aws_lb_target_group.web[1].arn }
+      stickiness {
+        enabled  = false
+        duration = 600
+      }
+    }
+  }
+  condition {
+    path_pattern { values = ["/unstuck/*"] }
+  }
+}
+
 resource "aws_lb_listener_rule" "gone" {
   listener_arn = aws_lb_listener.web.arn
   priority     = 20
@@ -216,6 +235,14 @@ resource "aws_lb" "net" {
   load_balancer_type = "network"
   internal           = true
   subnets            = [data.aws_subnets.default.ids[0]]
+  security_groups    = [data.aws_security_group.default.id]
+
+  enforce_security_group_inbound_rules_on_private_link_traffic = "off"
+}
+
+data "aws_security_group" "default" {
+  vpc_id = data.aws_vpc.default.id
+  name   = "default"
 }
 
 resource "aws_lb_target_group" "tcp" {
