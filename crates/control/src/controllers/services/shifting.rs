@@ -150,7 +150,8 @@ impl Side<'_> {
             && (deployment.rollout_state == RolloutState::Completed
                 || mutant::is("failed source started again"))
         {
-            plan.others.push((deployment.id, starts(view, deployment, steps.start)));
+            let start = starts(view, deployment, steps.start);
+            plan.others.extend((start > 0).then_some((deployment.id, start)));
         }
         true
     }

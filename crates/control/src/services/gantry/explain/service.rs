@@ -398,7 +398,8 @@ fn waits(view: View<'_>, service: &Service, outlook: &Outlook, told: &mut Explan
     }
     if outlook.held_back > 0 {
         let message = format!(
-            "At most {} that ended by themselves are replaced in a minute (the quota replaced-tasks-per-service-and-minute): {} for it.",
+            "At most {} that ended by themselves are replaced in a minute (the quota \
+             replaced-tasks-per-service-and-minute): {} for it.",
             count(view.state.installation.quotas.replaced_tasks, "task"),
             waits_for(outlook.held_back.into()),
         );
